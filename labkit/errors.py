@@ -1,0 +1,27 @@
+"""Errors in the user's words: what was given, what is wanted, what to type next."""
+
+
+class LabkitError(Exception):
+    """Base of every error labkit raises on purpose; the command line prints its text and nothing else."""
+
+    exit_code = 1
+
+
+class InputError(LabkitError, ValueError):
+    """Something the user gave cannot be used. Raised before any work starts."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A config field that does not exist, or a value it does not allow."""
+
+
+class DataError(LabkitError):
+    """A dataset is missing, damaged, or needs a registration. The text holds the command that mends it."""
+
+    exit_code = 2
+
+
+class RunError(LabkitError):
+    """A run directory cannot be read or written, or belongs to another experiment."""
