@@ -1,0 +1,132 @@
+"""Claims: what a paper's abstract says, sentence by sentence, each with a measured effect and a margin.
+
+A claim turns one statement into one number per seed, oriented so that more of it speaks for the statement. It holds
+when the near end of the 95 % interval over seeds passes the margin. One seed gives no interval: then the value itself
+decides, and the ledger shows that it was one seed. A claim that does not hold is shown like any other.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scipy import stats
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of an abstract, made measurable.
+
+    Args:
+        key: short name, unique in its paper; lower case with hyphens.
+        sentence: the statement in our own words.
+        published: the paper's own figure for it, None where it is not known to us. Never a guess.
+        measure: from a run's result to the effect, larger speaks for the statement; None where it was not measured.
+        margin: the least effect that counts, in `unit`; set from the noise before measuring.
+        scale: the scale at which it is measured.
+        unit: unit of effect and margin.
+        note: what a reader must know to judge the number.
+    """
+
+    key: str
+    sentence: str
+    published: str | None
+    measure: Callable[[Result], float | None]
+    margin: float
+    scale: str
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim against results. `measured` is the mean over seeds; None where nothing was measured."""
+
+    paper: str
+    key: str
+    sentence: str
+    published: str | None
+    measured: float | None
+    margin: float
+    scale: str
+    holds: bool | None
+    source: str | None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    unit: str = ""
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def effect(self) -> str:
+        """The measured effect as people write it: mean, interval, seeds."""
+        if self.measured is None:
+            return "not measured"
+        interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None else ""
+        seeds = f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        return f"{self.measured:+.2f}{interval} {self.unit}".rstrip() + seeds
+
+    @property
+    def word(self) -> str:
+        """'not shown': the interval holds the margin, more seeds could decide either way."""
+        if self.holds is None:
+            return "not measured"
+        if self.holds:
+            return "holds"
+        return "not shown" if self.high is not None and self.high >= self.margin else "does not hold"
+
+
+def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
+    """Measure `claim` on one result per seed."""
+    values = [value for value in (claim.measure(result) for result in results) if value is not None]
+    mean, low, high = interval(values)
+    near_end = mean if low is None else low
+    return Verdict(
+        paper=paper,
+        key=claim.key,
+        sentence=claim.sentence,
+        published=claim.published,
+        measured=mean,
+        margin=claim.margin,
+        scale=claim.scale,
+        holds=None if near_end is None else near_end >= claim.margin,
+        source=source if values else None,
+        low=low,
+        high=high,
+        seeds=len(values),
+        unit=claim.unit,
+        note=claim.note,
+    )
+
+
+def interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Mean and 95 % Student interval of the mean; no interval from a single value, nothing from none."""
+    if not values:
+        return None, None, None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None, None
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
+    return mean, mean - reach, mean + reach
+
+
+def ledger_text(verdicts: Iterable[Verdict]) -> str:
+    """One claim a line, key first, the verdict last: stable enough for nbval, and a diff names the claim."""
+    return "\n".join(f"claim {v.key}: {v.word}" for v in verdicts)
+
+
+def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
+    """The ledger as a Markdown table, for notebooks and the README."""
+    head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
+    mark = {True: "✓", False: "✗", None: "–"}
+    rows = (
+        f"| {mark[v.holds]} | {v.sentence} | {v.published or '–'} | {v.effect} | {v.margin:g} {v.unit} | {v.word} |"
+        for v in verdicts
+    )
+    return "\n".join([head, *rows])

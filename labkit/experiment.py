@@ -1,0 +1,187 @@
+"""What an experiment is made of: a scale, a frozen config that answers back, the Paper a room hands to the world."""
+
+import difflib
+import json
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from labkit import training
+from labkit.claims import Claim, Verdict, judge
+from labkit.errors import ConfigError, InputError
+from labkit.exercises import Exercise
+from labkit.records import load_all
+from labkit.runs import Run
+
+Scale = Literal["smoke", "lesson", "gpu", "full"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+EXECUTION = {"execution": True}  # marks a field that changes where a run happens, not what comes out
+
+
+class Config(BaseModel, frozen=True, extra="forbid", strict=True):
+    """Base of every room's config: frozen, every field described with its unit, nothing read from globals."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random generator")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N",
+        json_schema_extra=EXECUTION,
+    )
+    devices: int = Field(
+        1, ge=1, description="processes that train together, one per device", json_schema_extra=EXECUTION
+    )
+
+    def override(self, **changes: object) -> Self:
+        """A copy with some fields changed, checked like the original.
+
+        Raises:
+            ConfigError: a field does not exist or a value is not allowed; names the field, the value, what is allowed.
+        """
+        for name in changes:
+            self._require_field(name)
+        merged = self.model_dump(mode="json") | changes
+        try:
+            return type(self).model_validate_json(json.dumps(merged, default=_as_plain))
+        except ValidationError as error:
+            raise ConfigError(self._in_words(error)) from None
+        except TypeError as error:
+            raise ConfigError(f"a config holds plain values (numbers, text, lists): {error}") from None
+
+    def override_text(self, pairs: Mapping[str, str]) -> Self:
+        """`override` with values as typed on a command line: each text is read as its field's type."""
+        changes = {}
+        for name, text in pairs.items():
+            self._require_field(name)
+            changes[name] = _parse(text, type(self).model_fields[name].annotation)
+        return self.override(**changes)
+
+    def _require_field(self, name: str) -> None:
+        fields = type(self).model_fields
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields) or sorted(fields)
+            raise ConfigError(f"there is no field '{name}'; did you mean {' or '.join(near)}?")
+
+    def _in_words(self, error: ValidationError) -> str:
+        lines = []
+        for problem in error.errors():
+            where = ".".join(map(str, problem["loc"])) or "these fields together"
+            top = type(self).model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+            meaning = f" ({top.description})" if top and top.description else ""
+            given = f"; got {problem['input']!r}" if problem["loc"] else ""
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}{meaning}: {message[0].lower()}{message[1:]}{given}")
+        return "\n".join(lines)
+
+
+def _as_plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def _parse(text: str, annotation: Any) -> object:
+    """Text from a command line as a value of type `annotation`; what does not fit stays text and is refused later."""
+    if typing.get_origin(annotation) is tuple and not text.startswith("["):
+        return [_parse(item, get_args(annotation)[0]) for item in text.split(",") if item]
+    try:
+        return TypeAdapter(annotation).validate_python(text)
+    except ValidationError:
+        pass
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One room, as the command line, the notebooks and the ledger see it.
+
+    Args:
+        slug: name of the room, `labkit.papers.<slug>`.
+        title, arxiv, venue: of the paper.
+        idea: the method in one sentence, for lists.
+        notebook: file name in `notebooks/` without ending.
+        configs: one config per scale, same code path.
+        train: trains everything `config` asks for inside a run directory and returns the result: plain numbers.
+            Called in every process of a distributed run; skips what the run directory already holds.
+        claims: the abstract, sentence by sentence.
+        exercises: the notebook's "your turn" cells.
+    """
+
+    slug: str
+    title: str
+    arxiv: str
+    venue: str
+    idea: str
+    notebook: str
+    configs: Mapping[Scale, Config]
+    train: Callable[[Any, Run], dict[str, Any]]
+    claims: tuple[Claim, ...]
+    exercises: tuple[Exercise, ...] = ()
+
+    def config(self, scale: str = "lesson", **changes: object) -> Any:
+        """The room's config at `scale`, with some fields changed.
+
+        Raises:
+            ConfigError: no such scale, no such field, or a value that is not allowed.
+        """
+        if scale not in self.configs:
+            raise ConfigError(f"scale must be one of {', '.join(self.configs)}; got {scale!r}.")
+        return self.configs[scale].override(**changes)  # type: ignore[index]
+
+    def open_run(self, scale: str, config: Config, run_dir: str | Path = "") -> Run:
+        """The run directory `run_dir` for `config`, or a new one under `runs/` when it is empty."""
+        from labkit.runs import new_directory
+
+        training.pick_device(config.device)  # an impossible device is an error before anything starts
+        return Run.open(run_dir or new_directory(self.slug, scale), config)
+
+    def run(self, config: Config, run: Run) -> dict[str, Any]:
+        """Train and evaluate what `config` asks for, or read it where it is done; returns the result.
+
+        With `config.devices` > 1 the work happens in that many processes, started through torchrun; all of them and
+        this call share the run directory.
+        """
+        if run.result is not None:
+            return run.result
+        if config.devices > 1 and not torch.distributed.is_torchelastic_launched():
+            run.write_json("launch.json", config.model_dump(mode="json"))
+            training.launch(["worker", self.slug, str(run.directory)], config.devices)
+            return run.result or {}
+        with training.workers(config.device) as workers:
+            run.writes = workers.writes
+            result = self.train(config, run)
+            workers.barrier()
+            return run.finish(result)
+
+    def verdicts(self, result: Mapping[str, Any] | None = None, scale: str | None = None) -> list[Verdict]:
+        """The ledger: from `result` of one run at `scale`, or from the committed records.
+
+        A claim is judged only by results of its own scale; among several records, by the one that measured it on most
+        seeds.
+        """
+        if result is not None:
+            return [
+                judge(self.slug, claim, [result] if claim.scale == scale else [], "this run") for claim in self.claims
+            ]
+        records = load_all(self.slug)
+        verdicts = []
+        for claim in self.claims:
+            of_scale = [record for record in records if record.scale == claim.scale]
+            judged = [judge(self.slug, claim, record.results, record.name) for record in of_scale]
+            verdicts.append(max(judged, key=lambda verdict: verdict.seeds, default=judge(self.slug, claim, [], None)))
+        return verdicts
+
+    def exercise(self, key: str) -> Exercise:
+        for exercise in self.exercises:
+            if exercise.key == key:
+                return exercise
+        raise InputError(f"no exercise '{key}'; there are {', '.join(e.key for e in self.exercises)}.")

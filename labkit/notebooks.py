@@ -1,0 +1,112 @@
+"""Notebooks from the outside: execute one with papermill, refresh the committed outputs, check that a pair agrees."""
+
+import asyncio
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit import paths
+from labkit.errors import InputError, RunError
+
+PARAMETERS = {"scale", "seed", "run_dir", "overrides"}
+
+
+def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
+    """Run `notebooks/<name>.ipynb` with papermill, headless, cells in order; the executed copy lands at `output`.
+
+    The copy is saved after every cell: a run that dies leaves the notebook up to there.
+
+    Raises:
+        InputError: a parameter the notebook does not have.
+        RunError: a cell failed or the kernel died; says where the partial notebook lies.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    source = paths.notebooks_dir() / f"{name}.ipynb"
+    known = papermill.inspect_notebook(str(source))
+    if unknown := parameters.keys() - known.keys():
+        raise InputError(f"{source.name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            dict(parameters),
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=sys.stderr.isatty(),
+        )
+    except (papermill.PapermillExecutionError, DeadKernelError, asyncio.CancelledError) as error:
+        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise RunError(f"the notebook stopped: {last[0]}\nIts cells up to there: {output}") from error
+    return output
+
+
+def to_html(notebook: Path) -> Path:
+    """The executed notebook as one HTML page beside it: text, code, pictures."""
+    from nbconvert import HTMLExporter
+
+    html, _ = HTMLExporter().from_filename(str(notebook))
+    page = notebook.with_suffix(".html")
+    page.write_text(html)
+    return page
+
+
+def refresh(name: str, timeout: int = 600) -> Path:
+    """Execute the pair `notebooks/<name>` in place: the .py is the source, the .ipynb gets its cells and fresh outputs.
+
+    Cell ids are kept. Widget state (5 MB a figure), execution times and tool versions are left out.
+    """
+    import jupytext
+    import nbformat
+    from jupytext.combine import combine_inputs_with_outputs
+    from nbclient import NotebookClient
+
+    text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
+    notebook = jupytext.read(text)
+    if executed.exists():
+        notebook = combine_inputs_with_outputs(notebook, nbformat.read(executed, as_version=4))
+    notebook.metadata.pop("jupytext", None)
+    NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(text.parent)}},
+    ).execute()
+    for key in ("widgets", "jupytext", "papermill", "language_info"):
+        notebook.metadata.pop(key, None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.validate(notebook)
+    beside = executed.with_suffix(".part")
+    nbformat.write(notebook, beside)
+    os.replace(beside, executed)
+    return executed
+
+
+def pair_difference(name: str) -> str:
+    """A diff between the .py and what its .ipynb holds as source; empty when the pair agrees. Writes nothing."""
+    import jupytext
+
+    text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
+    found = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=_jupytext_config(text))
+    lines = difflib.unified_diff(
+        text.read_text().splitlines(), found.splitlines(), text.name, executed.name, lineterm="", n=1
+    )
+    return "\n".join(lines)
+
+
+def names() -> list[str]:
+    """The notebooks, by file name without ending, in reading order."""
+    return sorted(path.stem for path in paths.notebooks_dir().glob("[0-9][0-9]_*.py"))
+
+
+def _jupytext_config(path: Path) -> Any:
+    from jupytext.config import load_jupytext_config
+
+    return load_jupytext_config(str(path))

@@ -1,0 +1,366 @@
+"""A run directory: everything one training run leaves behind, safe against being killed at any moment.
+
+    runs/<slug>/<name>/
+        config.json       what was asked for; a directory that belongs to another config is refused
+        environment.json  versions and hardware it ran on
+        metrics.jsonl     one line per logged step; the same values go to TensorBoard event files
+        checkpoint.pt     model, optimiser, sampler and random generators after some step
+        result.json       the plain numbers at the end; its presence means the run is finished
+        timing.json       wall time of the process that finished it
+        <part>/           a part of the experiment (one arm of a comparison), itself a run directory
+
+Every file is written beside its final name, synced to disk, then renamed: a reader sees the old file or the new one.
+"""
+
+import contextlib
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+
+from labkit import paths
+from labkit.errors import InputError, RunError
+
+
+class Stateful(Protocol):
+    """Whatever can be saved into a checkpoint and brought back: modules, optimisers, schedulers, samplers."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+State = Mapping[str, Stateful]
+
+
+class Run:
+    """One run directory, opened for a config. Use `Run.open`."""
+
+    def __init__(self, directory: Path, identity: dict[str, Any], writes: bool, checkpoint_seconds: float) -> None:
+        self.directory, self.identity, self.writes = directory, identity, writes
+        self.checkpoint_seconds = checkpoint_seconds
+        self._opened_at = self._saved_at = time.monotonic()
+        self._events: Any = None  # TensorBoard's writer, made at the first logged value
+
+    @classmethod
+    def open(
+        cls, directory: str | Path, config: BaseModel, *, writes: bool = True, checkpoint_seconds: float = 20.0
+    ) -> "Run":
+        """Open `directory` for `config`: make it, or come back to it.
+
+        Args:
+            writes: False in the helping processes of a distributed run; only one may write.
+            checkpoint_seconds: least time between two checkpoints of `save_if_due`.
+
+        Raises:
+            RunError: the directory cannot be written, or belongs to a run with another config.
+        """
+        directory = Path(directory)
+        identity = identity_of(config)
+        found = _read_json(directory / "config.json")
+        if found is not None and found != json.loads(json.dumps(identity)):
+            raise InputError(_foreign(directory, found, identity))
+        run = cls(directory, identity, writes, checkpoint_seconds)
+        if writes:
+            for leftover in directory.glob(".*.part"):  # a write that a kill cut short
+                leftover.unlink()
+        if writes and found is None:
+            run.write_json("environment.json", environment())
+            run.write_json("config.json", identity)
+        return run
+
+    def part(self, name: str, **facts: Any) -> "Run":
+        """A run directory inside this one, for one arm of the experiment; `facts` tell it from its siblings."""
+        identity = {**self.identity, "part": name, **facts}
+        part = Run(self.directory / name, identity, self.writes, self.checkpoint_seconds)
+        if self.writes and _read_json(part.directory / "config.json") is None:
+            part.write_json("config.json", identity)
+        return part
+
+    # -- results and metrics ------------------------------------------------------------------------------------------
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The numbers of a finished run; None while it is not finished."""
+        return _read_json(self.directory / "result.json")
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result and close the run. Returns it as it will be read back."""
+        plain = json.loads(json.dumps(result, allow_nan=False))
+        self.write_json("timing.json", {"wall_seconds": round(time.monotonic() - self._opened_at, 1)})
+        self.write_json("result.json", plain)
+        self.close()
+        return plain
+
+    def log(self, step: int, **metrics: float | list[float]) -> None:
+        """Append one line to metrics.jsonl and the same values to TensorBoard (a list of values as a histogram)."""
+        if not self.writes:
+            return
+        with _told_to_user(self.directory, "the metrics"), open(self.directory / "metrics.jsonl", "a") as stream:
+            stream.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._show(step, metrics)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged lines, oldest first. A last line cut short by a kill is left out."""
+        return list(_json_lines(self.directory / "metrics.jsonl"))
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save_if_due(self, step: int, state: State) -> None:
+        """`save`, unless the last checkpoint is younger than `checkpoint_seconds`."""
+        if self.writes and time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            self.save(step, state)
+
+    def save(self, step: int, state: State) -> None:
+        """Write `checkpoint.pt`: `step` steps are done, and this is the state after them.
+
+        Raises:
+            RunError: no space, no permission...; the previous checkpoint is untouched.
+        """
+        if not self.writes:
+            return
+        checkpoint = {
+            "step": step,
+            "state": {name: thing.state_dict() for name, thing in state.items()},
+            "generators": _generator_states(),
+        }
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        self._write("checkpoint.pt", buffer.getvalue())
+        self._saved_at = time.monotonic()
+
+    def resume(self, state: State) -> int:
+        """Bring `state` and the random generators back from the checkpoint. Returns the step to go on from, 0 if none.
+
+        Raises:
+            RunError: the checkpoint is damaged. It is never used in part.
+        """
+        path = self.directory / "checkpoint.pt"
+        if not path.exists():
+            self._forget_metrics_from(0)
+            return 0
+        checkpoint = _load_checkpoint(path)
+        if checkpoint["state"].keys() != state.keys():
+            raise RunError(
+                f"{path} holds {sorted(checkpoint['state'])}, this run needs {sorted(state)}: "
+                "it was written by another version of the code. Start anew in another --run-dir."
+            )
+        for name, thing in state.items():
+            thing.load_state_dict(checkpoint["state"][name])
+        _restore_generators(checkpoint["generators"])
+        self._forget_metrics_from(checkpoint["step"])
+        return int(checkpoint["step"])
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def read_json(self, name: str) -> Any:
+        """The content of the JSON file `name` of the run directory, None where there is none."""
+        return _read_json(self.directory / name)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write `content` atomically as `name` in the run directory."""
+        self._write(name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        if self.writes:
+            with _told_to_user(self.directory, name):
+                write_atomically(self.directory / name, content)
+
+    def _forget_metrics_from(self, step: int) -> None:
+        """Drop the lines of steps that will be trained again, so that no step stands twice."""
+        path = self.directory / "metrics.jsonl"
+        if self.writes and path.exists():
+            kept = [json.dumps(line) for line in _json_lines(path) if line["step"] < step]
+            self._write("metrics.jsonl", "".join(line + "\n" for line in kept).encode())
+            for events in self.directory.glob("events.out.tfevents.*"):
+                events.unlink()
+            for line in _json_lines(path):
+                self._show(line.pop("step"), line)
+
+    def _show(self, step: int, metrics: Mapping[str, float | list[float]]) -> None:
+        """The values in TensorBoard."""
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a writer needs it
+
+            self._events = SummaryWriter(str(self.directory), flush_secs=10)
+        for name, value in metrics.items():
+            if isinstance(value, list):
+                self._events.add_histogram(name, np.asarray(value), step)
+            else:
+                self._events.add_scalar(name, value, step)
+
+
+def new_directory(slug: str, scale: str) -> Path:
+    """`runs/<slug>/<scale>-NNN` with the next free number; the folder is made, so that two callers never share one."""
+    for number in range(1, 10_000):
+        directory = paths.runs_dir() / slug / f"{scale}-{number:03d}"
+        with _told_to_user(directory, "the run directory"), contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            return directory
+    raise RunError(f"{paths.runs_dir() / slug} holds 9,999 runs at scale {scale}; remove some")
+
+
+def latest_unfinished(slug: str, config: BaseModel) -> Path | None:
+    """The youngest run directory of `slug` with this config and no result yet."""
+    wanted = json.loads(json.dumps(identity_of(config)))
+    directories = [path.parent for path in (paths.runs_dir() / slug).glob("*/config.json")]
+    open_runs = [d for d in directories if _read_json(d / "config.json") == wanted and not (d / "result.json").exists()]
+    return max(open_runs, key=lambda d: (d / "config.json").stat().st_mtime, default=None)
+
+
+def identity_of(config: BaseModel) -> dict[str, Any]:
+    """The fields that decide the result: all but those marked `execution` (which device, how many processes)."""
+    execution = {
+        name
+        for name, field in type(config).model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution")
+    }
+    return config.model_dump(mode="json", exclude=execution)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for a run or a record. No names of machines or folders."""
+    return {
+        "labkit": _installed("labkit"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+    }
+
+
+# -- helpers ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _told_to_user(directory: Path, what: str) -> Iterator[None]:
+    """Turn the system's error into a sentence with the way out."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"cannot write {what} in {directory}: {error.strerror or error}. "
+            "What was saved before is intact: free space or fix the permission, then go on with --resume, "
+            "or choose another folder with --run-dir."
+        ) from error
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    """Check every byte (torch stores CRC-32 sums), then load tensors and plain values only."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            return torch.load(path, weights_only=True, map_location="cpu")
+        problem = f"the sum of '{damaged}' is wrong"
+    except Exception as error:  # a damaged archive fails in many ways; all of them mean the same to the user
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise RunError(f"{path} is damaged ({problem}). Remove it to start this part anew, or restore it from a copy.")
+
+
+def _generator_states() -> dict[str, Any]:
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    python_version, python_keys, python_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "python": [python_version, list(python_keys), python_gauss],
+    }
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count() > 0:  # another set of devices has no use for these
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    python_version, python_keys, python_gauss = states["python"]
+    random.setstate((python_version, tuple(python_keys), python_gauss))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is damaged ({error}). Remove that run's folder, or restore the file.") from error
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # the line a kill cut short
+                yield json.loads(line)
+
+
+def _foreign(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    names = [n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n)]
+    shown = ", ".join(f"{n} = {found.get(n)!r} there, {wanted.get(n)!r} here" for n in names[:4])
+    return f"{directory} belongs to a run with another config ({shown}). Choose another --run-dir."
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if git is None or not (paths.root() / ".git").exists():
+        return None
+    call = subprocess.run([git, "-C", str(paths.root()), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return call.stdout.strip() or None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
