@@ -1,4 +1,5 @@
 # Two commands matter: `make run` (a paper's notebook, headless) and `make test`. Each sets up .venv first, once.
+SHELL := /bin/bash
 PYTHON ?= python3
 PAPER ?= qnet
 SCALE ?= lesson
@@ -45,5 +46,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv (once, a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade $$(grep '^pip==' constraints.txt)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[all]' | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully)' | cut -c1-100
+	@set -o pipefail; PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[all]' | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully)' | cut -c1-100
 	@$(BIN)/python -c 'import labkit.cli' && touch $@

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy import stats
-
 Result = Mapping[str, Any]
 
 
@@ -64,12 +62,13 @@ class Verdict:
 
     @property
     def effect(self) -> str:
-        """The measured effect as people write it: mean, interval, seeds."""
+        """The measured effect as people write it: mean, interval, seeds; with the digits that its margin needs."""
         if self.measured is None:
             return "not measured"
-        interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None else ""
+        digits = max(2, 1 - math.floor(math.log10(abs(self.margin)))) if self.margin else 2
+        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]" if self.low is not None else ""
         seeds = f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        return f"{self.measured:+.2f}{interval} {self.unit}".rstrip() + seeds
+        return f"{self.measured:+.{digits}f}{interval} {self.unit}".rstrip() + seeds
 
     @property
     def word(self) -> str:
@@ -82,8 +81,8 @@ class Verdict:
 
 
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
-    """Measure `claim` on one result per seed."""
-    values = [value for value in (claim.measure(result) for result in results) if value is not None]
+    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
+    values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
     mean, low, high = interval(values)
     near_end = mean if low is None else low
     return Verdict(
@@ -112,8 +111,25 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None, float
     if len(values) == 1:
         return mean, None, None
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
+    reach = _student(0.975, len(values) - 1) * math.sqrt(variance / len(values))
     return mean, mean - reach, mean + reach
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.99) -> tuple[float, float]:
+    """Where one more value from the same source lies with probability `level`; everywhere, after a single value."""
+    if len(values) < 2:
+        return -math.inf, math.inf
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    reach = _student((1 + level) / 2, len(values) - 1) * math.sqrt(variance * (1 + 1 / len(values)))
+    return mean - reach, mean + reach
+
+
+def _student(probability: float, freedom: int) -> float:
+    """Quantile of Student's distribution."""
+    from scipy import stats  # takes a second to import, and most commands judge nothing
+
+    return float(stats.t.ppf(probability, freedom))
 
 
 def ledger_text(verdicts: Iterable[Verdict]) -> str:
@@ -126,7 +142,8 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
     mark = {True: "✓", False: "✗", None: "–"}
     rows = (
-        f"| {mark[v.holds]} | {v.sentence} | {v.published or '–'} | {v.effect} | {v.margin:g} {v.unit} | {v.word} |"
+        (mark[v.holds], v.sentence, v.published or "–", v.effect, f"{v.margin:g} {v.unit}".rstrip(), v.word)
         for v in verdicts
     )
-    return "\n".join([head, *rows])
+    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in cells)])

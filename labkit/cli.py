@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from labkit import cli_data, doctor, notebooks, papers, paths, records, training
+from labkit import cli_data, doctor, gpu, notebooks, papers, paths, records, training
 from labkit.benchmark import BenchRow
 from labkit.claims import Verdict
 from labkit.errors import InputError, LabkitError, RunError
@@ -27,7 +28,8 @@ from labkit.runs import Run, latest_unfinished, new_directory
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
 app.add_typer(cli_data.app, name="data")
-console = Console()
+# Without a terminal rich assumes 80 columns, too few for a table that is piped or logged.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 Slug = Annotated[str, typer.Argument(help="a paper, as `labkit list` names it")]
 Scale = Annotated[str, typer.Option(help=f"one of {', '.join(SCALES)}")]
@@ -46,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LabkitError as error:
         print(f"labkit: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code != 130:  # typer's way to say that Ctrl-C was pressed
+            raise
         print("labkit: stopped. What is saved stays; go on with --resume.", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -95,7 +99,7 @@ def run(
     try:
         executed = notebooks.execute(paper.notebook, parameters, directory / "notebook.ipynb")
     except RunError as error:
-        raise RunError(f"{error}\nGo on with: {_again('run', slug, scale, p, seed, device, directory)}") from error
+        raise RunError(f"{error}{_again('run', slug, scale, p, seed, device, directory)}") from error
     page = notebooks.to_html(executed)
     if written.result is not None:
         _print_ledger(paper.verdicts(written.result, scale))
@@ -125,7 +129,7 @@ def train(
     try:
         result = paper.run(config, Run.open(directory, config))
     except RunError as error:
-        raise RunError(f"{error}\nGo on with: {_again('train', slug, scale, p, seed, device, directory)}") from error
+        raise RunError(f"{error}{_again('train', slug, scale, p, seed, device, directory)}") from error
     _print_ledger(paper.verdicts(result, scale))
 
 
@@ -153,16 +157,18 @@ def record(
     """
     paper, config = _ask(slug, scale, p, None, device)
     root = Path(run_dir) if run_dir else paths.runs_dir() / slug / "-".join(filter(None, ("record", scale, label)))
+    if label and not label.replace("-", "").isalnum():
+        raise InputError(f"--label is part of a file name: letters, digits and hyphens; got '{label}'.")
     finished = []
-    for seed in (int(text) for text in seeds.split(",")):
+    for seed in _seeds(seeds):
         seeded = config.override(seed=seed)
         finished.append(Run.open(root / f"seed-{seed}", seeded))
         paper.run(seeded, finished[-1])
         console.print(f"seed {seed} done")
     kind = training.pick_device(config.device)
     name = torch.cuda.get_device_name(kind).lower().replace(" ", "-") if kind.type == "cuda" else "cpu"
-    extra = f" {' '.join(f'-p {pair}' for pair in p)}" if p else ""
-    command = f"labkit record {slug} --scale {scale} --seeds {seeds}{f' --label {label}' if label else ''}{extra}"
+    words = ["labkit", "record", slug, "--scale", scale, "--seeds", seeds, *(["--label", label] if label else [])]
+    command = shlex.join([*words, *(["--device", device] if device else []), *_pair_words(p)])
     made = records.record(slug, scale, name, finished, command, label)
     _print_ledger(paper.verdicts())
     console.print(f"record    {_short(made.path)}", soft_wrap=True)
@@ -189,10 +195,11 @@ def bench(
 ) -> None:
     """Side by side with peers; a ratio above 1 means that we are ahead."""
     place = training.pick_device(device or "auto")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}
         | {"peer_name": r.peer_name, "ratio": r.ratio, "device": str(place)}
         for paper in _papers(slug)
+        if slug or _bench_script(paper.slug).exists()
         for r in bench_rows(paper.slug, place, seconds)
     ]
     if json_:
@@ -203,6 +210,25 @@ def bench(
         cells = [row["paper"], row["workload"], f"{row['ours']:.4g}", f"{row['peer']:.4g}", row["unit"]]
         table.add_row(*cells, row["peer_name"], f"{row['ratio']:.2f}")
     console.print(table)
+
+
+@app.command("gpu")
+def gpu_command(
+    slugs: Annotated[list[str] | None, typer.Argument(help="papers; default: all")] = None,
+    minutes: Annotated[float, typer.Option(help="stop after this long; the same command goes on")] = 9.0,
+    out: Annotated[Path, typer.Option(help="folder for results, logs and runs")] = Path("gpu-report"),
+    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0",
+    scale: Annotated[str, typer.Option(help="another scale than gpu, to try the command out")] = "gpu",
+) -> None:
+    """GPU tests, benchmarks and gpu-scale training, time-boxed; the same command given again goes on."""
+    _seeds(seeds)
+    reports = gpu.run(slugs or [], minutes, out, scale, seeds)
+    words = ["python", "-m", "labkit", "gpu", *(slugs or []), "--minutes", f"{minutes:g}", "--out", str(out)]
+    words += [] if seeds == "0" else ["--seeds", seeds]
+    words += [] if scale == "gpu" else ["--scale", scale]
+    print(gpu.summary(reports, words))
+    if any(report.state == "failed" for report in reports):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -242,15 +268,31 @@ def refresh_notebooks(names: Annotated[list[str] | None, typer.Argument(help="de
 
 def bench_rows(slug: str, device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """The rows of `benchmarks/<slug>.py`, which stands outside the package because it may use any peer."""
-    script = paths.root() / "benchmarks" / f"{slug}.py"
+    script = _bench_script(slug)
     if not script.exists():
         raise InputError(f"there is no benchmark for '{slug}' (looked for benchmarks/{slug}.py).")
     spec = importlib.util.spec_from_file_location(f"benchmark_{slug}", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass or a pickle in it would look
     spec.loader.exec_module(module)
     yield from module.rows(device, seconds)
+
+
+def _bench_script(slug: str) -> Path:
+    return paths.root() / "benchmarks" / f"{slug}.py"
+
+
+def _seeds(text: str) -> list[int]:
+    """'0,1,2' as numbers."""
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got '{text}'.") from None
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds holds a number twice: {text}. The same run twice tells nothing new.")
+    return seeds
 
 
 def _ask(slug: str, scale: str, pairs: list[str] | None, seed: int | None, device: str | None) -> tuple[Paper, Config]:
@@ -275,8 +317,11 @@ def _directory(paper: Paper, scale: str, config: Config, run_dir: str, resume: b
     """Where the run goes. An existing run is continued only when the user says so, and never overwritten."""
     if run_dir:
         directory = Path(run_dir)
-        if (directory / "config.json").exists() and not resume:
+        is_there = os.path.exists(directory / "config.json")
+        if is_there and not resume:
             raise InputError(f"{directory} holds a run already. Go on with it: --resume. Or give another --run-dir.")
+        if resume and not is_there:
+            raise InputError(f"{directory} holds no run to go on with. Leave --resume out to start one there.")
         return directory
     if resume:
         found = latest_unfinished(paper.slug, config)
@@ -318,21 +363,25 @@ def _print_ledger(verdicts: list[Verdict]) -> None:
     for v in verdicts:
         mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}[v.holds]
         margin = f"{v.margin:g} {v.unit}".rstrip()
-        table.add_row(
-            mark, f"{v.paper} {v.key}", v.sentence, v.published or "–", v.effect, margin, v.word, v.source or "–"
-        )
+        words = (f"{v.paper} {v.key}", v.sentence, v.published or "–", v.effect, margin, v.word, v.source or "–")
+        table.add_row(mark, *map(escape, words))  # else "[ours]" would be taken for markup
     console.print(table)
 
 
 def _again(
     command: str, slug: str, scale: str, pairs: list[str] | None, seed: int | None, device: str | None, directory: Path
 ) -> str:
-    words = ["labkit", command, slug, "--scale", scale]
-    for pair in pairs or []:
-        words += ["-p", *pair.split("=", 1)]
+    """The line that tells how to go on; none where the run did not even begin."""
+    if not os.path.exists(directory / "config.json"):
+        return ""
+    words = ["labkit", command, slug, "--scale", scale, *_pair_words(pairs)]
     words += [] if seed is None else ["--seed", str(seed)]
     words += [] if device is None else ["--device", device]
-    return shlex.join([*words, "--run-dir", str(directory), "--resume"])
+    return f"\nGo on with: {shlex.join([*words, '--run-dir', str(directory), '--resume'])}"
+
+
+def _pair_words(pairs: list[str] | None) -> list[str]:
+    return [word for pair in pairs or [] for word in ("-p", *pair.split("=", 1))]
 
 
 def _short(path: Path) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from labkit import data
+from labkit.data import registry
 
 PACKAGES = (
     "jupyterlab",
@@ -86,8 +86,8 @@ def _rendering() -> Finding:
 
 
 def _datasets() -> Iterator[Finding]:
-    for name in data.names():
-        state = data.status(name)
+    for name in registry.names():
+        state = registry.status(name)
         yield Finding(f"data: {name}", state.state == "present", state.state, state.detail, optional=True)
 
 

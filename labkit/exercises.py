@@ -62,7 +62,7 @@ class Exercise:
             except NotAttempted:
                 return Outcome(passed=False, attempted=False, message=f"{self.key}: not attempted yet")
             except AssertionError as failure:
-                return Outcome(False, True, f"{self.key}: {name}: {failure}")
+                return Outcome(False, True, f"{self.key}: {name}: {str(failure) or 'does not hold'}")
             except Exception as error:  # the reader's code may raise anything; the answer is a sentence, not a trace
                 return Outcome(False, True, f"{self.key}: {name}: your answer raised {type(error).__name__}: {error}")
         return Outcome(True, True, f"{self.key}: passed ({', '.join(self.properties)})")

@@ -6,25 +6,27 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from labkit import training
-from labkit.claims import Claim, Verdict, judge
-from labkit.errors import ConfigError, InputError
+from labkit.claims import Claim, Verdict, judge, prediction_interval
+from labkit.errors import ConfigError, InputError, RunError
 from labkit.exercises import Exercise
-from labkit.records import load_all
+from labkit.records import Record, load_all
 from labkit.runs import Run
 
 Scale = Literal["smoke", "lesson", "gpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
-EXECUTION = {"execution": True}  # marks a field that changes where a run happens, not what comes out
+SomeConfig = TypeVar("SomeConfig", bound="Config")  # not Self: beartype takes that in decorated classes only
+
+EXECUTION: dict[str, Any] = {"execution": True}  # marks a field that changes where a run happens, not what comes out
 
 
-class Config(BaseModel, frozen=True, extra="forbid", strict=True):
+class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
     """Base of every room's config: frozen, every field described with its unit, nothing read from globals."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random generator")
@@ -38,7 +40,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True):
         1, ge=1, description="processes that train together, one per device", json_schema_extra=EXECUTION
     )
 
-    def override(self, **changes: object) -> Self:
+    def override(self: SomeConfig, **changes: object) -> SomeConfig:
         """A copy with some fields changed, checked like the original.
 
         Raises:
@@ -54,7 +56,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True):
         except TypeError as error:
             raise ConfigError(f"a config holds plain values (numbers, text, lists): {error}") from None
 
-    def override_text(self, pairs: Mapping[str, str]) -> Self:
+    def override_text(self: SomeConfig, pairs: Mapping[str, str]) -> SomeConfig:
         """`override` with values as typed on a command line: each text is read as its field's type."""
         changes = {}
         for name, text in pairs.items():
@@ -75,8 +77,8 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True):
             top = type(self).model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
             meaning = f" ({top.description})" if top and top.description else ""
             given = f"; got {problem['input']!r}" if problem["loc"] else ""
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}{meaning}: {message[0].lower()}{message[1:]}{given}")
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should", "input should", 1)
+            lines.append(f"{where}{meaning}: {message}{given}")
         return "\n".join(lines)
 
 
@@ -89,7 +91,9 @@ def _as_plain(value: object) -> object:
 def _parse(text: str, annotation: Any) -> object:
     """Text from a command line as a value of type `annotation`; what does not fit stays text and is refused later."""
     if typing.get_origin(annotation) is tuple and not text.startswith("["):
-        return [_parse(item, get_args(annotation)[0]) for item in text.split(",") if item]
+        items, kinds = [item.strip() for item in text.split(",") if item.strip()], get_args(annotation)
+        each = kinds[:1] * len(items) if Ellipsis in kinds else kinds + kinds[-1:] * (len(items) - len(kinds))
+        return [_parse(item, kind) for item, kind in zip(items, each, strict=False)]
     try:
         return TypeAdapter(annotation).validate_python(text)
     except ValidationError:
@@ -154,19 +158,20 @@ class Paper:
             return run.result
         if config.devices > 1 and not torch.distributed.is_torchelastic_launched():
             run.write_json("launch.json", config.model_dump(mode="json"))
-            training.launch(["worker", self.slug, str(run.directory)], config.devices)
-            return run.result or {}
+            training.launch(["worker", self.slug, str(run.directory.resolve())], config.devices)
+            if run.result is None:
+                raise RunError(f"the processes ended, but left no result in {run.directory}. Go on with --resume.")
+            return run.result
         with training.workers(config.device) as workers:
             run.writes = workers.writes
-            result = self.train(config, run)
-            workers.barrier()
-            return run.finish(result)
+            with run.alone():
+                return run.finish(self.train(config, run))
 
     def verdicts(self, result: Mapping[str, Any] | None = None, scale: str | None = None) -> list[Verdict]:
         """The ledger: from `result` of one run at `scale`, or from the committed records.
 
-        A claim is judged only by results of its own scale; among several records, by the one that measured it on most
-        seeds.
+        A claim is judged only by results of its own scale: by the first record that measured it, and a record without
+        a label comes before those with one.
         """
         if result is not None:
             return [
@@ -177,11 +182,36 @@ class Paper:
         for claim in self.claims:
             of_scale = [record for record in records if record.scale == claim.scale]
             judged = [judge(self.slug, claim, record.results, record.name) for record in of_scale]
-            verdicts.append(max(judged, key=lambda verdict: verdict.seeds, default=judge(self.slug, claim, [], None)))
+            measured = [verdict for verdict in judged if verdict.seeds]
+            verdicts.append(measured[0] if measured else judge(self.slug, claim, [], None))
         return verdicts
+
+    def agreement(self, result: Mapping[str, Any], scale: str) -> list[str]:
+        """One line a claim: does this run say what the record of the same scale and data says?
+
+        A single seed is noisy. It agrees when its verdict is the record's, or its value lies where one more seed of the
+        record would lie (99 % prediction interval). The lines of a run that agrees are the same on every machine.
+        """
+        same = [r for r in load_all(self.slug) if r.scale == scale and r.results[0].get("data") == result.get("data")]
+        return [_agreement(claim, claim.measure(result), same) for claim in self.claims if claim.scale == scale]
 
     def exercise(self, key: str) -> Exercise:
         for exercise in self.exercises:
             if exercise.key == key:
                 return exercise
         raise InputError(f"no exercise '{key}'; there are {', '.join(e.key for e in self.exercises)}.")
+
+
+def _agreement(claim: Claim, value: float | None, records: list[Record]) -> str:
+    """The line of one claim; `records` are those that may be compared with, best first."""
+    if value is None:
+        return f"claim {claim.key}: not measured"
+    for record in records:
+        recorded = judge(record.paper, claim, record.results, record.name)
+        if recorded.holds is None:
+            continue
+        low, high = prediction_interval([v for v in map(claim.measure, record.results) if v is not None])
+        if (value >= claim.margin) == recorded.holds or low <= value <= high:
+            return f"claim {claim.key}: as recorded"
+        return f"claim {claim.key}: {value:+.2f}, where one more seed of the record has {low:+.2f} to {high:+.2f}"
+    return f"claim {claim.key}: no record to compare with"

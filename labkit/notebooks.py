@@ -26,12 +26,12 @@ def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    source = paths.notebooks_dir() / f"{name}.ipynb"
+    source = _existing(f"{name}.ipynb")
     known = papermill.inspect_notebook(str(source))
     if unknown := parameters.keys() - known.keys():
         raise InputError(f"{source.name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(
             str(source),
             str(output),
@@ -43,6 +43,10 @@ def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
     except (papermill.PapermillExecutionError, DeadKernelError, asyncio.CancelledError) as error:
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise RunError(f"the notebook stopped: {last[0]}\nIts cells up to there: {output}") from error
+    except OSError as error:
+        raise RunError(
+            f"cannot write {output}: {error.strerror or error}. Free space or fix the permission."
+        ) from error
     return output
 
 
@@ -60,24 +64,33 @@ def refresh(name: str, timeout: int = 600) -> Path:
     """Execute the pair `notebooks/<name>` in place: the .py is the source, the .ipynb gets its cells and fresh outputs.
 
     Cell ids are kept. Widget state (5 MB a figure), execution times and tool versions are left out.
+
+    Raises:
+        InputError: there is no such notebook.
+        RunError: a cell failed; the committed outputs stay as they were.
     """
     import jupytext
     import nbformat
     from jupytext.combine import combine_inputs_with_outputs
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
+    text, executed = _existing(f"{name}.py"), paths.notebooks_dir() / f"{name}.ipynb"
     notebook = jupytext.read(text)
     if executed.exists():
         notebook = combine_inputs_with_outputs(notebook, nbformat.read(executed, as_version=4))
     notebook.metadata.pop("jupytext", None)
-    NotebookClient(
+    client = NotebookClient(
         notebook,
         timeout=timeout,
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(text.parent)}},
-    ).execute()
+    )
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise RunError(f"{name}: a cell failed, nothing is written.\n{error}") from error
     for key in ("widgets", "jupytext", "papermill", "language_info"):
         notebook.metadata.pop(key, None)
     for cell in notebook.cells:
@@ -94,6 +107,8 @@ def pair_difference(name: str) -> str:
     import jupytext
 
     text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
+    if not executed.exists():
+        return f"{executed.name} is missing; make it with: labkit notebooks {name}"
     found = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=_jupytext_config(text))
     lines = difflib.unified_diff(
         text.read_text().splitlines(), found.splitlines(), text.name, executed.name, lineterm="", n=1
@@ -104,6 +119,13 @@ def pair_difference(name: str) -> str:
 def names() -> list[str]:
     """The notebooks, by file name without ending, in reading order."""
     return sorted(path.stem for path in paths.notebooks_dir().glob("[0-9][0-9]_*.py"))
+
+
+def _existing(file: str) -> Path:
+    path = paths.notebooks_dir() / file
+    if not path.exists():
+        raise InputError(f"there is no notebook {file}; there are {', '.join(names()) or 'none'}.")
+    return path
 
 
 def _jupytext_config(path: Path) -> Any:

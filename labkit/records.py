@@ -24,8 +24,8 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     scale: str
     device: str = Field(description="kind of device: cpu, or the GPU's name in lower case")
     label: str = Field("", description="tells records of one scale apart that trained different arms")
-    seeds: list[int]
-    results: list[dict[str, Any]] = Field(description="one result per seed, in the order of `seeds`")
+    seeds: list[int] = Field(min_length=1)
+    results: list[dict[str, Any]] = Field(min_length=1, description="one result per seed, in the order of `seeds`")
     config: dict[str, Any]
     environment: dict[str, Any]
     wall_seconds: list[float] = Field(description="wall time of each seed's run")
@@ -46,11 +46,14 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
     """Gather finished runs, one per seed, into a record and write it.
 
     Raises:
-        RunError: one of the runs has no result yet.
+        RunError: one of the runs has no result yet, or they differ in more than the seed.
     """
+    config = _without_seed(runs[0])
     for run in runs:
-        if run.result is None:
+        if run.result is None or run.read_json("timing.json") is None:
             raise RunError(f"{run.directory} is not finished; go on with --resume, then record it.")
+        if _without_seed(run) != config:
+            raise RunError(f"{run.directory} and {runs[0].directory} differ in more than the seed.")
     made = Record(
         paper=paper,
         scale=scale,
@@ -58,18 +61,25 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         label=label,
         seeds=[run.identity["seed"] for run in runs],
         results=[run.result or {} for run in runs],
-        config={name: value for name, value in runs[0].identity.items() if name != "seed"},
+        config=config,
         environment=runs[0].read_json("environment.json"),
         wall_seconds=[run.read_json("timing.json")["wall_seconds"] for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )
-    write_atomically(made.path, (json.dumps(made.model_dump(), indent=1) + "\n").encode())
+    try:
+        write_atomically(made.path, (json.dumps(made.model_dump(), indent=1) + "\n").encode())
+    except OSError as error:
+        raise RunError(f"cannot write {made.path}: {error.strerror or error}. The runs are kept.") from error
     return made
 
 
+def _without_seed(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in run.identity.items() if name != "seed"}
+
+
 def load_all(paper: str) -> list[Record]:
-    """The records of `paper`, in the order of their names.
+    """The records of `paper`: those without a label first, then in the order of their names.
 
     Raises:
         RunError: a file there is damaged.
@@ -77,9 +87,9 @@ def load_all(paper: str) -> list[Record]:
     found = []
     for path in sorted((paths.records_dir() / paper).glob("*.json")):
         try:
-            found.append(Record.model_validate_json(path.read_text()))
+            found.append(Record.model_validate_json(path.read_bytes()))
         except ValidationError as error:
             raise RunError(
                 f"{path} is not a record ({error.error_count()} fields wrong). Restore it with git."
             ) from error
-    return found
+    return sorted(found, key=lambda record: (bool(record.label), record.name))

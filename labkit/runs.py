@@ -6,26 +6,29 @@
         metrics.jsonl     one line per logged step; the same values go to TensorBoard event files
         checkpoint.pt     model, optimiser, sampler and random generators after some step
         result.json       the plain numbers at the end; its presence means the run is finished
-        timing.json       wall time of the process that finished it
+        timing.json       wall time so far, the processes that were killed on the way included
         <part>/           a part of the experiment (one arm of a comparison), itself a run directory
 
 Every file is written beside its final name, synced to disk, then renamed: a reader sees the old file or the new one.
 """
 
 import contextlib
+import fcntl
 import io
 import json
+import math
 import os
 import platform
 import random
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +38,8 @@ from labkit import paths
 from labkit.errors import InputError, RunError
 
 
+@runtime_checkable
+@runtime_checkable
 class Stateful(Protocol):
     """Whatever can be saved into a checkpoint and brought back: modules, optimisers, schedulers, samplers."""
 
@@ -44,6 +49,8 @@ class Stateful(Protocol):
 
 State = Mapping[str, Stateful]
 
+_tensorboard_missing = False  # said once per process, not once per run
+
 
 class Run:
     """One run directory, opened for a config. Use `Run.open`."""
@@ -52,6 +59,8 @@ class Run:
         self.directory, self.identity, self.writes = directory, identity, writes
         self.checkpoint_seconds = checkpoint_seconds
         self._opened_at = self._saved_at = time.monotonic()
+        self._seconds_before = float((_read_object(self.directory / "timing.json") or {}).get("wall_seconds", 0))
+        self._whole: Run | None = None  # the run this one is a part of
         self._events: Any = None  # TensorBoard's writer, made at the first logged value
 
     @classmethod
@@ -65,42 +74,84 @@ class Run:
             checkpoint_seconds: least time between two checkpoints of `save_if_due`.
 
         Raises:
-            RunError: the directory cannot be written, or belongs to a run with another config.
+            InputError: the directory belongs to a run with another config, or is a file.
+            RunError: the directory cannot be written, or its config.json is damaged.
         """
-        directory = Path(directory)
-        identity = identity_of(config)
-        found = _read_json(directory / "config.json")
-        if found is not None and found != json.loads(json.dumps(identity)):
-            raise InputError(_foreign(directory, found, identity))
-        run = cls(directory, identity, writes, checkpoint_seconds)
-        if writes:
-            for leftover in directory.glob(".*.part"):  # a write that a kill cut short
-                leftover.unlink()
-        if writes and found is None:
+        run = cls(Path(directory), identity_of(config), writes, checkpoint_seconds)
+        if run._is_new():
             run.write_json("environment.json", environment())
-            run.write_json("config.json", identity)
+            run.write_json("config.json", run.identity)
         return run
 
     def part(self, name: str, **facts: Any) -> "Run":
-        """A run directory inside this one, for one arm of the experiment; `facts` tell it from its siblings."""
+        """A run directory inside this one, for one arm of the experiment; `facts` tell it from its siblings.
+
+        Raises:
+            InputError: the part is there, with other facts.
+        """
         identity = {**self.identity, "part": name, **facts}
         part = Run(self.directory / name, identity, self.writes, self.checkpoint_seconds)
-        if self.writes and _read_json(part.directory / "config.json") is None:
+        part._whole = self
+        if part._is_new():
             part.write_json("config.json", identity)
         return part
+
+    def _is_new(self) -> bool:
+        """Is nothing here yet? Refuses a file, and the directory of another config."""
+        if self.directory.exists() and not self.directory.is_dir():
+            raise InputError(f"{self.directory} is a file; a run needs a folder. Choose another --run-dir.")
+        found, wanted = _read_object(self.directory / "config.json"), json.loads(json.dumps(self.identity))
+        if found is not None and found != wanted:
+            raise InputError(_foreign(self.directory, found, wanted))
+        return found is None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training here meanwhile; sweep up after a write that a kill cut short.
+
+        Raises:
+            RunError: another process is at work in this directory.
+        """
+        if not self.writes:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            with _told_to_user(self.directory, "its lock"):
+                lock = stack.enter_context(open(self.directory / ".lock", "w"))
+                try:
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+                except (BlockingIOError, PermissionError):
+                    raise RunError(
+                        f"another process is at work in {self.directory}. Wait for it, or choose another --run-dir."
+                    ) from None
+                for leftover in self.directory.rglob(".*.part"):
+                    leftover.unlink()
+            yield
 
     # -- results and metrics ------------------------------------------------------------------------------------------
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The numbers of a finished run; None while it is not finished."""
-        return _read_json(self.directory / "result.json")
+        return _read_object(self.directory / "result.json")
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the result and close the run. Returns it as it will be read back."""
-        plain = json.loads(json.dumps(result, allow_nan=False))
-        self.write_json("timing.json", {"wall_seconds": round(time.monotonic() - self._opened_at, 1)})
+        """Write the result and close the run. Returns it as it will be read back.
+
+        In a distributed run every process calls this, and returns when the files are there for all.
+
+        Raises:
+            RunError: a number is not finite, as after a training that diverged; names where it stands.
+        """
+        plain = json.loads(json.dumps(result))
+        if bad := list(_not_finite(plain)):
+            raise RunError(
+                f"the result of {self.directory} holds numbers that are not finite ({', '.join(bad[:4])}): the "
+                "training diverged. Nothing is recorded; try a smaller step size in another --run-dir."
+            )
+        self._write_timing()
         self.write_json("result.json", plain)
+        _wait_for_all()
         self.close()
         return plain
 
@@ -108,12 +159,17 @@ class Run:
         """Append one line to metrics.jsonl and the same values to TensorBoard (a list of values as a histogram)."""
         if not self.writes:
             return
-        with _told_to_user(self.directory, "the metrics"), open(self.directory / "metrics.jsonl", "a") as stream:
-            stream.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._show(step, metrics)
+        with _told_to_user(self.directory, "the metrics"):
+            with open(self.directory / "metrics.jsonl", "a") as stream:
+                stream.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._show(step, metrics)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged lines, oldest first. A last line cut short by a kill is left out."""
+        """The logged lines, oldest first. A last line cut short by a kill is left out.
+
+        Raises:
+            RunError: a line before the last is damaged.
+        """
         return list(_json_lines(self.directory / "metrics.jsonl"))
 
     def close(self) -> None:
@@ -143,30 +199,63 @@ class Run:
         }
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        self._write("checkpoint.pt", buffer.getvalue())
+        self.write_bytes("checkpoint.pt", buffer.getbuffer())
+        self._write_timing()
         self._saved_at = time.monotonic()
 
     def resume(self, state: State) -> int:
         """Bring `state` and the random generators back from the checkpoint. Returns the step to go on from, 0 if none.
 
         Raises:
-            RunError: the checkpoint is damaged. It is never used in part.
+            RunError: the checkpoint is damaged or was written by another version of the code.
         """
         path = self.directory / "checkpoint.pt"
         if not path.exists():
             self._forget_metrics_from(0)
             return 0
         checkpoint = _load_checkpoint(path)
+        elsewhere = "it was written by another version of the code. Start anew in another --run-dir."
         if checkpoint["state"].keys() != state.keys():
-            raise RunError(
-                f"{path} holds {sorted(checkpoint['state'])}, this run needs {sorted(state)}: "
-                "it was written by another version of the code. Start anew in another --run-dir."
-            )
+            raise RunError(f"{path} holds {sorted(checkpoint['state'])}, this run needs {sorted(state)}: {elsewhere}")
         for name, thing in state.items():
-            thing.load_state_dict(checkpoint["state"][name])
-        _restore_generators(checkpoint["generators"])
+            try:
+                thing.load_state_dict(checkpoint["state"][name])
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                raise RunError(f"'{name}' of {path} does not fit this run: {elsewhere} ({error})") from error
         self._forget_metrics_from(checkpoint["step"])
+        _restore_generators(checkpoint["generators"])  # last: what comes before may draw from them
         return int(checkpoint["step"])
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+
+    def write_weights(self, model: torch.nn.Module) -> None:
+        """Keep a trained model: `weights.safetensors`, its state dict.
+
+        In a distributed run every process calls this, and returns when the file is there for all.
+        """
+        from safetensors.torch import save
+
+        plain = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        self.write_bytes("weights.safetensors", save(plain))
+        _wait_for_all()
+
+    def read_weights(self, model: torch.nn.Module) -> None:
+        """Load what `write_weights` kept into `model`.
+
+        Raises:
+            RunError: there is none yet, it is damaged, or it belongs to another model.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.directory / "weights.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except FileNotFoundError:
+            raise RunError(f"{self.directory} holds no trained weights yet; finish that run first.") from None
+        except (SafetensorError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise RunError(f"{path} is damaged or belongs to another model ({first}).") from error
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -176,9 +265,14 @@ class Run:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write `content` atomically as `name` in the run directory."""
-        self._write(name, (json.dumps(content, indent=1) + "\n").encode())
+        self.write_bytes(name, (json.dumps(content, indent=1) + "\n").encode())
 
-    def _write(self, name: str, content: bytes) -> None:
+    def write_bytes(self, name: str, content: bytes | memoryview) -> None:
+        """Write `content` atomically as `name` in the run directory. Helping processes write nothing.
+
+        Raises:
+            RunError: no space, no permission...; the file's previous content is untouched.
+        """
         if self.writes:
             with _told_to_user(self.directory, name):
                 write_atomically(self.directory / name, content)
@@ -186,25 +280,44 @@ class Run:
     def _forget_metrics_from(self, step: int) -> None:
         """Drop the lines of steps that will be trained again, so that no step stands twice."""
         path = self.directory / "metrics.jsonl"
-        if self.writes and path.exists():
-            kept = [json.dumps(line) for line in _json_lines(path) if line["step"] < step]
-            self._write("metrics.jsonl", "".join(line + "\n" for line in kept).encode())
+        if not self.writes or not path.exists():
+            return
+        kept = [line for line in _json_lines(path) if line["step"] < step]
+        self.write_bytes("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        with _told_to_user(self.directory, "the metrics"):
+            self.close()  # else its writer would go on in a file that has no name any more
             for events in self.directory.glob("events.out.tfevents.*"):
                 events.unlink()
-            for line in _json_lines(path):
+            for line in kept:
                 self._show(line.pop("step"), line)
 
     def _show(self, step: int, metrics: Mapping[str, float | list[float]]) -> None:
-        """The values in TensorBoard."""
+        """The values in TensorBoard; without the package metrics.jsonl alone holds them."""
+        global _tensorboard_missing
+        if _tensorboard_missing:
+            return
         if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a writer needs it
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import, and only a writer needs it
+            except ImportError:
+                _tensorboard_missing = True
+                print(
+                    "labkit: no TensorBoard here (pip install tensorboard); metrics.jsonl has it all", file=sys.stderr
+                )
+                return
             self._events = SummaryWriter(str(self.directory), flush_secs=10)
         for name, value in metrics.items():
             if isinstance(value, list):
                 self._events.add_histogram(name, np.asarray(value), step)
             else:
                 self._events.add_scalar(name, value, step)
+
+    def _write_timing(self) -> None:
+        """Wall time up to now, here and in the run this is a part of: what a kill leaves standing at the next start."""
+        seconds = self._seconds_before + time.monotonic() - self._opened_at
+        self.write_json("timing.json", {"wall_seconds": round(seconds, 1)})
+        if self._whole is not None:
+            self._whole._write_timing()
 
 
 def new_directory(slug: str, scale: str) -> Path:
@@ -235,8 +348,12 @@ def identity_of(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=execution)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one."""
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one.
+
+    Raises:
+        OSError: no space, no permission...; the old file is untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -245,8 +362,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            beside.unlink()
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself must survive a power cut
@@ -277,8 +396,6 @@ def _told_to_user(directory: Path, what: str) -> Iterator[None]:
     """Turn the system's error into a sentence with the way out."""
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as error:
         raise RunError(
             f"cannot write {what} in {directory}: {error.strerror or error}. "
@@ -301,7 +418,7 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _generator_states() -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     python_version, python_keys, python_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -322,19 +439,53 @@ def _restore_generators(states: dict[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> Any:
+    """The content of a JSON file, None where there is no such file."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} is damaged ({error}). Remove that run's folder, or restore the file.") from error
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:  # not JSON, or not even text
+        raise _damaged(path, str(error)) from error
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    content = _read_json(path)
+    if content is not None and not isinstance(content, dict):
+        raise _damaged(path, f"it should hold names and values, and holds a {type(content).__name__}")
+    return content
+
+
+def _damaged(path: Path, problem: str) -> RunError:
+    return RunError(f"{path} is damaged ({problem}). Remove that run's folder, or restore the file from a copy.")
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # the line a kill cut short
-                yield json.loads(line)
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            if number < len(lines):  # a kill cuts the last line short, nothing of ours damages one before it
+                raise RunError(
+                    f"line {number} of {path} is damaged. Remove the line, or the file, to go on."
+                ) from error
+
+
+def _wait_for_all() -> None:
+    """In a distributed run, until every process is here: what the first one wrote may be read by all from now on."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def _not_finite(content: Any, where: str = "") -> Iterator[str]:
+    """The places in nested lists and dictionaries that hold infinity or not-a-number."""
+    if isinstance(content, float) and not math.isfinite(content):
+        yield f"{where} = {content}"
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for name, value in items:
+        yield from _not_finite(value, f"{where}.{name}" if where else str(name))
 
 
 def _foreign(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -351,11 +502,14 @@ def _installed(package: str) -> str | None:
 
 
 def _commit() -> str | None:
+    """The commit of the code that runs, marked when the package was changed since."""
     git = shutil.which("git")
     if git is None or not (paths.root() / ".git").exists():
         return None
-    call = subprocess.run([git, "-C", str(paths.root()), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return call.stdout.strip() or None
+    call = [git, "-C", str(paths.root())]
+    head = subprocess.run([*call, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*call, "status", "--porcelain", "--", "labkit"], capture_output=True, text=True).stdout
+    return f"{head} with changes" if head and changed.strip() else head or None
 
 
 def _processor() -> str:

@@ -8,18 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError, LabkitError
 
 Item = TypeVar("Item")
+
+TORCHRUN = ["-m", "torch.distributed.run"]
+PROGRAM = ["-m", "labkit"]  # what `launch` starts in each process; tests put a small program of their own here
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,8 +36,10 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
             raise InputError(f"device '{name}' was asked for, but torch sees no CUDA GPU here. Use --device cpu.")
-        if name == "cuda":
-            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        number, gpus = name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count()
+        if int(number) >= gpus:
+            raise InputError(f"GPU {number} was asked for, but torch sees {gpus} here, counted from 0.")
+        name = f"cuda:{number}"
         torch.cuda.set_device(name)
     return torch.device(name)
 
@@ -77,6 +82,10 @@ class ShuffledIndices:
         start = self.position * self.batch_size
         self.position += 1
         return self._order[start : start + self.batch_size]
+
+    def rest_of_epoch(self) -> Int[Tensor, "batches batch"]:
+        """The batches that are left of this epoch, for a loader that must look ahead."""
+        return self._order[: self.batches_per_epoch * self.batch_size].view(-1, self.batch_size)[self.position :]
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self.position}
@@ -140,13 +149,22 @@ class Workers:
 
 @contextlib.contextmanager
 def workers(device: str) -> Iterator[Workers]:
-    """Join the processes that torchrun started (gloo on CPUs, NCCL on GPUs); alone, this costs nothing."""
-    place = pick_device(device)
+    """Join the processes that torchrun started (gloo on CPUs, NCCL on GPUs); alone, this costs nothing.
+
+    Raises:
+        InputError: the device is not there, or all the processes would share one GPU.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and device.startswith("cuda:"):
+        raise InputError(f"device '{device}' is one GPU, and {size} processes need one each. Use --device cuda.")
+    place = pick_device(device)
     if size == 1 or dist.is_initialized():
         yield Workers(dist.get_rank(), dist.get_world_size(), place) if size > 1 else Workers(0, 1, place)
         return
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    if place.type == "cuda":
+        dist.init_process_group("nccl", device_id=place)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Workers(dist.get_rank(), dist.get_world_size(), place)
     finally:
@@ -162,31 +180,54 @@ def launch(arguments: list[str], processes: int) -> None:
     with socket.socket() as probe:  # a free port, so that two launches on one machine do not meet
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
-    call = subprocess.run([sys.executable, *torchrun, "-m", "labkit", *arguments])
+    torchrun = [*TORCHRUN, f"--nproc-per-node={processes}", f"--master-port={port}"]
+    package = Path(__file__).resolve().parent.parent  # found from any folder, also when labkit is not installed
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), **os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+    call = subprocess.run([sys.executable, *torchrun, *PROGRAM, *arguments], env=environment)
     if call.returncode:
         raise LabkitError(f"one of the {processes} processes failed (exit code {call.returncode}); see above.")
+
+
+class _SumOverAll(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each process's loss depends on it, so its gradients add up likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverAll.forward(ctx, gradient)
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the batches of all processes; torch's own SyncBatchNorm has no CPU version.
 
     Mean and variance are those of the global batch, through two differentiable sums, so that N processes with a share
-    each compute what one process computes with the whole batch.
+    each compute what one process computes with the whole batch. As in torch, half-precision input is summed in float32.
     """
 
     def forward(self, input: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:
         if not self.training:
             return super().forward(input)
+        self._check_input_dim(input)
         axes = [0, *range(2, input.dim())]
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = dist_functional.all_reduce(input.sum(axes)) / count
+        if count < 2:
+            raise InputError(f"batch normalisation needs more than one value a channel; got {tuple(input.shape)}.")
+        wide = input.float() if input.element_size() < 4 else input
+        mean = _SumOverAll.apply(wide.sum(axes)) / count
         shape = [1, -1] + [1] * (input.dim() - 2)
-        centred = input - mean.view(shape)
-        variance = dist_functional.all_reduce((centred**2).sum(axes)) / count
+        centred = wide - mean.view(shape)
+        variance = _SumOverAll.apply((centred**2).sum(axes)) / count
         self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return normal * self.weight.view(shape) + self.bias.view(shape) if self.affine else normal
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
 
     def _update_running(self, mean: Float[Tensor, " channels"], variance: Float[Tensor, " channels"]) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
@@ -215,7 +256,8 @@ def progress(items: Iterable[Item], description: str, total: int | None = None, 
     """A progress bar for a person at a terminal or in JupyterLab; silent in batch runs, tests and helping processes."""
     if int(os.environ.get("RANK", "0")) or os.environ.get("LABKIT_PROGRESS") == "0":
         return items
-    in_notebook = "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and "ZMQ" in type(ipython.get_ipython()).__name__
     if not in_notebook and not sys.stderr.isatty():
         return items
     from tqdm.auto import tqdm

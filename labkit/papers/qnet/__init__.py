@@ -1,0 +1,40 @@
+"""Quantization Networks (Yang et al., CVPR 2019, arXiv 1911.09464): quantisation as a function that is trained."""
+
+from labkit.experiment import Paper
+from labkit.papers.qnet.claims import CLAIMS
+from labkit.papers.qnet.config import ARMS, CONFIGS, Config
+from labkit.papers.qnet.exercises import EXERCISES
+from labkit.papers.qnet.levels import LEVELS, level_set
+from labkit.papers.qnet.model import build_model
+from labkit.papers.qnet.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
+from labkit.papers.qnet.thresholds import kmeans_thresholds
+from labkit.papers.qnet.train import train as train_arms  # the name `train` stays the module's
+from labkit.papers.qnet.weights import quantize_weights
+
+PAPER = Paper(
+    slug="qnet",
+    title="Quantization Networks",
+    arxiv="1911.09464",
+    venue="CVPR 2019",
+    idea="Quantisation as a sum of sigmoids that sharpens into a staircase while the network trains.",
+    notebook="01_qnet",
+    configs=CONFIGS,
+    train=train_arms,
+    claims=CLAIMS,
+    exercises=EXERCISES,
+)
+
+__all__ = [
+    "ARMS",
+    "LEVELS",
+    "PAPER",
+    "Config",
+    "SoftQuantizer",
+    "build_model",
+    "forward_mode",
+    "hard_quantize",
+    "kmeans_thresholds",
+    "level_set",
+    "quantize_weights",
+    "soft_quantize",
+]

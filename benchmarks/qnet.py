@@ -1,0 +1,171 @@
+"""Side by side: the fused soft quantiser against plain autograd and torch.compile; a packed against a float network.
+
+    labkit bench qnet            or, with the memory floor beside each time:   python benchmarks/qnet.py
+
+On a GPU the activation is the sheet's, 256x64x56x56; its floor is to read or write it five times at 4.8 TB/s (an
+H200). On a CPU the activation is smaller and its floor not known.
+"""
+
+import copy
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from labkit.benchmark import BenchRow, compare
+from labkit.kernels import soft_quantize, soft_quantize_reference
+from labkit.papers.qnet.activations import quantize_activations
+from labkit.papers.qnet.levels import LEVELS
+from labkit.papers.qnet.model import build_model
+from labkit.papers.qnet.packing import pack_network, save_packed
+from labkit.papers.qnet.weights import quantize_weights
+
+GPU_BYTES_PER_SECOND = 4.8e12
+CASES = ("A1", "A2", "A4")
+Quantize = Callable[..., Tensor]
+
+
+def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
+    """One row per workload and rival, within about `seconds`."""
+    deadline = time.monotonic() + seconds
+    for name in CASES:
+        rivals = both_passes(name, device)
+        best = compare(rivals, device, rounds=rounds_within(rivals["fused"], (deadline - time.monotonic()) / 4))
+        work = f"soft_quantize {name}, forward + backward, {'x'.join(map(str, activation_shape(device)))}"
+        for peer in best.keys() - {"fused"}:
+            yield BenchRow(work, "ms", best["fused"], best[peer], peer)
+        kept = {function: kept_bytes(name, device, call) for function, call in quantizers_to_compare().items()}
+        yield BenchRow(f"{work}: kept for backward", "MB", kept["fused"] / 1e6, kept["autograd"] / 1e6, "autograd")
+        if device.type == "cuda":
+            peak = {rival: peak_megabytes(call, device) for rival, call in rivals.items()}
+            for peer in peak.keys() - {"fused"}:
+                yield BenchRow(f"{work}: peak memory", "MB", peak["fused"], peak[peer], peer)
+    yield from packed_rows(device, deadline)
+
+
+def activation_shape(device: torch.device) -> tuple[int, ...]:
+    return (256, 64, 56, 56) if device.type == "cuda" else (32, 64, 28, 28)
+
+
+def quantizers_to_compare() -> dict[str, Quantize]:
+    return {"fused": soft_quantize, "autograd": soft_quantize_reference}
+
+
+def both_passes(name: str, device: torch.device) -> dict[str, Callable[[], object]]:
+    """One call each: forward and backward with gradients for x, alpha and beta. torch.compile where it works."""
+    x, parameters = inputs(name, device)
+    dy = torch.randn_like(x)
+
+    def call(quantize: Quantize) -> Callable[[], object]:
+        wanted = [x, parameters[2], parameters[3]]
+        return lambda: torch.autograd.grad(quantize(x, *parameters), wanted, dy)
+
+    rivals = {rival: call(quantize) for rival, quantize in quantizers_to_compare().items()}
+    try:
+        compiled = call(torch.compile(soft_quantize_reference, dynamic=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the compiler thinks of this machine
+            compiled()
+        rivals["torch.compile"] = compiled
+    except Exception as error:  # no compiler, no Python headers, ...: many types, and none of them ours
+        print(f"torch.compile left out: {str(error).splitlines()[0]}", file=sys.stderr)
+    return rivals
+
+
+def inputs(name: str, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An activation as a ReLU gives it, and levels, thresholds, alpha, beta and T = 10."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(activation_shape(device), generator=generator).relu_().to(device).requires_grad_()
+    levels = torch.tensor(LEVELS[name], device=device)
+    alpha, beta = (torch.tensor(v, device=device, requires_grad=True) for v in (3 / len(levels), len(levels) / 3))
+    return x, (levels, (levels[1:] + levels[:-1]) / 2, alpha, beta, torch.tensor(10.0, device=device))
+
+
+def kept_bytes(name: str, device: torch.device, quantize: Quantize) -> int:
+    """Bytes that the forward pass keeps for the backward pass, each storage counted once."""
+    x, parameters = inputs(name, device)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = quantize(x, *parameters)  # held: else its memory is used, and counted, again
+    del y
+    return sum(kept.values())
+
+
+def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
+    """Most memory at any time during the call, above what was there before."""
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+
+
+def packed_rows(device: torch.device, deadline: float) -> Iterator[BenchRow]:
+    """ResNet-20 as it would be deployed, float weights against packed: size of the file, time of a batch."""
+    network, batch = build_model("resnet20", 10, 32, 3), torch.randn(64, 3, 32, 32)
+    network.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        float_file = Path(folder) / "float.safetensors"
+        save_file(network.state_dict(), float_file)
+        for name in ("W1", "W2", "W3pm4"):
+            quantized = copy.deepcopy(network)
+            quantize_weights(quantized, LEVELS[name])
+            size = save_packed(pack_network(quantized), Path(folder) / name)
+            yield BenchRow(f"ResNet-20 {name} file", "kB", size / 1e3, float_file.stat().st_size / 1e3, "float32")
+    quantized = copy.deepcopy(network)
+    quantize_weights(quantized, LEVELS["W2"])
+    quantize_activations(quantized, LEVELS["A2"], [batch])
+    quantized.to(device).eval()
+    batch = batch.to(device)
+    rivals = {
+        "packed, float path": pack_network(quantized),
+        "packed, integer path": pack_network(quantized, batch),
+        "hard network": quantized,
+        "float network": network.to(device),
+    }
+    calls = {rival: inference(model, batch) for rival, model in rivals.items()}
+    best = compare(calls, device, rounds=rounds_within(calls["hard network"], (deadline - time.monotonic()) / 8))
+    for ours in ("packed, float path", "packed, integer path"):
+        for peer in ("hard network", "float network"):
+            yield BenchRow(f"ResNet-20 W2A2 inference, 64 images, {ours}", "ms", best[ours], best[peer], peer)
+
+
+def inference(model: nn.Module, batch: Tensor) -> Callable[[], object]:
+    @torch.no_grad()
+    def call() -> object:
+        return model(batch)
+
+    return call
+
+
+def rounds_within(call: Callable[[], object], seconds: float) -> int:
+    """How often a few rivals about as slow as `call` can take turns in that time: 3 to 30."""
+    call()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return max(3, min(30, int(seconds / (4 * (time.perf_counter() - start)))))
+
+
+if __name__ == "__main__":
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    floor = 5 * 4 * torch.Size(activation_shape(place)).numel() / GPU_BYTES_PER_SECOND * 1e3
+    print(
+        f"memory floor of forward + backward on an H200: {floor:.3f} ms" if place.type == "cuda" else "one CPU thread"
+    )
+    for row in rows(place, 60.0):
+        print(f"{row.workload:<75}{row.ours:10.3f} {row.unit:<3}{row.peer:10.3f}  {row.ratio:6.2f}x  {row.peer_name}")

@@ -1,0 +1,75 @@
+"""`labkit data`: what is there, get it, check it."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from labkit import paths
+from labkit.data import registry
+from labkit.data.registry import State
+from labkit.errors import DataError
+
+app = typer.Typer(help="Datasets: list what there is, get them, check that they are whole.", no_args_is_help=True)
+
+_COLOUR: dict[State, str] = {"present": "green", "missing": "yellow", "needs registration": "yellow", "damaged": "red"}
+
+
+@app.command("list")
+def list_datasets() -> None:
+    """Every dataset: is it there, how large, under which licence, and where its files belong."""
+    table = Table("name", "state", "size", "licence", "files below LABKIT_DATA", show_lines=True)
+    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.overflow = "fold"  # a path or an address is of no use when it ends in an ellipsis
+    for name in registry.names():
+        dataset, found = registry.get(name), registry.status(name)
+        detail = f"\n{escape(found.detail)}" if found.state in ("damaged", "needs registration") else ""
+        table.add_row(name, _coloured(found.state) + detail, dataset.size, dataset.licence, escape(dataset.layout))
+    console = Console()
+    console.print(table)
+    console.print(f"LABKIT_DATA is {paths.data_dir()}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def get(name: Annotated[str, typer.Argument(help="a dataset from `labkit data list`")]) -> None:
+    """Fetch a dataset, or what is missing of it. Shows the licence first; goes on where an earlier attempt stopped."""
+    dataset, console = registry.get(name), Console()
+    for line in (dataset.title, f"terms: {dataset.licence}", f"cite: {dataset.citation}", f"from: {dataset.url}"):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if dataset.bundled:
+        console.print(f"{name} is always there: it lies {dataset.layout}.", highlight=False)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {file.name: bars.add_task(escape(file.name), total=file.bytes) for file in dataset.files}
+        where = registry.download(name, lambda file, done, total: bars.update(tasks[file], completed=done))
+    console.print(f"whole, in {where}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="a dataset; every one that is there when left out")] = None,
+) -> None:
+    """Read every file and compare it with the published one. Exit code 2: something is damaged, or NAME not there."""
+    found = {each: registry.check(each) for each in ([name] if name else registry.names())}
+    table = Table("name", "state", "detail")
+    for each, (state, detail) in found.items():
+        table.add_row(each, _coloured(state), escape(detail))
+    Console().print(table)
+    wrong = [each for each, (state, _) in found.items() if state == "damaged" or (name and state != "present")]
+    if wrong:
+        raise DataError("\n".join(registry.how_to_mend(each, found[each]) for each in wrong))
+
+
+def _coloured(state: State) -> str:
+    return f"[{_COLOUR[state]}]{state}[/]"

@@ -1,0 +1,105 @@
+"""CIFAR-10, from the official binary archive or from a lossy JPEG copy."""
+
+import contextlib
+import io
+import os
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from labkit import paths
+from labkit.data import registry
+from labkit.data.images import ImageSet, check_split
+from labkit.errors import DataError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_MEAN, CIFAR10_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of the official training pixels, 0..255
+_RECORD = 1 + 3 * 32 * 32  # label, then the red, green and blue planes
+
+
+def cifar10(split: str) -> ImageSet:
+    """CIFAR-10, (n, 3, 32, 32): 'train' has 50,000 images, 'test' 10,000.
+
+    Uses the official archive when it is there. Otherwise the JPEG copy, named 'cifar10-jpeg': its pixels differ, and so
+    does its order (image k has class k mod 10).
+
+    Raises DataError when neither is there, or the one in use is damaged.
+    """
+    check_split(split)
+    archive = registry.require("cifar10") / "cifar-10-binary.tar.gz"
+    return _from_archive(archive, split) if archive.is_file() else _from_jpegs(split)
+
+
+def _from_archive(archive: Path, split: str) -> ImageSet:
+    names = [f"data_batch_{k}.bin" for k in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    batches = {}
+    with tarfile.open(archive, "r:gz") as tar:  # read in passing, never unpacked: nothing is written
+        for member in tar:
+            if (name := os.path.basename(member.name)) in names and (stream := tar.extractfile(member)):
+                batches[name] = np.frombuffer(stream.read(), np.uint8)
+    if missing := [name for name in names if name not in batches or len(batches[name]) % _RECORD]:
+        raise DataError(f"{archive} lacks a whole {', '.join(missing)}. Get it anew: labkit data get cifar10")
+    records = torch.from_numpy(np.concatenate([batches[name] for name in names]).reshape(-1, _RECORD))
+    return ImageSet(
+        images=records[:, 1:].reshape(-1, 3, 32, 32).contiguous(),
+        labels=records[:, 0].to(torch.int64),
+        classes=CIFAR10_CLASSES,
+        name="cifar10",
+        provenance=f"official CIFAR-10 binary archive, {split} split",
+    )
+
+
+def _from_jpegs(split: str) -> ImageSet:
+    (file,) = registry.get("cifar10").alternative
+    with np.load(registry.folder("cifar10") / file.name, allow_pickle=False) as copy:
+        labels = torch.from_numpy(copy[f"{split}_labels"].astype(np.int64))
+        cache = paths.runs_dir() / "cache" / f"cifar10-{split}-{file.sha256[:16]}.npz"
+        pixels = _cached(cache)
+        if pixels is None:
+            pixels = _decode(copy[f"{split}_jpeg"].tobytes(), copy[f"{split}_offsets"].tolist())
+            _cache(cache, pixels)
+    return ImageSet(
+        images=torch.from_numpy(pixels),
+        labels=labels,
+        classes=CIFAR10_CLASSES,
+        name="cifar10-jpeg",
+        provenance=f"LOSSY JPEG copy of CIFAR-10 (quality about 75), {split} split: not for published figures",
+    )
+
+
+def _decode(data: bytes, offsets: list[int]) -> np.ndarray:
+    """JPEG files laid end to end, file k in data[offsets[k]:offsets[k + 1]] -> (n, 3, 32, 32) uint8."""
+    from PIL import Image
+
+    pixels = np.empty((len(offsets) - 1, 32, 32, 3), np.uint8)
+    for k in range(len(pixels)):
+        pixels[k] = np.asarray(Image.open(io.BytesIO(data[offsets[k] : offsets[k + 1]])))
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+def _cached(path: Path) -> np.ndarray | None:
+    """Pixels decoded earlier; None when there are none, or the file is damaged (.npz carries a CRC that tells)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            pixels: np.ndarray = file["pixels"]
+            return pixels
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _cache(path: Path, pixels: np.ndarray) -> None:
+    """Keep decoded pixels (10 s of work) for the next process; where nothing may be written, it decodes again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            try:
+                np.savez(file, pixels=pixels)
+                file.flush()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise

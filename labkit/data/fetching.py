@@ -1,0 +1,98 @@
+"""Fetch one file: resumable, checked, and under its own name only when it is what was published."""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from labkit.errors import DataError
+
+Report = Callable[[int, int], None]
+"""Called as report(bytes so far, bytes in all)."""
+
+
+def fetch(url: str, target: Path, sha256: str, size: int, report: Report | None = None) -> None:
+    """Make `target` the file of that sha256 and size in bytes. One that is there and right is left alone.
+
+    What arrives collects in `<target>.part`; the next attempt continues it. pooch compares the hash and renames.
+
+    Raises DataError when the connection fails, other bytes arrive, or nothing can be written; `target` stays as it was.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # the caller shows the progress; pooch's own lines would run through it
+    part = target.with_name(target.name + ".part")
+    report = report or (lambda done, total: None)
+
+    def into(url: str, temporary: str, _: object) -> None:
+        _complete(part, url, size, report)
+        os.replace(part, temporary)
+
+    try:
+        pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=into)
+    except _Broken as error:
+        kept = part.stat().st_size if part.exists() else 0
+        raise DataError(
+            f"Fetching {target.name} from {url} failed: {error}. {kept:,} of {size:,} bytes are kept; "
+            "to go on, run the same command again."
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong hash
+        raise DataError(
+            f"{url} sent other bytes than were published as {target.name} (sha256 differs). They were thrown away, and "
+            "nothing else was changed. To try anew, run the same command again."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {target}: {error.strerror or error}. Point LABKIT_DATA to a folder you may write to, with "
+            f"{size:,} bytes free, and run the same command again."
+        ) from error
+    report(size, size)
+
+
+class _Broken(Exception):
+    """The connection or the server, as against the disk: urllib reports both as OSError."""
+
+
+def _complete(part: Path, url: str, size: int, report: Report) -> None:
+    """Bring `part` to `size` bytes, keeping what an earlier attempt left. Contents are not judged here."""
+    done = part.stat().st_size if part.exists() else 0
+    if done == size:
+        return
+    with _open(url, done if done < size else 0, part) as response:
+        done = done if response.status == 206 else 0  # 206 Partial Content; 200 starts from the beginning
+        with part.open("ab" if done else "wb") as out:
+            # one byte more than expected is enough to know that this is another file
+            while chunk := _read(response, min(1 << 18, size + 1 - done)):
+                out.write(chunk)
+                done += len(chunk)
+                report(done, size)
+    if done > size:
+        part.unlink()
+        raise _Broken(f"the server sent more than the {size:,} bytes that were published")
+    if done < size:
+        raise _Broken(f"the connection ended after {done:,} of {size:,} bytes")
+
+
+def _open(url: str, done: int, part: Path) -> http.client.HTTPResponse:
+    """The response to a request for everything after the first `done` bytes."""
+    headers = {"User-Agent": "labkit"} | ({"Range": f"bytes={done}-"} if done else {})
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:  # the server's file ends before ours goes on: what we kept is of no use
+            part.unlink()
+        raise _Broken(f"the server answered {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(f"no connection ({getattr(error, 'reason', error)})") from error
+    return response
+
+
+def _read(response: http.client.HTTPResponse, count: int) -> bytes:
+    try:
+        return response.read(count)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(f"the connection broke ({error})") from error

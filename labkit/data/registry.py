@@ -1,0 +1,353 @@
+"""Every dataset labkit knows: where it comes from, under which licence, how to tell that it arrived whole.
+
+A dataset is one folder under LABKIT_DATA, named like the dataset. To add one, add a `Dataset(...)` to `_ALL`:
+the command line, the checks and the error texts follow from it. Loaders call `require(name)` before they read.
+"""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from labkit import paths
+from labkit.data.fetching import fetch
+from labkit.errors import DataError, InputError
+
+State = Literal["missing", "present", "damaged", "needs registration"]
+
+
+class Status(NamedTuple):
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a dataset. name: its path inside the dataset's folder; url: empty when it cannot be fetched."""
+
+    name: str
+    url: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A subfolder that holds one folder per class, and how many files those hold in all."""
+
+    name: str
+    files: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What labkit knows about a dataset.
+
+    files: what `labkit data get` fetches; empty when the dataset is `trees`, or comes with another package.
+    alternative: files accepted in place of `files` while none of those is there, e.g. a lossy copy; never fetched.
+    registration: what a person has to do by hand, for a dataset that may not be passed on.
+    layout: where its files lie, below LABKIT_DATA.
+    size_bytes: about how large it is, where there is no list of files to add up.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    url: str
+    layout: str
+    files: tuple[RemoteFile, ...] = ()
+    alternative: tuple[RemoteFile, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    registration: str = ""
+    size_bytes: int = 0
+    note: str = ""
+
+    @property
+    def bundled(self) -> bool:
+        """Comes with a package that labkit depends on: always there, nothing to fetch."""
+        return not (self.files or self.trees)
+
+    @property
+    def size(self) -> str:
+        return size_text(self.size_bytes or sum(file.bytes for file in self.files))
+
+
+_FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/"
+
+_ALL = (
+    Dataset(
+        name="digits",
+        title="Handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes",
+        licence="BSD-3-Clause licence",
+        citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998",
+        url="https://scikit-learn.org/stable/datasets/toy_dataset.html",
+        layout="inside scikit-learn",
+    ),
+    Dataset(
+        name="fashion-mnist",
+        title="Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels, 10 classes",
+        licence="MIT licence",
+        citation="Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
+        url="https://github.com/zalandoresearch/fashion-mnist",
+        layout="fashion-mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
+        files=(
+            RemoteFile(
+                "train-images-idx3-ubyte.gz",
+                _FASHION + "train-images-idx3-ubyte.gz",
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                26_421_880,
+            ),
+            RemoteFile(
+                "train-labels-idx1-ubyte.gz",
+                _FASHION + "train-labels-idx1-ubyte.gz",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                29_515,
+            ),
+            RemoteFile(
+                "t10k-images-idx3-ubyte.gz",
+                _FASHION + "t10k-images-idx3-ubyte.gz",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                4_422_102,
+            ),
+            RemoteFile(
+                "t10k-labels-idx1-ubyte.gz",
+                _FASHION + "t10k-labels-idx1-ubyte.gz",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                5_148,
+            ),
+        ),
+    ),
+    Dataset(
+        name="cifar10",
+        title="CIFAR-10: 50,000 + 10,000 colour images of 32x32 pixels, 10 classes",
+        licence="no formal licence; free to use with citation",
+        citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        layout="cifar10/cifar-10-binary.tar.gz, or cifar10/cifar10_jpeg.npz (lossy)",
+        files=(
+            RemoteFile(
+                "cifar-10-binary.tar.gz",  # the binary edition: the Python one is pickles, which run code when read
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                170_052_171,
+            ),
+        ),
+        alternative=(
+            RemoteFile(
+                "cifar10_jpeg.npz",
+                "",
+                "6ee168959eb617070ee33024d1798997eb82d0efc86ab62fbd46c199ee79ee3b",
+                18_387_043,
+            ),
+        ),
+        note="the JPEG copy is lossy: for lessons, never for numbers compared with published ones",
+    ),
+    Dataset(
+        name="imagenet",
+        title="ImageNet-1k (ILSVRC 2012): 1,281,167 + 50,000 colour images, 1,000 classes",
+        licence="non-commercial research and education only",
+        citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
+        url="https://image-net.org/download.php",
+        layout="imagenet/train/<wnid>/*.JPEG, imagenet/val/<wnid>/*.JPEG",
+        trees=(Tree("train", 1_281_167), Tree("val", 50_000)),
+        registration=(
+            "Register at https://image-net.org, accept the terms, and unpack ILSVRC2012_img_train.tar and "
+            "ILSVRC2012_img_val.tar so that each class is one folder named by its wnid (n01440764, ...)."
+        ),
+        size_bytes=150_000_000_000,
+    ),
+)
+DATASETS = {dataset.name: dataset for dataset in _ALL}
+
+
+def names() -> list[str]:
+    return list(DATASETS)
+
+
+def get(name: str) -> Dataset:
+    """The dataset of that name.
+
+    Raises InputError that names the nearest ones.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name.replace("_", "-"), DATASETS) or sorted(DATASETS)
+        raise InputError(f"There is no dataset '{name}'; did you mean {' or '.join(near)}?")
+    return DATASETS[name]
+
+
+def folder(name: str) -> Path:
+    """Where a dataset lies, whether or not it is there."""
+    return paths.data_dir() / get(name).name
+
+
+def size_text(count: int) -> str:
+    """31_000_000 -> '31 MB', decimal units."""
+    for unit, divisor in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)):
+        if count >= divisor:
+            return f"{count / divisor:.0f} {unit}"
+    return f"{count} bytes" if count else "-"
+
+
+# ---- what is there --------------------------------------------------------------------------------------------------
+
+
+def status(name: str) -> Status:
+    """What a look at names and sizes tells, in milliseconds. Contents are compared by `check` and `require`."""
+    dataset = get(name)
+    if dataset.bundled:
+        return Status("present", dataset.layout)
+    return _status_of_trees(dataset) if dataset.trees else _status_of_files(dataset)
+
+
+def check(name: str) -> Status:
+    """As `status`, but reads everything: compares sha256, or counts the files of a tree."""
+    found = status(name)
+    if found.state != "present":
+        return found
+    dataset = get(name)
+    faults = [
+        f"{tree.name}/ holds {count:,} files instead of {tree.files:,}"
+        for tree in dataset.trees
+        if (count := _count_files(folder(name) / tree.name)) != tree.files
+    ]
+    faults += filter(None, (_fault_in_contents(folder(name) / file.name, file) for file in _files_in_use(dataset)))
+    return Status("damaged", "; ".join(faults)) if faults else found
+
+
+def require(name: str) -> Path:
+    """The dataset's folder, for loaders: presence and sizes are looked at each time, contents once per file state.
+
+    Raises DataError, with the command that mends it, when the dataset is missing, damaged or needs a registration.
+    """
+    dataset = get(name)
+    if dataset.bundled:
+        raise InputError(f"Dataset '{name}' has no folder: it lies {dataset.layout}.")
+    found = status(name)
+    if found.state == "present":
+        faults = (
+            _fault_in_contents(folder(name) / file.name, file, known=_verified) for file in _files_in_use(dataset)
+        )
+        if fault := next(filter(None, faults), ""):
+            found = Status("damaged", fault)
+    if found.state != "present":
+        raise DataError(how_to_mend(name, found))
+    return folder(name)
+
+
+def _status_of_files(dataset: Dataset) -> Status:
+    files, where = _files_in_use(dataset), folder(dataset.name)
+    absent = [file.name for file in files if not (where / file.name).is_file()]
+    if len(absent) == len(files):
+        return _absent(dataset)
+    faults = [f"{name} is missing" for name in absent]
+    for file in files:
+        if file.name not in absent and (size := (where / file.name).stat().st_size) != file.bytes:
+            faults.append(f"{file.name} has {size:,} bytes instead of {file.bytes:,}")
+    if faults:
+        return Status("damaged", "; ".join(faults))
+    return Status("present", dataset.note if files is dataset.alternative else "")
+
+
+def _status_of_trees(dataset: Dataset) -> Status:
+    where = folder(dataset.name)
+    if not where.is_dir():
+        return _absent(dataset)
+    classes = {}
+    for tree in dataset.trees:
+        try:
+            classes[tree.name] = sum(entry.is_dir() for entry in os.scandir(where / tree.name))
+        except OSError:
+            classes[tree.name] = 0
+    faults = [f"{where / name} holds no class folders" for name, count in classes.items() if count == 0]
+    if faults:
+        return Status("damaged", "; ".join(faults))
+    return Status("present", ", ".join(f"{name}: {count:,} classes" for name, count in classes.items()))
+
+
+def _absent(dataset: Dataset) -> Status:
+    if dataset.registration:
+        return Status("needs registration", dataset.url)
+    return Status("missing", f"labkit data get {dataset.name}")
+
+
+def _files_in_use(dataset: Dataset) -> tuple[RemoteFile, ...]:
+    """The published files as soon as one of them is there, so that a damaged one is never passed over for a copy."""
+    for files in (dataset.files, dataset.alternative):
+        if any((folder(dataset.name) / file.name).is_file() for file in files):
+            return files
+    return dataset.files
+
+
+def _count_files(tree: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(tree))
+
+
+# File states whose contents were found right. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
+# in the next process (0.1 s for 31 MB) is cheaper than trusting a note somebody else left behind.
+_verified: set[tuple[str, ...]] = set()
+
+
+def _fingerprint(path: Path, file: RemoteFile) -> tuple[str, ...]:
+    """Changes when the file does: ctime also moves when somebody sets mtime back."""
+    about = path.stat()
+    numbers = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    return (str(path), file.sha256, *map(str, numbers))
+
+
+def _fault_in_contents(path: Path, file: RemoteFile, known: Container[tuple[str, ...]] = ()) -> str:
+    """What is wrong with the file's contents; empty when its sha256 is the published one, or its state is `known`."""
+    try:
+        state = _fingerprint(path, file)
+        if state in known:
+            return ""
+        with path.open("rb") as stream:
+            right = hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
+    except OSError as error:
+        return f"{file.name} cannot be read ({error.strerror})"
+    if not right:
+        return f"{file.name} has other contents than the published file (sha256 differs)"
+    _verified.add(state)
+    return ""
+
+
+def how_to_mend(name: str, found: Status) -> str:
+    """An error's text: what is wrong, size and licence, and the command."""
+    dataset = get(name)
+    terms = f"({dataset.size}, {dataset.licence})"
+    if dataset.registration:
+        state = "is not in LABKIT_DATA" if found.state != "damaged" else f"is damaged: {found.detail}"
+        return (
+            f"Dataset '{dataset.name}' {state}. It cannot be passed on {terms}. {dataset.registration} "
+            f"Expected below {paths.data_dir()}: {dataset.layout}. Then: labkit data check {dataset.name}"
+        )
+    command = f"{terms}: labkit data get {dataset.name}"
+    if found.state == "missing":
+        return f"Dataset '{dataset.name}' is not in LABKIT_DATA. Get it {command}"
+    return f"Dataset '{dataset.name}' in {folder(dataset.name)} is damaged: {found.detail}. Get it anew {command}"
+
+
+# ---- fetching -------------------------------------------------------------------------------------------------------
+
+
+def download(name: str, progress: Callable[[str, int, int], None] | None = None) -> Path:
+    """Fetch what is missing or damaged and return the dataset's folder.
+
+    A file that is already whole is not fetched again; a broken one goes on where it stopped, if the server lets it.
+    progress: called as progress(file name, bytes so far, bytes in all).
+
+    Raises DataError when the dataset needs a registration, the connection fails, or other bytes arrive than published.
+    """
+    dataset = get(name)
+    if dataset.bundled:
+        raise InputError(f"Dataset '{name}' is always there ({dataset.layout}): nothing to fetch.")
+    if dataset.registration:
+        raise DataError(how_to_mend(name, _absent(dataset)))
+    for file in dataset.files:
+        report = partial(progress, file.name) if progress else None
+        fetch(file.url, folder(name) / file.name, file.sha256, file.bytes, report)
+    return folder(name)

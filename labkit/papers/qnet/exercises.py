@@ -1,0 +1,227 @@
+"""The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit import runs, training
+from labkit.exercises import Exercise
+from labkit.papers.qnet import checks, data, thresholds
+from labkit.papers.qnet.batch_norm import reestimate_batch_norm
+from labkit.papers.qnet.config import CONFIGS, Arm
+from labkit.papers.qnet.diagnostics import learning_fraction
+from labkit.papers.qnet.evaluate import accuracy_in_mode
+from labkit.papers.qnet.soft_quantizer import (
+    SoftQuantizer,
+    forward_mode,
+    quantizers,
+    set_temperature,
+    soft_quantize,
+)
+from labkit.papers.qnet.train import fit, start_of, train_float
+from labkit.papers.qnet.weights import float_weight
+
+# -- 1 fill in: the quantiser -----------------------------------------------------------------------------------------
+
+
+def forgets_temperature(x: Tensor, levels: Tensor, b: Tensor, alpha: Any, beta: Any, temperature: Any) -> Tensor:
+    return alpha * (levels[0] + (levels.diff() * torch.sigmoid(beta * x[..., None] - b)).sum(-1))
+
+
+def temperature_inside(x: Tensor, levels: Tensor, b: Tensor, alpha: Any, beta: Any, temperature: Any) -> Tensor:
+    return alpha * (levels[0] + (levels.diff() * torch.sigmoid(temperature * beta * x[..., None] - b)).sum(-1))
+
+
+def centred_offset(x: Tensor, levels: Tensor, b: Tensor, alpha: Any, beta: Any, temperature: Any) -> Tensor:
+    gaps = levels.diff()  # o = sum(s) / 2 is minus the lowest level only where the levels are symmetric
+    return alpha * ((gaps * torch.sigmoid(temperature * (beta * x[..., None] - b))).sum(-1) - gaps.sum() / 2)
+
+
+# -- 2 predict, then run: the width of a bump -------------------------------------------------------------------------
+
+
+def check_width(answer: float) -> None:
+    """Width at half height of the slope at T = 100, beta = 2.5, by bisection on the slope itself."""
+    height = lambda z: torch.sigmoid(torch.tensor(z)).item() * torch.sigmoid(torch.tensor(-z)).item()  # noqa: E731
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if height(middle) > 0.125 else (low, middle)
+    wanted = 2 * low / (100 * 2.5)
+    assert isinstance(answer, int | float), f"a number is asked for; got {answer!r}"
+    assert abs(answer / wanted - 1) < 0.02, f"at x = {answer / 2:.4g} from the threshold the slope is not half its peak"
+
+
+# -- 3 find the bug: batch norm under the wrong weights ---------------------------------------------------------------
+
+
+def soft_reestimation(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """The bug: statistics are collected while the quantisers are soft, but the network is deployed hard."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad(), forward_mode(model.train(), "soft"):
+        for batch in batches:
+            model(batch)
+    model.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+def last_batch_only(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    reestimate_batch_norm(model, list(batches)[-1:])
+
+
+# -- 4 fill in: where the steps begin ---------------------------------------------------------------------------------
+
+
+def midway_between_quantiles(samples: Tensor, count: int) -> Tensor:
+    return torch.quantile(samples, torch.arange(1, count, dtype=samples.dtype) / count)
+
+
+def uniform_thresholds(samples: Tensor, count: int) -> Tensor:
+    return torch.linspace(float(samples.min()), float(samples.max()), count + 1, dtype=samples.dtype)[1:-1]
+
+
+# -- 5 ablation with a bar: a final temperature -----------------------------------------------------------------------
+
+ABLATION = CONFIGS["smoke"].override(steps=180)
+
+
+@cache
+def trained_at(final_temperature: float) -> tuple[float, float, float]:
+    """1-bit weights on the digits, annealed to this temperature in 180 steps.
+
+    Returns:
+        Soft accuracy and hard accuracy in percent; percentage of the weights that still learnt halfway through.
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder, training.workers("cpu") as workers:
+        run = runs.Run.open(folder, ABLATION)
+        task = data.load(ABLATION, workers)
+        train_float(ABLATION, task, workers, run)
+        model = start_of(Arm(weights="W1"), ABLATION, task, workers, run)
+
+        def anneal(fraction: float) -> None:
+            set_temperature(model, final_temperature * fraction)
+
+        fit(model, task, workers, ABLATION, run.part("W1"), ABLATION.steps, ABLATION.learning_rate, anneal)
+        run.part("W1").close()
+        soft, hard = (accuracy_in_mode(model, mode, task, workers) for mode in ("soft", "hard"))
+        set_temperature(model, final_temperature / 2)
+        layers = quantizers(model, "weights").items()
+        learning = [learning_fraction(q, float_weight(model, n)) for n, q in layers if isinstance(q, SoftQuantizer)]
+    return soft, hard, 100 * sum(learning) / len(learning)
+
+
+def check_small_gap(answer: float) -> None:
+    assert isinstance(answer, int | float), f"a temperature is asked for; got {answer!r}"
+    assert answer > 0, f"a temperature is positive; got {answer}"
+    assert math.isfinite(answer), "an infinite temperature has no slope at all"
+    soft, hard, _ = trained_at(float(answer))
+    assert abs(soft - hard) <= 0.6, (
+        f"soft {soft:.1f} %, but deployed {hard:.1f} %: the staircase is not steep enough yet"
+    )
+
+
+def check_still_learning(answer: float) -> None:
+    *_, learning = trained_at(float(answer))
+    assert learning >= 1, f"halfway through, only {learning:.2g} % of the weights still learnt: the rest had frozen"
+
+
+# -- 6 fill in: true bits ---------------------------------------------------------------------------------------------
+
+
+def one_byte_a_code(codes: Tensor, bits: int) -> Tensor:
+    return codes.flatten()
+
+
+def check_pair(check: Callable[..., None]) -> Callable[[Any], None]:
+    """A check of two functions for an answer that is a pair of them."""
+
+    def of_pair(answer: Any) -> None:
+        assert isinstance(answer, tuple), f"two functions are asked for, pack and unpack; got {answer!r}"
+        assert len(answer) == 2, f"two functions are asked for, pack and unpack; got {len(answer)}"
+        check(*answer)
+
+    return of_pair
+
+
+def numpy_pack(codes: Tensor, bits: int) -> Tensor:
+    """The solution's way: NumPy packs one bit plane after the other, highest bit of a byte first."""
+    planes = [np.packbits((codes.flatten().numpy() >> p) & 1) for p in range(bits)]
+    return torch.from_numpy(np.stack(planes))
+
+
+def numpy_unpack(packed: Tensor, shape: Iterable[int]) -> Tensor:
+    shape = tuple(shape)
+    planes = [np.unpackbits(row, count=math.prod(shape)).astype(np.uint8) << p for p, row in enumerate(packed.numpy())]
+    return torch.from_numpy(np.bitwise_or.reduce(planes)).view(shape)
+
+
+EXERCISES = (
+    Exercise(
+        key="quantiser",
+        kind="fill in",
+        task="Write the soft quantiser from its formula.",
+        properties={
+            "it is the paper's function": checks.check_soft_quantizer,
+            "two levels are a tanh": checks.check_binary_is_tanh,
+        },
+        solution=soft_quantize,
+        wrong={
+            "T forgotten": forgets_temperature,
+            "T inside the bracket": temperature_inside,
+            "offset of symmetric levels for all": centred_offset,
+        },
+    ),
+    Exercise(
+        key="width",
+        kind="predict, then run",
+        task="At T = 100 and beta = 2.5, how wide is the stretch of stored weights around a threshold in which the "
+        "slope is more than half its peak?",
+        properties={"half height": check_width},
+        solution=2 * math.log(3 + 2 * math.sqrt(2)) / (100 * 2.5),
+        wrong={"forgets beta": 0.03525, "half the width": 0.00705, "one over T beta": 0.004},
+    ),
+    Exercise(
+        key="batch-norm",
+        kind="find the bug",
+        task="This batch norm re-estimation makes the deployed network worse. Mend it.",
+        properties={"statistics of the hard network, all batches, nothing else": checks.check_batch_norm_reestimation},
+        solution=reestimate_batch_norm,
+        wrong={"soft weights": soft_reestimation, "the last batch only": last_batch_only},
+    ),
+    Exercise(
+        key="thresholds",
+        kind="fill in",
+        task="Find the thresholds: midway between the centres of a one-dimensional k-means.",
+        properties={"midpoints of the centres": checks.check_thresholds_are_midpoints},
+        solution=thresholds.kmeans_thresholds,
+        wrong={"quantiles": midway_between_quantiles, "evenly spaced": uniform_thresholds},
+    ),
+    Exercise(
+        key="temperature",
+        kind="ablation",
+        task="Choose a final temperature for 1-bit weights on the digits (180 steps): soft and deployed accuracy at "
+        "most 0.6 points apart, and halfway through at least 1 % of the weights still learning.",
+        properties={"no gap": check_small_gap, "not frozen": check_still_learning},
+        solution=100.0,
+        wrong={"too low": 5.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
+    ),
+    Exercise(
+        key="packing",
+        kind="fill in",
+        task="Store codes of 1, 2 or 3 bits in that many bits each, and get them back.",
+        properties={"round trip in true size": check_pair(checks.check_packing)},
+        solution=(numpy_pack, numpy_unpack),
+        wrong={"a byte a code": (one_byte_a_code, lambda packed, shape: packed.view(*shape))},
+    ),
+)

@@ -1,0 +1,212 @@
+"""The notebook's pictures. Pure: the same input gives the same arrays; tested without a browser."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from labkit.papers.qnet.diagnostics import GradientAgreement, learning_fraction, slope
+from labkit.papers.qnet.levels import LEVELS
+from labkit.papers.qnet.soft_quantizer import SoftQuantizer, hard_quantize
+from labkit.viz import COLORS, explore, subplots
+
+GRID = torch.linspace(-1.6, 1.6, 801)  # stored weight, in units of the largest level
+
+
+def quantizer_at(levels: str, thresholds: Sequence[float] | None, temperature: float) -> SoftQuantizer:
+    """A quantiser in the figures' units: beta = 1, thresholds midway between levels unless given."""
+    values = torch.tensor(LEVELS[levels])
+    middle = (values[1:] + values[:-1]) / 2
+    quantizer = SoftQuantizer(LEVELS[levels], middle if thresholds is None else torch.tensor(sorted(thresholds)))
+    quantizer.temperature.fill_(temperature)
+    return quantizer
+
+
+def example_weights(count: int = 4000) -> Float[Tensor, " count"]:
+    """Weights as a trained layer has them, near a normal distribution; scaled so that they span the levels of W2."""
+    return torch.randn(count, generator=torch.Generator().manual_seed(0)) * 0.55
+
+
+# -- 1 the idea in one picture ----------------------------------------------------------------------------------------
+
+
+def idea_figure() -> Figure:
+    """Left: the staircase at three temperatures. Middle: its slope. Right: who can still learn."""
+    figure, (stairs, bells, weights) = subplots(1, 3, figsize=(11, 3.1))
+    for temperature, shade in zip((3, 10, 60), (0.35, 0.65, 1.0), strict=True):
+        quantizer = quantizer_at("W2", None, temperature)
+        with torch.no_grad():
+            stairs.plot(GRID, quantizer(GRID), color=COLORS["ours"], alpha=shade, label=f"T = {temperature}")
+            bells.plot(GRID, slope(quantizer, GRID), color=COLORS["ours"], alpha=shade)
+    hard = hard_quantize(GRID, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta).detach()
+    stairs.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--", label="deployed")
+    stairs.set(title="the weight the network uses", xlabel="stored weight / largest level", ylabel="used weight")
+    stairs.legend(frameon=False, fontsize=8)
+    bells.set(title="its slope: what gradients pass through", xlabel="stored weight / largest level", ylim=(0, 8))
+    temperatures = np.geomspace(1, 1000, 40)
+    share = [learning_fraction(quantizer_at("W2", None, t), example_weights()) for t in temperatures]
+    weights.semilogx(temperatures, 100 * np.array(share), color=COLORS["ours"])
+    weights.set(title="weights that still learn", xlabel="temperature T", ylabel="% of the weights")
+    return figure
+
+
+# -- 7 explore: staircase, slope, histogram ---------------------------------------------------------------------------
+
+
+def staircase_figure(
+    levels: str = "W2", log10_temperature: float = 1.0, shift: float = 0.0, weights: Tensor | None = None
+) -> go.Figure:
+    """Three panels: the staircase, its slope, and the weights; those that get over 1 % of the peak slope in colour.
+
+    Args:
+        levels: name of a weight level set.
+        shift: moves the outer thresholds towards zero (negative) or away from it, in units of the largest level.
+        weights: stored weights in units of the largest level; None: an example.
+    """
+    values = torch.tensor(LEVELS[levels])
+    middle = (values[1:] + values[:-1]) / 2
+    temperature, top = 10**log10_temperature, float(values.max())
+    quantizer = quantizer_at(levels, (middle + shift * top * middle.sign()).tolist(), temperature / top)
+    stored = (example_weights() if weights is None else weights) * top
+    grid = GRID * top
+    bell = slope(quantizer, stored)
+    learning = bell > 0.01 * float(slope(quantizer, grid).max())
+    edges = np.linspace(-1.6, 1.6, 65)
+    counts = [np.histogram((stored[part] / top).numpy(), edges)[0] for part in (learning, ~learning)]
+    centres = (edges[1:] + edges[:-1]) / 2
+
+    figure = make_subplots(1, 3, subplot_titles=("weight used", "slope", "stored weights"), horizontal_spacing=0.07)
+    with torch.no_grad():
+        line = {"color": COLORS["ours"]}
+        figure.add_scatter(x=GRID.numpy(), y=quantizer(grid).numpy(), line=line, name="soft", row=1, col=1)
+        hard = hard_quantize(grid, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta)
+        dashes = {"color": COLORS["hard"], "dash": "dot"}
+        figure.add_scatter(x=GRID.numpy(), y=hard.numpy(), line=dashes, name="deployed", row=1, col=1)
+        figure.add_scatter(x=GRID.numpy(), y=slope(quantizer, grid).numpy(), line=line, showlegend=False, row=1, col=2)
+    figure.add_bar(x=centres, y=counts[0], marker_color=COLORS["ours"], name="still learning", row=1, col=3)
+    figure.add_bar(x=centres, y=counts[1], marker_color=COLORS["float"], name="frozen", row=1, col=3)
+    share = 100 * float(learning.float().mean())
+    figure.update_xaxes(title_text="stored weight / largest level")
+    return figure.update_layout(
+        template="none", barmode="stack", height=340, margin={"t": 60, "b": 50, "l": 50, "r": 10},
+        title={"text": f"T = {temperature:.3g}: {share:.0f} % of the weights still learn", "font": {"size": 14}},
+    )  # fmt: skip
+
+
+def staircase_widget() -> widgets.VBox:
+    """`staircase_figure` with sliders: temperature, outer thresholds, level set."""
+    return explore(
+        staircase_figure,
+        levels=widgets.Dropdown(options=["W1", "W2", "W3pm2", "W3pm4"], value="W2", description="levels"),
+        log10_temperature=widgets.FloatSlider(1.0, min=0, max=3, step=0.1, description="log₁₀ T"),
+        shift=widgets.FloatSlider(0.0, min=-0.2, max=0.4, step=0.02, description="thresholds"),
+    )
+
+
+# -- 6 train and compare ----------------------------------------------------------------------------------------------
+
+
+def comparison_figure(result: Mapping[str, Any], arms: Sequence[str]) -> Figure:
+    """Per arm: untrained, untrained with batch norm re-estimated, trained; all hard. The line is the float network."""
+    figure, axes = subplots(figsize=(8.5, 0.42 * len(arms) + 1.2))
+    rows = np.arange(len(arms))[::-1]
+    marks = (("ptq", "untrained", "straw", "o"), ("ptq_bn", "untrained, batch norm re-estimated", "baseline", "D"))
+    for key, label, color, marker in (*marks, ("hard", "trained, as deployed", "ours", "s")):
+        axes.scatter([result[a][key] for a in arms], rows, c=COLORS[color], marker=marker, label=label, zorder=3)
+    axes.axvline(result["float"]["hard"], color=COLORS["float"], lw=1, label="float network")
+    axes.set_yticks(rows, arms)
+    axes.set(xlabel=f"accuracy on {result['data']} test images, %")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def gap_figure(result: Mapping[str, Any], arms: Mapping[float, str]) -> Figure:
+    """Soft and hard accuracy against the final temperature: the clearest picture of 'lossless', and of its price."""
+    figure, axes = subplots(figsize=(5.6, 3.2))
+    temperatures = sorted(arms)
+    styles = (("soft", "ours", "--", "soft, as trained"), ("hard", "ours", "-", "hard, as deployed"))
+    for key, color, line, label in (*styles, ("hard_bn", "baseline", ":", "hard, batch norm re-estimated")):
+        axes.semilogx(
+            temperatures,
+            [result[arms[t]][key] for t in temperatures],
+            line,
+            marker="o",
+            color=COLORS[color],
+            label=label,
+        )
+    axes.axhline(result["float"]["hard"], color=COLORS["float"], lw=1, label="float network")
+    axes.set(xlabel="final temperature", ylabel="accuracy, %", title="1-bit weights")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def splitting_figure(metrics: Sequence[Mapping[str, Any]], edges: Sequence[float]) -> Figure:
+    """Histogram of the stored weights over training (down) as an image, beside the share that still learns."""
+    lines = [line for line in metrics if "histogram" in line]
+    counts = np.array([line["histogram"] for line in lines])
+    figure, (image, curve) = subplots(1, 2, figsize=(9, 3.2), width_ratios=(2, 1))
+    extent = (edges[0], edges[-1], lines[-1]["step"], lines[0]["step"])
+    image.imshow(np.log1p(counts), aspect="auto", extent=extent, cmap="Blues")
+    image.set(xlabel="stored weight / largest level", ylabel="step", title="stored weights while T rises")
+    curve.plot([100 * line["still_learning"] for line in lines], [line["step"] for line in lines], color=COLORS["ours"])
+    curve.invert_yaxis()
+    curve.set(xlabel="% of weights that still learn", title="freeze meter")
+    return figure
+
+
+def splitting_animation(metrics: Sequence[Mapping[str, Any]], edges: Sequence[float]) -> go.Figure:
+    """The same histogram as an animation: one frame per logged step, with the temperature in the title."""
+    lines = [line for line in metrics if "histogram" in line]
+    centres = (np.asarray(edges)[1:] + np.asarray(edges)[:-1]) / 2
+
+    def bars(line: Mapping[str, Any]) -> go.Bar:
+        return go.Bar(x=centres, y=np.asarray(line["histogram"], dtype=np.int32), marker_color=COLORS["ours"])
+
+    def title(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": f"step {line['step']}: T = {line['temperature']:.0f}", "font": {"size": 14}}
+
+    frames = [go.Frame(data=[bars(line)], name=str(line["step"]), layout={"title": title(line)}) for line in lines]
+    play = {"label": "play", "method": "animate", "args": [None, {"frame": {"duration": 150}, "fromcurrent": True}]}
+    stop = {"mode": "immediate", "frame": {"duration": 0}}
+    steps = [{"label": frame.name, "method": "animate", "args": [[frame.name], stop]} for frame in frames]
+    top = float(np.max([line["histogram"] for line in lines[1:] or lines]))
+    return go.Figure(
+        data=[bars(lines[0])],
+        frames=frames,
+        layout={
+            "template": "none", "height": 340, "title": title(lines[0]), "showlegend": False,
+            "xaxis": {"title": {"text": "stored weight / largest level"}}, "yaxis": {"range": [0, top]},
+            "updatemenus": [{"type": "buttons", "buttons": [play], "x": 0, "y": 1.2}],
+            "sliders": [{"steps": steps, "currentvalue": {"prefix": "step "}}],
+        },
+    )  # fmt: skip
+
+
+def agreement_figure(found: Mapping[float, GradientAgreement]) -> Figure:
+    """Why annealing fails for activations: the gradient grows with T and batches stop agreeing on a direction."""
+    figure, (left, right) = subplots(1, 2, figsize=(8, 2.9))
+    temperatures = list(found)
+    left.loglog(temperatures, [a.norm for a in found.values()], marker="o", color=COLORS["ours"])
+    left.set(xlabel="temperature of the activations", ylabel="gradient norm")
+    right.semilogx(temperatures, [a.cosine for a in found.values()], marker="o", color=COLORS["ours"])
+    right.axhline(0, color=COLORS["float"], lw=1)
+    right.set(xlabel="temperature of the activations", ylabel="cosine between batches", ylim=(-0.2, 1))
+    return figure
+
+
+def memory_figure(sizes: Mapping[str, int]) -> Figure:
+    """Bytes on disk of the same network, stored in different ways."""
+    figure, axes = subplots(figsize=(6, 0.4 * len(sizes) + 0.9))
+    names = list(sizes)[::-1]
+    bars = axes.barh(names, [sizes[n] / 1000 for n in names], color=COLORS["ours"])
+    axes.bar_label(bars, [f"{sizes[n]:,} bytes" for n in names], padding=3, fontsize=8)
+    axes.set(xlabel="file size, kB", xlim=(0, 1.3 * max(sizes.values()) / 1000))
+    return figure

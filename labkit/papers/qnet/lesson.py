@@ -1,0 +1,69 @@
+"""What the notebook looks at besides the comparison: gradients against temperature, and true sizes on disk."""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from labkit import training
+from labkit.papers.qnet import data
+from labkit.papers.qnet.config import Arm, Config
+from labkit.papers.qnet.diagnostics import GradientAgreement, gradient_agreement
+from labkit.papers.qnet.packing import load_packed, pack_network, save_packed
+from labkit.papers.qnet.soft_quantizer import set_temperature
+from labkit.papers.qnet.train import load_arm, start_of
+from labkit.runs import Run
+
+BATCHES = 6  # for the agreement of gradients: 15 pairs
+
+
+def activation_gradients(
+    config: Config, run: Run, bits: int = 1, temperatures: tuple[float, ...] = (2.0, 5.0, 15.0, 75.0, 300.0, 1000.0)
+) -> dict[float, GradientAgreement]:
+    """Norm of the lower layers' gradient, and its agreement between batches, with activations at each temperature.
+
+    The network is the trained float one with freshly calibrated activation quantisers: the moment training begins.
+    """
+    with training.workers(config.device) as workers:
+        task = data.load(config, workers)
+        model = start_of(Arm(activations=f"A{bits}"), config, task, workers, run).train()
+        batches = list(itertools.islice(task.training_batches(config), BATCHES))
+        lower = [p for p in model.parameters() if p.dim() == 4][:2]  # kernels of the first two convolutions
+
+        def loss(batch: data.Batch) -> Tensor:
+            return F.cross_entropy(model(batch[0]), batch[1])
+
+        found = {}
+        for temperature in temperatures:
+            set_temperature(model, temperature, which="activations")
+            found[temperature] = gradient_agreement(loss, batches, lower)
+    return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One network on disk. `same`: the file, loaded again, computes what the deployed network computes."""
+
+    bytes: int
+    same: bool
+
+
+def stored_networks(config: Config, run: Run, arms: tuple[str, ...]) -> dict[str, Stored]:
+    """Each trained arm packed into its true number of bits, written, loaded again and compared on test images."""
+    float_file = run.directory / "float" / "weights.safetensors"
+    found = {"float": Stored(float_file.stat().st_size, True)}
+    with training.workers(config.device) as workers:
+        task = data.load(config, workers)
+        images, _ = next(iter(task.test_batches()))
+        for arm in arms:
+            model = load_arm(arm, config, task, workers, run).eval()
+            path = run.directory / arm / "packed.safetensors"
+            size = save_packed(pack_network(model), path)
+            loaded = load_packed(path, start_of(Arm(), config, task, workers, run).eval())
+            with torch.no_grad():
+                wanted, got = model(images), loaded(images)
+            same = torch.allclose(wanted, got, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+            found[arm] = Stored(size, same)
+    return found

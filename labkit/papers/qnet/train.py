@@ -1,0 +1,230 @@
+"""Train the float network, then each arm from it: same batches, same budget, one plain loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from labkit import training
+from labkit.errors import InputError
+from labkit.papers.qnet import baselines, data, temperature
+from labkit.papers.qnet.activations import quantize_activations
+from labkit.papers.qnet.config import ARMS, Arm, Config
+from labkit.papers.qnet.diagnostics import learning_fraction
+from labkit.papers.qnet.evaluate import accuracy, accuracy_in_mode, evaluate_hard, gradient_error
+from labkit.papers.qnet.levels import level_set
+from labkit.papers.qnet.model import build_model
+from labkit.papers.qnet.soft_quantizer import (
+    EXACT,
+    Backward,
+    SoftQuantizer,
+    other_parameters,
+    quantizer_parameters,
+    quantizers,
+    set_temperature,
+    wide_bell,
+)
+from labkit.papers.qnet.weights import float_weight, quantize_weights
+from labkit.runs import Run
+from labkit.training import Workers
+
+HISTOGRAM_BINS = torch.linspace(-1.5, 1.5, 61)  # stored weights as beta * w / largest level, see `weight_histogram`
+
+
+def train(config: Config, run: Run) -> dict[str, Any]:
+    """Every arm of `config`, one after another, each in its own part of the run directory; finished parts are skipped.
+
+    Returns:
+        {"data": name, "float": {"hard": %}, arm: {"soft": %, "hard": %, "hard_bn": %, "ptq": %, "ptq_bn": %,
+        "gradient_error": see `evaluate.gradient_error`, halfway through the temperatures}, ...}
+    """
+    with training.workers(config.device) as workers:
+        task = data.load(config, workers)
+        result: dict[str, Any] = {"data": task.name, "float": train_float(config, task, workers, run)}
+        for name in training.progress(config.arms, "arms"):
+            result[name] = train_arm(name, config, task, workers, run)
+    return result
+
+
+def train_float(config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+    """The network that every arm starts from, trained here unless `config.float_weights` names a file."""
+    part = run.part("float")
+    if part.result is not None:
+        return part.result
+    training.seed_everything(config.seed)
+    model = build_model(config.model, task.classes, task.image_size, task.channels)
+    if config.float_weights:
+        load_float_weights(model, config.float_weights)
+        model.to(workers.device)
+    else:
+        fit(model, task, workers, config, part, config.float_steps, config.float_learning_rate)
+    part.write_weights(model)
+    return part.finish({"hard": accuracy(model.eval(), task, workers)})
+
+
+def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+    """Quantise as `ARMS[name]` says and train: accuracy before (post-training quantisation) and after."""
+    part = run.part(name)
+    if part.result is not None:
+        return part.result
+    arm = ARMS[name]
+    training.seed_everything(config.seed)
+    model = start_of(arm, config, task, workers, run).to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
+    untrained = evaluate_hard(model, task, workers, config.calibration_examples)
+
+    weights_end = arm.weight_temperature or config.weight_temperature
+    held = bool(arm.start) and not arm.anneal_weights_again
+    weights = temperature.constant(weights_end) if held else temperature.linear(weights_end)
+    activations_end = arm.activation_temperature or config.activation_temperature
+    activations = (temperature.constant if activations_end == float("inf") else temperature.linear)(activations_end)
+
+    def anneal(fraction: float) -> None:
+        set_temperature(model, weights(fraction), which="weights")
+        set_temperature(model, activations(fraction), which="activations")
+
+    anneal(0.5)
+    mismatch = gradient_error(model, *next(task.training_batches(config)))
+    fit(model, task, workers, config, part, config.steps, config.learning_rate, anneal)
+    trained = evaluate_hard(model, task, workers, config.calibration_examples)
+    soft = accuracy_in_mode(model, "soft", task, workers)
+    part.write_weights(model)
+    before = {"ptq": untrained["hard"], "ptq_bn": untrained["hard_bn"], "gradient_error": mismatch}
+    return part.finish(before | trained | {"soft": soft})
+
+
+def fit(
+    model: nn.Module,
+    task: data.Task,
+    workers: Workers,
+    config: Config,
+    run: Run,
+    steps: int,
+    learning_rate: float,
+    anneal: Callable[[float], None] = lambda fraction: None,
+) -> None:
+    """Train `model` in place. `anneal` sets the temperatures for the fraction of the training done, in (0, 1]."""
+    network = workers.wrap(model.train())  # before the optimiser is made: the wrapping moves parameters to the device
+    model.to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
+    batches = task.training_batches(config)
+    optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    first = run.resume(state)
+    if config.compile:
+        network = torch.compile(network)  # type: ignore[assignment]
+    for step in training.progress(range(first, steps), run.directory.name, total=steps, initial=first):
+        anneal((step + 1) / steps)
+        images, labels = next(batches)
+        with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+            loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        schedule.step()
+        if step % config.log_every == 0 or step == steps - 1:
+            run.log(step, loss=workers.mean(loss).item(), **observations(model))
+        run.save_if_due(step + 1, state)
+
+
+def parameter_groups(model: nn.Module, config: Config, learning_rate: float) -> list[dict[str, Any]]:
+    """Weights with decay; the quantisers' scales without, at a learning rate of their own [official code]."""
+    scales = {"lr": learning_rate * config.scale_learning_rate, "weight_decay": 0.0}
+    return [
+        {"params": other_parameters(model), "weight_decay": config.weight_decay},
+        *([{"params": quantizer_parameters(model), **scales}] if quantizer_parameters(model) else []),
+    ]
+
+
+def start_of(arm: Arm, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+    """The network an arm starts from: the float one, or that of its stage 1, with the arm's quantisers in it."""
+    if arm.start:
+        model = load_arm(arm.start, config, task, workers, run)
+        set_backward(model, backward_of(arm.weight_bell))
+    else:
+        model = build_model(config.model, task.classes, task.image_size, task.channels)
+        run.part("float").read_weights(model)
+        model.to(workers.device)
+        if arm.weights:
+            quantize_weights(model, weight_method(arm.weights), backward=backward_of(arm.weight_bell))
+    if arm.activations:
+        set_temperature(model, arm.weight_temperature or config.weight_temperature, which="weights")
+        sample = [next(task.calibration_images(500, 500))]
+        backward = backward_of(arm.activation_bell)
+        quantize_activations(model, activation_method(arm.activations), sample, backward=backward, seed=config.seed)
+    return model
+
+
+def load_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+    """The trained network of arm `name`, from its part of the run directory."""
+    model = start_of(ARMS[name], config, task, workers, run)
+    run.part(name).read_weights(model)
+    return model.to(workers.device)
+
+
+def load_float_weights(model: nn.Module, path: str) -> None:
+    """Float weights from a safetensors file, such as another run's `float/weights.safetensors`.
+
+    Raises:
+        InputError: no such file, or it belongs to another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"float_weights: there is no file '{path}'.") from None
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error
+
+
+def weight_method(name: str) -> Any:
+    """What `quantize_weights` takes for an arm's weights: the paper's levels, or a straight-through rival."""
+    rivals = {"BWN": baselines.binary_weights, "TWN": baselines.ternary_weights}
+    if name in rivals:
+        return rivals[name]
+    family, _, bits = name.partition("-W")
+    makers = {"DoReFa": baselines.dorefa_weights, "LSQ": baselines.lsq_weights}
+    return makers[family](int(bits)) if family in makers else level_set(name)
+
+
+def activation_method(name: str) -> Any:
+    """What `quantize_activations` takes for an arm's activations."""
+    if name == "XNOR":
+        return baselines.xnor_activations
+    family, _, bits = name.partition("-A")
+    makers = {
+        "DoReFa": baselines.dorefa_activations,
+        "LSQ": baselines.lsq_activations,
+        "HWGQ": baselines.hwgq_activations,
+    }
+    return makers[family](int(bits)) if family in makers else level_set(name)
+
+
+def backward_of(bell: float | None) -> Backward:
+    return EXACT if bell is None else wide_bell(bell)
+
+
+def set_backward(model: nn.Module, backward: Backward) -> None:
+    """Give the weight quantisers another backward pass; for stage 2."""
+    for quantizer in quantizers(model, "weights").values():
+        if isinstance(quantizer, SoftQuantizer):
+            quantizer.backward = backward
+
+
+def observations(model: nn.Module) -> dict[str, float | list[float]]:
+    """What the notebook plots while the temperature rises, for the first weight quantiser of the paper's kind."""
+    for name, quantizer in quantizers(model, "weights").items():
+        if isinstance(quantizer, SoftQuantizer):
+            stored = float_weight(model, name).detach()
+            scaled = (quantizer.beta * stored / quantizer.levels.max()).detach().cpu().flatten()
+            return {
+                "temperature": float(quantizer.temperature),
+                "still_learning": learning_fraction(quantizer, stored),
+                "histogram": torch.histogram(scaled, HISTOGRAM_BINS).hist.tolist(),
+            }
+    return {}

@@ -1,0 +1,88 @@
+"""What all tests share: no test writes into the repository, and each gets a fresh place for its runs."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))  # for toy_paper
+
+torch.set_num_threads(1)  # the same sums in the same order, whatever else runs on this machine
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and records of a test lie in its own folder; a child process inherits that."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("LABKIT_PROGRESS", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The toy paper, the only one there is; its records lie in the test's folder."""
+    import toy_driver
+    import toy_paper
+
+    from labkit import papers
+
+    load, names = toy_driver.register(papers.load)
+    monkeypatch.setattr(papers, "load", load)
+    monkeypatch.setattr(papers, "names", names)
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path / "records"))
+    return toy_paper.PAPER
+
+
+Labkit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def labkit(tmp_path: Path) -> Labkit:
+    """`labkit <words>` on the toy paper in a process of its own; `fault` and others as toy_driver.py tells."""
+
+    def call(*words: str, processes: int = 0, **toy: object) -> subprocess.CompletedProcess[str]:
+        environment: Mapping[str, str] = {
+            **os.environ,
+            "COLUMNS": "200",  # tables as wide as they like
+            "LABKIT_RECORDS": str(tmp_path / "records"),
+            **{f"TOY_{name.upper()}": str(value) for name, value in toy.items()},
+        }
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *(torchrun if processes else []), str(TESTS / "toy_driver.py"), *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, cwd=TESTS.parent, check=False
+        )
+
+    return call
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """Leave a run as a kill before its n-th step would; cheaper than a process of its own. Returns the checkpoint."""
+
+    import toy_paper
+
+    from labkit.runs import Run
+
+    def stop(directory: Path, number: int, config: toy_paper.ToyConfig | None = None) -> bytes:
+        config = config or toy_paper.ToyConfig()
+        countdown = iter(range(number))
+
+        def on_step(step: int) -> None:
+            if next(countdown, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(toy_paper, "on_step", on_step)
+            toy_paper.PAPER.run(config, Run.open(directory, config, checkpoint_seconds=0.0))
+        return next(directory.rglob("checkpoint.pt")).read_bytes()
+
+    return stop

@@ -1,0 +1,128 @@
+"""Every notebook keeps the house's contract: ten headings, parameters, pairing, small clean outputs, exercises."""
+
+import json
+import re
+
+import nbformat
+import papermill
+import pytest
+
+from labkit import notebooks, papers, paths
+
+HEADINGS = (
+    "1 The idea in one picture",
+    "2 Parameters",
+    "3 What the paper claims",
+    "4 The method, step by step",
+    "5 Prove it",
+    "6 Train and compare",
+    "7 Explore",
+    "8 Verdict",
+    "9 Your turn",
+    "10 Full scale",
+)
+ALL = notebooks.names()
+ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(paths.notebooks_dir() / f"{name}.ipynb", as_version=4)
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def test_every_room_has_its_notebook_and_every_notebook_its_room():
+    assert set(ALL) == {"00_start_here", *ROOMS}
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_ten_headings_in_order(name):
+    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_four_parameters_are_typed_and_papermill_sees_them(name):
+    found = papermill.inspect_notebook(str(paths.notebooks_dir() / f"{name}.ipynb"))
+    types = {key: value["inferred_type_name"] for key, value in found.items()}
+    assert types == {"scale": "str", "seed": "int", "run_dir": "str", "overrides": "dict"}
+    assert found["scale"]["default"] == '"lesson"'
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pair_agrees(name):
+    assert notebooks.pair_difference(name) == ""
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_kernel_is_the_plain_one_and_no_tool_left_traces(name):
+    notebook = read(name)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) <= {"kernelspec"}
+    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_outputs_are_committed_small_and_without_errors(name):
+    path = paths.notebooks_dir() / f"{name}.ipynb"
+    assert path.stat().st_size < 1_000_000
+    code = [cell for cell in read(name).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "a cell was never executed: make notebooks"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "not run from top to bottom"
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"], "a warning in a notebook is a bug"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_of_the_machine_in_the_text(name):
+    text = (paths.notebooks_dir() / f"{name}.ipynb").read_text()
+    assert str(paths.root()) not in text
+    assert not re.search(r"/home/|/root/|/Users/|/tmp/", text)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_at_least_one_cell_is_compared_and_none_that_holds_a_widget(name):
+    compared = [cell for cell in read(name).cells if "NBVAL_CHECK_OUTPUT" in cell.source]
+    assert compared
+    assert "widget-view" not in json.dumps([cell.outputs for cell in compared])
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_static_picture_stands_before_every_widget(name):
+    seen_picture = False
+    for cell in read(name).cells:
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        if "application/vnd.jupyter.widget-view+json" in kinds:
+            assert seen_picture
+        seen_picture |= "image/png" in kinds
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_exercises_have_a_stub_and_a_folded_solution(name):
+    paper, notebook = ROOMS[name], read(name)
+    stubs, solutions = tagged(notebook, "exercise"), tagged(notebook, "solution")
+    assert 4 <= len(paper.exercises) <= 7
+    assert len(stubs) == len(solutions) == len(paper.exercises)
+    for exercise, stub, solution in zip(paper.exercises, stubs, solutions, strict=True):
+        check = f'paper.exercise("{exercise.key}").check('
+        assert check in stub.source
+        assert check in solution.source
+        assert solution.metadata.jupyter.source_hidden
+        assert f"… {exercise.key}: not attempted yet" in json.dumps(stub.outputs, ensure_ascii=False)
+        assert f"✓ {exercise.key}: passed" in json.dumps(solution.outputs, ensure_ascii=False)
+
+
+def test_the_pair_check_sees_a_difference(tmp_path, monkeypatch):
+    for ending in ("py", "ipynb"):
+        text = (paths.notebooks_dir() / f"00_start_here.{ending}").read_text()
+        (tmp_path / f"00_start_here.{ending}").write_text(text)
+    (tmp_path / "pyproject.toml").write_text((paths.root() / "pyproject.toml").read_text())
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    assert notebooks.pair_difference("00_start_here") == ""
+    source = tmp_path / "00_start_here.py"
+    source.write_text(source.read_text() + "\n# %%\nprint(1)\n")
+    assert "print(1)" in notebooks.pair_difference("00_start_here")

@@ -1,0 +1,85 @@
+"""Two processes on one machine compute what one does, write once, and hand over to each other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_paper import PAPER, ToyConfig
+
+from labkit.runs import Run
+
+FIELDS = {"precision": "float64", "steps": 20}
+WORDS = ("train", "toy", "--scale", "smoke", "-p", "precision", "float64", "-p", "steps", "20", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in one process."""
+    directory = tmp_path_factory.mktemp("alone") / "run"
+    config = ToyConfig(**FIELDS)
+    PAPER.run(config, Run.open(directory, config))
+    return directory
+
+
+def assert_same_training(directory: Path, alone: Path) -> None:
+    """The same loss curve and weights up to the order of additions; every step logged once."""
+    for arm in ("plain", "noisy"):
+        found, wanted = (
+            [json.loads(line) for line in (place / arm / "metrics.jsonl").read_text().splitlines()]
+            for place in (directory, alone)
+        )
+        assert [line["step"] for line in found] == [line["step"] for line in wanted]
+        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in wanted], rel=1e-9)
+        weights, expected = (load_file(place / arm / "weights.safetensors") for place in (directory, alone))
+        torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
+    found, wanted = (json.loads((place / "result.json").read_text()) for place in (directory, alone))
+    assert found["plain"] == pytest.approx(wanted["plain"], rel=1e-9)
+
+
+def test_batch_normalisation_over_two_processes_is_that_over_the_whole_batch():
+    """Forward, backward and running statistics; every kind of input and every option a room may use."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = Path(__file__).with_name("two_processes.py")
+    call = subprocess.run([*torchrun, str(script)], capture_output=True, text=True, timeout=120)
+    assert call.returncode == 0, call.stderr
+    assert call.stdout.count("same: ") == 3 * 4 + 1
+    assert "refused: batch normalisation needs more than one value a channel" in call.stdout
+
+
+def test_torchrun_gives_the_loss_curve_of_one_process_and_only_the_first_writes(labkit, tmp_path, alone):
+    """Catches: local batch statistics, summed instead of averaged gradients, two writers."""
+    call = labkit(*WORDS, "--run-dir", str(tmp_path / "run"), processes=2, tensorboard=1)
+    assert call.returncode == 0, call.stderr
+    assert_same_training(tmp_path / "run", alone)
+    assert call.stdout.count("toy learns") == 1
+    assert len(list((tmp_path / "run" / "plain").glob("events.*"))) == 1
+
+
+def test_two_processes_killed_one_goes_on(labkit, tmp_path, alone):
+    call = labkit(*WORDS, "--run-dir", str(tmp_path / "run"), processes=2, fault="step:28", seconds=0)
+    assert call.returncode != 0
+    assert (tmp_path / "run" / "plain" / "result.json").exists()
+    config = ToyConfig(**FIELDS)
+    run = Run.open(tmp_path / "run", config)
+    assert not run.result
+    PAPER.run(config, run)
+    assert_same_training(tmp_path / "run", alone)
+
+
+def test_one_process_killed_two_go_on_that_it_starts_itself(labkit, tmp_path, alone, stop_at):
+    """`-p devices 2` starts torchrun; the number of processes is no part of a run's identity."""
+    stop_at(tmp_path / "run", 8, ToyConfig(**FIELDS))
+    call = labkit(*WORDS, "-p", "devices", "2", "--run-dir", str(tmp_path / "run"), "--resume")
+    assert call.returncode == 0, call.stderr
+    assert_same_training(tmp_path / "run", alone)
+    assert call.stdout.count("toy learns") == 1
+
+
+def test_a_batch_that_cannot_be_dealt_out_says_so(labkit, tmp_path):
+    call = labkit(*WORDS, "-p", "batch_size", "15", "--run-dir", str(tmp_path / "run"), processes=2)
+    assert call.returncode == 1  # torchrun's own; it knows no other
+    assert "labkit: batch_size 15 must be a multiple of the 2 processes that share it." in call.stderr

@@ -1,0 +1,214 @@
+"""Faults, really done: killed processes, full disks, folders that cannot be written. Nothing saved is ever lost."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_paper import PAPER, ToyConfig
+
+from labkit import runs
+from labkit.errors import RunError
+from labkit.runs import Run
+
+ARMS = ("plain", "noisy")
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{arm}.{name}": value
+        for arm in ARMS
+        for name, value in load_file(directory / arm / "weights.safetensors").items()
+    }
+
+
+def assert_same_run(directory: Path, undisturbed: Path) -> None:
+    """The bits of result, weights and metrics; no leftovers, no step twice."""
+    assert (directory / "result.json").read_bytes() == (undisturbed / "result.json").read_bytes()
+    torch.testing.assert_close(weights(directory), weights(undisturbed), rtol=0, atol=0)
+    for arm in ARMS:
+        assert (directory / arm / "metrics.jsonl").read_text() == (undisturbed / arm / "metrics.jsonl").read_text()
+    assert not list(directory.rglob("*.part"))
+
+
+def complete(directory: Path, config: ToyConfig | None = None) -> None:
+    """Go on with the run in this process, which has the same arithmetic as the one that was stopped."""
+    config = config or ToyConfig()
+    PAPER.run(config, Run.open(directory, config))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    complete(directory)
+    return directory
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("a small disk can be mounted by root only; the same fault is tested with a file size limit")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    # in the first arm, in the second; in the middle of writing a checkpoint, at its end, at the end of the very first
+    ["step:18", "step:58", "half:9", "replace:9", "replace:1"],
+)
+def test_a_killed_run_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed, fault):
+    """Catches: a generator that is not restored, a sampler that starts over, a batch lost or taken twice."""
+    killed = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"), fault=fault, seconds=0)
+    assert killed.returncode == -9
+    assert not (tmp_path / "run" / "result.json").exists()
+    complete(tmp_path / "run")
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_a_run_killed_again_and_again_still_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed):
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"))
+    assert labkit(*words, fault="step:31", seconds=0).returncode == -9
+    assert labkit(*words, "--resume", fault="half:20", seconds=0).returncode == -9
+    complete(tmp_path / "run")
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_the_comparison_would_notice(tmp_path, undisturbed, stop_at, monkeypatch):
+    """It is sharp: a resumed run whose generators are not restored ends elsewhere."""
+    stop_at(tmp_path / "run", 70)
+    monkeypatch.setattr(runs, "_restore_generators", lambda states: None)
+    complete(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "run", undisturbed)
+
+
+def assert_stopped_in_words(call: subprocess.CompletedProcess[str], directory: Path, why: str) -> None:
+    """A sentence, the reason, and a line that goes on; no trace, exit code 1."""
+    assert call.returncode == 1, call.stderr
+    assert "Traceback" not in call.stderr
+    assert why in call.stderr
+    assert re.search(rf"labkit train toy --scale smoke --run-dir {directory} --resume", call.stderr), call.stderr
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more goes in."""
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(labkit, disk, undisturbed, stop_at):
+    directory = disk / "run"
+    before = stop_at(directory, 18)
+    filler = disk / "filler"
+    fill(filler)
+    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume", seconds=0)
+    assert_stopped_in_words(call, directory, "No space left on device")
+    assert "free space" in call.stderr
+    assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
+    filler.unlink()
+    complete(directory)
+    assert_same_run(directory, undisturbed)
+
+
+def test_a_disk_that_fills_while_training_keeps_the_previous_checkpoint(labkit, disk, undisturbed, stop_at):
+    """As above, but with room for some steps: it fills in the middle of whatever grows, TensorBoard's file too."""
+    directory = disk / "run"
+    stop_at(directory, 18)
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filler").write_bytes(bytes(free - 24 * 1024))
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
+    call = labkit(*words, seconds=0, tensorboard=1)
+    assert_stopped_in_words(call, directory, "No space left on device")
+    (disk / "filler").unlink()
+    complete(directory)
+    assert_same_run(directory, undisturbed)
+
+
+def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(labkit, tmp_path, undisturbed, stop_at):
+    directory = tmp_path / "run"
+    before = stop_at(directory, 18)
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
+    call = labkit(*words, seconds=0, file_size=len(before) // 2)
+    assert_stopped_in_words(call, directory, "checkpoint.pt")
+    assert "File too large" in call.stderr
+    assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
+    complete(directory)
+    assert_same_run(directory, undisturbed)
+
+
+def test_a_read_only_folder_is_an_error_in_words_and_a_finished_run_in_it_is_read(labkit, disk, stop_at):
+    directory = disk / "run"
+    before = stop_at(directory, 18)
+    complete(disk / "finished")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
+    assert_stopped_in_words(call, directory, "Read-only file system")
+    assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
+    with pytest.raises(RunError, match=r"cannot write .* Read-only file system.*--run-dir"):
+        complete(disk / "new")
+    complete(disk / "finished")
+
+
+def test_a_place_that_cannot_be_made_is_an_error_in_words(tmp_path):
+    place = Path("/proc/labkit") if os.geteuid() == 0 else tmp_path / "closed" / "run"
+    if os.geteuid():
+        (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(RunError, match=f"cannot write .* in {place}: .*--run-dir"):
+        Run.open(place, ToyConfig())
+
+
+def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(labkit, tmp_path, undisturbed, stop_at):
+    directory = tmp_path / "run"
+    whole = stop_at(directory, 18)
+    path = directory / "plain" / "checkpoint.pt"
+    place = whole.index(load_tensor_bytes(path)) + 1
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
+    assert_stopped_in_words(call, directory, f"{path} is damaged")
+    path.unlink()  # as the message advises
+    complete(directory)
+    assert_same_run(directory, undisturbed)
+
+
+def load_tensor_bytes(path: Path) -> bytes:
+    """The bytes of the first layer's weights, as the checkpoint holds them."""
+    return torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
+
+
+def test_ctrl_c_ends_in_one_sentence(labkit, tmp_path, undisturbed):
+    directory = tmp_path / "run"
+    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), fault="interrupt:20", seconds=0)
+    assert call.returncode == 1
+    assert call.stderr == "labkit: stopped. What is saved stays; go on with --resume.\n"
+    complete(directory)
+    assert_same_run(directory, undisturbed)
+
+
+def test_a_training_that_diverged_is_not_recorded_as_a_result(tmp_path, monkeypatch):
+    diverged = dataclasses.replace(PAPER, train=lambda config, run: {"arm": {"worst": float("nan")}})
+    with pytest.raises(RunError, match=r"arm\.worst = nan"):
+        diverged.run(ToyConfig(), Run.open(tmp_path / "run", ToyConfig()))
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_recorded_time_counts_the_killed_process_too(tmp_path, stop_at):
+    directory = tmp_path / "run"
+    stop_at(directory, 18)
+    before = json.loads((directory / "timing.json").read_text())
+    assert before["wall_seconds"] >= 0
+    (directory / "timing.json").write_text('{"wall_seconds": 500.0}')
+    complete(directory)
+    assert 500 <= json.loads((directory / "timing.json").read_text())["wall_seconds"] < 560

@@ -1,0 +1,154 @@
+"""The project's own papers: dependencies, pins, what is committed, and the summary that CI reads."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import run
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from labkit import doctor, paths
+
+ROOT = paths.root()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+REQUIREMENTS = [
+    Requirement(text)
+    for text in [*PYPROJECT["project"]["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]
+    if not text.startswith("labkit[")
+]
+# the package, and the word by which it is used
+NAMED = {
+    "jupyterlab": r"jupyterlab",
+    "torch": r"import torch",
+    "ipywidgets": r"import ipywidgets",
+    "matplotlib": r"import matplotlib",
+    "plotly": r"import plotly",
+    "gymnasium": r"import gymnasium",
+    "mujoco": r"InvertedPendulum|import mujoco",
+    "nbval": r"--nbval-lax",
+    "papermill": r"import papermill",
+    "jupytext": r"import jupytext",
+}
+
+
+def committed() -> list[str]:
+    call = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+    )
+    if call.returncode:
+        pytest.skip("not a git checkout, so there is no list of committed files")
+    return call.stdout.splitlines()
+
+
+def test_conda_users_get_what_pip_users_get():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == "labkit"
+    python, pip, from_pip = environment["dependencies"]
+    assert (python, pip) == (f"python{PYPROJECT['project']['requires-python']}", "pip")
+    assert from_pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
+
+
+def test_every_requirement_is_pinned_and_admits_its_pin():
+    for requirement in REQUIREMENTS:
+        if requirement.name == "triton":
+            continue  # comes with torch; see the next test
+        pin = PINS.get(canonicalize_name(requirement.name))
+        assert pin, f"{requirement.name} has no pin in constraints.txt"
+        assert requirement.specifier.contains(pin), f"{requirement} does not admit {pin}"
+
+
+def test_pins_do_not_keep_the_ordinary_torch_away():
+    """A list made on a machine without a GPU pins packages that the GPU build of torch wants otherwise."""
+    assert not [name for name in PINS if name == "triton" or name.startswith(("nvidia", "cuda"))]
+    assert "+" not in PINS["torch"]
+    assert "pip" in PINS
+
+
+def test_the_extra_all_is_all_of_the_extras():
+    (requirement,) = EXTRAS["all"]
+    assert Requirement(requirement).extras == EXTRAS.keys() - {"all"}
+
+
+def test_the_named_packages_are_direct_dependencies_and_used():
+    names = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    files = [*(ROOT / "labkit").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), ROOT / "tests" / "run.py"]
+    everything = "\n".join(path.read_text() for path in files)
+    assert set(doctor.PACKAGES) == NAMED.keys()
+    for name, use in NAMED.items():
+        assert name in names
+        assert re.search(use, everything), f"{name} is a dependency and nothing uses it"
+
+
+def test_no_file_names_an_index_or_a_place_on_this_machine():
+    me = "tests/test_project.py"
+    bad = re.compile(
+        rf"--index-url|--extra-index-url|--find-links|file:///|{re.escape(str(ROOT))}|/home/\w+/|/Users/\w+/"
+    )
+    for name in committed():
+        path = ROOT / name
+        if name == me or not path.is_file() or path.suffix in (".png", ".jpg", ".gz", ".npz", ".safetensors"):
+            continue
+        found = bad.search(path.read_text(errors="replace"))
+        assert not found, f"{name} holds {found.group() if found else ''}"
+
+
+def test_nothing_large_is_committed():
+    large = [name for name in committed() if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 1_000_000]
+    assert large == []
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("12 passed in 3.40s", {"passed": 12}),
+        (
+            "= 1 failed, 12 passed, 2 skipped, 3 errors in 61.2s =",
+            {"failed": 1, "passed": 12, "skipped": 2, "error": 3},
+        ),
+        ("1 error in 0.1s", {"error": 1}),
+        ("no tests ran in 0.01s", {}),
+    ],
+)
+def test_the_runner_reads_what_pytest_counts(line, counts):
+    assert run.read_counts(line) == counts
+
+
+def test_the_runner_adds_up_tests_and_gates():
+    outcomes = [
+        run.Outcome("ruff", True, 1.0),
+        run.Outcome("mypy", False, 1.0),
+        run.Outcome("pytest", False, 1.0, {"passed": 10, "failed": 2, "error": 1, "skipped": 4}),
+        run.Outcome("nbval", True, 1.0, {"passed": 5}),
+    ]
+    *table, last = run.summary(outcomes).splitlines()
+    assert last == "16 passed, 4 failed"
+    assert ["FAILED" in line for line in table] == [False, True, True, False]
+
+
+def test_the_runner_goes_on_after_a_failure_and_says_so(monkeypatch, capsys):
+    python = run.sys.executable
+    monkeypatch.setattr(
+        run, "gates", lambda: {"bad": [python, "-c", "exit('no')"], "good": [python, "-c", "print('yes')"]}
+    )
+    assert run.main([]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1 passed, 1 failed"
+    assert run.main(["good"]) == 0
+    assert run.main(["ugly"]) == 2
+    assert "there are bad, good" in capsys.readouterr().err
+
+
+def test_every_gate_is_a_program_that_is_installed():
+    for gate, command in run.gates().items():
+        assert run.Path(command[0]).exists(), gate
+        if command[1:2] == ["-m"]:
+            assert run.shutil.which(command[2], path=str(run.BIN)) or command[2] == "pytest", gate

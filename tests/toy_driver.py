@@ -1,0 +1,98 @@
+"""The command line in a process of its own, knowing the toy paper only, with a fault built in when one is asked for.
+
+    python tests/toy_driver.py train toy --scale smoke
+
+Environment:
+    TOY_FAULT     "step:N"    SIGKILL before step N (counted over both arms)
+                  "half:N"    SIGKILL when half of the N-th checkpoint is on disk
+                  "replace:N" SIGKILL between the N-th checkpoint's last byte and its renaming
+                  "interrupt:N" as if Ctrl-C were pressed at step N
+    TOY_SECONDS   least time between two checkpoints; 0: one after each step
+    TOY_FILE_SIZE no file may grow beyond this many bytes
+    TOY_SLOW      seconds that each step takes at least
+    TOY_TENSORBOARD   write its events too; left out, because importing it takes a second
+"""
+
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+
+import torch
+import toy_paper
+
+from labkit import cli, gpu, papers, runs, training
+from labkit.runs import Run
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(kind: str, number: int) -> None:
+    """Build the fault in."""
+    count = 0
+
+    def counted() -> bool:
+        nonlocal count
+        count += 1
+        return count == number
+
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        if ".checkpoint.pt." in os.readlink(f"/proc/self/fd/{descriptor}") and counted():
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            real_fsync(descriptor)
+            die()
+        real_fsync(descriptor)
+
+    def replace(source: str, target: str) -> None:
+        if Path(target).name == "checkpoint.pt" and counted():
+            die()
+        real_replace(source, target)
+
+    def on_step(step: int) -> None:
+        if counted():
+            if kind == "interrupt":
+                raise KeyboardInterrupt
+            die()
+
+    if kind == "half":
+        os.fsync = fsync
+    elif kind == "replace":
+        os.replace = replace
+    elif kind in ("step", "interrupt"):
+        toy_paper.on_step = on_step
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    runs._tensorboard_missing = "TOY_TENSORBOARD" not in os.environ
+    papers.load, papers.names = register(papers.load)
+    program = [os.path.relpath(__file__)]
+    gpu.PROGRAM[:] = training.PROGRAM[:] = program
+    kind, _, number = os.environ.get("TOY_FAULT", "").partition(":")
+    install(kind, int(number or 0))
+    if "TOY_SECONDS" in os.environ:
+        Run.open.__func__.__kwdefaults__["checkpoint_seconds"] = float(os.environ["TOY_SECONDS"])
+    if "TOY_FILE_SIZE" in os.environ:
+        limit = int(os.environ["TOY_FILE_SIZE"])
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then the write fails with EFBIG, as with ENOSPC on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if "TOY_SLOW" in os.environ:
+        toy_paper.on_step = lambda step: time.sleep(float(os.environ["TOY_SLOW"]))
+    cli.main()
+
+
+def register(load):
+    """`papers.load` and `papers.names` for a world in which the toy is the only paper."""
+    return lambda slug: toy_paper.PAPER if slug == "toy" else load(slug), lambda: ["toy"]
+
+
+if __name__ == "__main__":
+    main()
