@@ -11,6 +11,7 @@ finished stays in the folder `out`, so that the same command given again goes on
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shlex
 import shutil
@@ -46,6 +47,7 @@ class Step:
     command: list[str]
     finish: Callable[[str], None]
     impossible: str = ""
+    limit: float = math.inf  # seconds that this step may take of the common time
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run(slugs: Sequence[str], minutes: float, out: Path, scale: str = "gpu", see
 def _steps(slugs: list[str], out: Path, scale: str, seeds: str, seconds: float) -> Iterator[Step]:
     yield _tests(out)
     for slug in slugs:
-        yield _bench(slug, out, min(60.0, seconds / (4 * len(slugs))))
+        yield _bench(slug, out, seconds / (3 * len(slugs)))  # whatever happens, training has the larger part
     for slug in slugs:
         yield _train(slug, out, scale, seeds)
 
@@ -104,15 +106,15 @@ def _tests(out: Path) -> Step:
     return Step("tests", "tests.json", command, finish, impossible)
 
 
-def _bench(slug: str, out: Path, seconds: float) -> Step:
+def _bench(slug: str, out: Path, limit: float) -> Step:
     script = paths.root() / "benchmarks" / f"{slug}.py"
     name = f"bench-{slug}.json"
 
     def finish(printed: str) -> None:
         _keep(out / name, json.loads(printed[printed.index("[") :]))
 
-    command = [*PROGRAM, "bench", slug, "--json", "--seconds", f"{seconds:.0f}"]
-    return Step(f"bench {slug}", name, command, finish, "" if script.exists() else f"no benchmarks/{slug}.py")
+    command = [*PROGRAM, "bench", slug, "--json", "--seconds", f"{min(60.0, limit / 2):.0f}"]
+    return Step(f"bench {slug}", name, command, finish, "" if script.exists() else f"no benchmarks/{slug}.py", limit)
 
 
 def _train(slug: str, out: Path, scale: str, seeds: str) -> Step:
@@ -139,10 +141,10 @@ def _do(step: Step, out: Path, deadline: float) -> Report:
         return Report(step.name, "time is up", 0.0, "not begun")
     print(f"-- {step.name}", flush=True)
     start = time.monotonic()
-    printed, code = _call(step.command, out / f"{step.name.replace(' ', '-')}.log", deadline)
+    printed, code = _call(step.command, out / f"{step.name.replace(' ', '-')}.log", min(deadline, start + step.limit))
     seconds = round(time.monotonic() - start, 1)
     if code is None:
-        return Report(step.name, "time is up", seconds, "stopped; the last checkpoint is kept")
+        return Report(step.name, "time is up", seconds, "stopped; runs go on from their last checkpoint")
     if code == 0:
         step.finish(printed)
         return Report(step.name, "done", seconds)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import toy_paper
 from toy_paper import ToyConfig
 
 from labkit import cli, notebooks, paths
@@ -80,6 +81,27 @@ def test_training_ends_with_the_ledger_and_code_zero(here, tmp_path):
     run = json.loads((tmp_path / "runs/toy/smoke-001/config.json").read_text())
     assert (run["steps"], run["learning_rate"]) == (2, 0.001)
     assert (tmp_path / "runs/toy/smoke-001/result.json").exists()
+
+
+def test_ctrl_c_ends_in_one_sentence(here, tmp_path, monkeypatch):
+    def press(step: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toy_paper, "on_step", press)
+    code, _, told = here("train", "toy", "--scale", "smoke")
+    assert (code, told) == (1, "labkit: stopped. What is saved stays; go on with --resume.\n")
+
+
+def test_a_run_that_fails_says_how_to_go_on(here, tmp_path, stop_at):
+    """Here for want of a whole checkpoint; the line can be pasted once the cause is mended."""
+    place = tmp_path / "run"
+    stop_at(place, 18)
+    (place / "plain" / "checkpoint.pt").write_bytes(b"rubbish")
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(place), "--resume")
+    code, _, told = here(*words)
+    assert code == 1
+    assert told.startswith(f"labkit: {place}/plain/checkpoint.pt is damaged")
+    assert told.splitlines()[-1] == f"Go on with: labkit {' '.join(words)}"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_batch_normalisation_over_two_processes_is_that_over_the_whole_batch():
     assert call.returncode == 0, call.stderr
     assert call.stdout.count("same: ") == 3 * 4 + 1
     assert "refused: batch normalisation needs more than one value a channel" in call.stdout
+    assert "refused: batch_size 15 must be a multiple of the 2 processes that share it." in call.stdout
 
 
 def test_torchrun_gives_the_loss_curve_of_one_process_and_only_the_first_writes(labkit, tmp_path, alone):
@@ -77,9 +78,3 @@ def test_one_process_killed_two_go_on_that_it_starts_itself(labkit, tmp_path, al
     assert call.returncode == 0, call.stderr
     assert_same_training(tmp_path / "run", alone)
     assert call.stdout.count("toy learns") == 1
-
-
-def test_a_batch_that_cannot_be_dealt_out_says_so(labkit, tmp_path):
-    call = labkit(*WORDS, "-p", "batch_size", "15", "--run-dir", str(tmp_path / "run"), processes=2)
-    assert call.returncode == 1  # torchrun's own; it knows no other
-    assert "labkit: batch_size 15 must be a multiple of the 2 processes that share it." in call.stderr

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "fault",
-    # in the first arm, in the second; in the middle of writing a checkpoint, at its end, at the end of the very first
-    ["step:18", "step:58", "half:9", "replace:9", "replace:1"],
+    # in the first arm, in the second; when a checkpoint is half written; when the very first has no name yet
+    ["step:18", "step:58", "half:9", "replace:1"],
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed, fault):
     """Catches: a generator that is not restored, a sampler that starts over, a batch lost or taken twice."""
@@ -109,16 +110,14 @@ def fill(path: Path) -> None:
             stream.write(bytes(4096))
 
 
-def test_a_full_disk_keeps_the_previous_checkpoint(labkit, disk, undisturbed, stop_at):
+def test_a_full_disk_keeps_the_previous_checkpoint(disk, undisturbed, stop_at):
     directory = disk / "run"
     before = stop_at(directory, 18)
-    filler = disk / "filler"
-    fill(filler)
-    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume", seconds=0)
-    assert_stopped_in_words(call, directory, "No space left on device")
-    assert "free space" in call.stderr
+    fill(disk / "filler")
+    with pytest.raises(RunError, match=r"No space left on device.*free space.*--resume.*--run-dir"):
+        complete(directory)
     assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
-    filler.unlink()
+    (disk / "filler").unlink()
     complete(directory)
     assert_same_run(directory, undisturbed)
 
@@ -137,28 +136,36 @@ def test_a_disk_that_fills_while_training_keeps_the_previous_checkpoint(labkit, 
     assert_same_run(directory, undisturbed)
 
 
-def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(labkit, tmp_path, undisturbed, stop_at):
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes; what root and everybody else can have of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(tmp_path, undisturbed, stop_at):
     directory = tmp_path / "run"
     before = stop_at(directory, 18)
-    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
-    call = labkit(*words, seconds=0, file_size=len(before) // 2)
-    assert_stopped_in_words(call, directory, "checkpoint.pt")
-    assert "File too large" in call.stderr
+    with file_size_limit(len(before) // 2), pytest.raises(RunError, match=r"checkpoint\.pt .*File too large"):
+        stop_at(directory, 9)  # saves after each step
     assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
     complete(directory)
     assert_same_run(directory, undisturbed)
 
 
-def test_a_read_only_folder_is_an_error_in_words_and_a_finished_run_in_it_is_read(labkit, disk, stop_at):
+def test_a_read_only_folder_is_an_error_in_words_and_a_finished_run_in_it_is_read(disk, stop_at):
     directory = disk / "run"
     before = stop_at(directory, 18)
     complete(disk / "finished")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
-    assert_stopped_in_words(call, directory, "Read-only file system")
+    for place in (directory, disk / "new"):
+        with pytest.raises(RunError, match=r"cannot write .*Read-only file system.*--run-dir"):
+            complete(place)
     assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
-    with pytest.raises(RunError, match=r"cannot write .* Read-only file system.*--run-dir"):
-        complete(disk / "new")
     complete(disk / "finished")
 
 
@@ -170,29 +177,16 @@ def test_a_place_that_cannot_be_made_is_an_error_in_words(tmp_path):
         Run.open(place, ToyConfig())
 
 
-def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(labkit, tmp_path, undisturbed, stop_at):
+def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbed, stop_at):
     directory = tmp_path / "run"
     whole = stop_at(directory, 18)
     path = directory / "plain" / "checkpoint.pt"
-    place = whole.index(load_tensor_bytes(path)) + 1
+    weights_there = torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
+    place = whole.index(weights_there) + 1
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), "--resume")
-    assert_stopped_in_words(call, directory, f"{path} is damaged")
+    with pytest.raises(RunError, match=rf"{path} is damaged .*Remove it"):
+        complete(directory)
     path.unlink()  # as the message advises
-    complete(directory)
-    assert_same_run(directory, undisturbed)
-
-
-def load_tensor_bytes(path: Path) -> bytes:
-    """The bytes of the first layer's weights, as the checkpoint holds them."""
-    return torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
-
-
-def test_ctrl_c_ends_in_one_sentence(labkit, tmp_path, undisturbed):
-    directory = tmp_path / "run"
-    call = labkit("train", "toy", "--scale", "smoke", "--run-dir", str(directory), fault="interrupt:20", seconds=0)
-    assert call.returncode == 1
-    assert call.stderr == "labkit: stopped. What is saved stays; go on with --resume.\n"
     complete(directory)
     assert_same_run(directory, undisturbed)
 

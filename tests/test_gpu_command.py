@@ -41,7 +41,7 @@ def test_it_does_what_can_be_done_and_writes_the_record(box, tmp_path, capfd):
 
 
 def test_when_the_time_is_up_the_checkpoint_is_kept_and_the_next_call_goes_on(box, tmp_path, monkeypatch):
-    monkeypatch.setenv("TOY_SLOW", "0.3")  # 80 steps take 24 s
+    monkeypatch.setenv("TOY_SLOW", "0.15")  # 80 steps take 12 s
     monkeypatch.setenv("TOY_SECONDS", "0")
     start = time.monotonic()
     reports = box(10 / 60)
@@ -83,6 +83,16 @@ def test_with_a_gpu_the_tests_and_the_benchmarks_come_first(box, tmp_path, monke
     assert states(reports)["tests"] == "done", (tmp_path / "out" / "tests.log").read_text()
     assert "1 passed, 1 deselected" in json.loads((tmp_path / "out" / "tests.json").read_text())["summary"]
     assert json.loads((tmp_path / "out" / "bench-toy.json").read_text()) == [{"ratio": 2.0}]
+
+
+def test_a_benchmark_that_takes_too_long_leaves_time_for_training(box, tmp_path, monkeypatch):
+    (tmp_path / "root" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "root" / "benchmarks" / "toy.py").touch()
+    monkeypatch.setattr(paths, "root", lambda: tmp_path / "root")
+    monkeypatch.setattr(gpu, "PROGRAM", ["-c", "import sys, time; time.sleep(60 * (sys.argv[1] == 'bench'))"])
+    reports = box(0.2)
+    assert states(reports)["bench toy"] == "time is up"
+    assert states(reports)["train toy"] == "done"
 
 
 def test_no_step_begins_when_no_time_is_left(box):

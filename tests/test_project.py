@@ -152,3 +152,10 @@ def test_every_gate_is_a_program_that_is_installed():
         assert run.Path(command[0]).exists(), gate
         if command[1:2] == ["-m"]:
             assert run.shutil.which(command[2], path=str(run.BIN)) or command[2] == "pytest", gate
+
+
+def test_every_room_is_under_the_contract_that_papers_do_not_import_each_other():
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    (independence,) = (contract for contract in contracts if contract["type"] == "independence")
+    rooms = {path.parent.name for path in (ROOT / "labkit" / "papers").glob("*/__init__.py")}
+    assert {f"labkit.papers.{room}" for room in rooms} <= set(independence["modules"])

@@ -6,15 +6,12 @@ Environment:
     TOY_FAULT     "step:N"    SIGKILL before step N (counted over both arms)
                   "half:N"    SIGKILL when half of the N-th checkpoint is on disk
                   "replace:N" SIGKILL between the N-th checkpoint's last byte and its renaming
-                  "interrupt:N" as if Ctrl-C were pressed at step N
     TOY_SECONDS   least time between two checkpoints; 0: one after each step
-    TOY_FILE_SIZE no file may grow beyond this many bytes
     TOY_SLOW      seconds that each step takes at least
     TOY_TENSORBOARD   write its events too; left out, because importing it takes a second
 """
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -58,15 +55,13 @@ def install(kind: str, number: int) -> None:
 
     def on_step(step: int) -> None:
         if counted():
-            if kind == "interrupt":
-                raise KeyboardInterrupt
             die()
 
     if kind == "half":
         os.fsync = fsync
     elif kind == "replace":
         os.replace = replace
-    elif kind in ("step", "interrupt"):
+    elif kind == "step":
         toy_paper.on_step = on_step
 
 
@@ -80,10 +75,6 @@ def main() -> None:
     install(kind, int(number or 0))
     if "TOY_SECONDS" in os.environ:
         Run.open.__func__.__kwdefaults__["checkpoint_seconds"] = float(os.environ["TOY_SECONDS"])
-    if "TOY_FILE_SIZE" in os.environ:
-        limit = int(os.environ["TOY_FILE_SIZE"])
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then the write fails with EFBIG, as with ENOSPC on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if "TOY_SLOW" in os.environ:
         toy_paper.on_step = lambda step: time.sleep(float(os.environ["TOY_SLOW"]))
     cli.main()

@@ -5,6 +5,7 @@ Prints one line a case; fails with the first that differs.
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -79,11 +80,9 @@ def check_half_precision(workers: training.Workers) -> None:
         print("same: bfloat16", flush=True)
 
 
-def check_too_few(workers: training.Workers) -> None:
-    norm = nn.BatchNorm1d(2)
-    training._share_batch_statistics(norm)
+def check_refused(call: Callable[[], object], workers: training.Workers) -> None:
     try:
-        norm(torch.ones(0, 2))
+        call()
     except InputError as error:
         if workers.writes:
             print(f"refused: {error}", flush=True)
@@ -96,4 +95,7 @@ if __name__ == "__main__":
         for (kind, shape), options in itertools.product(CASES, OPTIONS):
             check(kind, shape, options, workers)
         check_half_precision(workers)
-        check_too_few(workers)
+        few = nn.BatchNorm1d(2)
+        training._share_batch_statistics(few)
+        check_refused(lambda: few(torch.ones(0, 2)), workers)
+        check_refused(lambda: workers.share(torch.arange(15)), workers)

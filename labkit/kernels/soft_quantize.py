@@ -185,10 +185,9 @@ def _forward(x: Tensor, y: Tensor, staircase: Staircase) -> None:
     p, gaps = _numbers(staircase), _gaps(staircase)
     steps = _steps(staircase, p.temperature, like=x)
     for x_part, y_part, (inner, z) in _chunks(2, x, y):
-        x_part = x_part.to(z.dtype)
-        inner.fill_(p.lowest)
+        x_part, total = x_part.to(z.dtype), p.lowest.to(z.dtype)
         for gap, step in zip(gaps, steps, strict=True):
-            inner.add_(step(x_part, out=z), alpha=gap)
+            total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
         torch.mul(inner, p.alpha, out=y_part)
 
 
@@ -201,19 +200,17 @@ def _backward(
     steps = bells if shared else _steps(staircase, p.temperature, like=x)
     sums = [0.0] * (2 + len(gaps))  # Python floats: chunks add up in float64, one after the other
     for dy_part, x_part, dx_part, (inner, slope, z) in _chunks(3, dy, x, dx):
-        x_part = x_part.to(z.dtype)
-        inner.fill_(p.lowest)
-        slope.zero_()
+        x_part, total, rise = x_part.to(z.dtype), p.lowest.to(z.dtype), z.new_zeros(())
         for i, (gap, step, bell_step) in enumerate(zip(gaps, steps, bells, strict=True)):
             if need_scales and not shared:
-                inner.add_(step(x_part, out=z), alpha=gap)
+                total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
             g = bell_step(x_part, out=z)
             if need_scales and shared:
-                inner.add_(g, alpha=gap)
+                total = torch.add(total, g, alpha=gap, out=inner)
             if p.gap_inside:
                 g, gap = g.mul_(gap), 1.0
             bell = torch.addcmul(g, g, g, value=-1, out=g)  # g (1 - g)
-            slope.add_(bell, alpha=gap)
+            rise = torch.add(rise, bell, alpha=gap, out=slope)
             if need_thresholds:
                 sums[2 + i] += gap * bell.mul_(dy_part).sum().item()
         slope.mul_(dy_part)
@@ -228,7 +225,7 @@ TORCH_BODY = Body(_forward, _backward)
 
 
 class _Numbers(NamedTuple):
-    lowest: float
+    lowest: Tensor  # the others are numbers
     alpha: float
     beta: float
     temperature: float
@@ -241,7 +238,7 @@ class _Numbers(NamedTuple):
 def _numbers(p: Staircase) -> _Numbers:
     temperature = p.temperature.item()
     return _Numbers(
-        lowest=p.levels[0].item(),
+        lowest=p.levels[0],
         alpha=p.alpha.item(),
         beta=p.beta.item(),
         temperature=temperature,

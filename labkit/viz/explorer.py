@@ -1,5 +1,6 @@
 """The widget pattern: a pure function from state to figure, and a shell that only turns handles."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,14 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
     """A figure with handles: each control sets the argument of `figure` that has its name.
 
     `figure` must be pure and quick (under 100 ms): it is called at every move of a handle, and nothing is trained in
-    it. The number of traces must not depend on the state. A state it refuses (InputError) leaves the picture as it is
-    and shows the message.
+    it. The traces' kinds and number must not depend on the state. A state it refuses (InputError) leaves the picture as
+    it is and shows the message.
 
     Returns:
         A box of the controls, a line for messages, and the figure; `box.children[-1]` is the FigureWidget.
+
+    Raises:
+        ValueError: at a move of a handle, `figure` returned other kinds of traces than before.
     """
     shown = go.FigureWidget(figure(**{name: control.value for name, control in controls.items()}))
     message = widgets.HTML()
@@ -26,14 +30,23 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
         try:
             new = figure(**{name: control.value for name, control in controls.items()})
         except InputError as error:
-            message.value = str(error)
+            message.value = html.escape(str(error))
             return
+        if [trace.type for trace in new.data] != [trace.type for trace in shown.data]:
+            raise ValueError("the figure of `explore` must have the same traces in every state")
         message.value = ""
         with shown.batch_update():
             for old, trace in zip(shown.data, new.data, strict=True):
-                old.update(trace.to_plotly_json(), overwrite=True)
-            shown.layout.update(new.layout.to_plotly_json())
+                _become(old, trace)
+            _become(shown.layout, new.layout)
 
     for control in controls.values():
         control.observe(redraw, names="value")
     return widgets.VBox([*controls.values(), message, shown])
+
+
+def _become(old: Any, new: Any) -> None:
+    """Make a trace or layout equal to another one: what the new one leaves out goes, a title or a marker colour too."""
+    content = new.to_plotly_json()
+    left_out = old.to_plotly_json().keys() - content.keys() - {"uid", "type"}
+    old.update(dict.fromkeys(left_out) | content, overwrite=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from IPython.display import Code, Markdown, display
-
 from pydantic import BaseModel
 
 from labkit.claims import Verdict, ledger_markdown
@@ -22,9 +21,7 @@ def show_source(*things: Callable[..., Any] | type) -> None:
         thing = inspect.unwrap(thing)
         lines, first = inspect.getsourcelines(thing)
         display(Markdown(f"`{thing.__module__}.{thing.__qualname__}`, line {first}"))
-        display(
-            Code(inspect.cleandoc("".join(lines)) if lines[0].startswith(" ") else "".join(lines), language="python")
-        )
+        display(Code(textwrap.dedent("".join(lines)), language="python"))
 
 
 def show_ledger(verdicts: Iterable[Verdict]) -> None:

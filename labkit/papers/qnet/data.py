@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ EVALUATION_BATCH = 250  # images: what one batch touches stays in a CPU's cache
 class TrainingBatches(Protocol):
     """Endless batches, this process's share of each; knows its own position, for checkpoints."""
 
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> "TrainingBatches": ...
     def __next__(self) -> Batch: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
@@ -108,7 +108,7 @@ class MemoryBatches:
         self.augment, self.seed, self.layout = config.augment, config.seed, memory_format(config)
         self.indices = ShuffledIndices(len(labels), config.batch_size, config.seed)
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "MemoryBatches":
         return self
 
     def __next__(self) -> Batch:
@@ -161,8 +161,8 @@ class FolderTask:
         for pixels, labels in loader:
             pixels = pixels.to(self.workers.device, non_blocking=True)
             labels = labels.to(self.workers.device, non_blocking=True)
-            images = data.normalise(pixels, data.IMAGENET_MEAN, data.IMAGENET_STD)
-            yield images.contiguous(memory_format=memory_format(self.config)), labels
+            normal = data.normalise(pixels, data.IMAGENET_MEAN, data.IMAGENET_STD)
+            yield normal.contiguous(memory_format=memory_format(self.config)), labels
 
 
 class FolderBatches:
@@ -173,7 +173,7 @@ class FolderBatches:
         self.indices = ShuffledIndices(task.train_examples, task.config.batch_size, task.config.seed)
         self._epoch: Iterator[Batch] | None = None
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "FolderBatches":
         return self
 
     def __next__(self) -> Batch:

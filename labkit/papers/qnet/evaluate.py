@@ -70,7 +70,7 @@ def gradient_error(
     with torch.no_grad():
         for sign in (+1, -2):  # one step forward, then two back
             for weight, gradient in zip(weights, gradients, strict=True):
-                weight += sign * step * gradient / predicted
+                weight.add_(gradient / predicted, alpha=sign * step)
             values.append(loss())
     measured = (values[0] - values[1]) / (2 * step)
     return float((predicted - measured).abs() / predicted)

@@ -40,10 +40,10 @@ def example_weights(count: int = 4000) -> Float[Tensor, " count"]:
 def idea_figure() -> Figure:
     """Left: the staircase at three temperatures. Middle: its slope. Right: who can still learn."""
     figure, (stairs, bells, weights) = subplots(1, 3, figsize=(11, 3.1))
-    for temperature, shade in zip((3, 10, 60), (0.35, 0.65, 1.0), strict=True):
+    for temperature, shade in zip((3.0, 10.0, 60.0), (0.35, 0.65, 1.0), strict=True):
         quantizer = quantizer_at("W2", None, temperature)
         with torch.no_grad():
-            stairs.plot(GRID, quantizer(GRID), color=COLORS["ours"], alpha=shade, label=f"T = {temperature}")
+            stairs.plot(GRID, quantizer(GRID), color=COLORS["ours"], alpha=shade, label=f"T = {temperature:.0f}")
             bells.plot(GRID, slope(quantizer, GRID), color=COLORS["ours"], alpha=shade)
     hard = hard_quantize(GRID, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta).detach()
     stairs.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--", label="deployed")
@@ -51,7 +51,7 @@ def idea_figure() -> Figure:
     stairs.legend(frameon=False, fontsize=8)
     bells.set(title="its slope: what gradients pass through", xlabel="stored weight / largest level", ylim=(0, 8))
     temperatures = np.geomspace(1, 1000, 40)
-    share = [learning_fraction(quantizer_at("W2", None, t), example_weights()) for t in temperatures]
+    share = [learning_fraction(quantizer_at("W2", None, t), example_weights()) for t in temperatures.tolist()]
     weights.semilogx(temperatures, 100 * np.array(share), color=COLORS["ours"])
     weights.set(title="weights that still learn", xlabel="temperature T", ylabel="% of the weights")
     return figure

@@ -197,14 +197,15 @@ class SoftQuantizer(Quantizer):
         return self.forced_mode == "hard" if self.forced_mode else not self.training
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        b = self._ascending_thresholds()
         if self.is_hard:
-            return hard_quantize(x, self.levels, self._ascending_thresholds(), self.alpha, self.beta)
+            return hard_quantize(x, self.levels, b, self.alpha, self.beta)
         options, T = self.backward, self.temperature
         bell = None if options.bell_temperature is None else T.clamp(max=options.bell_temperature)
         return soft_quantize(
             x,
             self.levels,
-            self.thresholds,
+            b,
             self.alpha,
             self.beta,
             T,

@@ -27,7 +27,7 @@ from labkit.papers.qnet.soft_quantizer import (
     wide_bell,
 )
 from labkit.papers.qnet.weights import float_weight, quantize_weights
-from labkit.runs import Run
+from labkit.runs import Run, State
 from labkit.training import Workers
 
 HISTOGRAM_BINS = torch.linspace(-1.5, 1.5, 61)  # stored weights as beta * w / largest level, see `weight_histogram`
@@ -110,7 +110,7 @@ def fit(
     batches = task.training_batches(config)
     optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    state = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    state: State = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
     if config.compile:
         network = torch.compile(network)  # type: ignore[assignment]

@@ -18,7 +18,7 @@ def test_without_batches():
 def test_dropout_is_off_and_every_mode_comes_back():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.9), nn.BatchNorm1d(3))
     model.train()
-    model[1].eval()
+    model[0].eval()
     before = [module.training for module in model.modules()]
     x = torch.randn(64, 3)
     reestimate_batch_norm(model, [x])

@@ -124,6 +124,18 @@ class TestPackedNetwork:
         packed = pack_network(quantized(LEVELS["W2"]), BATCHES[0])
         assert all(m.input_scale is None for m in packed.modules() if isinstance(m, PackedConv2d | PackedLinear))
 
+    def test_whole_numbers_beyond_the_codes_stay_on_the_float_path(self):
+        """A residual sum of quantised activations is whole too, but not bounded by the quantiser."""
+
+        class Twice(nn.Module):
+            def forward(self, x):
+                return x + x
+
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Twice(), nn.Linear(4, 4), nn.Linear(4, 2))
+        quantize_weights(model, LEVELS["W2"])
+        quantize_activations(model, LEVELS["A2"], [torch.randn(50, 4)])
+        assert pack_network(model, torch.randn(50, 4))[3].input_scale is None
+
     def test_8_bit_activations_do_not_fit_and_stay_on_the_float_path(self):
         model = quantized(LEVELS["W2"])
         quantize_activations(model, LEVELS["A8"], [torch.randn(200, 2, 9, 9)])

@@ -145,6 +145,11 @@ class TestBackward:
         """Quirk d is right where s = 1."""
         assert self.slope_at(0.4, "A3", 5.0, OFFICIAL_ACTIVATIONS) == pytest.approx(self.slope_at(0.4, "A3", 5.0), 1e-3)
 
+    def test_official_activations_differ_for_other_gaps(self):
+        """Quirk d at s = 2, on the threshold: q = 1, so q (1 - q) = 0 where s g (1 - g) is at its largest."""
+        assert self.slope_at(0.0, "W1", 5.0) == pytest.approx(0.7 * 1.6 * 5 * 2 / 4)
+        assert self.slope_at(0.0, "W1", 5.0, OFFICIAL_ACTIVATIONS) == pytest.approx(0)
+
     def test_infinite_temperature_is_the_hard_forward_pass(self):
         quantizer = quantizer_for("A2", backward=wide_bell(5.0))
         set_temperature(quantizer, math.inf)
@@ -232,10 +237,14 @@ class TestModule:
             assert quantizer.beta.grad is not None
 
     def test_learnt_thresholds_that_crossed_still_give_members_of_the_set(self):
-        quantizer = quantizer_for("W3pm4", learn_thresholds=True)
+        """Unequal gaps: if each kept its own threshold, 3 or 2 would come out of {-1, 0, 3}."""
+        quantizer = SoftQuantizer((-1.0, 0.0, 3.0), (-0.5, 0.5), learn_thresholds=True).double()
         quantizer.thresholds.data = quantizer.thresholds.data.flip(0)
-        hard = quantizer.eval()(torch.linspace(-5, 5, 500, dtype=DOUBLE))
-        assert set(hard.tolist()) == set((quantizer.alpha * quantizer.levels).tolist())
+        x = torch.linspace(-2, 2, 500, dtype=DOUBLE)
+        hard = copy.deepcopy(quantizer).eval()(x)
+        assert set(hard.tolist()) == {-1, 0, 3}
+        set_temperature(quantizer, 1e5)
+        torch.testing.assert_close(quantizer(x), hard)  # and soft tends to the same function
 
     def test_codes_and_scale_are_the_hard_output(self):
         quantizer = quantizer_for("W3pm4")

@@ -182,6 +182,8 @@ class TestOfficialClipping:
         clipping = OfficialClipping(model)
         F.cross_entropy(model(images), LABELS).backward()
         norm = clipping.clip(max_norm)
+        with pytest.raises(InputError, match="before each clip"):
+            clipping.clip(max_norm)  # the norms of one backward pass serve once
         with torch.no_grad():  # the official way: quantised weights are the layers' own, and are clipped with the rest
             for name in quantizers(model):
                 reference.get_submodule(name).weight.copy_(model.get_submodule(name).weight)
@@ -210,6 +212,27 @@ class TestOfficialClipping:
         F.cross_entropy(model(X), LABELS).backward()
         with pytest.raises(InputError, match="before each clip"):
             clipping.clip(1.0)
+
+
+def test_under_distributed_data_parallel(tmp_path):
+    """One process is enough to see the wrapper's demands: every parameter gets a gradient, buffers can be broadcast."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "s"), 1), rank=0,
+                                         world_size=1)  # fmt: skip
+    try:
+        model = network()
+        quantize_weights(model, LEVELS["W2"], learn_thresholds=True)
+        plain = copy.deepcopy(model)
+        clipping = OfficialClipping(model)
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        set_temperature(wrapped, 5.0)
+        set_temperature(plain, 5.0)
+        for net in (wrapped, plain):
+            F.cross_entropy(net(X), LABELS).backward()
+        for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+        clipping.clip(1e-3)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class TestErrors:
