@@ -38,15 +38,17 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
         rivals = both_passes(name, device)
         best = compare(rivals, device, rounds=rounds_within(rivals["fused"], (deadline - time.monotonic()) / 4))
         work = f"soft_quantize {name}, forward + backward, {'x'.join(map(str, activation_shape(device)))}"
-        for peer in best.keys() - {"fused"}:
+        for peer in [rival for rival in best if rival != "fused"]:
             yield BenchRow(work, "ms", best["fused"], best[peer], peer)
         kept = {function: kept_bytes(name, device, call) for function, call in quantizers_to_compare().items()}
         yield BenchRow(f"{work}: kept for backward", "MB", kept["fused"] / 1e6, kept["autograd"] / 1e6, "autograd")
         if device.type == "cuda":
             peak = {rival: peak_megabytes(call, device) for rival, call in rivals.items()}
-            for peer in peak.keys() - {"fused"}:
+            for peer in [rival for rival in peak if rival != "fused"]:
                 yield BenchRow(f"{work}: peak memory", "MB", peak["fused"], peak[peer], peer)
     yield from packed_rows(device, deadline)
+    yield from training_rows(device)
+    yield widget_row()
 
 
 def activation_shape(device: torch.device) -> tuple[int, ...]:
@@ -140,6 +142,48 @@ def packed_rows(device: torch.device, deadline: float) -> Iterator[BenchRow]:
     for ours in ("packed, float path", "packed, integer path"):
         for peer in ("hard network", "float network"):
             yield BenchRow(f"ResNet-20 W2A2 inference, 64 images, {ours}", "ms", best[ours], best[peer], peer)
+
+
+def training_rows(device: torch.device) -> Iterator[BenchRow]:
+    """What quantising costs while training: a step of the lesson's network, against the same step in float."""
+    images, labels = torch.randn(128, 1, 28, 28, device=device), torch.randint(10, (128,), device=device)
+
+    def step_of(model: nn.Module) -> Callable[[], object]:
+        optimizer = torch.optim.SGD(model.to(device).parameters(), lr=1e-3)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        return step
+
+    float_net = build_model("cnn", 10, 28, 1)
+    steps = {"float network": step_of(float_net)}
+    for name in ("W1", "W2", "W3pm4"):
+        quantised = copy.deepcopy(float_net)
+        quantize_weights(quantised, LEVELS[name])
+        steps[name] = step_of(quantised)
+    best = compare(steps, device, rounds=20)
+    for name in ("W1", "W2", "W3pm4"):
+        yield BenchRow(
+            f"training step, {name} weights, batch 128", "ms", best[name], best["float network"], "float step"
+        )
+
+
+def widget_row() -> BenchRow:
+    """One move of a handle in the notebook, against what feels immediate."""
+    from labkit.papers.qnet.figures import staircase_widget
+
+    box, cpu = staircase_widget(), torch.device("cpu")
+    slider = box.children[1]
+
+    def move() -> None:
+        slider.value = 3.0 - slider.value + 0.1 * (slider.value == 1.5)
+
+    return BenchRow(
+        "staircase widget, one move", "ms", compare({"ours": move}, cpu, rounds=10)["ours"], 100.0, "100 ms"
+    )
 
 
 def inference(model: nn.Module, batch: Tensor) -> Callable[[], object]:

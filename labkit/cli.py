@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,14 +69,32 @@ def join_pairs(arguments: list[str]) -> list[str]:
 
 
 @app.command("list")
-def list_papers() -> None:
+def list_papers(markdown: Annotated[bool, typer.Option(help="print the README's table")] = False) -> None:
     """The papers, and how their claims stand."""
-    table = Table("slug", "paper", "arXiv", "idea", "claims that hold")
-    for paper in map(papers.load, papers.names()):
-        verdicts = paper.verdicts()
-        held = f"{sum(v.holds is True for v in verdicts)} of {sum(v.holds is not None for v in verdicts)} measured"
-        table.add_row(paper.slug, paper.title, paper.arxiv, paper.idea, held)
+    rooms = [papers.load(name) for name in papers.names()]
+    if markdown:
+        print(readme_table(rooms))
+        return
+    table = Table("slug", "paper", "arXiv", "idea", "claims")
+    for paper in rooms:
+        table.add_row(paper.slug, paper.title, paper.arxiv, paper.idea, _standing(paper))
     console.print(table)
+
+
+def readme_table(rooms: Sequence[Paper]) -> str:
+    """The rooms as the README shows them; a test holds the README to it."""
+    rows = (
+        f"| [{room.notebook}](notebooks/{room.notebook}.ipynb) | [{room.title}](https://arxiv.org/abs/{room.arxiv}), "
+        f"{room.venue} | {room.idea} | {_standing(room)} |"
+        for room in sorted(rooms, key=lambda room: room.notebook)
+    )
+    return "\n".join(["| notebook | paper | idea | claims of its abstract, as recorded |\n|---|---|---|---|", *rows])
+
+
+def _standing(paper: Paper) -> str:
+    """How many claims hold, do not, and were not measured."""
+    counts = Counter(verdict.holds for verdict in paper.verdicts())
+    return f"{counts[True]} hold, {counts[False]} do not, {counts[None]} not measured"
 
 
 @app.command()

@@ -420,5 +420,8 @@ viz.show_scales(paper.configs)
 # - Gradients are those of the function itself. The authors' program deviates in five ways (a wide bell for binary
 #   weights, a clamp with a leak, a cap on the temperature, a derivative that is right only for unit gaps, clipping in an
 #   odd place); each is an option here (`Backward`, `capped`, `clip_gradients`), off by default.
+# - The k-means start places thresholds by the density of the weights while the levels stay uniform. With few levels that
+#   is harmless; with many it bends the weights, and the error stops falling (16 % of the weights' energy at 8 bits, where
+#   thresholds midway between the levels leave 0.02 %). A finding of ours; `init="mse"` is the other start.
 # - Batch norm re-estimation, the wide bell for activations and stage 2 with weights that can move are [ours].
 # - Detection (SSD300 on Pascal VOC) is not built; that claim stands in the ledger as not measured.

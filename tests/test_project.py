@@ -159,3 +159,13 @@ def test_every_room_is_under_the_contract_that_papers_do_not_import_each_other()
     (independence,) = (contract for contract in contracts if contract["type"] == "independence")
     rooms = {path.parent.name for path in (ROOT / "labkit" / "papers").glob("*/__init__.py")}
     assert {f"labkit.papers.{room}" for room in rooms} <= set(independence["modules"])
+
+
+def test_the_readme_shows_the_rooms_as_they_stand():
+    """Catches: a table that promises what the records do not say. `labkit list --markdown` prints the right one."""
+    from labkit import papers
+    from labkit.cli import readme_table
+
+    text = (paths.root() / "README.md").read_text()
+    table = text.partition("<!-- table -->")[2].partition("<!-- end of table -->")[0].strip()
+    assert table == readme_table([papers.load(name) for name in papers.names()])

@@ -14,9 +14,9 @@ from PIL import Image
 
 from labkit.errors import ConfigError, DataError, InputError
 from labkit.papers.qnet import ARMS, PAPER, build_model, data
-from labkit.papers.qnet.evaluate import gradient_error
+from labkit.papers.qnet.evaluate import accuracy_in_mode, gradient_error
 from labkit.papers.qnet.levels import LEVELS
-from labkit.papers.qnet.soft_quantizer import set_temperature
+from labkit.papers.qnet.soft_quantizer import SoftQuantizer, set_temperature
 from labkit.papers.qnet.train import load_arm, train
 from labkit.papers.qnet.weights import quantize_weights
 from labkit.runs import Run
@@ -55,6 +55,31 @@ def test_longer_float_training_is_an_arm_without_quantisers(tmp_path):
     result = train(config, Run.open(tmp_path, config))["float-longer"]
     assert result["soft"] == result["hard"]
     assert result["gradient_error"] < 1e-4
+
+
+def test_many_levels_need_no_training_when_thresholds_lie_midway(tmp_path):
+    """Sheet check 9: untrained 8-bit weights are as good as float, to one of the 597 test images.
+
+    That holds for thresholds midway between the levels. The k-means start sets them by the density of the weights while
+    the levels stay uniform, which bends the weights: its error stops falling with more levels.
+    """
+    config = PAPER.config("smoke", device="cpu", arms=["W1"], steps=1)
+    run = Run.open(tmp_path, config)
+    result = train(config, run)
+    task = data.load(config, ALONE)
+    model = build_model("cnn", task.classes, task.image_size, task.channels)
+    run.part("float").read_weights(model)
+    quantize_weights(model, LEVELS["W8"], init="mse")
+    assert abs(accuracy_in_mode(model, "hard", task, ALONE) - result["float"]["hard"]) < 100 / 597 + 1e-9
+
+    weights = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+
+    def error(levels, init):
+        quantizer = SoftQuantizer.fit(weights, LEVELS[levels], init=init).eval()
+        return float((quantizer(weights) - weights).square().mean().detach())
+
+    assert error("W8", "mse") < 1e-3 < 0.1 < error("W8", "range")
+    assert error("W8", "range") > 0.9 * error("W6", "range")
 
 
 def test_a_trained_arm_comes_back_from_its_directory(tmp_path):
