@@ -128,6 +128,21 @@ def comparison_figure(result: Mapping[str, Any], arms: Sequence[str]) -> Figure:
     return figure
 
 
+def seeds_figure(results: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) -> Figure:
+    """Deployed accuracy of several seeds, a dot each, a bar at their mean; arms by name with the label to show."""
+    figure, axes = subplots(1, 1, figsize=(8.5, 0.42 * len(arms) + 0.9))
+    rows = np.arange(len(arms))[::-1]
+    for row, arm in zip(rows.tolist(), arms, strict=True):
+        values = [result[arm]["hard"] for result in results]
+        axes.scatter(values, [row] * len(values), color=COLORS["ours"], alpha=0.6)
+        axes.plot([np.mean(values)] * 2, [row - 0.25, row + 0.25], color=COLORS["hard"])
+    axes.axvline(np.mean([result["float"]["hard"] for result in results]), color=COLORS["float"], lw=1)
+    axes.set_yticks(rows, list(arms.values()))
+    axes.set(xlabel=f"accuracy as deployed, {results[0]['data']}, {len(results)} seeds, % (line: float network)")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
 def gap_figure(result: Mapping[str, Any], arms: Mapping[float, str]) -> Figure:
     """Soft and hard accuracy against the final temperature: the clearest picture of 'lossless', and of its price."""
     figure, axes = subplots(figsize=(5.6, 3.2))

@@ -54,6 +54,7 @@ def test_every_figure_is_a_plain_value(trained):
     made = [
         figures.idea_figure(),
         figures.comparison_figure(result, ["W1", "BWN"]),
+        figures.seeds_figure([result, result], {"W1": "1-bit weights", "W2": "ternary"}),
         figures.gap_figure(result, {20.0: "W1-T20", 300.0: "W1"}),
         figures.splitting_figure(metrics, HISTOGRAM_BINS.tolist()),
         figures.agreement_figure(lesson.activation_gradients(config, run, temperatures=(2.0, 15.0))),
