@@ -94,7 +94,8 @@ def refresh(name: str, timeout: int = 600) -> Path:
     for key in ("widgets", "jupytext", "papermill", "language_info"):
         notebook.metadata.pop(key, None)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
+        for key in ("execution", "lines_to_next_cell"):
+            cell.metadata.pop(key, None)
     nbformat.validate(notebook)
     beside = executed.with_suffix(".part")
     nbformat.write(notebook, beside)

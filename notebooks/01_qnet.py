@@ -43,6 +43,7 @@ from labkit.papers.qnet import exercises, figures, forward_mode
 viz.use()
 paper = load("qnet")
 figures.idea_figure()
+
 # %% [markdown]
 # ## 2 Parameters
 #
@@ -192,6 +193,7 @@ print(f"trained on {result['data']}, float network: {result['float']['hard']:.2f
 # %%
 arms = [arm for arm in config.arms if "T" not in arm or arm == "TWN"]
 figures.comparison_figure(result, arms)
+
 # %% [markdown]
 # **Is it lossless?** Only if the temperature ends high. Stopped low, the soft network is excellent and the deployed one
 # is not; too high, and the weights freeze before they have learnt.
@@ -209,6 +211,7 @@ first_ternary = next(arm for arm in config.arms if arm.startswith("W2"))
 metrics = run.part(first_ternary).metrics()
 edges = HISTOGRAM_BINS.tolist()
 figures.splitting_figure(metrics, edges)
+
 # %%
 figures.splitting_animation(metrics, edges)
 
@@ -221,6 +224,7 @@ figures.splitting_animation(metrics, edges)
 from labkit.papers.qnet import lesson
 
 figures.agreement_figure(lesson.activation_gradients(config, run, bits=1))
+
 # %% [markdown]
 # Keeping the backward pass wide while only the forward pass sharpens mends most of it (`A2-bell` against `A2` above).
 # That is a straight-through surrogate once more: for activations, the paper's argument of a matching gradient is given up.
@@ -253,6 +257,7 @@ figures.seeds_figure(joint.results, both)
 by_the_paper = tuple(arm for arm in config.arms if arm in LEVELS)
 stored = lesson.stored_networks(config, run, tuple(arm for arm in by_the_paper if arm.startswith("W")))
 figures.memory_figure({arm: network.bytes for arm, network in stored.items()})
+
 # %%
 # NBVAL_CHECK_OUTPUT
 print("packed networks answer as the deployed ones do:", all(network.same for network in stored.values()))
@@ -290,8 +295,10 @@ print("\n".join(paper.agreement(result, scale)))
 # **Fill in: the quantiser.** Write it from the formula in section 4. `levels` are $Y$, so the gaps are
 # `levels.diff()`; mind that the levels need not be symmetric, so $-o$ is the lowest level.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("quantiser").task  # in words
+
+
 def my_quantiser(x, levels, thresholds, alpha, beta, temperature):
     raise NotAttempted  # write your answer here instead
 
@@ -347,13 +354,14 @@ def mended(model, batches):
 
 paper.exercise("batch-norm").check(mended)
 
-
 # %% [markdown]
 # **Fill in: where the steps begin.** Thresholds midway between the centres of a one-dimensional k-means. Quantiles are a
 # good start for the centres; a dozen iterations are not always enough.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("thresholds").task  # in words
+
+
 def my_thresholds(samples, count):
     raise NotAttempted  # write your answer here instead
 
@@ -387,13 +395,14 @@ paper.exercise("temperature").check(my_temperature)
 # %% jupyter={"source_hidden": true} tags=["solution"]
 paper.exercise("temperature").check(100.0)
 
-
 # %% [markdown]
 # **Fill in: true bits.** Store codes of 1, 2 or 3 bits (an integer tensor) in that many bits each, as bytes, and get them
 # back. Counting starts where a `uint8` tensor with one code a byte is not good enough.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("packing").task  # in words
+
+
 def my_pack(codes, bits):
     raise NotAttempted  # write your answer here instead
 

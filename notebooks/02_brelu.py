@@ -45,6 +45,7 @@ from labkit.papers.brelu import exercises, figures
 viz.use()
 paper = load("brelu")
 figures.idea_figure()
+
 # %% [markdown]
 # ## 2 Parameters
 #
@@ -101,10 +102,13 @@ found = requantizer(bound, ratio)
 # NBVAL_CHECK_OUTPUT
 print("asked for: bound", bound, "at ratio", ratio, "-> u_max", round(bound * ratio))
 print("integers: ", found, "-> bound", round(snapped_bound(found, ratio), 5))
-print("codes of -5, 0, 31, 32, 4000, u_max, 99999:", [
-    (min(max(u, 0), found.u_max) * found.mul + (1 << found.shift) // 2) >> found.shift
-    for u in (-5, 0, 31, 32, 4000, found.u_max, 99_999)
-])
+print(
+    "codes of -5, 0, 31, 32, 4000, u_max, 99999:",
+    [
+        (min(max(u, 0), found.u_max) * found.mul + (1 << found.shift) // 2) >> found.shift
+        for u in (-5, 0, 31, 32, 4000, found.u_max, 99_999)
+    ],
+)
 
 # %% [markdown]
 # **Snapping.** Not every ceiling can be reached with a whole `mul`. So the *bound* moves to the nearest one that can,
@@ -235,21 +239,25 @@ print(f"bicubic {shown['input']:.2f} dB, float network {shown['float']:.2f} dB o
 
 # %%
 figures.map_figure(shown)
+
 # %% [markdown]
-# **Whose fault is it?** One thing quantised at a time. At equal bits, activations up to their largest value cost more than
-# weights in both regression tasks; with the tuned bound the difference shrinks or turns. In classification below 8 bits
-# it is the *other way round*: batch norm spreads the channels over one weight step per layer. The abstract's sentence
-# is about 8-bit weights and unbounded activations, and there it is right.
+# **Whose fault is it?** One thing quantised at a time. Activations up to their largest value cost much with few levels, and
+# the tuned bound takes most of that away. Against weights of as many bits the comparison is closer than the abstract
+# sounds: what 4-bit weights cost differs a lot from seed to seed (the ledger has the interval), and in classification
+# below 8 bits it is the *other way round*, because batch norm spreads the channels over one weight step per layer. The
+# abstract's sentence is about 8-bit weights, which indeed cost nothing anywhere.
 
 # %%
 figures.one_at_a_time_figure({task: result[task] for task in config.tasks})
+
 # %% [markdown]
 # **Rules.** With 127 levels the largest value is as good as any rule, because a network as small as this has no long
-# tails: nobody needs a tuned bound here. With 31 and 15 levels the rule wins by far, and integers (✕) lie on top of
+# tails: nobody needs a tuned bound here. With 31 and 15 levels the rule wins by far, and integers (black) lie on top of
 # their simulation. `mse` and `kl` are the rules of other schemes, without training.
 
 # %%
 figures.rules_figure(shown)
+
 # %%
 if "peers" in shown:
     rows = [f"| {name} | {value - shown['float']:+.3f} |" for name, value in shown["peers"].items()]
@@ -266,9 +274,11 @@ Markdown(text)
 
 # %%
 figures.classes_figure(result["classification"])
+
 # %%
 sizes = shown["published_bytes"]
 figures.size_figure({"float32, VDSR of 20 layers": sizes["float_memory"], "integers, file": sizes["integer_file"]})
+
 # %%
 # NBVAL_CHECK_OUTPUT
 print("VDSR as integers:", round(sizes["integer_file"] / sizes["float_memory"], 3), "of float32 on disk")
@@ -283,12 +293,13 @@ from labkit.papers.brelu import lesson
 
 trained = lesson.open_superresolution(config, run)
 figures.pictures_figure(trained)
+
 # %% [markdown]
-# **Follow one pixel.** One value of the first three layers: what the integers are, what they stand for, and what the
+# **Follow one pixel.** The liveliest channel of the first three layers: what the integers are, what they stand for, and what the
 # float network has at the same place.
 
 # %%
-Markdown(figures.pixel_table(lesson.follow_pixel(trained, 40, 40, 3)))
+Markdown(figures.pixel_table(lesson.follow_pixel(trained, 40, 40)))
 
 # %% [markdown]
 # ## 7 Explore
@@ -332,7 +343,9 @@ viz.show_ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("\n".join(line for line in paper.agreement(result, scale) if "twice-as-fast" not in line))  # depends on the machine
+print(
+    "\n".join(line for line in paper.agreement(result, scale) if "twice-as-fast" not in line)
+)  # depends on the machine
 
 # %% [markdown]
 # ## 9 Your turn
@@ -342,8 +355,10 @@ print("\n".join(line for line in paper.agreement(result, scale) if "twice-as-fas
 # %% [markdown]
 # **Fill in: clip, multiply, shift.** The bounded ReLU on int32 sums; the answer is an integer tensor.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("requantise").task
+
+
 def my_requantise(u, mul, shift, u_max):
     raise NotAttempted  # write your answer here instead
 
@@ -396,8 +411,10 @@ paper.exercise("search").check(mended)
 # %% [markdown]
 # **Fill in: the rule.** Mean over batches of the value at rank `round(n * rank)`, counted from 1, zeros included.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("rule").task
+
+
 def my_rule(batches, rank):
     raise NotAttempted  # write your answer here instead
 
@@ -417,8 +434,10 @@ paper.exercise("rule").check(rule)
 # **Fill in: the addition.** Given the ratio of the main path's input, its weight step, and the ratio of the shortcut:
 # return a new step and `(mul, shift)` so that `r_in / new_step` equals `r_shortcut * mul / 2**shift` exactly.
 
-
 # %% tags=["exercise"]
+task = paper.exercise("addition").task
+
+
 def my_alignment(r_in, step, r_shortcut):
     raise NotAttempted  # write your answer here instead
 

@@ -77,6 +77,7 @@ class Dataset:
         return size_text(self.size_bytes or sum(file.bytes for file in self.files))
 
 
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/"
 
 _ALL = (
@@ -119,6 +120,40 @@ _ALL = (
                 _FASHION + "t10k-labels-idx1-ubyte.gz",
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
                 5_148,
+            ),
+        ),
+    ),
+    Dataset(
+        name="mnist",
+        title="MNIST: 60,000 + 10,000 grey images of 28x28 pixels, 10 digits",
+        licence="often quoted as CC BY-SA 3.0",
+        citation="LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998",
+        url="https://github.com/cvdfoundation/mnist",
+        layout="mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
+        files=(
+            RemoteFile(
+                "train-images-idx3-ubyte.gz",
+                _MNIST + "train-images-idx3-ubyte.gz",
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                9_912_422,
+            ),
+            RemoteFile(
+                "train-labels-idx1-ubyte.gz",
+                _MNIST + "train-labels-idx1-ubyte.gz",
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                28_881,
+            ),
+            RemoteFile(
+                "t10k-images-idx3-ubyte.gz",
+                _MNIST + "t10k-images-idx3-ubyte.gz",
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                1_648_877,
+            ),
+            RemoteFile(
+                "t10k-labels-idx1-ubyte.gz",
+                _MNIST + "t10k-labels-idx1-ubyte.gz",
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                4_542,
             ),
         ),
     ),

@@ -105,8 +105,8 @@ def fit(
     anneal: Callable[[float], None] = lambda fraction: None,
 ) -> None:
     """Train `model` in place. `anneal` sets the temperatures for the fraction of the training done, in (0, 1]."""
-    network = workers.wrap(model.train())  # before the optimiser is made: the wrapping moves parameters to the device
     model.to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
+    network = workers.wrap(model.train())  # it notes how parameters lie in memory, and moves them: before the optimiser
     batches = task.training_batches(config)
     optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

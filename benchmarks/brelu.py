@@ -1,0 +1,187 @@
+"""Integers against float, side by side in one process: layers of the paper's networks, and VDSR as a whole.
+
+    labkit bench brelu            or, with all times beside each other:   python benchmarks/brelu.py
+
+The rivals: PyTorch in float32, both memory layouts, ONNX Runtime in float32 and with QLinearConv (the network as
+`export_onnx` writes it). ONNX Runtime gets one thread, as many as this benchmark gives PyTorch.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit.benchmark import BenchRow, compare
+from labkit.kernels.int8_conv import Requantizer, int8_conv2d, requantize
+from labkit.papers.brelu.export import to_onnx
+from labkit.papers.brelu.integer import IntegerNetwork, snap, to_codes, to_integer
+from labkit.papers.brelu.model import vdsr
+from labkit.papers.brelu.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.weights import layers, quantize_layers
+
+LAYERS = ((64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (64, 64, 128, 3))  # in, out, side, kernel
+REQUANTIZER = Requantizer(46239, 45, 14)  # the stem of the authors' ResNet-152
+Calls = dict[str, Callable[[], object]]
+
+
+def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
+    """One row per workload and rival, within about `seconds`."""
+    deadline = time.monotonic() + seconds
+    for shape in LAYERS:
+        n = 1 if device.type == "cpu" else 32
+        calls = layer_calls(*shape, n, device)
+        best = compare(calls, device, rounds=rounds_within(calls["int8"], (deadline - time.monotonic()) / 8))
+        work = f"convolution {shape[0]}->{shape[1]}, {shape[3]}x{shape[3]}, {n}x{shape[2]}x{shape[2]}"
+        for peer in best.keys() - {"int8"}:
+            yield BenchRow(work, "ms", best["int8"], best[peer], peer)
+    yield requantizer_row(device)
+    for depth, width in ((8, 16), (20, 64)):
+        side = 256 if device.type == "cpu" else 1024
+        calls, integer = network_calls(depth, width, side, device)
+        best = compare(calls, device, rounds=rounds_within(calls["integers"], (deadline - time.monotonic()) / 3))
+        for peer in best.keys() - {"integers"}:
+            yield BenchRow(f"VDSR {depth}x{width}, {side}x{side}", "ms", best["integers"], best[peer], peer)
+        if "ONNX Runtime QLinearConv" in best:
+            for peer in ("ONNX Runtime float32", "float32 channels last", "float32"):
+                work = f"VDSR {depth}x{width}, {side}x{side}, exported"
+                yield BenchRow(work, "ms", best["ONNX Runtime QLinearConv"], best[peer], peer)
+        count = sum(p.numel() for p in vdsr(depth, width).parameters())
+        yield BenchRow(f"VDSR {depth}x{width} file", "kB", integer.stored_bytes / 1e3, 4 * count / 1e3, "float32")
+
+
+def layer_calls(channels: int, out: int, side: int, kernel: int, n: int, device: torch.device) -> Calls:
+    """One convolution with what follows it: bounded ReLU and requantiser, or bias and clamp in float."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randint(0, 128, (n, channels, side, side), generator=generator).to(torch.int8).to(device)
+    weight = torch.randint(-127, 128, (out, channels, kernel, kernel), generator=generator).to(torch.int8).to(device)
+    bias = torch.zeros(out, dtype=torch.int32, device=device)
+    v = v.contiguous(memory_format=torch.channels_last)
+    x, w, b = v.float(), weight.float(), bias.float()
+    first = (x.contiguous(), w.contiguous())
+    last = tuple(t.contiguous(memory_format=torch.channels_last) for t in (x, w))
+    pad = kernel // 2
+
+    def plain(pair: tuple[Tensor, ...]) -> Callable[[], object]:
+        return lambda: nn.functional.conv2d(*pair, b, padding=pad).clamp_(0, 6.0)
+
+    return {
+        "int8": lambda: int8_conv2d(v, weight, bias, padding=pad, requantizer=REQUANTIZER),
+        "float32": plain(first),
+        "float32 channels last": plain(last),
+    }
+
+
+def requantizer_row(device: torch.device) -> BenchRow:
+    """Clip, multiply, shift as operations of their own, against the floor: int32 read once, int8 written once."""
+    u = torch.randint(-50_000, 50_000, (1, 64, 128, 128), dtype=torch.int32, device=device)
+    best = compare(
+        {
+            "unfused": lambda: requantize(u, REQUANTIZER),
+            "copy": lambda: u.to(torch.int8),
+        },
+        device,
+    )
+    return BenchRow("requantise 64x128x128, unfused", "ms", best["unfused"], best["copy"], "int32 -> int8 copy")
+
+
+def network_calls(depth: int, width: int, side: int, device: torch.device) -> tuple[Calls, IntegerNetwork]:
+    """VDSR with random weights: speed does not depend on training."""
+    torch.manual_seed(0)
+    network = vdsr(depth, width).eval()
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 1, side, side), generator=generator).to(torch.uint8)
+    real = (pixels.float() - 128) / 255
+    quantize_layers(network)
+    set_bounds(network, calibrate(network, [real[..., :64, :64]]), "3.5sigma")
+    integer = to_integer(network, snap(network, 255.0, real[..., :64, :64], output_units=255.0))
+    for layer in layers(network).values():
+        layer.step = 0.0
+    codes, x = to_codes(pixels).to(device), real.to(device)
+    last = copy.deepcopy(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first, moved = network.to(device), copy.deepcopy(integer).to(device)
+
+    def plain(model: Network, image: Tensor) -> Callable[[], object]:
+        def call() -> object:
+            with torch.no_grad():
+                return model(image)
+
+        return call
+
+    calls: Calls = {
+        "integers": lambda: moved(codes),
+        "float32": plain(first, x),
+        "float32 channels last": plain(last, x.contiguous(memory_format=torch.channels_last)),
+    }
+    if device.type == "cpu":
+        calls |= onnx_calls(network, integer, pixels.numpy(), real.numpy())
+    return calls, integer
+
+
+def onnx_calls(network: Network, integer: IntegerNetwork, pixels: np.ndarray, real: np.ndarray) -> Calls:
+    """ONNX Runtime, float32 and QLinearConv; none where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+
+    def session(model: Any) -> Any:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    quantized, plain = session(to_onnx(integer)), session(float_onnx(network))
+    return {
+        "ONNX Runtime QLinearConv": lambda: quantized.run(None, {"pixels": pixels}),
+        "ONNX Runtime float32": lambda: plain.run(None, {"x": real}),
+    }
+
+
+def float_onnx(network: Network) -> Any:
+    """The chain of convolutions and clips as float ONNX."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants, last = [], [numpy_helper.from_array(np.float32(0), "zero")], "x"
+    for node in network.nodes:
+        if node.operation == "layer":
+            weight, bias = (t.detach().cpu().numpy() for t in network.parts[node.name].folded())  # type: ignore[operator]
+            constants += [
+                numpy_helper.from_array(weight, f"{node.name}_w"),
+                numpy_helper.from_array(bias, f"{node.name}_b"),
+            ]
+            inputs, pad = [last, f"{node.name}_w", f"{node.name}_b"], weight.shape[2] // 2
+            nodes.append(helper.make_node("Conv", inputs, [node.name], pads=[pad] * 4))
+        else:
+            top = np.float32(float(network.parts[node.name].bound))  # type: ignore[arg-type]
+            constants.append(numpy_helper.from_array(top, f"{node.name}_top"))
+            nodes.append(helper.make_node("Clip", [last, "zero", f"{node.name}_top"], [node.name]))
+        last = node.name
+    shape: list[str | int] = ["n", 1, "h", "w"]
+    graph = helper.make_graph(
+        nodes,
+        "float",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, shape)],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def rounds_within(call: Callable[[], object], seconds: float) -> int:
+    """How often a few rivals some three times as slow as `call` can take turns in that time: 3 to 30."""
+    call()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return max(3, min(30, int(seconds / (10 * (time.perf_counter() - start)))))
+
+
+if __name__ == "__main__":
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    for row in rows(place, 60.0):
+        print(f"{row.workload:<48}{row.ours:10.3f} {row.unit:<3}{row.peer:10.3f}  {row.ratio:6.2f}x  {row.peer_name}")

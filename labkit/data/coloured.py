@@ -1,0 +1,29 @@
+"""MNIST, for coloured and rotated digits; Fashion-MNIST in its place where MNIST is not there."""
+
+from labkit.data import registry
+from labkit.data.images import ImageSet, _read_idx, check_split, fashion_mnist
+
+
+def mnist(split: str) -> ImageSet:
+    """MNIST, (n, 1, 28, 28): 'train' has 60,000 images, 'test' 10,000, in the official order.
+
+    Raises DataError when the files are missing or damaged.
+    """
+    check_split(split)
+    folder = registry.require("mnist")
+    prefix = "train" if split == "train" else "t10k"
+    return ImageSet(
+        images=_read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[:, None],
+        labels=_read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").long(),
+        classes=tuple("0123456789"),
+        name="mnist",
+        provenance=f"official MNIST files, {split} split",
+    )
+
+
+def mnist_or_fashion(split: str) -> ImageSet:
+    """MNIST when it is there, else Fashion-MNIST; the set's name says which.
+
+    Raises DataError when the one in use is damaged, or neither is there.
+    """
+    return fashion_mnist(split) if registry.status("mnist").state == "missing" else mnist(split)

@@ -1,0 +1,103 @@
+"""The bounded ReLU, in training and as the integers will see it.
+
+    y = min(max(x, 0), B)                                   [paper]
+
+B, the bound, trades two errors: above it values are clipped, below it they are rounded to `levels` steps of B / levels.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from labkit.errors import InputError
+from labkit.papers.brelu.bounds import ActivationStatistics
+
+
+class BoundedReLU(nn.Module):
+    """y = min(max(x, 0), B). The gradient is 1 inside (0, B) and 0 outside.  [official code]
+
+    Args:
+        bound: B in real units; infinity is the plain ReLU.
+        levels: codes 0..levels; 127 is what signed 8-bit hardware leaves for a value that is never negative.
+
+    `rounding` switches on what the deployed network does, y = floor(x levels / B + 1/2) B / levels; the paper trains
+    with it off. Gradients go straight through the rounding.
+    """
+
+    bound: Tensor
+
+    def __init__(self, bound: float = math.inf, levels: int = 127) -> None:
+        super().__init__()
+        if not bound > 0:
+            raise InputError(f"a bound must be positive (math.inf for none); got {bound}.")
+        if levels < 1:
+            raise InputError(f"levels must be 1 or more; got {levels}.")
+        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64))
+        self.levels, self.rounding = levels, False
+        self.statistics: ActivationStatistics | None = None  # where set, every forward pass adds to it
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return self.round(self.clip(x))
+
+    def clip(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The clipped value before rounding: what a residual addition reads."""
+        if self.statistics is not None:
+            self.statistics.add(x.detach().relu())
+        return clip(x, self.bound)
+
+    def round(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        bound = float(self.bound.detach())
+        if not self.rounding or math.isinf(bound):
+            return y
+        if not torch.is_grad_enabled():
+            return round_to_levels(y, bound, self.levels)
+        return y + (round_to_levels(y.detach(), bound, self.levels) - y.detach())
+
+    def extra_repr(self) -> str:
+        return f"bound={float(self.bound):.4g}, levels={self.levels}, rounding={self.rounding}"
+
+
+class _Clip(torch.autograd.Function):
+    """min(max(x, 0), B) with the gradient that PACT gives B: what lies above the bound pulls at it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: Tensor) -> Tensor:
+        ctx.save_for_backward(x, bound)
+        return torch.minimum(x.relu(), bound.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, bound = ctx.saved_tensors
+        dx = dy * ((x > 0) & (x < bound))
+        dbound = (dy * (x >= bound)).sum().to(bound.dtype) if ctx.needs_input_grad[1] else None
+        return dx, dbound
+
+
+def clip(x: Float[Tensor, "*shape"], bound: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
+    """min(max(x, 0), B); dy/dx = 1 inside (0, B), else 0; dy/dB = 1 above B, for bounds that are learned (PACT)."""
+    if bound.requires_grad:
+        y: Tensor = _Clip.apply(x, bound)
+        return y
+    if x.is_cuda:
+        return torch.minimum(x.relu(), bound.to(x.dtype))  # to ask for its value would wait for the GPU
+    return x.clamp(0, float(bound))
+
+
+def round_to_levels(y: Float[Tensor, "*shape"], bound: float, levels: int) -> Float[Tensor, "*shape"]:
+    """floor(y levels / B + 1/2) B / levels: the real value of the code of y, half rounds up as the shift does."""
+    return (y * (levels / bound)).add_(0.5).floor_().mul_(bound / levels)
+
+
+def bounded_relus(model: nn.Module) -> dict[str, BoundedReLU]:
+    """Every bounded ReLU of a model by name, in the order in which they compute."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, BoundedReLU)}
+
+
+def set_rounding(model: nn.Module, on: bool, levels: int | None = None) -> None:
+    """Switch the rounding of all bounded ReLUs, and set their levels where given."""
+    for module in bounded_relus(model).values():
+        module.rounding = on
+        module.levels = module.levels if levels is None else levels

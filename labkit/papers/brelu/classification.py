@@ -1,0 +1,148 @@
+"""Classification, measured: a residual network with additions, and where weights hurt more than activations."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labkit.errors import InputError
+from labkit.papers.brelu import baselines
+from labkit.papers.brelu.bounded_relu import set_rounding
+from labkit.papers.brelu.config import Config
+from labkit.papers.brelu.data import Labelled
+from labkit.papers.brelu.evaluate import accuracy, agreement
+from labkit.papers.brelu.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.model import classifier, from_resnet, parameter_count
+from labkit.papers.brelu.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.regression import Statistics
+from labkit.papers.brelu.train import fit_classes
+from labkit.papers.brelu.weights import quantize_layers
+from labkit.runs import Run
+from labkit.training import Workers, seed_everything
+
+
+def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[str, Any]:
+    """Accuracy in percent of the float network and of everything that is done to it.
+
+    Returns:
+        "float"; "weights" and "weights_per_channel" by bits, "activations" by rule and levels: one of them quantised
+        at a time; "tuned" by rule and levels; "integer" and "integer_agreement" (share of images with the simulation's
+        answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions.
+    """
+    part = run.part("classification-tables")
+    if part.result is not None:
+        return part.result
+    network = float_network(config, task, workers, run)
+    statistics = calibrate(network, task.calibration(config.calibration_examples))
+
+    def percent(candidate: nn.Module | IntegerNetwork) -> float:
+        return accuracy(scores_of(candidate, task), task, workers)
+
+    result: dict[str, Any] = {"float": percent(network), "parameters": parameter_count(network)}
+    for key, per_channel in (("weights", False), ("weights_per_channel", True)):
+        result[key] = {}
+        for bits in (8, 4, 3):
+            copied = copy.deepcopy(network)
+            quantize_layers(copied, bits, per_channel)
+            result[key][str(bits)] = percent(copied)
+    result["activations"] = {
+        rule: {str(levels): percent(rounded(network, statistics, rule, levels)) for levels in config.class_levels}
+        for rule in config.class_rules
+    }
+    result |= {"tuned": {}, "integer": {}, "integer_agreement": {}}
+    for rule in config.class_tuned:
+        copied = tuned(config, task, workers, run, network, statistics, rule)
+        result["tuned"][rule] = {"no rounding": percent(copied)}
+        for levels in config.class_levels:
+            set_rounding(copied, True, levels)
+            result["tuned"][rule][str(levels)] = percent(copied)
+        scales = rescaled(copied, task)
+        set_rounding(copied, True, 127)
+        integer = to_integer(copied, scales).to(workers.device)
+        result["integer"][rule] = percent(integer)
+        result["integer_agreement"][rule] = agreement(scores_of(copied, task), scores_of(integer, task), task, workers)
+        result["shortcuts"] = {name: list(found) for name, found in scales.shortcuts.items()}
+    if config.peers:
+        result["peers"] = {
+            "gemmlowp 255": percent(baselines.gemmlowp(network, statistics)),
+            "TensorRT 127": percent(baselines.tensorrt(network, statistics)),
+        }
+    return part.finish(result)
+
+
+def scores_of(network: nn.Module | IntegerNetwork, task: Labelled) -> Callable[[Tensor], Tensor]:
+    """From pixels to scores, whatever the network computes in."""
+    if isinstance(network, IntegerNetwork):
+        return lambda pixels: network(to_codes(pixels))
+    return lambda pixels: network.eval()(task.real(pixels))
+
+
+def float_network(config: Config, task: Labelled, workers: Workers, run: Run) -> Network:
+    """The float classifier, trained here unless `config.float_weights` names a file; batch norm frozen from here on."""
+    part = run.part("classification-float")
+    seed_everything(config.seed)
+    model = classifier(config.classifier, task.classes, task.channels, task.image_size)
+    if part.result is None:
+        if config.float_weights:
+            load_float_weights(model, config.float_weights)
+            model.to(workers.device)
+        else:
+            fit_classes(model, task, workers, config, part, config.class_steps, config.class_learning_rate)
+        part.write_weights(model)
+        part.finish({"steps": config.class_steps})
+    part.read_weights(model)
+    network = from_resnet(model.eval()).to(workers.device).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def rounded(network: Network, statistics: Statistics, rule: str, levels: int) -> Network:
+    """A copy whose activations alone are quantised."""
+    copied = copy.deepcopy(network)
+    set_bounds(copied, statistics, rule, levels)
+    set_rounding(copied, True, levels)
+    return copied
+
+
+def tuned(
+    config: Config, task: Labelled, workers: Workers, run: Run, network: Network, statistics: Statistics, rule: str
+) -> Network:
+    """Fine-tuned with weights on their 8-bit grid and the bounds of `rule`, snapped; or read from the run directory."""
+    part = run.part(f"classification-tuned-{rule}")
+    copied = copy.deepcopy(network)
+    quantize_layers(copied)
+    set_bounds(copied, statistics, rule)
+    rescaled(copied, task)
+    if part.result is None:
+        fit_classes(copied, task, workers, config, part, config.class_tune_steps, config.class_tune_learning_rate)
+        part.write_weights(copied)
+        part.finish({"steps": config.class_tune_steps})
+    part.read_weights(copied)
+    return copied.eval()
+
+
+def rescaled(network: Network, task: Labelled) -> Scales:
+    device = next(network.parameters()).device
+    example = torch.zeros(1, task.channels, task.image_size, task.image_size, device=device)
+    set_rounding(network, False, 127)
+    return snap(network, task.ratio, example)
+
+
+def load_float_weights(model: nn.Module, path: str) -> None:
+    """Float weights from a safetensors file with torchvision's names.
+
+    Raises:
+        InputError: no such file, or it belongs to another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"float_weights: there is no file '{path}'.") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error

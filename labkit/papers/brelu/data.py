@@ -1,0 +1,236 @@
+"""What the networks train on and are measured with: pairs of pictures for the regression tasks, labelled images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from labkit import data
+from labkit.data import superresolution as sr
+from labkit.errors import InputError
+from labkit.papers.brelu.config import Config
+from labkit.training import ShuffledIndices, Workers
+from labkit.vision.bicubic import bicubic_resize
+
+Pair = tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _"]]  # (what the network gets, what it should give), 0..255
+
+INPUT_RATIO = 255.0  # r of pixel - 128 where the network's input is (pixel - 128) / 255: sigma is 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A regression task.
+
+    inputs, targets: training patches (n, 1, p, p) in 0..255. tests: by name of the test set, with the pixels to shave.
+    """
+
+    name: str
+    inputs: Float[Tensor, "n 1 p p"]
+    targets: Float[Tensor, "n 1 p p"]
+    tests: dict[str, tuple[list[Pair], int]]
+
+
+def superresolution(config: Config, workers: Workers) -> Pictures:
+    """Patches of the bicubic image, and whole test images, for each factor of `config.upscales`.
+
+    Raises DataError when a set that is asked for is not there.
+    """
+    training, tests = _sets(config)
+    pairs = [bicubic_pair(image, scale) for scale in config.upscales for image in training.images]
+    inputs, targets = random_patches(pairs, config.patches, config.patch_size, config.seed)
+    test_pairs = {
+        f"{test.name} x{scale}": ([bicubic_pair(image, scale) for image in test.images], scale)
+        for test in tests
+        for scale in config.upscales
+    }
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+
+
+def artifacts(config: Config, workers: Workers) -> Pictures:
+    """Patches of compressed photographs; nothing is shaved, as in the paper's protocol."""
+    compress = {"jpeg": sr.jpeg_pair, "hevc": sr.hevc_pair}[config.codec]
+    training, tests = _sets(config)
+    if training.name != "bundled train":
+        bsd = sr.photographs("BSD68")
+        tests = [bsd.first(min(config.test_images or len(bsd), len(bsd)))]
+    pairs = [compress(image, config.quality) for image in training.images]
+    inputs, targets = random_patches(pairs, config.patches, config.artifact_patch_size, config.seed)
+    test_pairs = {test.name: ([compress(image, config.quality) for image in test.images], 0) for test in tests}
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+
+
+def bicubic_pair(image: Float[Tensor, "h2 w2"], scale: int) -> Pair:
+    """(bicubic, original): shrunk and enlarged again by `scale` with MATLAB's imresize, rounded; cropped to fit."""
+    original = sr.crop_to_multiple(image, scale)
+    h, w = original.shape
+    small = bicubic_resize(original, h // scale, w // scale)
+    return bicubic_resize(small, h, w).round().clamp(0, 255), original
+
+
+def _sets(config: Config) -> tuple[sr.Photographs, list[sr.Photographs]]:
+    name = config.photographs
+    if name == "best":
+        name = "T91" if sr.available("T91") else "bundled"
+    if name == "bundled":
+        return sr.photographs("bundled train"), [sr.photographs("bundled test")]
+    return sr.photographs(name), [sr.photographs(test) for test in ("Set5", "Set14") if sr.available(test)][
+        : 2 if config.depth >= 20 else 1
+    ]
+
+
+def random_patches(pairs: list[Pair], count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """`count` patches at random places, turned and mirrored at random; larger images give more of them.
+
+    Raises InputError when no image is as large as a patch.
+    """
+    pairs = [pair for pair in pairs if min(pair[0].shape) >= size]
+    if not pairs:
+        raise InputError(f"no photograph is as large as a patch of {size} pixels; choose a smaller patch_size.")
+    random = np.random.default_rng(seed)
+    areas = np.array([pair[0].numel() for pair in pairs], dtype=float)
+    inputs, targets = torch.empty(2, count, 1, size, size)
+    for i, which in enumerate(random.choice(len(pairs), count, p=areas / areas.sum())):
+        h, w = pairs[which][0].shape
+        top, left, turns = random.integers(h - size + 1), random.integers(w - size + 1), int(random.integers(4))
+        mirrored = random.integers(2) == 1
+        for out, image in zip((inputs, targets), pairs[which], strict=True):
+            patch = torch.rot90(image[top : top + size, left : left + size], turns)
+            out[i, 0] = patch.flip(1) if mirrored else patch
+    return inputs, targets
+
+
+class PatchBatches:
+    """Endless training batches (inputs, targets), this process's share of each; knows its own position."""
+
+    def __init__(self, pictures: Pictures, batch_size: int, seed: int, workers: Workers) -> None:
+        self.pictures, self.workers = pictures, workers
+        self.indices = ShuffledIndices(len(pictures.inputs), batch_size, seed)
+
+    def __iter__(self) -> "PatchBatches":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        mine = self.workers.share(next(self.indices)).to(self.pictures.inputs.device)
+        batch = (self.pictures.inputs[mine], self.pictures.targets[mine])
+        return tuple(part.contiguous(memory_format=torch.channels_last) for part in batch)  # type: ignore[return-value]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.indices.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.indices.load_state_dict(state_dict)
+
+
+# -- labelled images --------------------------------------------------------------------------------------------------
+
+SIGMA = {"digits": 0.35, "fashion-mnist": 0.35, "cifar10": 0.25, "imagenet": 0.226}  # 0.226 [official code]
+
+
+@dataclass(eq=False)
+class Labelled:
+    """A classification task. Pixels stay bytes; `real` makes the network's input, (pixel - 128) / (255 sigma)."""
+
+    config: Config
+    workers: Workers
+    name: str
+    train: data.ImageSet | data.ImageFolder
+    test: data.ImageSet | data.ImageFolder
+    channels: int
+    image_size: int
+    _test_cache: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def classes(self) -> int:
+        return len(self.train.classes)
+
+    @property
+    def ratio(self) -> float:
+        """r of the input: 255 sigma, the same for all channels.  [official code]"""
+        return 255 * SIGMA[self.name]
+
+    def real(self, pixels: Tensor) -> Float[Tensor, "n c h w"]:
+        return ((pixels.float() - 128) / self.ratio).contiguous(memory_format=torch.channels_last)
+
+    def pixels(self, split: str, order: Int[Tensor, " n"], epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(pixels, labels) in exactly this order, on the worker's device, in batches of the config's size or 250."""
+        images = self.train if split == "train" else self.test
+        size = self.config.class_batch_size // self.workers.size if split == "train" else 250
+        if isinstance(images, data.ImageSet):
+            for part in order.split(size):
+                part = part.to(images.labels.device)
+                yield images.images[part], images.labels[part]
+            return
+        batches = data.image_batches(images, order, size, epoch=epoch, workers=self.config.data_workers)
+        for pixels, labels in batches:
+            yield pixels.to(self.workers.device, non_blocking=True), labels.to(self.workers.device, non_blocking=True)
+
+    def calibration(self, count: int) -> list[Float[Tensor, "n c h w"]]:
+        """The first training images without labels: bounds must not see the test."""
+        order = torch.arange(min(count, len(self.train)))
+        return [self.real(pixels) for pixels, _ in self.pixels("train", order)]
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the test images, as pixels."""
+        count = min(self.config.test_examples or len(self.test), len(self.test))
+        yield from self.pixels("test", torch.arange(self.workers.rank, count, self.workers.size))
+
+
+def labelled(config: Config, workers: Workers) -> Labelled:
+    """The classification task that `config.images` names.
+
+    Raises DataError when the dataset is missing or damaged; says how to get it.
+    """
+    if config.images == "imagenet":
+        train, test = data.imagenet("train", config.seed, 224), data.imagenet("val", size=224)
+        return Labelled(config, workers, "imagenet", train, test, 3, 224)
+    loader = {"best": data.best_available, "digits": data.digits,
+              "fashion-mnist": data.fashion_mnist, "cifar10": data.cifar10}[config.images]  # fmt: skip
+    train_set, test_set = loader("train").to(workers.device), loader("test").to(workers.device)
+    channels, size = train_set.images.shape[1], train_set.images.shape[-1]
+    return Labelled(config, workers, train_set.name, train_set, test_set, channels, size)
+
+
+class LabelledBatches:
+    """Endless training batches (real images, labels); mirrored at random where that makes sense."""
+
+    def __init__(self, task: Labelled, seed: int) -> None:
+        self.task, self.seed = task, seed
+        config = task.config
+        count = min(config.train_examples or len(task.train), len(task.train))
+        self.indices = ShuffledIndices(count, config.class_batch_size, seed)
+        self._epoch: Iterator[tuple[Tensor, Tensor]] | None = None
+
+    def __iter__(self) -> "LabelledBatches":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        epoch = self.indices.epoch
+        batch = next(self.indices)
+        if self._epoch is None or self.indices.epoch != epoch:  # one loader an epoch, opened where a checkpoint left it
+            ahead = torch.cat([batch[None], self.indices.rest_of_epoch()])
+            order = torch.cat([self.task.workers.share(one) for one in ahead])
+            self._epoch = self.task.pixels("train", order, self.indices.epoch)
+        pixels, labels = next(self._epoch)
+        return self.task.real(self._augmented(pixels)), labels
+
+    def _augmented(self, pixels: Tensor) -> Tensor:
+        """Mirror images; digits stay as they are, and ImageNet's loader does it itself."""
+        if self.task.name in ("digits", "imagenet"):
+            return pixels
+        place = (self.indices.epoch * self.indices.batches_per_epoch + self.indices.position) * self.task.workers.size
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + place + self.task.workers.rank)
+        if self.task.name == "cifar10":
+            return data.random_crop_flip(pixels, padding=4, generator=generator)
+        mirrored = torch.rand(len(pixels), generator=generator).to(pixels.device) < 0.5
+        return torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.indices.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.indices.load_state_dict(state_dict)
+        self._epoch = None

@@ -1,0 +1,296 @@
+"""Algorithm IE: enhance invariance by modifying the data's distribution; the learner stays plain ERM.  [ours]
+
+A modifier takes a batch and a random generator and gives a batch: other images, other weights, never other labels.
+They compose: `Chain(Swap(), Edit(edits.shift))`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from labkit.errors import InputError
+from labkit.papers.itid import bounds, edits
+from labkit.papers.itid.edits import Edit as EditFunction
+from labkit.papers.itid.renderers import Renderer
+
+Content = Float[Tensor, "n channels height width"]
+Images = Float[Tensor, "n image_channels image_height image_width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Data with their bookkeeping: images[i] = renderer(content[i], nuisance[i]) until somebody edits them.
+
+    weights: of each datum in the loss. second_labels, mix: mixup's other label and the first one's share. partner: the
+    same data seen in another way, for the consistency penalty.
+    """
+
+    content: Content
+    labels: Int[Tensor, " n"]
+    nuisance: Int[Tensor, " n"]
+    environment: Int[Tensor, " n"]
+    images: Images
+    weights: Float[Tensor, " n"]
+    renderer: Renderer
+    second_labels: Int[Tensor, " n"] | None = None
+    mix: Float[Tensor, " n"] | None = None
+    partner: Images | None = None
+    edited: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def render(
+        cls, content: Content, labels: Tensor, nuisance: Tensor, environment: Tensor, renderer: Renderer
+    ) -> "Batch":
+        """Raises InputError when the parts differ in length, or a nuisance does not exist."""
+        lengths = {len(content), len(labels), len(nuisance), len(environment)}
+        if len(lengths) > 1:
+            raise InputError(f"content, labels, nuisance and environment must have one length; got {sorted(lengths)}.")
+        images = renderer(content, nuisance)
+        return cls(content, labels, nuisance, environment, images, torch.ones_like(images[:, 0, 0, 0]), renderer)
+
+    def take(self, index: Int[Tensor, " m"]) -> "Batch":
+        return replace(
+            self,
+            content=self.content[index],
+            labels=self.labels[index],
+            nuisance=self.nuisance[index],
+            environment=self.environment[index],
+            images=self.images[index],
+            weights=self.weights[index],
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        there: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return replace(self, **there)
+
+    def rendered_with(self, nuisance: Int[Tensor, " n"]) -> "Batch":
+        """The same contents with another nuisance.
+
+        Raises:
+            InputError: the images were edited before: rendering anew would undo that.
+        """
+        if self.edited:
+            raise InputError("rendering anew would undo the edit before it; put Swap or Uniform first in the chain.")
+        return replace(self, nuisance=nuisance, images=self.renderer(self.content, nuisance))
+
+
+@runtime_checkable
+class DistributionModifier(Protocol):
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The data as they are: plain ERM."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return batch
+
+
+@dataclass(frozen=True)
+class Swap:
+    """IE-swap: x~_i = g(c_i, z_pi(i)), pi a random permutation over the whole batch, *never within a class*.
+
+    Labels stay, the histogram of z stays, and z~ is independent of y. Swapping within a class would change nothing.
+
+    Args:
+        donors: draw z~ from these instead, with replacement: a pool that is independent of the data, as a certificate
+            (Theorem 8) needs.
+    """
+
+    donors: Int[Tensor, " pool"] | None = None
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        if self.donors is None:
+            order = torch.randperm(len(batch), generator=generator).to(batch.labels.device)
+            return batch.rendered_with(batch.nuisance[order])
+        drawn = torch.randint(len(self.donors), (len(batch),), generator=generator)
+        return batch.rendered_with(self.donors[drawn].to(batch.labels.device))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """IE-uniform: z~ uniform on Z."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        drawn = torch.randint(batch.renderer.nuisances, (len(batch),), generator=generator)
+        return batch.rendered_with(drawn.to(batch.labels.device))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """IE-edit: a random member of a family of label-preserving edits; z need not be known."""
+
+    family: EditFunction
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, images=self.family(batch.images, generator), edited=True)
+
+
+class Weight:
+    """IE-weight: w(y, z) = p(y) p(z) / p(y, z) from the counts of the *whole* training set, never of a batch.
+
+    Raises:
+        InputError: the training set holds a single class or nuisance: nothing to balance.
+    """
+
+    def __init__(self, labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> None:
+        counts = cell_counts(labels, nuisance)
+        if int((counts.sum(0) > 0).sum()) < 2 or int((counts.sum(1) > 0).sum()) < 2:
+            raise InputError("weights need at least two classes and two nuisances in the training set.")
+        self.table = bounds.independence_weights(counts)
+        of_data = self.table[labels.cpu(), nuisance.cpu()]
+        self.effective_sample_size = bounds.effective_sample_size(of_data)
+        self.mean_weight = float(of_data.mean())
+        self.overlap_alarm = bounds.overlap_alarm(of_data)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        table = self.table.to(batch.weights)
+        return replace(batch, weights=batch.weights * table[batch.labels, batch.nuisance])
+
+
+class Resample:
+    """IE-resample: the batch drawn anew from the whole training set so that all (y, z) cells that occur are equal."""
+
+    def __init__(self, pool: Batch) -> None:
+        self.pool = pool
+        self.chances = 1 / cell_counts(pool.labels, pool.nuisance)[pool.labels.cpu(), pool.nuisance.cpu()]
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        index = torch.multinomial(self.chances, len(batch), replacement=True, generator=generator)
+        return self.pool.take(index.to(batch.labels.device))
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The oracle: images without any nuisance. Its network must be shown such images in the test, too."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, images=batch.renderer.neutral(batch.content))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The data as they are, and beside them as `other` changes them: for the consistency penalty."""
+
+    other: DistributionModifier
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, partner=self.other(batch, generator).images)
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Pairs of data blended by one Beta(alpha, alpha) weight for the batch, labels too. alpha -> 0 is plain ERM."""
+
+    alpha: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise InputError(f"mixup's alpha must be positive; got {self.alpha}.")
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        gamma = torch._standard_gamma(torch.full((2,), self.alpha, dtype=torch.float64), generator=generator)
+        if float(gamma.max()) > 1e-300:
+            share = float(gamma[0] / gamma.sum())
+        else:  # both underflow when alpha is tiny: Beta is a fair coin then
+            share = float(torch.rand((), generator=generator) < 0.5)
+        order = torch.randperm(len(batch), generator=generator).to(batch.labels.device)
+        images = share * batch.images + (1 - share) * batch.images[order]
+        mix = torch.full_like(batch.weights, share)
+        return replace(batch, images=images, second_labels=batch.labels[order], mix=mix, edited=True)
+
+
+class Adaptive:
+    """IE-adaptive: edits drawn with probabilities that follow the network's weakness.  [ours, an extension]
+
+    Every `every` steps `update` measures delta_k, the share of held-out answers that edit k changes, and sets
+    p_k <- p_k exp(eta delta_k), normalised, with a floor eps / K. It stops changing when max_k delta_k <= tolerance.
+    """
+
+    def __init__(
+        self, families: Mapping[str, EditFunction], eta: float = 2.0, every: int = 25, eps: float = 0.1,
+        tolerance: float = 0.01,
+    ) -> None:  # fmt: skip
+        if not families:
+            raise InputError("IE-adaptive needs at least one family of edits.")
+        if not (eta > 0 and every > 0 and 0 <= eps <= 1):
+            raise InputError(f"eta and every are positive, eps lies in [0, 1]; got {eta}, {every}, {eps}.")
+        self.families, self.eta, self.every, self.eps, self.tolerance = dict(families), eta, every, eps, tolerance
+        self.chances = torch.full((len(families),), 1 / len(families), dtype=torch.float64)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        which = torch.multinomial(self.chances, len(batch), replacement=True, generator=generator)
+        images = batch.images.clone()
+        for k, family in enumerate(self.families.values()):
+            mine = (which == k).nonzero()[:, 0].to(images.device)
+            if len(mine):
+                images[mine] = family(batch.images[mine], generator)
+        return replace(batch, images=images, edited=True)
+
+    def update(
+        self, answers: Callable[[Tensor], Tensor], held_out: Images, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Returns delta_k by name."""
+        before = answers(held_out)
+        deltas = {
+            name: float((answers(family(held_out, generator)) != before).double().mean())
+            for name, family in self.families.items()
+        }
+        if max(deltas.values()) > self.tolerance:
+            raised = self.chances * torch.tensor([math.exp(self.eta * d) for d in deltas.values()], dtype=torch.float64)
+            floor = self.eps / len(deltas)
+            self.chances = floor + (1 - self.eps) * raised / raised.sum()
+        return deltas
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"chances": self.chances}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.chances = state_dict["chances"]
+
+
+class Chain:
+    """One modifier after another."""
+
+    def __init__(self, *modifiers: DistributionModifier) -> None:
+        self.modifiers = modifiers
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        for modifier in self.modifiers:
+            batch = modifier(batch, generator)
+        return batch
+
+
+DEFAULT_FAMILIES = {name: edits.EDITS[name] for name in ("colour", "shift", "blur")}
+
+
+# -- is z independent of y now? ---------------------------------------------------------------------------------------
+
+
+def cell_counts(labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> Float[Tensor, "labels nuisances"]:
+    """How many data each (y, z) cell holds."""
+    labels, nuisance = labels.cpu(), nuisance.cpu()
+    counts = torch.zeros(int(labels.max()) + 1, int(nuisance.max()) + 1, dtype=torch.float64)
+    return counts.index_put_((labels, nuisance), torch.ones((), dtype=torch.float64), accumulate=True)
+
+
+def g_statistic(labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> tuple[float, int]:
+    """G = 2 n Ihat(y; z) and its degrees of freedom: chi-squared where z is independent of y.
+
+    Silent about nuisances that nobody listed.
+    """
+    counts = cell_counts(labels, nuisance)
+    counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
+    expected = counts.sum(1, keepdim=True) * counts.sum(0, keepdim=True) / counts.sum()
+    terms = torch.where(counts > 0, counts * (counts.clamp(min=1) / expected).log(), torch.zeros_like(counts))
+    return 2 * float(terms.sum()), (counts.shape[0] - 1) * (counts.shape[1] - 1)

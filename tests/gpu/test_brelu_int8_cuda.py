@@ -1,0 +1,63 @@
+"""The Triton convolution, and a whole integer network, on a real GPU: the same bits as int64 on the CPU."""
+
+import pytest
+import torch
+
+from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
+from labkit.papers.brelu.integer import snap, to_codes, to_integer
+from labkit.papers.brelu.model import classifier, from_resnet, vdsr
+from labkit.papers.brelu.network import calibrate, set_bounds
+from labkit.papers.brelu.weights import quantize_layers
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+FOUND = Requantizer(46239, 45, 14)
+SHAPES = [  # n, c, h, w, o, kernel, stride, padding
+    (2, 64, 56, 56, 64, 3, 1, 1), (1, 1, 123, 97, 64, 3, 1, 1), (3, 70, 15, 15, 33, 3, 2, 1),
+    (2, 512, 7, 7, 512, 3, 1, 1), (1, 256, 14, 14, 1024, 1, 1, 0), (1, 3, 224, 224, 64, 7, 2, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("requantizer", [None, FOUND])
+@pytest.mark.parametrize("with_shortcut", [False, True])
+def test_equals_int64(shape, requantizer, with_shortcut):
+    n, c, h, w, o, kernel, stride, padding = shape
+    g = torch.Generator().manual_seed(0)
+    v = torch.randint(-128, 128, (n, c, h, w), generator=g).to(torch.int8)
+    weight = torch.randint(-128, 128, (o, c, kernel, kernel), generator=g).to(torch.int8)
+    bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
+    plain = Conv(stride, padding, requantizer, True)
+    size = int8_conv2d_reference(v, weight, bias, None, Conv(stride, padding, None, True)).sums.shape
+    shortcut = torch.randint(-9000, 9000, size, generator=g).to(torch.int32) if with_shortcut else None
+    wanted = int8_conv2d_reference(v, weight, bias, shortcut, plain)
+    got = int8_conv2d(
+        v.cuda(), weight.cuda(), bias.cuda(), stride=stride, padding=padding, requantizer=requantizer, keep_sums=True,
+        shortcut=None if shortcut is None else shortcut.cuda(),
+    )  # fmt: skip
+    for a, b in zip(got, wanted, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a.cpu(), b)
+
+
+@pytest.mark.parametrize("name", ["vdsr", "resnet18"])
+def test_whole_networks_give_the_cpus_bits(name):
+    torch.manual_seed(0)
+    if name == "vdsr":
+        network, ratio, shape, units = vdsr(8, 64).eval(), 255.0, (1, 1, 64, 64), 255.0
+    else:
+        model = classifier("resnet18", 10, 3, 64)
+        model.train()(torch.randn(8, 3, 64, 64))
+        network, ratio, shape, units = from_resnet(model.eval()).eval(), 57.63, (2, 3, 64, 64), None
+    pixels = torch.randint(0, 256, shape)
+    real = (pixels - 128) / ratio
+    quantize_layers(network)
+    set_bounds(network, calibrate(network, [real]), "3.5sigma")
+    integer = to_integer(network, snap(network, ratio, real, output_units=units))
+    integer.reference = True
+    wanted = integer(to_codes(pixels))
+    integer.reference = False
+    assert torch.equal(integer.cuda()(to_codes(pixels).cuda()).cpu(), wanted)
