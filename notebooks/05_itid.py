@@ -255,6 +255,9 @@ figures.transition_widget()
 # sixteen invariant ones stay at zero.
 
 # %%
+figures.map_figure(0.9, 0.1)
+
+# %%
 figures.map_widget()
 
 # %% [markdown]
@@ -271,6 +274,9 @@ figures.recolour_widget(shown) if shown else None
 # **The model-selection casino.** Twenty draws of hyper-parameters; you may keep one, and may not look at the test. (The
 # sweep is made up, with the shape of DomainBed's coloured digits.) Validation on the training environments keeps what trusts
 # the colour most.
+
+# %%
+figures.casino_figure("training-domain")
 
 # %%
 figures.casino_widget()

@@ -13,6 +13,7 @@ import torch
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))  # for toy_paper
 
+torch.set_warn_always(True)  # not once a process: which test fails must not depend on the order
 torch.set_num_threads(1)  # the same sums in the same order, whatever else runs on this machine
 
 

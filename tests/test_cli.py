@@ -196,7 +196,7 @@ def test_list_shows_how_the_claims_stand(here):
     code, printed, _ = here("list")
     assert code == 0
     assert "Toys Learn" in printed
-    assert "0 of 0 measured" in printed
+    assert "0 hold, 0 do not, 2 not measured" in printed
 
 
 def test_errors_of_ours_leave_with_their_own_code(here, monkeypatch):

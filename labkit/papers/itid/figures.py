@@ -16,8 +16,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid import bounds, measures, selection
+from labkit.papers.itid.config import EXPERIMENTS
 from labkit.papers.itid.coverage import measure_coverage
-from labkit.papers.itid.data import Scene
+from labkit.papers.itid.data import Scene, build
 from labkit.papers.itid.renderers import PALETTE, Backgrounds
 from labkit.papers.itid.selection import Candidate
 from labkit.papers.itid.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
@@ -36,8 +37,9 @@ def color_of(arm: str) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(scene: Scene) -> Figure:
-    """Training digits as they come, after a swap, and one test digit with every nuisance."""
+def idea_figure(scene: Scene | None = None) -> Figure:
+    """Training digits as they come, after a swap, and one test digit with every nuisance. None: the lesson's scene."""
+    scene = build(EXPERIMENTS["backgrounds"], 0) if scene is None else scene
     figure, axes = subplots(3, 10, figsize=(9, 3.4))
     order = [int((scene.train.labels == y).nonzero()[0]) for y in range(10)]
     swapped = Backgrounds()(scene.train.content[order], torch.tensor([(3 * y + 4) % 10 for y in range(10)]))

@@ -70,7 +70,7 @@ def trained(arm, folder, steps=15, **changes):
 
 
 def distance(first, second):
-    return max(float((a - b).abs().max()) for a, b in zip(first.values, second.values, strict=True))
+    return max(float((a - b).detach().abs().max()) for a, b in zip(first.values, second.values, strict=True))
 
 
 def test_penalties_of_strength_0_follow_erm(tmp_path):
