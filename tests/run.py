@@ -47,7 +47,8 @@ def gates() -> dict[str, list[str]]:
         # the kernel's own deprecation warnings are not ours to mend, so they are not errors here
         "nbval": [
             *(*python, "pytest", "-q", "-n", "2", "--dist", "loadfile", "-W", "default", "-p", "no:cacheprovider"),
-            *("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "notebooks/"),
+            *("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"),
+            *("--nbval-sanitize-with", "tests/notebooks/nbval.cfg", "notebooks/"),
         ],
     }
 
