@@ -181,7 +181,7 @@ print("5 deployed values:", deployed.tolist())
 # %% [markdown]
 # ## 6 Train and compare
 #
-# Every arm starts from the same float network and sees the same batches for the same number of epochs; nothing is tuned
+# Every arm starts from the same float network and sees the same batches for the same number of steps; nothing is tuned
 # for any of them. Two baselines need no training at all: the quantiser as initialised (*untrained*), and the same after
 # batch normalisation has seen the quantised network, without labels (*re-estimated*). The second is the honest one: most
 # of what training seems to win over the first is only batch statistics that do not fit.
@@ -230,8 +230,9 @@ figures.agreement_figure(lesson.activation_gradients(config, run, bits=1))
 # That is a straight-through surrogate once more: for activations, the paper's argument of a matching gradient is given up.
 #
 # **Both at once: 1-bit weights and 1-bit activations.** The paper trains in two stages: weights first, then activations
-# with the weights as they are. By then the temperature of the weights is high, and hardly any of them can still change
-# its level, although the network around them has changed. These runs take longer than this lesson, so they are read from
+# with the weights as they are. By then the temperature of the weights is high, and
+# hardly any of them can still change its level, although the network around them has changed [inferred: the freeze meter
+# says so, level changes were not counted]. These runs take longer than this lesson, so they are read from
 # the record (`labkit record qnet --label joint ...`): letting the weights melt and freeze once more wins back about two
 # thirds of what stage 2 loses against straight-through weights, which never freeze. [ours]
 
@@ -451,7 +452,7 @@ viz.show_scales(paper.configs)
 #   weights, a clamp with a leak, a cap on the temperature, a derivative that is right only for unit gaps, clipping in an
 #   odd place); each is an option here (`Backward`, `capped`, `clip_gradients`), off by default.
 # - The k-means start places thresholds by the density of the weights while the levels stay uniform. With few levels that
-#   is harmless; with many it bends the weights, and the error stops falling (16 % of the weights' energy at 8 bits, where
-#   thresholds midway between the levels leave 0.02 %). A finding of ours; `init="mse"` is the other start.
+#   is harmless; with many it bends the weights, and the error stops falling (16 % of the energy of normally distributed
+#   weights at 8 bits, where thresholds midway between the levels leave 0.02 %). A finding of ours; `init="mse"` is the other start.
 # - Batch norm re-estimation, the wide bell for activations and melting the weights again in stage 2 are [ours].
 # - Detection (SSD300 on Pascal VOC) is not built; that claim stands in the ledger as not measured.

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from labkit.papers.itid import PAPER
 from labkit.papers.itid import train as loop
 from labkit.papers.itid.config import Config
 from labkit.runs import Run
@@ -34,7 +33,3 @@ def test_bfloat16_and_one_by_one_training_start(tmp_path):
         config = SMALL.override(device="cuda", arms=["ERM", "IE-swap"], **change)
         result = loop.train(config, Run.open(tmp_path / next(iter(change)), config))
         assert 0 <= result["backgrounds"]["arms"]["IE-swap"]["target"] <= 1
-
-
-def test_gpu_scale_takes_the_device():
-    assert PAPER.config("gpu", device="cuda").device == "cuda"

@@ -1,7 +1,8 @@
 """The abstract, statement by statement. Accuracies are in percent, effects in points of accuracy.
 
 Margins were set from the noise before the recorded runs: on Fashion-MNIST's 10,000 test images one accuracy has a
-standard error of about 0.33 points, a paired difference less. Published figures are None: the abstract gives none.
+standard error of about 0.33 points, a paired difference less; one claim
+notes that its margin came later. Published figures are None: the abstract gives none.
 """
 
 from labkit.claims import Claim, Result
@@ -159,7 +160,7 @@ CLAIMS = (
         scale="lesson",
         unit="points",
         note="Weights annealed once more from a low temperature against weights held at the final one. The margin is "
-        "that of the other repair; it was written down after the first seed had been seen.",
+        "that of the other repair; it was written down after two of the three seeds had been seen.",
     ),
     Claim(
         key="no-costly-training",

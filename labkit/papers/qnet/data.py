@@ -1,7 +1,7 @@
 """What the networks train on: an image task, whole in memory or read from a folder, behind one small face."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -130,6 +130,11 @@ class MemoryBatches:
         self.indices.load_state_dict(state_dict)
 
 
+def spread(count: int, total: int) -> Int[Tensor, " count"]:
+    """`count` indices at even distances: a folder is sorted by class, so its first images are its first classes."""
+    return torch.arange(count) * total // count
+
+
 @dataclass
 class FolderTask:
     """ImageNet: decoded by `config.data_workers` processes while the device computes."""
@@ -143,17 +148,19 @@ class FolderTask:
         self.name, self.provenance = "imagenet", "ILSVRC 2012, as registered users download it"
         self.classes, self.channels, self.image_size = len(self.train.classes), 3, size
         self.train_examples = min(self.config.train_examples or len(self.train), len(self.train))
+        self.chosen = spread(self.train_examples, len(self.train))
 
     def training_batches(self, config: Config) -> "FolderBatches":
         return FolderBatches(self)
 
     def calibration_images(self, count: int, batch_size: int) -> Iterator[Float[Tensor, "batch channels h w"]]:
-        for images, _ in self.ordered(self.train, torch.arange(min(count, len(self.train))), batch_size):
+        plain = replace(self.train, augment=False)
+        for images, _ in self.ordered(plain, spread(min(count, len(self.train)), len(self.train)), batch_size):
             yield images
 
     def test_batches(self) -> Iterator[Batch]:
         count = min(self.config.test_examples or len(self.test), len(self.test))
-        yield from self.ordered(self.test, torch.arange(self.workers.rank, count, self.workers.size), 250)
+        yield from self.ordered(self.test, spread(count, len(self.test))[self.workers.rank :: self.workers.size], 250)
 
     def ordered(self, images: data.ImageFolder, order: Tensor, batch_size: int, epoch: int = 0) -> Iterator[Batch]:
         """Batches of `images` in exactly this order, normalised, on the device."""
@@ -181,7 +188,7 @@ class FolderBatches:
         batch = next(self.indices)
         if self._epoch is None or self.indices.epoch != epoch:
             ahead = torch.cat([batch[None], self.indices.rest_of_epoch()])
-            order = torch.cat([self.task.workers.share(batch) for batch in ahead])
+            order = self.task.chosen[torch.cat([self.task.workers.share(batch) for batch in ahead])]
             share = self.task.config.batch_size // self.task.workers.size
             self._epoch = self.task.ordered(self.task.train, order, share, self.indices.epoch)
         return next(self._epoch)

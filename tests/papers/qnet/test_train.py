@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,6 +204,22 @@ def test_full_scale_on_a_hand_made_imagenet_resumes_its_sampler(tmp_path, monkey
         images, labels = next(again)
         assert torch.equal(images, wanted[0])
         assert torch.equal(labels, wanted[1])
+
+
+def test_a_part_of_a_folder_holds_all_its_classes(tmp_path, monkeypatch):
+    """Catches: the first images of a folder that is sorted by class, which are those of its first classes."""
+    imagenet_tree(tmp_path)
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    few = {"batch_size": 4, "train_examples": 4, "test_examples": 2, "data_workers": 0}
+    config = PAPER.config("full", device="cpu", **few)
+    task = data.load(config, ALONE)
+    assert sorted(next(task.training_batches(config))[1].tolist()) == [0, 0, 1, 1]
+    assert [labels.tolist() for _, labels in task.test_batches()] == [[0, 1]]
+    calibration = torch.cat(list(task.calibration_images(2, 1)))
+    plain = replace(task.train, augment=False)
+    first_of_each = [data.data.normalise(plain.image(k)[None], data.data.IMAGENET_MEAN, data.data.IMAGENET_STD)
+                     for k in (0, 6)]  # fmt: skip
+    assert torch.equal(calibration, torch.cat(first_of_each))
 
 
 def test_training_processes_share_each_batch_of_a_folder(tmp_path, monkeypatch):
