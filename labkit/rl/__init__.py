@@ -1,0 +1,1 @@
+"""What reinforcement-learning rooms share: stacked networks, policies, replay, goal environments, statistics."""
