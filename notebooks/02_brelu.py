@@ -219,6 +219,18 @@ print("4 best bound at 127 and 15 levels:", [round(best_bound(gaussian_error, n)
 print("5 same bits:", same, "- ratios of", len(mismatch), "additions equal to 1e-12:", max(mismatch) < 1e-12)
 
 # %% [markdown]
+# **Another engine.** `export_onnx` writes the same network for others. Its exact form spells out every integer operation,
+# additions included: ONNX Runtime, which shares no code with ours, must give the same bits. The other form, `qlinear`,
+# is the one that engines have fast kernels for; it rounds halves differently, so a code may differ by one.
+
+# %%
+from labkit.papers.brelu.export import onnx_runtime
+
+engine = onnx_runtime(integer, form="exact")
+scores = None if engine is None else engine((pixels + 128).to(torch.uint8))
+print("ONNX Runtime is not installed" if scores is None else f"same bits there: {torch.equal(scores, fast)}")
+
+# %% [markdown]
 # ## 6 Train and compare
 #
 # Images to classify are too easy to show anything at 8 bits: every sensible bound gives the float accuracy. A network
@@ -302,8 +314,25 @@ figures.pictures_figure(trained)
 Markdown(figures.pixel_table(lesson.follow_pixel(trained, 40, 40)))
 
 # %% [markdown]
+# **How fast could it be?** Measured here and now, one thread: what the machine's int8 and float32 products and its memory
+# allow at best, and where layers of the paper's networks lie under these roofs. Integers win twice, by cheaper products and by a
+# quarter of the bytes. `labkit bench brelu` measures how near one gets.
+
+# %%
+from labkit.papers.brelu import roofline
+
+figures.roofline_figure(roofline.measure(), [(64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (1, 64, 128, 3)])
+
+# %% [markdown]
 # ## 7 Explore
 #
+# **One pixel, every layer.** The table above with handles: go to another pixel, follow it deeper. Left the place, right its
+# integers; the title says how far integers and float are apart at the end.
+
+# %%
+figures.pixel_widget(trained)
+
+# %% [markdown]
 # **The bound of one layer.** Move it over the histogram; values beyond it turn red. The curves are the two errors and
 # their sum. With few levels the dip lies far left of the largest value.
 

@@ -157,7 +157,7 @@ CLAIMS = (
         margin=0.3,
         scale="lesson",
         unit="dB",
-        note="What 100 steps win at a quarter of the bound, minus what they win at eight times the bound; 127 levels.",
+        note="What 80 steps win at a quarter of the bound, minus what they win at eight times the bound; 127 levels.",
     ),
     Claim(
         key="addition",

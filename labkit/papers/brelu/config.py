@@ -34,12 +34,10 @@ class Config(BaseConfig):
     artifact_patch_size: int = Field(40, ge=8, description="side of a patch for artifact reduction, pixels")
     batch_size: int = Field(16, ge=1, description="patches per step, over all processes together")
     steps: int = Field(600, ge=1, description="steps of VDSR's float training")
-    artifact_steps: int = Field(400, ge=1, description="steps of VRCNN's float training")
+    artifact_steps: int = Field(320, ge=1, description="steps of VRCNN's float training")
     learning_rate: float = Field(2e-3, gt=0, description="Adam step size after 50 steps of warm-up; falls by a cosine")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty in the regression tasks")
-    tune_steps: int = Field(
-        100, ge=1, description="steps of fine-tuning with weights on their grid and bounds in place"
-    )
+    tune_steps: int = Field(80, ge=1, description="steps of fine-tuning with weights on their grid and bounds in place")
     tune_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of fine-tuning")
     clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient")
     classifier: Literal["small", "resnet20", "resnet18", "resnet50", "resnet152"] = Field(

@@ -11,6 +11,7 @@ from labkit.papers.brelu.data import Labelled, Pair
 from labkit.papers.brelu.integer import IntegerNetwork, to_codes
 from labkit.training import Workers
 
+STRIP = 96  # rows of a picture at a time on a CPU
 Residual = Callable[[Float[Tensor, "h w"]], Float[Tensor, "h w"]]
 
 
@@ -19,10 +20,27 @@ def float_residual(network: nn.Module, device: torch.device) -> Residual:
 
     def residual(picture: Tensor) -> Tensor:
         x = ((picture - 128) / 255)[None, None].to(device).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            return 255 * network(x)[0, 0].cpu()
+        return 255 * in_strips(network, x, STRIP if device.type == "cpu" else x.shape[2])[0, 0].cpu()
 
     return residual
+
+
+@torch.no_grad()
+def in_strips(network: nn.Module, x: Float[Tensor, "n c h w"], rows: int) -> Float[Tensor, "n o h w"]:
+    """`network(x)` so many rows at a time, each strip with all rows that its convolutions can see: the same numbers.
+
+    On a CPU a whole picture's feature maps leave the cache and ask for fresh memory at every layer: strips halve the
+    time. For networks without strides.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    halo = sum(convolution.kernel_size[0] // 2 for convolution in convolutions)
+    height = x.shape[2]
+    strips = []
+    for top in range(0, height, rows):
+        first, last = max(0, top - halo), min(height, top + rows + halo)
+        strip = network(x[:, :, first:last])
+        strips.append(strip[:, :, top - first : min(top + rows, height) - first])
+    return torch.cat(strips, 2)
 
 
 def integer_residual(network: IntegerNetwork, device: torch.device) -> Residual:

@@ -17,9 +17,10 @@ from labkit.data.superresolution import psnr
 from labkit.papers.brelu.bounded_relu import round_to_levels
 from labkit.papers.brelu.bounds import ActivationStatistics, gaussian_error
 from labkit.papers.brelu.evaluate import integer_residual, restored
-from labkit.papers.brelu.lesson import SuperResolution, restored_at
+from labkit.papers.brelu.lesson import SuperResolution, follow_pixel, restored_at
 from labkit.papers.brelu.multiply_shift import snapped
 from labkit.papers.brelu.network import set_bounds
+from labkit.papers.brelu.roofline import Machine, layer_intensity
 from labkit.viz import COLORS, explore, subplots
 
 SHADES = {"127": 1.0, "31": 0.65, "15": 0.4, "7": 0.35, "3": 0.3, "1": 0.25}
@@ -298,6 +299,78 @@ def ratio_widget() -> widgets.VBox:
         mul=widgets.IntSlider(1, min=1, max=127, description="mul"),
         shift=widgets.IntSlider(0, min=0, max=10, description="shift"),
     )
+
+
+def pixel_figure(shown: SuperResolution, row: int = 40, column: int = 40, layers: int = 3) -> go.Figure:
+    """One pixel through the integers: where it lies, and what each integer stands for beside the float value."""
+    lines = follow_pixel(shown, row, column, layers)
+    picture = shown.picture[0].clamp(0, 255).to(torch.uint8).numpy()
+    figure = make_subplots(1, 2, column_widths=[0.28, 0.72], specs=[[{"type": "xy"}, {"type": "table"}]])
+    figure.add_heatmap(z=picture, colorscale="gray", showscale=False, hoverinfo="x+y", row=1, col=1)
+    figure.add_scatter(x=[column], y=[row], mode="markers", showlegend=False, row=1, col=1,
+                       marker={"symbol": "circle-open", "size": 14, "color": COLORS["bad"], "line": {"width": 3}},
+                       )  # fmt: skip
+    reals = [line["float network has"] for line in lines]
+    columns = {
+        "layer": [line["layer"] for line in lines],
+        "step": [line["step"] for line in lines],
+        "integer": [f"{line['integer']:,}" for line in lines],
+        "stands for": [f"{line['stands for']:+.5f}" for line in lines],
+        "float network": ["" if real is None else f"{real:+.5f}" for real in reals],
+    }
+    figure.add_table(header={"values": list(columns)}, cells={"values": list(columns.values()), "align": "left"},
+                     columnwidth=[16, 26, 14, 12, 14], row=1, col=2)  # fmt: skip
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
+    off = abs(lines[-1]["stands for"] - reals[-1])
+    text = f"pixel ({row}, {column}), {layers} layers: integers and float end {off:.5f} apart"
+    height = 120 + 26 * min(len(lines), 16)
+    return figure.update_layout(template="none", height=height, margin={"t": 50, "b": 10, "l": 10, "r": 10},
+                                title={"text": text, "font": {"size": 14}})  # fmt: skip
+
+
+def pixel_widget(shown: SuperResolution) -> widgets.VBox:
+    """Handles on the pixel and on how many layers to follow it through."""
+
+    def figure(row: int, column: int, layers: int) -> go.Figure:
+        return pixel_figure(shown, row, column, layers)
+
+    height, width = shown.picture[0].shape
+    deepest = sum(node.operation == "bounded_relu" for node in shown.tuned.nodes)
+    return explore(
+        figure,
+        row=widgets.IntSlider(height // 2, min=0, max=height - 1, description="row"),
+        column=widgets.IntSlider(width // 2, min=0, max=width - 1, description="column"),
+        layers=widgets.IntSlider(min(3, deepest), min=1, max=deepest, description="layers"),
+    )
+
+
+def roofline_figure(machine: Machine, shapes: Sequence[tuple[int, int, int, int]]) -> Figure:
+    """What this machine can do at best against the work per byte, in int8 and in float32, and where layers lie.
+
+    Args:
+        machine: measured peaks, see `roofline.measure`.
+        shapes: convolutions as (channels in, channels out, side, kernel).
+    """
+    figure, axis = subplots(figsize=(7.5, 3.4))
+    intensity = np.geomspace(1, 4000, 200)
+    for name, peak, size, color in (
+        ("int8", machine.int8_gops, 1, "ours"),
+        ("float32", machine.float_gops, 4, "float"),
+    ):
+        axis.loglog(intensity, np.minimum(peak, machine.gbytes * intensity), color=COLORS[color], label=f"{name}, roof")
+        points = [layer_intensity(*shape, size) for shape in shapes]
+        axis.scatter(points, np.minimum(peak, machine.gbytes * np.array(points)), color=COLORS[color], zorder=3)
+    for shape in shapes:
+        x = layer_intensity(*shape, 1)
+        text = f"{shape[0]}→{shape[1]}, {shape[3]}x{shape[3]}"
+        axis.annotate(text, (x, min(machine.int8_gops, machine.gbytes * x)), fontsize=7, rotation=25,
+                      textcoords="offset points", xytext=(2, 4))  # fmt: skip
+    axis.set(xlabel="operations per byte moved", ylabel="billion operations per second",
+             title="this machine, one thread: products, and memory")  # fmt: skip
+    axis.set_ylim(top=machine.int8_gops * 4)
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
 
 
 def pixel_table(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -84,7 +84,9 @@ def follow_pixel(shown: SuperResolution, row: int, column: int, layers: int = 3)
     h, w = picture.shape
     if not (0 <= row < h and 0 <= column < w):
         raise InputError(f"the picture has rows 0..{h - 1} and columns 0..{w - 1}; got {row}, {column}.")
-    codes = to_codes(picture)[None, None]
+    top, left = max(0, row - layers), max(0, column - layers)  # nothing further away can reach the pixel
+    codes = to_codes(picture[top : row + layers + 1, left : column + layers + 1])[None, None]
+    row, column = row - top, column - left
     real = codes.float() / INPUT_RATIO
     lines = [_line("input", "pixel - 128", int(codes[0, 0, row, column]), INPUT_RATIO, real[0, 0, row, column])]
     for node in [node for node in shown.tuned.nodes if node.operation == "layer"][:layers]:

@@ -83,7 +83,7 @@ def measure(task: str, config: Config, pictures: Pictures, workers: Workers, run
     if task == "superresolution":
         result["published_bytes"] = published_size(workers)
         result["speed"] = speed(workers)
-        result["map"] = bound_map(task, config, pictures, workers, run, network, statistics, bench)
+        result["map"] = bound_map(task, config, pictures, workers, run, network, statistics, bench, result)
     if config.peers and task == "superresolution":
         result["peers"] = peers(task, config, pictures, workers, run, network, statistics, bench)
     return part.finish(result)
@@ -275,12 +275,19 @@ def speed(workers: Workers, side: int = 96, depth: int = 6) -> dict[str, float]:
 
 def bound_map(
     task: str, config: Config, pictures: Pictures, workers: Workers, run: Run,
-    network: Network, statistics: Statistics, bench: Bench,
+    network: Network, statistics: Statistics, bench: Bench, tables: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """The 3.5-sigma bounds times each factor, at each number of levels, without and with fine-tuning."""
+    """The 3.5-sigma bounds times each factor, at each number of levels, without and with fine-tuning.
+
+    tables: "untrained" and "tuned" by rule; the factor 1 is the rule itself.
+    """
     found: dict[str, Any] = {"untrained": {}, "retrained": {}}
     for factor in config.factors:
         key = f"{factor:g}"
+        if factor == 1:
+            found["untrained"][key] = tables["untrained"][RULE]
+            found["retrained"][key] = {n: v for n, v in tables["tuned"][RULE].items() if n != "no rounding"}
+            continue
         found["untrained"][key] = by_levels(prepared(network, statistics, RULE, factor=factor)[0], config, bench)
         copied = tuned(task, config, pictures, workers, run, network, statistics, RULE, factor)
         found["retrained"][key] = by_levels(copied, config, bench)

@@ -9,6 +9,7 @@ from labkit.errors import InputError
 from labkit.papers.brelu import figures, lesson
 from labkit.papers.brelu.bounds import ActivationStatistics
 from labkit.papers.brelu.integer import to_codes
+from labkit.papers.brelu.roofline import layer_intensity, measure
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,39 @@ def test_the_followed_pixel_is_the_networks_own(shown):
         assert lines[place]["integer"] == int(seen[relu][0][0, channel, 10, 12])
         assert lines[place]["stands for"] == pytest.approx(lines[place]["float network has"], abs=0.05)
     assert "| conv1" in figures.pixel_table(lines)
+
+
+def test_the_pixel_widget_shows_what_the_table_shows(shown):
+    """The crop around the pixel changes nothing, at the border neither; the deepest layer is the network's own."""
+    box = figures.pixel_widget(shown)
+    row, column, layers = box.children[:3]
+    row.value, column.value, layers.value = 0, 31, 3
+    table = box.children[-1].data[-1]
+    lines = lesson.follow_pixel(shown, 0, 31, 3)
+    assert list(table.cells.values[2]) == [f"{line['integer']:,}" for line in lines]
+    assert box.children[-1].data[1].x == (31,)
+    assert box.children[-1].data[1].y == (0,)
+    whole = to_codes(shown.picture[0])[None, None]
+    weight, bias = (getattr(shown.integer, f"conv1_{kind}").long() for kind in ("weight", "bias"))
+    sums = torch.nn.functional.conv2d(whole.long(), weight, padding=1)[0, :, 0, 31]
+    channel = int(lines[1]["layer"].split()[-1])
+    assert lines[1]["integer"] == int(sums[channel])
+    assert lines[2]["integer"] == int((sums + bias).max())
+
+
+def test_roofline_counts_work_and_bytes():
+    """A 1x1 convolution is a matrix product: 2 m n k operations on m k + k n + m n elements."""
+    m, k, n = 56 * 56, 64, 256
+    assert layer_intensity(k, n, 56, 1, 4) == pytest.approx(2 * m * n * k / (4 * (m * k + k * n + m * n)))
+    assert layer_intensity(64, 64, 56, 3, 1) == pytest.approx(4 * layer_intensity(64, 64, 56, 3, 4))
+    machine = measure(rounds=2)
+    assert min(machine) > 0
+    axis = figures.roofline_figure(machine, [(64, 64, 56, 3), (64, 256, 56, 1)]).axes[0]
+    roof = axis.lines[0].get_ydata()
+    assert max(roof) == pytest.approx(machine.int8_gops)
+    assert roof[0] == pytest.approx(min(machine.gbytes, machine.int8_gops))
+    with pytest.raises(InputError, match="positive sizes"):
+        layer_intensity(0, 1, 1, 1, 1)
 
 
 def test_bad_input(finished, shown):

@@ -17,6 +17,8 @@ from labkit.errors import ConfigError, DataError, InputError
 from labkit.papers import load
 from labkit.papers.brelu import train as loops
 from labkit.papers.brelu.config import CONFIGS
+from labkit.papers.brelu.evaluate import in_strips
+from labkit.papers.brelu.model import vdsr, vrcnn
 from labkit.runs import Run
 
 from .conftest import TINY
@@ -248,3 +250,15 @@ def test_all_scales_are_there_and_use_one_code_path():
     assert callable(loops.train)
     assert registry.names()
     assert Path(loops.__file__).name == "train.py"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("build", [lambda: vdsr(4, 6), lambda: vrcnn(8)])
+def test_strips_give_the_whole_picture(build, rows):
+    """Catches a halo that is too small (VRCNN's 5x5 layers) or put on the wrong side at the border."""
+    torch.manual_seed(0)
+    network = build().eval().double()
+    x = torch.randn(1, 1, 40, 23, dtype=torch.float64)
+    with torch.no_grad():
+        whole = network(x)
+    torch.testing.assert_close(in_strips(network, x, rows), whole, rtol=0, atol=1e-12)
