@@ -3,11 +3,13 @@
     labkit bench brelu            or, with all times beside each other:   python benchmarks/brelu.py
 
 The rivals: PyTorch in float32, both memory layouts, ONNX Runtime in float32 and with QLinearConv (the network as
-`export_onnx` writes it). ONNX Runtime gets one thread, as many as this benchmark gives PyTorch.
+`export_onnx` writes it), and per layer PyTorch's quantised convolution. ONNX Runtime gets one thread, as many as this
+benchmark gives PyTorch.
 """
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,11 +70,28 @@ def layer_calls(channels: int, out: int, side: int, kernel: int, n: int, device:
     def plain(pair: tuple[Tensor, ...]) -> Callable[[], object]:
         return lambda: nn.functional.conv2d(*pair, b, padding=pad).clamp_(0, 6.0)
 
-    return {
+    calls: Calls = {
         "int8": lambda: int8_conv2d(v, weight, bias, padding=pad, requantizer=REQUANTIZER),
         "float32": plain(first),
         "float32 channels last": plain(last),
     }
+    if device.type == "cpu" and (call := torch_quantized(v, weight, pad)):
+        calls["PyTorch's quantised convolution"] = call
+    return calls
+
+
+def torch_quantized(v: Tensor, weight: Tensor, pad: int) -> Callable[[], object] | None:
+    """PyTorch's own int8 convolution with ReLU and requantisation (announced to be removed); None where it is gone."""
+    operations = torch.ops.quantized
+    if not hasattr(torch, "quantize_per_tensor") or not hasattr(operations, "conv2d_relu"):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says at every call that it will be removed
+        codes = torch.quantize_per_tensor(v.float(), 1.0, 0, torch.quint8)
+        weights = torch.quantize_per_tensor(weight.float(), 1.0, 0, torch.qint8)
+        packed = operations.conv2d_prepack(weights, torch.zeros(len(weight)), [1, 1], [pad, pad], [1, 1], 1)
+    scale = REQUANTIZER.u_max / 127
+    return lambda: operations.conv2d_relu(codes, packed, scale, 0)
 
 
 def requantizer_row(device: torch.device) -> BenchRow:

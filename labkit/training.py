@@ -130,7 +130,7 @@ class Workers:
         model = model.to(self.device)
         if self.size == 1:
             return model
-        _share_batch_statistics(model)
+        share_batch_statistics(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
@@ -242,7 +242,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise InputError(f"batch normalisation needs (batch, channels, ...); got {tuple(input.shape)}.")
 
 
-def _share_batch_statistics(model: nn.Module) -> None:
+def share_batch_statistics(model: nn.Module) -> None:
     """Turn every batch normalisation of `model` into a global one, in place; parameters and names stay."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -53,7 +53,7 @@ def check(kind: type[nn.Module], shape: tuple[int, ...], options: dict, workers:
     for norm in (plain, shared):
         for parameter in norm.parameters():
             nn.init.uniform_(parameter.data, 0.5, 2.0, generator=torch.Generator().manual_seed(2))
-    training._share_batch_statistics(shared)
+    training.share_batch_statistics(shared)
     wanted = results(plain, inputs, weight, torch.arange(shape[0]))
     found = results(shared, inputs, weight, rows)
     for name in wanted:
@@ -70,7 +70,7 @@ def check_half_precision(workers: training.Workers) -> None:
     """In bfloat16 sums must be taken in float32, as torch does: 1000 values near 100 would lose them."""
     inputs = (100 + torch.randn(1000, 2, generator=torch.Generator().manual_seed(3))).bfloat16()
     plain, shared = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    training._share_batch_statistics(shared)
+    training.share_batch_statistics(shared)
     rows = workers.share(torch.arange(1000))
     wanted, found = plain(inputs), shared(inputs[rows])
     assert found.dtype == wanted.dtype == torch.bfloat16
@@ -96,6 +96,6 @@ if __name__ == "__main__":
             check(kind, shape, options, workers)
         check_half_precision(workers)
         few = nn.BatchNorm1d(2)
-        training._share_batch_statistics(few)
+        training.share_batch_statistics(few)
         check_refused(lambda: few(torch.ones(0, 2)), workers)
         check_refused(lambda: workers.share(torch.arange(15)), workers)

@@ -1,7 +1,7 @@
 """MNIST, for coloured and rotated digits; Fashion-MNIST in its place where MNIST is not there."""
 
 from labkit.data import registry
-from labkit.data.images import ImageSet, _read_idx, check_split, fashion_mnist
+from labkit.data.images import ImageSet, read_idx, check_split, fashion_mnist
 
 
 def mnist(split: str) -> ImageSet:
@@ -13,8 +13,8 @@ def mnist(split: str) -> ImageSet:
     folder = registry.require("mnist")
     prefix = "train" if split == "train" else "t10k"
     return ImageSet(
-        images=_read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[:, None],
-        labels=_read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").long(),
+        images=read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[:, None],
+        labels=read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").long(),
         classes=tuple("0123456789"),
         name="mnist",
         provenance=f"official MNIST files, {split} split",

@@ -117,15 +117,15 @@ def fashion_mnist(split: str) -> ImageSet:
     folder = registry.require("fashion-mnist")
     prefix = "train" if split == "train" else "t10k"
     return ImageSet(
-        images=_read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[:, None],
-        labels=_read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").to(torch.int64),
+        images=read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")[:, None],
+        labels=read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz").to(torch.int64),
         classes=FASHION_CLASSES,
         name="fashion-mnist",
         provenance=f"official Fashion-MNIST files, {split} split",
     )
 
 
-def _read_idx(path: Path) -> UInt8[Tensor, "..."]:
+def read_idx(path: Path) -> UInt8[Tensor, "..."]:
     """An IDX file: two zero bytes, type (8: bytes), number of axes, their lengths as big-endian int32, then data."""
     with gzip.open(path) as stream:
         content = stream.read()

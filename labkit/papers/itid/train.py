@@ -189,7 +189,7 @@ def fit(
     function of the logits. So many processes compute exactly what one computes, penalties and group weights included.
     """
     if workers.size > 1:
-        training._share_batch_statistics(networks)
+        training.share_batch_statistics(networks)
     arms = [(arm, list(group)) for arm, group in itertools.groupby(range(len(jobs)), lambda k: jobs[k].arm)]
     rows = {arm: slice(places[0], places[-1] + 1) for arm, places in arms}
     objectives = {arm: objective_of(experiment.arms[arm], experiment) for arm in rows}
