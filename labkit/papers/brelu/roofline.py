@@ -20,16 +20,18 @@ class Machine(NamedTuple):
 
 
 def measure(rounds: int = 5) -> Machine:
-    """The best of `rounds` of each, taken in turns, with the threads that PyTorch has now."""
+    """The best of `rounds` of each, taken in turns, on one thread."""
     a = torch.randint(-127, 128, (SIDE, SIDE), dtype=torch.int8)
     b = torch.randint(-127, 128, (SIDE, SIDE), dtype=torch.int8)
     x, y = a.float(), b.float()
     source, target = torch.zeros(COPIED, dtype=torch.uint8), torch.empty(COPIED, dtype=torch.uint8)
-    best = compare(
-        {"int8": lambda: torch._int_mm(a, b), "float32": lambda: x @ y, "copy": lambda: target.copy_(source)},
-        torch.device("cpu"),
-        rounds=rounds,
-    )
+    calls = {"int8": lambda: torch._int_mm(a, b), "float32": lambda: x @ y, "copy": lambda: target.copy_(source)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        best = compare(calls, torch.device("cpu"), rounds=rounds)
+    finally:
+        torch.set_num_threads(threads)
     work = 2 * SIDE**3 / 1e6  # with milliseconds: billions per second
     return Machine(work / best["int8"], work / best["float32"], 2 * COPIED / 1e6 / best["copy"])
 
