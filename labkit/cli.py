@@ -1,4 +1,4 @@
-"""The command line: `labkit list | run | train | claims | bench | record | data | lab | doctor | gpu`.
+"""The command line: `labkit list | run | train | claims | bench | record | data | track | lab | doctor | gpu`.
 
 Exit codes: 0 done, 1 a run failed, 2 something given cannot be used (nothing was started).
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit import cli_data, doctor, gpu, notebooks, papers, paths, records, training
+from labkit import cli_data, cli_track, doctor, gpu, notebooks, papers, paths, records, training
 from labkit.benchmark import BenchRow
 from labkit.claims import Verdict
 from labkit.errors import InputError, LabkitError, RunError
@@ -29,6 +29,7 @@ from labkit.runs import Run, latest_unfinished, new_directory
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
 app.add_typer(cli_data.app, name="data")
+app.command("track")(cli_track.track)
 # Without a terminal rich assumes 80 columns, too few for a table that is piped or logged.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 

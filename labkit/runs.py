@@ -58,6 +58,7 @@ class Run:
     def __init__(self, directory: Path, identity: dict[str, Any], writes: bool, checkpoint_seconds: float) -> None:
         self.directory, self.identity, self.writes = directory, identity, writes
         self.checkpoint_seconds = checkpoint_seconds
+        self.waits = True  # for the other processes, after a result or weights were written
         self._opened_at = self._saved_at = time.monotonic()
         self._seconds_before = float((_read_object(self.directory / "timing.json") or {}).get("wall_seconds", 0))
         self._whole: Run | None = None  # the run this one is a part of
@@ -91,10 +92,20 @@ class Run:
         """
         identity = {**self.identity, "part": name, **facts}
         part = Run(self.directory / name, identity, self.writes, self.checkpoint_seconds)
-        part._whole = self
+        part._whole, part.waits = self, self.waits
         if part._is_new():
             part.write_json("config.json", identity)
         return part
+
+    def private_part(self, name: str, **facts: Any) -> "Run":
+        """A part that this process works on by itself, while other processes are busy with other parts.
+
+        It writes whatever rank the process has, and waits for nobody. The caller sees to it that no two processes take
+        the same part, and to a barrier before anybody reads the results.
+        """
+        whole = Run(self.directory, self.identity, True, self.checkpoint_seconds)
+        whole.waits = False
+        return whole.part(name, **facts)
 
     def _is_new(self) -> bool:
         """Is nothing here yet? Refuses a file, and the directory of another config."""
@@ -151,7 +162,8 @@ class Run:
             )
         self._write_timing()
         self.write_json("result.json", plain)
-        _wait_for_all()
+        if self.waits:
+            _wait_for_all()
         self.close()
         return plain
 
@@ -237,7 +249,8 @@ class Run:
 
         plain = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
         self.write_bytes("weights.safetensors", save(plain))
-        _wait_for_all()
+        if self.waits:
+            _wait_for_all()
 
     def read_weights(self, model: torch.nn.Module) -> None:
         """Load what `write_weights` kept into `model`.

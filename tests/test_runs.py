@@ -72,6 +72,22 @@ def test_parts_are_runs_with_facts_of_their_own(run):
         run.part("arm", bits=2)
 
 
+def test_a_private_part_writes_whatever_the_rank_and_waits_for_nobody(run, monkeypatch):
+    """Processes that deal parts out among them: a barrier in one of them would wait for ever."""
+    helper = Run.open(run.directory, ToyConfig(), writes=False)
+    helper.part("ours").finish({"x": 1})
+    assert run.part("ours").result is None
+    waited = []
+    monkeypatch.setattr(runs, "_wait_for_all", lambda: waited.append(1))
+    mine = helper.private_part("mine", bits=3)
+    mine.write_weights(nn.Linear(2, 2))
+    assert mine.part("inside").finish({"y": 2}) == {"y": 2}
+    assert mine.finish({"x": 1}) == run.part("mine", bits=3).result == {"x": 1}
+    assert not waited
+    run.part("ours").finish({"x": 2})
+    assert waited == [1]
+
+
 def test_finish_returns_what_will_be_read_back_and_adds_up_the_time(run):
     assert run.finish({"a": (1, 2), "b": 0.1}) == {"a": [1, 2], "b": 0.1} == run.result
     run.write_json("timing.json", {"wall_seconds": 1000.0})  # as a killed process would have left it

@@ -1,7 +1,7 @@
 """MNIST, for coloured and rotated digits; Fashion-MNIST in its place where MNIST is not there."""
 
 from labkit.data import registry
-from labkit.data.images import ImageSet, read_idx, check_split, fashion_mnist
+from labkit.data.images import ImageSet, check_split, fashion_mnist, read_idx
 
 
 def mnist(split: str) -> ImageSet:

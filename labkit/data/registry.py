@@ -37,10 +37,15 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Tree:
-    """A subfolder that holds one folder per class, and how many files those hold in all."""
+    """A subfolder that holds one folder per class, and how many files those hold in all.
+
+    name: empty for the dataset's own folder. files: 0 where no published count is known; then they are not counted.
+    one: what a folder holds, a 'class' or e.g. a 'sequence'.
+    """
 
     name: str
     files: int
+    one: str = "class"
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,160 @@ class Dataset:
 
     @property
     def size(self) -> str:
-        return size_text(self.size_bytes or sum(file.bytes for file in self.files))
+        known = self.size_bytes or sum(file.bytes for file in self.files)
+        return size_text(known) if known or self.bundled else "size unknown"
 
 
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/"
+
+
+def _tracking(
+    name: str, title: str, citation: str, url: str, layout: str, trees: tuple[Tree, ...], unpack: str, size: int = 0
+) -> Dataset:
+    """A benchmark of single-object tracking: none carries a licence to pass it on, all are given out for research."""
+    return Dataset(
+        name=name,
+        title=title,
+        licence="no data licence stated: research only, not to be passed on",
+        citation=citation,
+        url=url,
+        layout=layout,
+        trees=trees,
+        registration=f"Take it from {url}. {unpack}",
+        size_bytes=size,
+    )
+
+
+_OTB = "http://cvlab.hanyang.ac.kr/tracker_benchmark"
+_ONE_SEQUENCE_TREE = (Tree("", 0, "sequence"),)
+_TRACKING = (
+    Dataset(
+        name="tracking",
+        title="Five real tracking sequences for development, of OTB, VOT and TLD; OxUvA's annotations without frames",
+        licence="no data licence stated: research only, not to be passed on",
+        citation="Wu et al., 2015; Kristan et al., VOT 2016; Kalal et al., TPAMI 2012; Valmadre et al., ECCV 2018",
+        url="https://github.com/oxuva/long-term-tracking-benchmark",
+        layout="tracking/{Crossing,DragonBaby,Jogging2,TLD_pedestrian2,bag}/img/0001.jpg, tracking/oxuva_dev/*.csv",
+        trees=(
+            Tree("Crossing", 121, "clip"),
+            Tree("DragonBaby", 114, "clip"),
+            Tree("Jogging2", 308, "clip"),
+            Tree("TLD_pedestrian2", 339, "clip"),
+            Tree("bag", 197, "clip"),
+        ),
+        registration=(
+            "The sequences are those of the OTB, VOT and TLD benchmarks: each one folder with img/0001.jpg ... and its "
+            "own annotation file (groundtruth_rect.txt, groundtruth.txt, and gt.txt with corners)."
+        ),
+        size_bytes=25_736_786,
+    ),
+    _tracking(
+        "otb2013",
+        "OTB-2013: 51 targets in 50 videos",
+        "Wu, Lim and Yang, Online Object Tracking: A Benchmark, CVPR 2013",
+        _OTB,
+        "otb2013/<Seq>/img/0001.jpg, otb2013/<Seq>/groundtruth_rect.txt",
+        _ONE_SEQUENCE_TREE,
+        "Unpack each sequence's zip into its own folder; a link to otb2015 will do, the 50 videos are picked by name.",
+    ),
+    _tracking(
+        "otb2015",
+        "OTB-2015 (OTB-100): 100 targets in 98 videos",
+        "Wu, Lim and Yang, Object Tracking Benchmark, TPAMI 2015",
+        _OTB,
+        "otb2015/<Seq>/img/0001.jpg, otb2015/<Seq>/groundtruth_rect.txt (Jogging, Skating2: .1.txt, .2.txt)",
+        _ONE_SEQUENCE_TREE,
+        "Unpack each sequence's zip into its own folder.",
+        3_000_000_000,
+    ),
+    _tracking(
+        "tc128",
+        "Temple-Color 128: 129 targets in 128 colour videos",
+        "Liang, Blasch and Ling, Encoding Color Information for Visual Tracking, TIP 2015",
+        "https://www.dabi.temple.edu/~hbling/data/TColor-128",
+        "tc128/<Seq>/img/0001.jpg, tc128/<Seq>/<Seq>_gt.txt, tc128/<Seq>/<Seq>_frames.txt",
+        _ONE_SEQUENCE_TREE,
+        "Unpack it so that each sequence is one folder.",
+    ),
+    _tracking(
+        "uav123",
+        "UAV123: 123 sequences from a low-flying drone",
+        "Mueller, Smith and Ghanem, A Benchmark and Simulator for UAV Tracking, ECCV 2016",
+        "https://ivul.kaust.edu.sa",
+        "uav123/data_seq/UAV123/<video>/000001.jpg, uav123/anno/UAV123/<name>.txt",
+        (Tree("data_seq/UAV123", 0, "video"),),
+        "Unpack UAV123's archive so that data_seq and anno lie below it.",
+        14_000_000_000,
+    ),
+    _tracking(
+        "uav20l",
+        "UAV20L: 20 long videos of UAV123",
+        "Mueller, Smith and Ghanem, A Benchmark and Simulator for UAV Tracking, ECCV 2016",
+        "https://ivul.kaust.edu.sa",
+        "uav20l/data_seq/UAV123/<video>/000001.jpg, uav20l/anno/UAV20L/<video>.txt",
+        (Tree("data_seq/UAV123", 0, "video"),),
+        "A link to uav123 will do: the frames are the same, only anno/UAV20L is its own.",
+    ),
+    _tracking(
+        "nfs",
+        "Need for Speed: 100 videos, the version of 30 frames a second",
+        "Kiani Galoogahi et al., Need for Speed, ICCV 2017",
+        "http://ci2cv.net/nfs",
+        "nfs/<seq>/30/<seq>/00001.jpg, nfs/<seq>/30/<seq>.txt",
+        _ONE_SEQUENCE_TREE,
+        "Unpack each video's zip below nfs/.",
+    ),
+    _tracking(
+        "trackingnet",
+        "TrackingNet, test set: 511 videos, first boxes only",
+        "Mueller et al., TrackingNet, ECCV 2018",
+        "https://github.com/SilvioGiancola/TrackingNet-devkit",
+        "trackingnet/TEST/frames/<id>/0.jpg, trackingnet/TEST/anno/<id>.txt",
+        (Tree("TEST/frames", 0, "video"),),
+        "Its devkit fetches TEST; scores come from its server.",
+        30_000_000_000,
+    ),
+    _tracking(
+        "lasot",
+        "LaSOT: 1,400 long videos of 70 classes, 280 of them for testing",
+        "Fan et al., LaSOT, CVPR 2019",
+        "https://cis.temple.edu/lasot",
+        "lasot/<class>/<class>-<k>/img/00000001.jpg, beside it {groundtruth,full_occlusion,out_of_view}.txt",
+        (Tree("", 0, "class"),),
+        "Unpack each class's zip below lasot/.",
+        230_000_000_000,
+    ),
+    _tracking(
+        "vot2018",
+        "VOT2018, short-term: 60 sequences with rotated boxes",
+        "Kristan et al., The sixth Visual Object Tracking VOT2018 challenge results, ECCVW 2018",
+        "https://www.votchallenge.net/vot2018",
+        "vot2018/<seq>/color/00000001.jpg, vot2018/<seq>/groundtruth.txt, vot2018/list.txt",
+        _ONE_SEQUENCE_TREE,
+        "The VOT toolkit fetches it: `vot initialize vot2018/shortterm`.",
+        1_000_000_000,
+    ),
+    _tracking(
+        "vot2019",
+        "VOT2019, short-term: 60 sequences with rotated boxes",
+        "Kristan et al., The Seventh Visual Object Tracking VOT2019 Challenge Results, ICCVW 2019",
+        "https://www.votchallenge.net/vot2019",
+        "vot2019/<seq>/color/00000001.jpg, vot2019/<seq>/groundtruth.txt, vot2019/list.txt",
+        _ONE_SEQUENCE_TREE,
+        "The VOT toolkit fetches it: `vot initialize vot2019/shortterm`.",
+        1_000_000_000,
+    ),
+    _tracking(
+        "oxuva",
+        "OxUvA: 200 development and 166 test tracks, minutes long, annotated about once a second",
+        "Valmadre et al., Long-term Tracking in the Wild: A Benchmark, ECCV 2018",
+        "https://oxuva.github.io/long-term-tracking-benchmark",
+        "oxuva/tasks/{dev,test}.csv, oxuva/annotations/dev.csv, oxuva/images/{dev,test}/<video>/000000.jpeg",
+        (Tree("images", 0, "split"),),
+        "Its repository holds tasks/ and annotations/, a form on its page gives the images.",
+    ),
+)
 
 _ALL = (
     Dataset(
@@ -196,6 +350,7 @@ _ALL = (
         ),
         size_bytes=150_000_000_000,
     ),
+    *_TRACKING,
 )
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 
@@ -248,7 +403,7 @@ def check(name: str) -> Status:
     faults = [
         f"{tree.name}/ holds {count:,} files instead of {tree.files:,}"
         for tree in dataset.trees
-        if (count := _count_files(folder(name) / tree.name)) != tree.files
+        if tree.files and (count := _count_files(folder(name) / tree.name)) != tree.files
     ]
     faults += filter(None, (_fault_in_contents(folder(name) / file.name, file) for file in _files_in_use(dataset)))
     return Status("damaged", "; ".join(faults)) if faults else found
@@ -292,16 +447,12 @@ def _status_of_trees(dataset: Dataset) -> Status:
     where = folder(dataset.name)
     if not where.is_dir():
         return _absent(dataset)
-    classes = {}
-    for tree in dataset.trees:
-        try:
-            classes[tree.name] = sum(entry.is_dir() for entry in os.scandir(where / tree.name))
-        except OSError:
-            classes[tree.name] = 0
-    faults = [f"{where / name} holds no class folders" for name, count in classes.items() if count == 0]
+    found = {tree: _count_folders(where / tree.name) for tree in dataset.trees}
+    faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in found.items() if count == 0]
     if faults:
         return Status("damaged", "; ".join(faults))
-    return Status("present", ", ".join(f"{name}: {count:,} classes" for name, count in classes.items()))
+    told = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in found.items())
+    return Status("present", ", ".join(told))
 
 
 def _absent(dataset: Dataset) -> Status:
@@ -316,6 +467,17 @@ def _files_in_use(dataset: Dataset) -> tuple[RemoteFile, ...]:
         if any((folder(dataset.name) / file.name).is_file() for file in files):
             return files
     return dataset.files
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def _count_folders(tree: Path) -> int:
+    try:
+        return sum(entry.is_dir() for entry in os.scandir(tree))
+    except OSError:
+        return 0
 
 
 def _count_files(tree: Path) -> int:

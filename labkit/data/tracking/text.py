@@ -1,0 +1,71 @@
+"""Annotation text files: rows of numbers, separated by commas, tabs or spaces, sometimes with NaN or nothing at all."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from labkit.errors import DataError
+
+_BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
+
+
+def read_rows(path: Path, columns: int | tuple[int, ...], *, allow_extra: bool = False) -> Float64[np.ndarray, "t c"]:
+    """The numbers of a file, one row a line; 'NaN' in any spelling is NaN, blank lines are not rows.
+
+    columns: how many numbers a row holds; several when a benchmark has both kinds (all rows of one file are of one).
+
+    Raises DataError that names the file and the line.
+    """
+    allowed = (columns,) if isinstance(columns, int) else columns
+    rows: list[list[float]] = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            row = [float(word) for word in _BETWEEN.split(line.strip().strip(",;"))]
+        except ValueError:
+            raise DataError(f"{path}, line {number}: '{line.strip()[:60]}' is not a row of numbers.") from None
+        row = row[: max(allowed)] if allow_extra else row
+        if len(row) not in ({len(rows[0])} if rows else allowed):
+            wanted = len(rows[0]) if rows else " or ".join(map(str, allowed))
+            raise DataError(f"{path}, line {number}: {len(row)} numbers instead of {wanted}.")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} holds no annotation.")
+    return np.array(rows)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold anything.
+
+    Raises DataError when it is not there or not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a byte-order mark stands before some of the files
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing. Unpack its sequence anew.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[int, Path]:
+    """The images of a folder by the number in their names, ascending: '00001.jpg' and '1.jpg' are both number 1.
+
+    Raises DataError when the folder is missing or empty, or one number occurs twice.
+    """
+    found: dict[int, Path] = {}
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error.strerror}). Unpack its sequence anew.") from error
+    for path in files:
+        digits = re.search(r"(\d+)$", path.stem)
+        if digits is None or path.name.startswith("."):  # a thumbnail or a file of an operating system
+            continue
+        if (number := int(digits[1])) in found:
+            raise DataError(f"{folder}: {found[number].name} and {path.name} are both frame {number}.")
+        found[number] = path
+    if not found:
+        raise DataError(f"{folder} holds no numbered images. Unpack its sequence anew.")
+    return dict(sorted(found.items()))

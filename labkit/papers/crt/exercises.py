@@ -1,0 +1,178 @@
+"""The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labkit.exercises import Exercise
+from labkit.papers.crt import checks, prroi, ridge
+from labkit.papers.crt.cascade import Cascade, Settings
+from labkit.papers.crt.clips import LookAlikes, look_alikes
+from labkit.papers.crt.evaluate import measures
+from labkit.papers.crt.tracking import track_together
+
+# -- 1 fill in: the dual ----------------------------------------------------------------------------------------------
+
+
+def dual(x: Tensor, y: Tensor, lam: float) -> Tensor:
+    return x.T @ torch.linalg.solve(x @ x.T + lam * torch.eye(len(x), dtype=x.dtype), y)
+
+
+def primal(x: Tensor, y: Tensor, lam: float) -> Tensor:
+    """Right, but it builds a d x d matrix."""
+    return torch.linalg.solve(x.T @ x + lam * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
+
+
+def dual_without_lam(x: Tensor, y: Tensor, lam: float) -> Tensor:
+    return x.T @ (torch.linalg.pinv(x @ x.T) @ y)
+
+
+# -- 2 fill in: Phi ---------------------------------------------------------------------------------------------------
+
+
+def phi_on_one_side(u: Tensor) -> Tensor:
+    return 0.5 * (u.clamp(-1, 1) + 1) ** 2
+
+
+def phi_unclamped(u: Tensor) -> Tensor:
+    return torch.where(u <= 0, 0.5 * (u + 1) ** 2, 1 - 0.5 * (1 - u) ** 2)
+
+
+# -- 3 find the bug: half a cell --------------------------------------------------------------------------------------
+
+
+def place_of(index: int, kernel: int, stride: int) -> float:
+    """Crop pixel of the score at `index`."""
+    return (index + 0.5 * (kernel % 2)) * stride
+
+
+def place_with_a_bug(index: int, kernel: int, stride: int) -> float:
+    """Crop pixel of the score at `index`: the middle of its cell."""
+    return (index + 0.5) * stride
+
+
+# -- 5 MaxGM ----------------------------------------------------------------------------------------------------------
+
+
+def best_mean(tpr: float, tnr: float) -> float:
+    p = max(0.0, (1 - 2 * tnr) / (2 * (1 - tnr))) if tnr < 1 else 0.0
+    return math.sqrt((1 - p) * tpr * ((1 - p) * tnr + p))
+
+
+# -- 6 logistic regression --------------------------------------------------------------------------------------------
+
+
+def logistic(x: Tensor, y: Tensor, lam: float, steps: int) -> Tensor:
+    """Newton's method: each step is a ridge regression with weights p (1 - p)."""
+    w = torch.zeros(x.shape[1], dtype=x.dtype)
+    for _ in range(steps):
+        p = torch.sigmoid(x @ w)
+        weight = (p * (1 - p)).clamp_min(1e-9)
+        target = x @ w + (y - p) / weight
+        w = ridge.fit(x[None], target[None], lam, weight[None])[0]
+    return w
+
+
+# -- 7 break it -------------------------------------------------------------------------------------------------------
+
+
+def broken(answer: Any) -> None:
+    """One rival that covers nothing and is no perfect copy: the cascade must lose more than a tenth of 60 frames."""
+    assert isinstance(answer, LookAlikes), f"the answer is a LookAlikes(...); got {type(answer).__name__}"
+    lost = _lost(answer)
+    assert lost > 0.1, f"the cascade loses {lost:.0%} of the frames; look for what both stages see alike"
+
+
+def fair(answer: Any) -> None:
+    assert isinstance(answer, LookAlikes), f"the answer is a LookAlikes(...); got {type(answer).__name__}"
+    assert answer.rivals == 1, f"one rival is allowed; there are {answer.rivals}"
+    assert answer.similarity <= 0.9, (
+        f"similarity {answer.similarity}: from .9 on it is a copy, and no appearance can win"
+    )
+    assert answer.gap >= 1, f"gap {answer.gap}: the rival touches the target; that is occlusion, not discrimination"
+    assert max(answer.noise / 10, answer.speed / 2, answer.light / 0.3) <= 1, "noise <= 10, speed <= 2, light <= .3"
+
+
+def _lost(kind: LookAlikes) -> float:
+    clips = [look_alikes(replace(kind, frames=60), seed) for seed in (0, 1)]
+    tracks = track_together(Cascade(Settings()), clips)
+    return sum(measures(t, c)["lost"] for t, c in zip(tracks, clips, strict=True)) / len(clips)
+
+
+BREAKS_IT = LookAlikes(rivals=1, similarity=0.9, turn=0.05, noise=10.0, light=0.3, own_light=True)
+
+EXERCISES = (
+    Exercise(
+        key="dual",
+        kind="fill in",
+        task="Ridge regression when there are fewer rows than features: solve an n x n system, not a d x d one.",
+        properties={"solves ridge": checks.check_ridge, "by the small system": checks.check_uses_small_system},
+        solution=dual,
+        wrong={"builds d x d": primal, "forgets lam": dual_without_lam, "a scalar": lambda x, y, lam: y.mean()},
+    ),
+    Exercise(
+        key="phi",
+        kind="fill in",
+        task="The integral of the hat function max(0, 1 - |t|) from minus infinity to u: all that PrRoI pooling needs.",
+        properties={"is the integral": checks.check_phi},
+        solution=prroi.phi,
+        wrong={"one branch": phi_on_one_side, "not clamped": phi_unclamped, "a step": lambda u: (u > 0).to(u.dtype)},
+    ),
+    Exercise(
+        key="half-a-cell",
+        kind="find the bug",
+        task="This place of a score is right for 7x7 filters, and with ATOM's 4x4 filter the tracker creeps away. Why?",
+        properties={"right for every kernel": checks.check_place},
+        solution=place_of,
+        wrong={"the bug": place_with_a_bug, "always the edge": lambda index, kernel, stride: float(index * stride)},
+    ),
+    Exercise(
+        key="success",
+        kind="predict, then run",
+        task="Success AUC (21 thresholds 0, .05, ..., 1, strictly above) of a perfect tracker, and of a constant "
+        "overlap .62.",
+        properties={"counts thresholds": checks.check_success},
+        solution=(20 / 21, 13 / 21),
+        wrong={"perfect is 1": (1.0, 13 / 21), "the overlap itself": (20 / 21, 0.66), "not strict": (1.0, 0.62)},
+    ),
+    Exercise(
+        key="max-gm",
+        kind="fill in",
+        task="OxUvA lets a tracker turn a share p of its answers into 'absent' afterwards. The best it can reach "
+        "from (TPR, TNR).",
+        properties={"is the maximum": checks.check_max_gm},
+        solution=best_mean,
+        wrong={
+            "the plain geometric mean": lambda tpr, tnr: math.sqrt(tpr * tnr),
+            "always p = 1/2": lambda tpr, tnr: math.sqrt(0.5 * tpr * (0.5 * tnr + 0.5)),
+        },
+    ),
+    Exercise(
+        key="logistic",
+        kind="open",
+        task="Replace ridge by logistic regression: `fit(x, y, lam, steps)` for labels 0 and 1, by re-weighted least "
+        "squares.",
+        properties={"gradient vanishes": checks.check_logistic},
+        solution=logistic,
+        wrong={
+            "ridge on the labels": lambda x, y, lam, steps: ridge.fit(x[None], y[None], lam)[0],
+            "one step": lambda x, y, lam, steps: logistic(x, y, lam, 1),
+        },
+    ),
+    Exercise(
+        key="break-it",
+        kind="ablation",
+        task="One rival, at most 90 % alike, that never touches the target: make the cascade lose a tenth of the "
+        "frames.",
+        properties={"plays fair": fair, "breaks the cascade": broken},
+        solution=BREAKS_IT,
+        wrong={
+            "easy rival": LookAlikes(rivals=1, similarity=0.3),
+            "a copy": LookAlikes(rivals=1, similarity=0.95),
+            "covers the target": LookAlikes(rivals=1, similarity=0.9, gap=0.2),
+        },
+    ),
+)

@@ -1,0 +1,440 @@
+"""The notebook's pictures. Pure: the same input gives the same arrays; tested without a browser.
+
+Colours: the target and the cascade blue, rivals orange, stage 1 grey, what is lost red.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from plotly.subplots import make_subplots
+
+from labkit.errors import InputError
+from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
+from labkit.papers.crt import lesson, ridge
+from labkit.papers.crt.convolution import Convolution, Regression
+from labkit.papers.crt.gauss_newton import Trace
+from labkit.papers.crt.lesson import Fear, Look
+from labkit.viz import COLORS, explore, subplots
+
+ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
+STRIDE, SIZE = 4, 160
+
+
+def color_of(arm: str, position: int = 0) -> str:
+    """Stage 1 alone and the cascade as everywhere; other arms as rivals."""
+    return ARM_COLORS.get(arm, (COLORS["baseline"], COLORS["good"], COLORS["straw"])[position % 3])
+
+
+# -- 1 the idea in one picture ----------------------------------------------------------------------------------------
+
+
+def idea_figure(look: Look | None = None) -> Figure:
+    """One frame through the cascade: search image, stage 1's answer, the two scores of what is left."""
+    return look_figure(look or lesson.crossing(lesson.example()), title="one frame through the cascade")
+
+
+def look_figure(look: Look, title: str = "") -> Figure:
+    """Search image with candidates, stage 1's score map, and both scores of each candidate."""
+    figure, (left, middle, right) = subplots(1, 3, figsize=(9, 3), width_ratios=(1, 1, 1.2))
+    left.imshow(look.picture)
+    middle.imshow(look.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(look.scores.min())))
+    width, height = look.size
+    for k, (x, y) in enumerate(look.at):
+        color = COLORS["ours"] if k == look.target else COLORS["baseline"]
+        for axis in (left, middle):
+            axis.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, ec=color, lw=1.5))
+        left.text(x - width / 2, y - height / 2 - 2, str(k), color=color, fontsize=8)
+    left.set_title(f"search image, frame {look.number}")
+    middle.set_title("stage 1: score of every cell")
+    for axis in (left, middle):
+        axis.set_axis_off()
+    _score_bars(right, look)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _score_bars(axis: Any, look: Look) -> None:
+    at = np.arange(len(look.s1))
+    colors = [COLORS["ours"] if k == look.target else COLORS["baseline"] for k in at]
+    axis.bar(at - 0.2, look.s1, 0.4, color=COLORS["float"], label="stage 1")
+    axis.bar(at + 0.2, look.s2, 0.4, color=colors, label="stage 2")
+    axis.set(xticks=at, xlabel="candidate (blue: the target)", ylabel="score", title="what is left is checked twice")
+    axis.axhline(0, color=COLORS["hard"], lw=0.5)
+    axis.legend(frameon=False, fontsize=8)
+
+
+# -- 5 prove it -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def convergence(kind: str) -> tuple[list[float], ...]:
+    """Losses while the filter of a generated clip's first frame is learned: 10 CG steps at a time, PR and FR."""
+    x, centre, sigma = _first_frame()
+    found = []
+    for beta in ("PR", "FR"):
+        trace = Trace()
+        settings = Convolution(activation=kind, beta=beta, first_steps=(1,))  # type: ignore[arg-type]
+        regression = Regression(settings, 16, sigma)
+        regression.first(x, centre)
+        for _ in range(8):
+            regression.improve((5,), trace)
+        found.append([float(loss) for loss in trace.losses])
+    return tuple(found)
+
+
+@cache
+def _first_frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    from labkit.papers.crt.clips import look_alikes
+    from labkit.papers.crt.crop import View, crop
+    from labkit.papers.crt.features import hand_made
+
+    clip = look_alikes(seed=2)
+    box = torch.from_numpy(clip.boxes[0]).float()
+    view = View((box[:2] + box[2:] / 2)[None], 5 * box[2:].prod().sqrt()[None], SIZE)
+    maps = hand_made(crop([clip.frames[0]], view), STRIDE)
+    sigma = (box[2:] * SIZE / float(view.side) / STRIDE / 4)[None]
+    return maps[None], torch.full((1, 1, 2), SIZE / 2 / STRIDE), sigma
+
+
+def convergence_figure() -> Figure:
+    """Half the squared residual against conjugate-gradient steps, for both betas and both activations."""
+    figure, axes = subplots(1, 2, figsize=(9, 2.8))
+    for axis, kind, name in zip(axes, ("identity", "mlu"), ("phi = identity: linear", "phi = MLU"), strict=True):
+        for losses, beta, line in zip(
+            convergence(kind), ("Polak-Ribiere", "Fletcher-Reeves"), ("-", "--"), strict=True
+        ):
+            axis.plot(5 * np.arange(len(losses)) + 1, losses, line, color=COLORS["ours"], label=beta)
+        axis.set(xlabel="conjugate-gradient steps", ylabel="half squared residual", title=name, yscale="log")
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def loo_figure(noise: float = 0.1) -> go.Figure:
+    """Leave-one-out error against lam: closed form (line), refits (dots).  noise: added to the labels."""
+    if noise < 0:
+        raise InputError(f"noise must not be negative; got {noise}")
+    rows = lesson.frame_rows()
+    generator = torch.Generator().manual_seed(0)
+    y = rows.y + noise * torch.randn(rows.y.shape, generator=generator, dtype=torch.float64)
+    lams = np.logspace(-5, 1, 25)
+    fast = [float((rows.omega * ridge.leave_one_out(rows.x, y, float(lam), rows.omega) ** 2).sum()) for lam in lams]
+    slow = [_refitted(rows.x, y, rows.omega, float(lam)) for lam in lams[::8]]
+    inside = [
+        float(
+            (rows.omega * (y - (rows.x @ ridge.fit(rows.x, y, float(lam), rows.omega)[..., None])[..., 0]) ** 2).sum()
+        )
+        for lam in lams
+    ]
+    best = lams[int(np.argmin(fast))]
+    figure = go.Figure(
+        [
+            go.Scatter(x=lams, y=fast, name="leave one out, one fit", line={"color": COLORS["ours"]}),
+            go.Scatter(x=lams[::8], y=slow, mode="markers", name="really left out", marker={"color": COLORS["hard"]}),
+            go.Scatter(x=lams, y=inside, name="training error", line={"color": COLORS["float"], "dash": "dot"}),
+        ]
+    )
+    return figure.update_layout(
+        title=f"best lam {best:.2g}", xaxis={"type": "log", "title": "lam"},
+        yaxis={"type": "log", "title": "squared error"},
+        height=320, margin={"t": 40, "b": 40},
+    )  # fmt: skip
+
+
+def _refitted(x: torch.Tensor, y: torch.Tensor, omega: torch.Tensor, lam: float) -> float:
+    total = 0.0
+    for i in range(x.shape[1]):
+        kept = torch.arange(x.shape[1]) != i
+        w = ridge.fit(x[:, kept], y[:, kept], lam, omega[:, kept])
+        total += float(omega[0, i] * (y[0, i] - x[0, i] @ w[0]) ** 2)
+    return total
+
+
+def loo_widget() -> widgets.VBox:
+    return explore(loo_figure, noise=widgets.FloatSlider(0.1, min=0.0, max=0.5, step=0.05, description="label noise"))
+
+
+def cost_figure(d: int = 576) -> go.Figure:
+    """Operations of primal and dual against the number of rows n, for d features; where they cross."""
+    if d < 1:
+        raise InputError(f"d must be at least 1; got {d}")
+    n = np.unique(np.logspace(1, 4, 60).astype(int))
+    primal, dual = n * d**2 + d**3 / 3, n**2 * d + n**3 / 3
+    crossing = int(n[np.argmax(dual > primal)]) if (dual > primal).any() else int(n[-1])
+    figure = go.Figure(
+        [
+            go.Scatter(x=n, y=primal, name="primal: d x d", line={"color": COLORS["float"]}),
+            go.Scatter(x=n, y=dual, name="dual: n x n", line={"color": COLORS["ours"]}),
+            go.Scatter(x=n, y=np.full(len(n), 29 * d**2 + d**3 / 3), name="running Gram, per frame",
+                       line={"color": COLORS["good"], "dash": "dash"}),
+        ]
+    )  # fmt: skip
+    return figure.update_layout(
+        title=f"{d} features: the dual is cheaper up to about {crossing:,} rows", height=320, margin={"t": 40, "b": 40},
+        xaxis={"type": "log", "title": "rows n"}, yaxis={"type": "log", "title": "operations"},
+    )  # fmt: skip
+
+
+def cost_widget() -> widgets.VBox:
+    return explore(cost_figure, d=widgets.SelectionSlider(options=[64, 256, 576, 1024, 2304, 4608], value=576))
+
+
+# -- 6 compare --------------------------------------------------------------------------------------------------------
+
+
+def comparison_figure(result: Mapping[str, Any]) -> Figure:
+    """Lost frames of each clip and arm; lines join the same clip.  Footage, where there is some, stands on the left."""
+    panels = [(name, part["arms"]) for group in ("footage", "clips") for name, part in result.get(group, {}).items()]
+    if not panels:
+        raise InputError("the result holds neither clips nor footage")
+    figure, axes = subplots(1, len(panels), figsize=(9, 3), squeeze=False, sharey=True)
+    for axis, (name, arms) in zip(axes[0], panels, strict=True):
+        names = list(arms)
+        table = np.array([arms[arm]["each"]["lost"] for arm in names])
+        for column in table.T:
+            axis.plot(range(len(names)), column, color=COLORS["straw"], lw=0.8, zorder=1)
+        for k, arm in enumerate(names):
+            axis.scatter([k] * table.shape[1], table[k], s=14, color=color_of(arm, k), zorder=2)
+            axis.plot([k - 0.25, k + 0.25], [table[k].mean()] * 2, color=COLORS["hard"], lw=2, zorder=3)
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+        axis.set(title=name, ylim=(-0.03, 1.0))
+    axes[0, 0].set_ylabel("lost frames (overlap 0)")
+    return figure
+
+
+def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = ("stage-1", "cascade")) -> Figure:
+    """Success curves with bootstrap bands over clips; the dashed line is what a perfect tracker reaches: 20 of 21."""
+    figure, axis = subplots(figsize=(5, 3.2))
+    curves = lesson.success_curves(dict(result), kind)
+    for k, arm in enumerate(arms):
+        mean, color = curves[arm].mean(0), color_of(arm, k)
+        axis.step(OVERLAPS, mean, where="post", color=color, label=f"{arm}: {mean.mean():.3f}")
+        if len(curves[arm]) > 1:
+            low, high = curve_band(curves[arm].astype(np.float64))
+            axis.fill_between(OVERLAPS, low, high, step="post", color=color, alpha=0.15)
+    axis.plot([0, 0.95, 0.95, 1], [1, 1, 0, 0], ls="--", lw=1, color=COLORS["hard"], label="perfect: 20/21 = .952")
+    axis.set(
+        xlabel="overlap t", ylabel="frames with overlap > t", xlim=(0, 1.02), ylim=(0, 1.03), title=f"clips: {kind}"
+    )
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
+    """Few cells are hard, and they carry much of stage 1's answer on negatives; one pair of bars a source."""
+    panels = [(n, part["arms"][arm]) for g in ("footage", "clips") for n, part in result.get(g, {}).items()]
+    figure, axis = subplots(figsize=(7, 2.6))
+    at = np.arange(len(panels))
+    for offset, key, label, color in ((-0.2, "hard_share", "share of the negative cells", "float"),
+                                      (0.2, "hard_response", "share of the response on negatives", "bad")):  # fmt: skip
+        values = [100 * found[key] for _, found in panels]
+        bars = axis.bar(at + offset, values, 0.4, color=COLORS[color], label=label)
+        axis.bar_label(bars, fmt="%.1f %%", fontsize=8)
+    axis.set_xticks(at, [name for name, _ in panels])
+    axis.set(ylabel="%", ylim=(0, 100), title="hard negatives: the few that matter")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def fears_figure(found: Sequence[Fear]) -> Figure:
+    """The ring buffer of hardest negatives, as pictures."""
+    figure, axes = subplots(1, max(1, len(found)), figsize=(7, 1.4), squeeze=False)
+    if not found:
+        axes[0, 0].text(0.5, 0.5, "the gate admitted no hard negative", ha="center")
+    for axis, fear in zip(axes[0], found, strict=False):
+        axis.imshow(fear.patch)
+        axis.set_title(f"frame {fear.frame}\n{fear.score:+.2f}", fontsize=8)
+    for axis in axes[0]:
+        axis.set_axis_off()
+    return figure
+
+
+# -- 7 explore --------------------------------------------------------------------------------------------------------
+
+
+def _source(picture: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def scrubber_figure(found: Sequence[Look], position: int = 0) -> go.Figure:
+    """One frame of a tracked video: candidates on the search image, stage 1's map, the pair of scores of each
+    candidate.
+    """
+    if not 0 <= position < len(found):
+        raise InputError(f"there are frames 0 to {len(found) - 1}; got {position}")
+    look = found[position]
+    figure = make_subplots(1, 3, column_widths=[0.3, 0.3, 0.4])
+    colors = [COLORS["ours"] if k == look.target else COLORS["baseline"] for k in range(len(look.s1))]
+    x, y = look.at[:, 0], look.at[:, 1]
+    figure.add_trace(go.Image(source=_source(look.picture)), 1, 1)
+    figure.add_trace(
+        go.Scatter(x=x, y=y, mode="markers+text", text=[str(k) for k in range(len(x))], textposition="top center",
+                   marker={"color": colors, "size": 10, "symbol": "square-open", "line": {"width": 3}}), 1, 1,
+    )  # fmt: skip
+    side = SIZE / look.scores.shape[1]
+    ticks = side * (np.arange(look.scores.shape[1]) + 0.5)
+    figure.add_trace(
+        go.Heatmap(z=look.scores, x=ticks, y=ticks, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, 2
+    )
+    figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s1, name="stage 1", marker={"color": COLORS["float"]}), 1, 3)
+    figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s2, name="stage 2", marker={"color": colors}), 1, 3)
+    figure.update_yaxes(autorange="reversed", visible=False, col=1)
+    figure.update_yaxes(autorange="reversed", visible=False, col=2)
+    figure.update_yaxes(range=[-0.3, 1.2], col=3)
+    told = "the target" if look.winner == look.target else "a rival" if look.target >= 0 else "(target not among them)"
+    return figure.update_layout(
+        title=f"frame {look.number}: the cascade follows {told}",
+        height=320,
+        showlegend=False,
+        margin={"t": 40, "b": 30},
+    )
+
+
+def scrubber_widget(found: Sequence[Look]) -> widgets.VBox:
+    slider = widgets.IntSlider(0, min=0, max=len(found) - 1, description="frame")
+    return explore(lambda position: scrubber_figure(found, position), position=slider)
+
+
+def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figure:
+    """A rival put anywhere beside the target: what both stages answer."""
+    picture, first, second = lesson.scene().maps((float(x), float(y)), similarity)
+    figure = make_subplots(1, 3, subplot_titles=("search image", "stage 1", "stage 2"))
+    figure.add_trace(go.Image(source=_source(picture)), 1, 1)
+    for column, scores in ((2, first), (3, second)):
+        figure.add_trace(go.Heatmap(z=scores, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, column)
+    for column in (1, 2, 3):
+        figure.update_yaxes(autorange="reversed", visible=False, col=column)
+        figure.update_xaxes(visible=False, col=column)
+    far = np.hypot(x - 100, y - 100) > 20
+    told = _rival_share(first, float(x), float(y), STRIDE), _rival_share(second, float(x), float(y), 6)
+    title = f"rival / target: stage 1 {told[0]:.2f}, stage 2 {told[1]:.2f}" if far else "the rival is under the target"
+    return figure.update_layout(title=title, height=280, margin={"t": 60, "b": 20})
+
+
+def _rival_share(scores: np.ndarray, x: float, y: float, step: int) -> float:
+    """Highest score within 12 pixels of the rival over the highest near the target.
+
+    The crop starts at scene pixel 20.
+    """
+    at = (np.arange(scores.shape[0]) + 0.5) * step + (20 if step == STRIDE else 27)
+    rows, columns = np.meshgrid(at, at, indexing="ij")
+    near_rival = np.hypot(rows - y, columns - x) < 12
+    near_target = np.hypot(rows - 100, columns - 100) < 12
+    if not near_rival.any():
+        return float("nan")
+    return float(scores[near_rival].max() / max(scores[near_target].max(), 1e-6))
+
+
+def rival_widget() -> widgets.VBox:
+    sides = {"min": 30, "max": 170, "step": 5}
+    return explore(
+        rival_figure,
+        x=widgets.IntSlider(140, **sides, description="rival x"),
+        y=widgets.IntSlider(100, **sides, description="rival y"),
+        similarity=widgets.FloatSlider(0.8, min=0.0, max=1.0, step=0.05, description="similarity"),
+    )
+
+
+def knobs_figure(found: Sequence[Look], kappa: float = 0.35, mix: float = 0.7) -> go.Figure:
+    """Frames decided rightly against m, for this kappa; how often one candidate is left."""
+    mixes = np.linspace(0, 1, 21)
+    right = [lesson.decide_again(found, kappa, float(m)).right for m in mixes]
+    chosen = lesson.decide_again(found, kappa, mix)
+    figure = go.Figure(
+        [
+            go.Scatter(x=mixes, y=right, line={"color": COLORS["ours"]}, name="frames decided for the target"),
+            go.Scatter(
+                x=[mix], y=[chosen.right], mode="markers", marker={"size": 12, "color": COLORS["bad"]}, name="here"
+            ),
+        ]
+    )
+    title = (
+        f"right in {chosen.right:.0%}; {chosen.left:.1f} candidates; skipped in {chosen.skip_rate:.0%} of the frames"
+    )
+    return figure.update_layout(
+        title=title, xaxis={"title": "m: weight of stage 2"}, yaxis={"title": "share of frames", "range": [0, 1.05]},
+        height=300, margin={"t": 40, "b": 40}, showlegend=False,
+    )  # fmt: skip
+
+
+def knobs_widget(found: Sequence[Look]) -> widgets.VBox:
+    return explore(
+        lambda kappa, mix: knobs_figure(found, kappa, mix),
+        kappa=widgets.FloatSlider(0.35, min=0.1, max=0.9, step=0.05, description="kappa"),
+        mix=widgets.FloatSlider(0.7, min=0.0, max=1.0, step=0.05, description="m"),
+    )
+
+
+def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: int = 356) -> go.Figure:
+    """Two runs of 400 frames: one is never lost, one fails at `failure` and starts anew; their curve and its mean."""
+    if not (1 <= failure <= 380 and 0 < overlap <= 1 and 1 <= low < high < 400):
+        raise InputError("need a failure in 1..380, an overlap in (0, 1], 1 <= low < high < 400")
+    codes, overlaps = np.full(400, 3), np.full(400, overlap)
+    codes[0] = 1
+    failing = codes.copy()
+    failing[failure] = 2
+    failing[failure + 1 : failure + 5] = 0
+    failing[failure + 5] = 1
+    runs = [SupervisedRun("steady", codes.astype(np.int64), overlaps),
+            SupervisedRun("fails", failing.astype(np.int64), np.where(failing == 3, overlaps, 0.0))]  # fmt: skip
+    curve = eao_curve(runs)
+    value = float(curve[low : high + 1].mean())
+    figure = make_subplots(2, 1, row_heights=[0.3, 0.7], shared_xaxes=True)
+    names = {0: "skipped", 1: "start", 2: "failure", 3: "tracked"}
+    colors = {0: COLORS["straw"], 1: COLORS["good"], 2: COLORS["bad"], 3: COLORS["ours"]}
+    for code, name in names.items():
+        at = np.flatnonzero(failing == code)
+        figure.add_trace(
+            go.Scatter(x=at, y=np.ones(len(at)), mode="markers", name=name,
+                       marker={"color": colors[code], "symbol": "square"}),
+            1, 1,
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(x=np.arange(1, len(curve)), y=curve[1:], line={"color": COLORS["ours"]}, name="curve"), 2, 1
+    )
+    figure.add_trace(
+        go.Scatter(x=[low, low, high, high], y=[0, value, value, 0], fill="tozeroy", line={"color": COLORS["baseline"]},
+                   name="EAO"), 2, 1,
+    )  # fmt: skip
+    figure.update_yaxes(visible=False, row=1)
+    figure.update_yaxes(title="expected overlap", range=[0, 1], row=2)
+    figure.update_xaxes(title="frames", row=2)
+    return figure.update_layout(title=f"EAO = {value:.3f}", height=380, margin={"t": 40, "b": 40})
+
+
+def eao_widget() -> widgets.VBox:
+    return explore(
+        eao_figure,
+        failure=widgets.IntSlider(90, min=1, max=380, step=10, description="failure at"),
+        overlap=widgets.FloatSlider(0.6, min=0.1, max=1.0, step=0.1, description="overlap"),
+        low=widgets.Dropdown(options=[("VOT2018: 100", 100), ("VOT2019: 46", 46)], value=100, description="from"),
+        high=widgets.Dropdown(options=[("VOT2018: 356", 356), ("VOT2019: 291", 291)], value=356, description="to"),
+    )
+
+
+def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) -> Figure:
+    """Frames of a generated clip; the target's box in blue, rivals' centres in orange."""
+    from labkit.papers.crt.clips import KINDS, look_alikes
+
+    clip = look_alikes(KINDS[kind], seed)
+    figure, axes = subplots(1, len(frames), figsize=(6.5, 1.8))
+    for axis, t in zip(axes, frames, strict=True):
+        axis.imshow(clip.frames[t])
+        x, y, w, h = clip.boxes[t]
+        axis.add_patch(Rectangle((x, y), w, h, fill=False, ec=COLORS["ours"], lw=2))
+        axis.scatter(*np.asarray(clip.meta["rivals"])[t].T, s=8, color=COLORS["baseline"])
+        axis.set(xlim=(0, clip.frames[t].shape[1]), ylim=(clip.frames[t].shape[0], 0), title=f"frame {t}")
+        axis.set_axis_off()
+    return figure

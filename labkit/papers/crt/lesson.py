@@ -1,0 +1,276 @@
+"""What the notebook looks at besides the comparison: the inside of single frames, one scene that can be moved about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from labkit.data import tracking
+from labkit.errors import InputError
+from labkit.metrics.tracking import interval_of_mean
+from labkit.papers.crt import data
+from labkit.papers.crt.cascade import Cascade, Settings
+from labkit.papers.crt.clips import KINDS, LookAlikes, background, look_alikes
+from labkit.papers.crt.config import ARMS, Config
+from labkit.papers.crt.convolution import candidates
+from labkit.papers.crt.crop import View, crop
+from labkit.papers.crt.ridge_head import RidgeHead, Rows
+from labkit.papers.crt.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.tracking import track_together
+from labkit.records import load_all
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One frame as the cascade saw it.  Places in crop pixels, in the order of stage 1's scores.
+
+    target: which candidate is the target, -1 when none is within half a target of it.
+    """
+
+    number: int
+    picture: np.ndarray
+    scores: np.ndarray
+    at: np.ndarray
+    s1: np.ndarray
+    s2: np.ndarray
+    winner: int
+    target: int
+    size: tuple[float, float]
+
+
+def looks(
+    sequence: tracking.Sequence, frames: int, settings: Settings | None = None, guided: bool = False
+) -> list[Look]:
+    """Track and keep what each frame looked like.
+
+    Args:
+        guided: put the tracker back onto the annotated target after every frame: then all frames show the same contest.
+    """
+    cascade, found = Cascade(settings or Settings()), []
+    first = data.start_of(sequence)
+    cascade.init([sequence.frames[0]], first[None])
+    for t in range(1, min(frames, len(sequence))):
+        cascade.update([sequence.frames[t]])
+        found.append(_look(t, sequence, cascade))
+        if guided and sequence.annotated[t]:
+            box = torch.from_numpy(sequence.boxes[t]).float()
+            cascade.centre = (box[:2] + box[2:] / 2)[None]
+    return found
+
+
+def _look(t: int, sequence: tracking.Sequence, cascade: Cascade) -> Look:
+    seen = cascade.seen
+    assert seen is not None
+    picture = (crop([sequence.frames[t]], seen.view)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    valid = seen.valid[0]
+    at, target = seen.at[0][valid].numpy(), -1
+    if sequence.annotated[t] and len(at):
+        box = torch.from_numpy(sequence.boxes[t]).float()
+        truth = seen.view.to_crop((box[:2] + box[2:] / 2)[None, None])[0, 0].numpy()
+        distance = np.linalg.norm((at - truth) / seen.target[0].numpy(), axis=1)
+        target = int(distance.argmin()) if distance.min() < 0.5 else -1
+    width, height = seen.target[0].tolist()
+    return Look(t, picture, seen.scores[0].numpy(), at, seen.s1[0][valid].numpy(), seen.s2[0][valid].numpy(),
+                int(seen.winner[0]), target, (width, height))  # fmt: skip
+
+
+def crossing(found: Sequence[Look]) -> Look:
+    """The frame in which stage 1 is most in doubt: a rival's score nearest to the target's, or above it."""
+    best, chosen = -np.inf, found[0]
+    for look in found:
+        if look.target < 0 or len(look.s1) < 2:
+            continue
+        rivals = np.delete(look.s1, look.target)
+        doubt = float(rivals.max() - look.s1[look.target])
+        if doubt > best:
+            best, chosen = doubt, look
+    return chosen
+
+
+@cache
+def example(kind: str = "plain", seed: int = 3, frames: int = 40) -> tuple[Look, ...]:
+    """A short generated clip, followed with the tracker kept on the target."""
+    clip = look_alikes(replace(KINDS[kind], frames=frames), seed)
+    return tuple(looks(clip, frames, replace(Settings(), kappa=0.1, floor=0.03), guided=True))
+
+
+def headline(config: Config, frames: int = 110) -> tuple[str, list[Look]]:
+    """The sequence that the notebook opens up, and its name: a generated clip, or real footage if asked for and there.
+
+    Frames of real footage may not be passed on, hence never by default.
+    """
+    if config.show_footage and config.footage and data.footage_is_there():
+        sequence = data.footage(config.footage[0], 0, config.footage_frames)
+        return sequence.name, looks(sequence, min(frames, len(sequence)))
+    sequence = data.clips(config.kinds[0] if config.kinds else "plain", 1, config.seed)[0]
+    return sequence.name, looks(sequence, min(frames, len(sequence)))
+
+
+# -- knobs, without tracking again ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a choice of kappa and m would have decided, frame by frame, with the tracker on the target before each."""
+
+    right: float
+    skip_rate: float
+    left: float
+
+
+def decide_again(found: Sequence[Look], kappa: float, mix: float, floor: float = 0.03) -> Outcome:
+    """Share of frames decided for the target, share with one candidate left, candidates left per frame."""
+    if not (0 < kappa < 1 and 0 <= mix <= 1):
+        raise InputError(f"need 0 < kappa < 1 and 0 <= m <= 1; got {kappa}, {mix}")
+    right, single, left = [], [], []
+    for look in found:
+        kept = look.s1 >= max(kappa * look.scores.max(), floor)
+        if not kept.any() or look.target < 0:
+            continue
+        fused = np.where(kept, (1 - mix) * look.s1 + mix * look.s2, -np.inf)
+        right.append(int(fused.argmax()) == look.target)
+        single.append(int(kept.sum()) == 1)
+        left.append(int(kept.sum()))
+    if not left:
+        raise InputError("no frame shows the target among the candidates")
+    return Outcome(float(np.mean(right)), float(np.mean(single)), float(np.mean(left)))
+
+
+# -- a scene that can be moved about ----------------------------------------------------------------------------------
+
+
+class Scene:
+    """One target, learned; and a rival that can be put anywhere, as similar as wanted."""
+
+    SIDE = 200
+
+    def __init__(self, seed: int = 5) -> None:
+        rng = np.random.default_rng(seed)
+        kind = LookAlikes(rivals=0, sprite=32, height=self.SIDE, width=self.SIDE, clutter=12.0)
+        coarse = (torch.from_numpy(rng.integers(0, 256, (3, 4, 4)).astype(np.float32)) for _ in range(2))
+        self.textures = [F.interpolate(x[None], (32, 32), mode="bicubic")[0].clamp(0, 255) for x in coarse]
+        self.empty = background(rng, kind)[: self.SIDE, : self.SIDE]
+        y, x = np.mgrid[:32, :32] - 15.5
+        self.cover = np.clip(16.5 - np.hypot(x, y), 0, 1)[..., None]
+        self.box = np.array([84.0, 84.0, 32.0, 32.0])
+        self.cascade = Cascade(Settings())
+        self.cascade.init([self.picture(None, 0.0)], self.box[None])
+
+    def picture(self, rival: tuple[float, float] | None, similarity: float) -> np.ndarray:
+        """The scene with the target in its middle and a rival's centre at `rival` (pixels)."""
+        picture = self.empty.copy()
+        base, other = self.textures
+        if rival is not None:
+            mixed = similarity * base + (1 - similarity) * other
+            self._paste(picture, mixed, int(rival[0]) - 16, int(rival[1]) - 16)
+        self._paste(picture, base, 84, 84)
+        return picture.clip(0, 255).astype(np.uint8)
+
+    def _paste(self, picture: np.ndarray, texture: Tensor, left: int, top: int) -> None:
+        left, top = (min(max(v, 0), self.SIDE - 32) for v in (left, top))
+        piece = picture[top : top + 32, left : left + 32]
+        piece[:] = piece * (1 - self.cover) + texture.permute(1, 2, 0).numpy() * self.cover
+
+    @torch.no_grad()
+    def maps(self, rival: tuple[float, float], similarity: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture of the search area, stage 1's scores, and stage 2's score of a box around every second cell."""
+        if not 0 <= similarity <= 1:
+            raise InputError(f"similarity must lie in [0, 1]; got {similarity}")
+        cascade = self.cascade
+        view = View(torch.tensor([[100.0, 100.0]]), torch.tensor([160.0]), 160)
+        pixels = crop([self.picture(rival, similarity)], view)
+        maps = cascade.features(pixels)
+        scores = cascade.regression.score(maps.first)[0]
+        at = torch.arange(10, 152, 6).float()
+        rows, columns = torch.meshgrid(at, at, indexing="ij")
+        centres = torch.stack([columns, rows], -1).reshape(1, -1, 2)
+        x = cascade.describe(maps, boxes_at(centres, torch.tensor([[32.0, 32.0]])))
+        second = cascade.head.score(x)[0].reshape(len(at), len(at))
+        return (pixels[0].permute(1, 2, 0) * 255).byte().numpy(), scores.numpy(), second.numpy()
+
+
+@cache
+def scene(seed: int = 5) -> Scene:
+    return Scene(seed)
+
+
+# -- what the tracker is afraid of, and what ridge sees ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Fear:
+    """One hard negative in the buffer: where it comes from and what it scores at the end."""
+
+    frame: int
+    patch: np.ndarray
+    score: float
+
+
+def fears(sequence: tracking.Sequence, frames: int = 60, most: int = 8) -> list[Fear]:
+    """The hardest negatives that the anchored variant admitted while tracking."""
+    open_gate = replace(ARMS["anchored"].settings, gate=(0.3, 0.1, 0.2))
+    cascade = Cascade(open_gate)
+    track_together(cascade, [sequence.part(0, min(frames, len(sequence)))])
+    head = cascade.head
+    assert isinstance(head, RidgeHead)
+    scores = head.score(head.hard.x)[0]
+    found = []
+    for k in range(min(most, int(head.hard.valid[0].sum()))):
+        box = head.hard.box[0, k]
+        frame = int(head.hard.frame[0, k])
+        number = min(frame, len(sequence) - 1)
+        view = View((box[:2] + box[2:] / 2)[None], box[2:].prod().sqrt()[None] * 1.2, 48)
+        patch = (crop([sequence.frames[number]], view)[0].permute(1, 2, 0) * 255).byte().numpy()
+        found.append(Fear(number, patch, float(scores[k])))
+    return found
+
+
+@cache
+def frame_rows(seed: int = 0) -> Rows:
+    """Stage 2's samples of one frame of a generated clip, in float64: for everything that is proved about ridge."""
+    clip = look_alikes(replace(KINDS["plain"], frames=2), seed)
+    cascade = Cascade(Settings())
+    cascade.init([clip.frames[0]], clip.boxes[:1])
+    view = cascade.view()
+    target = cascade.target_in(view)
+    maps = cascade.features(crop([clip.frames[0]], view))
+    boxes = ring_boxes(torch.full((1, 2), 80.0), target)
+    y, omega = label(boxes, boxes[:, 0])
+    x = cascade.describe(maps, boxes)
+    return Rows(x.double(), y.double(), omega.double())
+
+
+def success_curves(result: dict, kind: str) -> dict[str, Float[np.ndarray, "n 21"]]:
+    """Each arm's success curves, one row a clip."""
+    arms = result["clips"][kind]["arms"]
+    return {arm: np.asarray(found["each"]["success"]) for arm, found in arms.items()}
+
+
+def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
+    """A Markdown row per arm of the record with that label: `value` minus that of the arm `theirs`, over all its clips.
+
+    The interval is a paired bootstrap over the clips of all seeds; empty without such a record.
+    """
+    rows = []
+    for record in load_all("crt"):
+        if record.label != label:
+            continue
+        parts = [part["arms"] for result in record.results for part in result["clips"].values()]
+        for arm in parts[0]:
+            if arm == theirs:
+                continue
+            apart = [np.subtract(arms[arm]["each"][value], arms[theirs]["each"][value]) for arms in parts]
+            found = interval_of_mean(np.concatenate(apart).astype(np.float64))
+            count = sum(len(each) for each in apart)
+            rows.append(f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |")
+    return rows
+
+
+def candidates_left(scores: Float[Tensor, "batch rows columns"], kappa: float) -> int:
+    """How many candidates a share kappa of the peak lets through."""
+    return int(candidates(scores, kappa, 0.03).valid.sum())

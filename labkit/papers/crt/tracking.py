@@ -1,0 +1,103 @@
+"""Trackers over sequences: many targets side by side, and the numbers of an ablation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+
+from labkit.data import tracking as data
+from labkit.errors import InputError
+from labkit.papers.crt.cascade import Cascade, Seen
+from labkit.papers.crt.data import start_of
+from labkit.papers.crt.tracker import check_box
+
+
+@dataclass
+class Track:
+    """What a tracker said about a sequence.  Row 0 is the given box."""
+
+    boxes: Float64[np.ndarray, "frames 4"]
+    scores: Float64[np.ndarray, " frames"]
+    present: Bool[np.ndarray, " frames"]
+
+
+Watch = Callable[[int, Cascade, Seen], None]
+
+
+def track_together(cascade: Cascade, sequences: Sequence[data.Sequence], watch: Watch | None = None) -> list[Track]:
+    """Track the targets of several sequences in step; shorter ones rest on their last frame until the longest ends.
+
+    Args:
+        watch: called after each update with the frame's number, the cascade, and what it looked at.
+    """
+    if not sequences:
+        raise InputError("there is no sequence to track")
+    starts = [start_of(sequence) for sequence in sequences]
+    cascade.init(
+        [sequence.frames[0] for sequence in sequences],
+        [check_box(box, s.frames[0]) for box, s in zip(starts, sequences, strict=True)],
+    )
+    longest = max(len(sequence) for sequence in sequences)
+    count = len(sequences)
+    boxes, scores = np.zeros((count, longest, 4)), np.ones((count, longest))
+    present = np.ones((count, longest), dtype=bool)
+    boxes[:, 0] = starts
+    for t in range(1, longest):
+        step = cascade.update([s.frames[min(t, len(s) - 1)] for s in sequences])
+        boxes[:, t], scores[:, t], present[:, t] = step.boxes, step.score, step.present
+        if watch is not None and cascade.seen is not None:
+            watch(t, cascade, cascade.seen)
+    return [Track(boxes[k, : len(s)], scores[k, : len(s)], present[k, : len(s)]) for k, s in enumerate(sequences)]
+
+
+class Census:
+    """Counts what stage 1 leaves to stage 2: the shares behind the abstract's first statements.
+
+    hard cells: above the candidate threshold and farther than 0.6 targets from the target, in the tracker's own
+    search image.
+    """
+
+    def __init__(self, sequences: Sequence[data.Sequence], kappa: float, floor: float) -> None:
+        self.sequences, self.kappa, self.floor = sequences, kappa, floor
+        count = len(sequences)
+        self.share: list[list[float]] = [[] for _ in range(count)]
+        self.response: list[list[float]] = [[] for _ in range(count)]
+        self.candidates: list[list[int]] = [[] for _ in range(count)]
+        self.skipped: list[list[bool]] = [[] for _ in range(count)]
+        self.mined: list[list[int]] = [[] for _ in range(count)]
+
+    def __call__(self, t: int, cascade: Cascade, seen: Seen) -> None:
+        stride, shift = cascade.features.stride, cascade.regression.shift
+        rows, columns = seen.scores.shape[1:]
+        y, x = torch.meshgrid(torch.arange(rows) + shift, torch.arange(columns) + shift, indexing="ij")
+        cells = torch.stack([x, y], -1).to(seen.scores.device) * stride
+        for k, sequence in enumerate(self.sequences):
+            if t >= len(sequence):
+                continue
+            self.candidates[k].append(int(seen.valid[k].sum()))
+            self.skipped[k].append(bool(seen.skipped[k]))
+            self.mined[k].append(int(seen.mined[k].sum()))
+            box = sequence.boxes[t]
+            if np.isnan(box).any():
+                continue
+            truth = torch.tensor(box[:2] + box[2:] / 2, dtype=torch.float32, device=cells.device)
+            at = (truth - seen.view.centre[k]) * (seen.view.size / seen.view.side[k]) + seen.view.size / 2
+            far = ((cells - at) / seen.target[k]).norm(dim=-1) > 0.6
+            least = max(self.kappa * float(seen.scores[k].max()), self.floor)
+            negatives = seen.scores[k][far]
+            hard = negatives > least
+            energy = negatives.clamp_min(0).square()
+            self.share[k].append(float(hard.float().mean()))
+            self.response[k].append(float(energy[hard].sum() / energy.sum().clamp_min(1e-9)))
+
+    def summary(self, k: int) -> dict[str, float]:
+        """Means over the frames of sequence k."""
+        return {
+            "hard_share": float(np.mean(self.share[k])) if self.share[k] else 0.0,
+            "hard_response": float(np.mean(self.response[k])) if self.response[k] else 0.0,
+            "candidates": float(np.mean(self.candidates[k])),
+            "skip_rate": float(np.mean(self.skipped[k])),
+            "mined": float(np.mean(self.mined[k])),
+        }

@@ -1,0 +1,248 @@
+"""Follow what is inside a box through any video; write the video with the box drawn in, and its boxes as CSV."""
+
+import csv
+import io
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.errors import InputError
+from labkit.papers.crt import peers
+from labkit.papers.crt.cascade import CascadeTracker, stage1_only
+from labkit.papers.crt.tracker import Box, Tracked, Tracker
+from labkit.runs import write_atomically
+from labkit.training import pick_device
+
+PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
+"""Colours of the box: green where the tracker sees its target, orange where it says that it is gone."""
+
+TRACKERS = ("cascade", "stage1", "static", "CSRT", "KCF", "MIL")
+
+
+@dataclass(frozen=True)
+class Report:
+    """frames: tracked, the given one included. absent: how many without the target. seconds: inside the tracker.
+
+    missing: frames that the file announces and does not yield, as one that broke off does.
+    """
+
+    frames: int
+    absent: int
+    seconds: float
+    missing: int = 0
+
+
+def make_tracker(name: str, device: str) -> Tracker:
+    """The tracker of that name, ready to be shown its target."""
+    if name not in TRACKERS:
+        raise InputError(f"--tracker must be one of {', '.join(TRACKERS)}; got '{name}'.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"--device must be auto, cpu, cuda or cuda:N; got '{device}'.")
+    if name == "static":
+        return peers.StaticBox()
+    if name in peers.OPENCV:
+        return peers.OpenCVTracker(name)
+    return CascadeTracker(stage1_only() if name == "stage1" else None, device=pick_device(device))
+
+
+Show = Callable[[int, int], None]
+"""Called as show(frames done, frames in all or 0 where the file does not tell)."""
+
+
+def follow(
+    video: Path,
+    box: Box,
+    out: Path,
+    tracker: Tracker,
+    start: int = 0,
+    frames: int = 0,
+    overwrite: bool = False,
+    show: Callable[[], AbstractContextManager[Show]] | None = None,
+) -> Report:
+    """Track through `video` from frame `start` on; write `out` and its CSV, which appear only when they are whole.
+
+    Raises InputError, before anything is written, for a video that cannot be read, a box outside its first frame, an
+    output that is there already or is of no known kind.
+    """
+    if start < 0 or frames < 0:
+        raise InputError(f"--start and --frames must be 0 or more; got {start} and {frames}.")
+    table = out.with_suffix(".csv")
+    _check_places(video, out, table, overwrite)
+    with _opened(video) as (source, stream):
+        pictures = itertools.islice(_pictures(source, stream, video), start, start + frames if frames else None)
+        first = next(pictures, None)
+        if first is None:
+            raise InputError(f"{video} has no frame {start} that can be decoded; --start counts from 0.")
+        _check_inside(box, first)
+        total = min(frames or stream.frames, max(stream.frames - start, 0)) if stream.frames else frames
+        rows, report = [], Report(0, 0, 0.0)
+        with _writer(out, first, _rate(stream)) as write, (show or _silent)() as shown_so_far:
+            for index, (picture, told, seconds) in enumerate(_told(tracker, box, itertools.chain([first], pictures))):
+                write(drawn(picture, told))
+                rows.append([start + index, *(f"{v:.2f}" for v in told.box), f"{told.score:.4f}", int(told.present)])
+                report = Report(index + 1, report.absent + (not told.present), report.seconds + seconds)
+                shown_so_far(index + 1, total)
+            _write_table(table, rows)
+    ended = not frames or report.frames < frames
+    return replace(report, missing=max(0, stream.frames - start - report.frames) if ended else 0)
+
+
+def _told(tracker: Tracker, box: Box, pictures: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, Tracked, float]]:
+    """Each frame with what the tracker says of it, and the seconds it took. The first frame holds the given box."""
+    for index, picture in enumerate(pictures):
+        begun = time.perf_counter()
+        if index == 0:
+            tracker.init(picture, box)
+            told = Tracked(box, 1.0, True)
+        else:
+            told = tracker.update(picture)
+        yield picture, told, time.perf_counter() - begun
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise InputError(
+            "reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'"
+        ) from None
+    return av
+
+
+@contextmanager
+def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream."""
+    av = _av()
+    if not video.is_file():
+        raise InputError(f"there is no video {video}.")
+    try:
+        source = av.open(str(video))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{video} cannot be read as a video ({_reason(error)}).") from None
+    with source:
+        if not source.streams.video:
+            raise InputError(
+                f"{video} holds no video stream, only {', '.join(s.type for s in source.streams) or 'nothing'}."
+            )
+        stream = source.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield source, stream
+
+
+def _pictures(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
+    """RGB frames, turned the way a player shows them. Damage in the middle of a file ends it with an error."""
+    av = _av()
+    count = 0
+    try:
+        for frame in source.decode(stream):
+            picture = frame.to_ndarray(format="rgb24")
+            yield np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture
+            count += 1
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{video} cannot be decoded beyond {count} frames ({_reason(error)}); with --frames you stop before that."
+        ) from None
+
+
+def _rate(stream: Any) -> Any:
+    """Frames a second; 25 where the file does not tell."""
+    return stream.average_rate or stream.guessed_rate or 25
+
+
+def _check_inside(box: Box, picture: np.ndarray) -> None:
+    height, width = picture.shape[:2]
+    x, y, w, h = box
+    if x < 0 or y < 0 or x + w > width or y + h > height:
+        raise InputError(
+            f"the box {x:g},{y:g},{w:g},{h:g} does not lie inside the frame, which is {width} x {height} pixels: "
+            f"x + w may be at most {width}, y + h at most {height}."
+        )
+
+
+def _check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
+    if out.suffix == "" or out.suffix.lower() == ".csv":
+        raise InputError(f"--out needs the ending of a video, such as {out.stem or 'out'}.mp4; got '{out}'.")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to write {out.name} to.")
+    if out.exists() and video.exists() and out.samefile(video):
+        raise InputError(f"--out is the video itself ({video}); give another name.")
+    for path in (out, table):
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} is there already. Give another --out, or --overwrite.")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("]")[2].split(":")[0].strip() or str(error)
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def drawn(picture: np.ndarray, told: Tracked) -> np.ndarray:
+    """The frame with box and score: a line as thick as 1/200 of the frame, green, or orange when not present."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(picture)
+    pen, colour = ImageDraw.Draw(image), PRESENT if told.present else ABSENT
+    thick = max(2, round(max(image.size) / 200))
+    x, y, w, h = told.box
+    pen.rectangle((x, y, x + max(w, 1) - 1, y + max(h, 1) - 1), outline=colour, width=thick)
+    text = f"{told.score:.2f}" if told.present else "not seen"
+    size = max(10, min(image.size) // 25)
+    pen.text((max(x, 0), max(y - 1.3 * size, 0)), text, fill=colour, font_size=size)
+    return np.asarray(image)
+
+
+@contextmanager
+def _writer(out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
+    """Encodes beside `out` and renames at the end; after an error nothing is left. H.264 where there is an encoder."""
+    av = _av()
+    beside = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
+    height, width = first.shape[:2]
+    try:
+        try:
+            sink = av.open(str(beside), "w")
+            stream = sink.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            told = f"{out} cannot be written ({_reason(error)}). A name ending in .mp4 or .mkv works."
+            raise InputError(told) from None
+        with sink:
+            # chroma is stored at half size: both sides must be even, so the last row or column may be doubled
+            stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+
+            def write(picture: np.ndarray) -> None:
+                even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                for packet in stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")):
+                    sink.mux(packet)
+
+            yield write
+            for packet in stream.encode():
+                sink.mux(packet)
+        os.replace(beside, out)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_table(path: Path, rows: list[list[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["frame", "x", "y", "w", "h", "score", "present"], *rows])
+    write_atomically(path, text.getvalue().encode())
+
+
+# ---- progress -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _silent() -> Iterator[Show]:
+    yield lambda done, total: None

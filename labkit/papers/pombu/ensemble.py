@@ -1,0 +1,509 @@
+"""K models of the world as one: each member of each lane is one slice of every tensor, trained by its own rules.
+
+    f_k(s, a) = s + std_out net_k((s, a) normalised) + mean_out        k = 1 .. K, the net predicts the change of state
+
+Lanes are independent problems (seeds, values of alpha) with data of their own; copy number lane K + k is member k.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from labkit.errors import InputError
+from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
+from labkit.rl.recorded import Recorded
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+class StackedWeightNormLinear(nn.Module):
+    """y = x W + b with W = g V / |V|, the norm taken over the inputs of each output.
+
+    V ~ N(0, 0.05^2), g = 1, b = 0.  [official code]
+    direction: V, (copies, inputs, outputs); gain: g, (copies, 1, outputs).
+    """
+
+    def __init__(
+        self, copies: int, inputs: int, outputs: int, generators: Sequence[torch.Generator] | None = None
+    ) -> None:
+        super().__init__()
+        self.copies, self.inputs, self.outputs = copies, inputs, outputs
+        self.direction = nn.Parameter(torch.empty(copies, inputs, outputs))
+        self.gain = nn.Parameter(torch.ones(copies, 1, outputs))
+        self.bias = nn.Parameter(torch.zeros(copies, 1, outputs))
+        self.initialise(generators)
+
+    @torch.no_grad()
+    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+        for copy in range(self.copies):  # drawn on the CPU: every device gets the same numbers
+            generator = None if generators is None else generators[copy]
+            self.direction[copy] = 0.05 * torch.randn(self.inputs, self.outputs, generator=generator).to(self.direction)
+        self.gain.fill_(1.0)
+        self.bias.zero_()
+
+    def weight(self) -> Float[Tensor, "copies inputs outputs"]:
+        return self.direction * (self.gain / self.direction.norm(dim=1, keepdim=True))
+
+    def forward(self, x: Float[Tensor, "copies batch inputs"]) -> Float[Tensor, "copies batch outputs"]:
+        return torch.baddbmm(self.bias, x, self.weight())
+
+
+class StackedWeightNormMLP(nn.Module):
+    """`StackedMLP` with weight normalisation on every layer."""
+
+    def __init__(
+        self,
+        copies: int,
+        sizes: Sequence[int],
+        activation: str = "relu",
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}; got '{activation}'.")
+        self.copies, self.sizes, self.activation = copies, tuple(sizes), activation
+        pairs = itertools.pairwise(sizes)
+        self.layers = nn.ModuleList(StackedWeightNormLinear(copies, a, b, generators) for a, b in pairs)
+
+    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+        for layer in self.layers:
+            assert isinstance(layer, StackedWeightNormLinear)
+            layer.initialise(generators)
+
+    def forward(self, x: Float[Tensor, "copies batch inputs"]) -> Float[Tensor, "copies batch outputs"]:
+        for layer in self.layers[:-1]:
+            x = ACTIVATIONS[self.activation](layer(x))
+        return self.layers[-1](x)
+
+    @torch.no_grad()
+    def plain(self) -> StackedMLP:
+        """The same function with W = g V / |V| multiplied out: a rollout calls it hundreds of times."""
+        device = next(self.parameters()).device
+        made = StackedMLP(self.copies, self.sizes, self.activation, generators=_fresh(self.copies)).to(device)
+        self.write_plain(made)
+        return made.requires_grad_(False)
+
+    @torch.no_grad()
+    def write_plain(self, made: StackedMLP) -> None:
+        for mine, theirs in zip(self.layers, made.layers, strict=True):
+            assert isinstance(mine, StackedWeightNormLinear)
+            assert isinstance(theirs, StackedLinear)
+            assert theirs.bias is not None
+            theirs.weight.copy_(mine.weight())
+            theirs.bias.copy_(mine.bias)
+
+
+class DynamicsEnsemble(nn.Module):
+    """f_k for every member of every lane, with the normalisation of its lane's data inside.
+
+    Args:
+        lanes, members: lanes of K >= 2 members each.
+        observation, action: sizes of s and a.
+        hidden: widths of the hidden layers; 512, 512 with relu and weight norm are those of the [official code].
+        weight_norm: else plain layers whose last one starts `final_gain` times as large.
+        seeds: one per lane: member k of a lane has the same weights whatever other lanes there are.
+
+    Raises:
+        InputError: fewer than two members, sizes below 1, not one seed a lane.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+
+    def __init__(
+        self,
+        lanes: int,
+        members: int,
+        observation: int,
+        action: int,
+        hidden: Sequence[int] = (512, 512),
+        activation: str = "relu",
+        *,
+        weight_norm: bool = True,
+        final_gain: float = 1.0,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if members < 2:
+            raise InputError(f"an ensemble that disagrees needs two members or more; got {members}.")
+        if min(lanes, observation, action, *hidden) < 1:
+            raise InputError("lanes, observation, action and hidden widths must be at least 1.")
+        self.lanes, self.members, self.observation, self.action = lanes, members, observation, action
+        self.final_gain = final_gain
+        sizes = (observation + action, *hidden, observation)
+        self.net: StackedMLP | StackedWeightNormMLP
+        if weight_norm:
+            self.net = StackedWeightNormMLP(lanes * members, sizes, activation, _fresh(lanes * members))
+        else:
+            self.net = StackedMLP(lanes * members, sizes, activation, generators=_fresh(lanes * members))
+        self.initialise(list(range(lanes)) if seeds is None else seeds)
+        for name, size in (("input", observation + action), ("output", observation)):
+            self.register_buffer(f"{name}_mean", torch.zeros(lanes, 1, size))
+            self.register_buffer(f"{name}_std", torch.ones(lanes, 1, size))
+        self._plain: list[StackedMLP] = []  # a list: not a submodule, not in the state dict
+        self._frozen = False
+
+    @property
+    def copies(self) -> int:
+        return self.lanes * self.members
+
+    def initialise(self, seeds: Sequence[int]) -> None:
+        """All members' weights anew, in place; member k of a lane depends on the lane's seed and on k."""
+        if len(seeds) != self.lanes:
+            raise InputError(f"one seed a lane: {self.lanes} lanes, {len(seeds)} seeds.")
+        generators = [
+            torch.Generator().manual_seed((seed * 1009 + k) * 2_147_483_629 % 2**63)
+            for seed in seeds
+            for k in range(self.members)
+        ]
+        if isinstance(self.net, StackedWeightNormMLP):
+            self.net.initialise(generators)
+        else:
+            self.net.initialise("xavier", self.final_gain, generators)
+        self._frozen = False
+
+    @torch.no_grad()
+    def normalise_by(
+        self,
+        input_mean: Float[Tensor, "lanes inputs"],
+        input_std: Float[Tensor, "lanes inputs"],
+        output_mean: Float[Tensor, "lanes outputs"],
+        output_std: Float[Tensor, "lanes outputs"],
+    ) -> None:
+        """Take these statistics of (s, a) and of the change of state, one row a lane."""
+        if not (bool((input_std > 0).all()) and bool((output_std > 0).all())):
+            raise InputError("standard deviations must be positive; give constant components a floor.")
+        for mine, given in (
+            (self.input_mean, input_mean), (self.input_std, input_std),
+            (self.output_mean, output_mean), (self.output_std, output_std),
+        ):  # fmt: skip
+            mine.copy_(given[:, None])
+
+    def normalised(
+        self,
+        state: Float[Tensor, "lanes rows observation"],
+        action: Float[Tensor, "lanes rows action"],
+        next_state: Float[Tensor, "lanes rows observation"],
+    ) -> tuple[Float[Tensor, "lanes rows inputs"], Float[Tensor, "lanes rows observation"]]:
+        """Inputs and targets as the networks see them."""
+        inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
+        return inputs, (next_state - state - self.output_mean) / self.output_std
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Multiply the weight norm out; until the next `fit` or `initialise` rollouts use the result.
+
+        Later calls write to the same memory: a recorded CUDA graph sees the new weights.
+        """
+        if not isinstance(self.net, StackedWeightNormMLP):
+            return
+        if self._plain:
+            self.net.write_plain(self._plain[0])
+        else:
+            self._plain.append(self.net.plain())
+        self._frozen = True
+
+    def thaw(self) -> None:
+        self._frozen = False
+
+    def forward(
+        self, state: Float[Tensor, "lanes batch observation"], action: Float[Tensor, "lanes batch action"]
+    ) -> Float[Tensor, "lanes members batch observation"]:
+        """The next states that all members of the lane expect."""
+        lanes, batch, _ = state.shape
+        inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
+        wide = inputs[:, None].expand(lanes, self.members, batch, -1).reshape(self.copies, batch, -1)
+        change = self._net(wide).view(lanes, self.members, batch, -1)
+        return state[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
+
+    def by_member(
+        self,
+        state: Float[Tensor, "lanes members batch observation"],
+        action: Float[Tensor, "lanes members batch action"],
+    ) -> Float[Tensor, "lanes members batch observation"]:
+        """Each member's next state from a state of its own: for rollouts that follow one member to the end."""
+        lanes, members, batch, _ = state.shape
+        inputs = (torch.cat([state, action], -1) - self.input_mean[:, None]) / self.input_std[:, None]
+        change = self._net(inputs.reshape(self.copies, batch, -1)).view(lanes, members, batch, -1)
+        return state + change * self.output_std[:, None] + self.output_mean[:, None]
+
+    def _net(self, x: Tensor) -> Tensor:
+        net = self._plain[0] if self._frozen else self.net
+        return net(x)
+
+
+def _fresh(count: int) -> list[torch.Generator]:
+    """Generators for weights that are overwritten at once: torch's global one is left alone."""
+    return [torch.Generator() for _ in range(count)]
+
+
+# -- who learns from what ---------------------------------------------------------------------------------------------
+
+
+class TrajectorySplits:
+    """Which rows each member trains on and which it is validated on: a random 80/20 cut inside every trajectory.
+
+    Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn once,
+    when its trajectory arrives, and kept. Drawing anew on every training would show all members all rows.
+
+    train, valid: (copies, rows of the lane's data), in the order of arrival.
+    """
+
+    def __init__(self, lanes: int, members: int, valid_fraction: float = 0.2) -> None:
+        if not 0 < valid_fraction < 1:
+            raise InputError(f"valid_fraction must lie between 0 and 1; got {valid_fraction}.")
+        self.lanes, self.members, self.valid_fraction = lanes, members, valid_fraction
+        self.rows = 0
+        self.train = torch.zeros(lanes * members, 0, dtype=torch.long)
+        self.valid = torch.zeros(lanes * members, 0, dtype=torch.long)
+
+    def add(self, trajectories: int, length: int, generator: torch.Generator) -> None:
+        """Every lane has got `trajectories` more of `length` steps; draw their cuts.
+
+        Raises:
+            InputError: a trajectory too short to be cut in two.
+        """
+        held_out = max(1, round(self.valid_fraction * length))
+        if trajectories < 1 or held_out >= length:
+            raise InputError(f"cannot cut {trajectories} trajectories of {length} steps in two parts each.")
+        copies = self.lanes * self.members
+        order = torch.rand(copies, trajectories, length, generator=generator, device=generator.device).argsort(-1).cpu()
+        order += self.rows + length * torch.arange(trajectories)[:, None]
+        self.valid = torch.cat([self.valid, order[..., :held_out].flatten(1)], 1)
+        self.train = torch.cat([self.train, order[..., held_out:].flatten(1)], 1)
+        self.rows += trajectories * length
+
+    def resampled(self, generator: torch.Generator) -> "TrajectorySplits":
+        """Each member's training rows drawn from them with replacement, once: the bootstrap proper.  [ours: Zone]"""
+        made = TrajectorySplits(self.lanes, self.members, self.valid_fraction)
+        made.rows, made.valid = self.rows, self.valid
+        drawn = torch.randint(self.train.shape[1], self.train.shape, generator=generator, device=generator.device)
+        made.train = self.train.gather(1, drawn.cpu())
+        return made
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "train": self.train, "valid": self.valid}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.train, self.valid = state_dict["rows"], state_dict["train"], state_dict["valid"]
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How members learn. The defaults are those of the [official code].
+
+    Args:
+        learning_rate: Adam's, falling linearly to `final_learning_rate` over `rounds` where that is given.
+        batch: rows of a minibatch.
+        by_epoch: a round is one pass over the member's rows in an order of its own; else one minibatch, drawn with
+            replacement.
+        rounds: most rounds. validate_every, patience: in rounds; a member stops when its validation error has had no
+            new best for `patience` rounds.
+        max_norm: bound of a member's gradient norm; math.inf for none.
+    """
+
+    learning_rate: float = 2e-4
+    final_learning_rate: float | None = None
+    batch: int = 1000
+    by_epoch: bool = True
+    rounds: int = 10_000
+    validate_every: int = 5
+    patience: int = 25
+    max_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.rounds, self.validate_every, self.patience) < 1:
+            raise InputError("batch, rounds, validate_every and patience must be at least 1.")
+        if not self.learning_rate > 0 or not self.max_norm > 0:
+            raise InputError("learning_rate and max_norm must be positive.")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a training went: the best validation error of each copy (in units of the targets' variance) and its curve.
+
+    history: (validations, copies); rounds: rounds until the last member stopped.
+    """
+
+    best: Float[Tensor, " copies"]
+    history: Float[Tensor, "validations copies"]
+    rounds: int
+
+
+def fit(
+    ensemble: DynamicsEnsemble,
+    state: Float[Tensor, "lanes rows observation"],
+    action: Float[Tensor, "lanes rows action"],
+    next_state: Float[Tensor, "lanes rows observation"],
+    splits: TrajectorySplits,
+    generator: torch.Generator,
+    settings: FitSettings = FitSettings(),
+    optimizer: torch.optim.Adam | None = None,
+    *,
+    graphs: bool = False,
+) -> FitReport:
+    """Train all members at once, each on its own rows and with its own stop; afterwards each has its best weights.
+
+    A member that has stopped goes on being computed, but its best weights are kept: the result is that of K trainings.
+
+    Args:
+        generator: of the minibatches, on the ensemble's device.
+        optimizer: None: a fresh Adam.
+        graphs: on a GPU, replay the steps from a CUDA graph.
+
+    Raises:
+        InputError: rows that do not fit the splits, or the ensemble.
+    """
+    if state.shape[:2] != (ensemble.lanes, splits.rows) or splits.train.shape[0] != ensemble.copies:
+        raise InputError(
+            f"the splits are of {splits.lanes} lanes x {splits.rows} rows, the ensemble has {ensemble.lanes} lanes of "
+            f"{ensemble.members} members; got states of shape {tuple(state.shape)}."
+        )
+    ensemble.thaw()
+    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalised(state, action, next_state))
+    optimizer = optimizer or make_adam(ensemble.net.parameters(), settings.learning_rate)
+    train_rows, valid_rows = (_rows_in_flat(part, splits, inputs.device) for part in (splits.train, splits.valid))
+    best_error = torch.full((ensemble.copies,), math.inf, device=inputs.device)
+    best_weights = [p.detach().clone() for p in ensemble.net.parameters()]
+    stale = torch.zeros(ensemble.copies, dtype=torch.long, device=inputs.device)
+    history, number = [], 0
+    step = _step_on_rows(ensemble.net, optimizer, inputs, targets, settings, graphs)
+    for number in range(1, settings.rounds + 1):
+        set_learning_rate(optimizer, _learning_rate(settings, number - 1))
+        for rows in _minibatches(train_rows, settings, generator):
+            step(rows)
+        if number % settings.validate_every and number != settings.rounds:
+            continue
+        error = validation_error(ensemble.net, inputs, targets, valid_rows)
+        history.append(error)
+        better = (error < best_error) & (stale < settings.patience)
+        best_error = torch.where(better, error, best_error)
+        _keep_where(better, best_weights, ensemble.net)
+        stale = torch.where(better, 0, stale + settings.validate_every)
+        if bool((stale >= settings.patience).all()):
+            break
+    with torch.no_grad():
+        for parameter, value in zip(ensemble.net.parameters(), best_weights, strict=True):
+            parameter.copy_(value)
+    return FitReport(best_error, torch.stack(history), number)
+
+
+def train_step(
+    net: nn.Module,
+    optimizer: torch.optim.Adam,
+    inputs: Float[Tensor, "copies batch inputs"],
+    targets: Float[Tensor, "copies batch outputs"],
+    max_norm: float,
+) -> None:
+    """One Adam step of every copy on a minibatch of its own; the sum of the losses has each copy's own gradient."""
+    optimizer.zero_grad(set_to_none=True)
+    (net(inputs) - targets).square().mean((1, 2)).sum().backward()
+    if math.isfinite(max_norm):
+        clip_grad_norm_per_copy(net.parameters(), max_norm)
+    optimizer.step()
+
+
+def _step_on_rows(
+    net: nn.Module, optimizer: torch.optim.Adam, inputs: Tensor, targets: Tensor, settings: FitSettings, graphs: bool
+) -> Callable[[Tensor], None]:
+    """rows -> one step. A graph holds one shape; the smaller last minibatch of an epoch is an ordinary step."""
+
+    def ordinary(rows: Tensor) -> None:
+        train_step(net, optimizer, inputs[rows], targets[rows], settings.max_norm)
+
+    if not (graphs and inputs.is_cuda):
+        return ordinary
+    kept: list[Tensor] = []
+    recorded = Recorded(lambda: ordinary(kept[0]), inputs.device)
+
+    def replayed(rows: Tensor) -> None:
+        if not kept:
+            kept.append(rows.clone())
+        if rows.shape != kept[0].shape:
+            return ordinary(rows)
+        kept[0].copy_(rows)
+        return recorded()
+
+    return replayed
+
+
+@torch.no_grad()
+def validation_error(
+    net: nn.Module,
+    inputs: Float[Tensor, "rows inputs"],
+    targets: Float[Tensor, "rows outputs"],
+    valid_rows: Int[Tensor, "copies valid"],
+    chunk: int = 8192,
+) -> Float[Tensor, " copies"]:
+    """Mean squared error of each copy on its own held-out rows."""
+    total = sum((net(inputs[rows]) - targets[rows]).square().sum((1, 2)) for rows in valid_rows.split(chunk, 1))
+    assert isinstance(total, Tensor)
+    return total / (valid_rows.shape[1] * targets.shape[1])
+
+
+def make_adam(parameters: Any, learning_rate: float, eps: float = 1e-8) -> torch.optim.Adam:
+    """Adam in one kernel, which small networks feel on a CPU as well. On a GPU the step size lies in a tensor, so that
+    a CUDA graph can hold it."""
+    kept = list(parameters)
+    if kept[0].is_cuda:
+        rate = torch.tensor(learning_rate, device=kept[0].device)
+        return torch.optim.Adam(kept, lr=rate, eps=eps, fused=True, capturable=True)
+    return torch.optim.Adam(kept, lr=learning_rate, eps=eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Adam, value: float) -> None:
+    """In place on a GPU: a recorded CUDA graph reads it there. After a checkpoint the tensor may lie elsewhere."""
+    for group in optimizer.param_groups:
+        device, rate = group["params"][0].device, group["lr"]
+        if isinstance(rate, Tensor) and rate.device == device:
+            rate.fill_(value)
+        else:
+            group["lr"] = torch.tensor(value, device=device) if device.type == "cuda" else value
+
+
+@torch.no_grad()
+def reset_adam(optimizer: torch.optim.Adam) -> None:
+    """Forget all moments, in place: a recorded CUDA graph keeps pointing at them."""
+    for kept in optimizer.state.values():
+        for value in kept.values():
+            value.zero_()
+
+
+def _learning_rate(settings: FitSettings, done: int) -> float:
+    last = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
+    return settings.learning_rate + (last - settings.learning_rate) * done / settings.rounds
+
+
+def _rows_in_flat(rows: Tensor, splits: TrajectorySplits, device: torch.device) -> Tensor:
+    """Rows of a lane's data as rows of all lanes' data, one after the other."""
+    lane = torch.arange(splits.lanes).repeat_interleave(splits.members)
+    return (rows + lane[:, None] * splits.rows).to(device)
+
+
+def _minibatches(rows: Tensor, settings: FitSettings, generator: torch.Generator) -> Any:
+    copies, count = rows.shape
+    if not settings.by_epoch:
+        shape = (copies, min(settings.batch, count))
+        return [rows.gather(1, torch.randint(count, shape, generator=generator, device=generator.device).to(rows))]
+    order = torch.rand(copies, count, generator=generator, device=generator.device).argsort(1).to(rows)
+    return rows.gather(1, order).split(settings.batch, 1)
+
+
+@torch.no_grad()
+def _keep_where(better: Tensor, kept: list[Tensor], net: nn.Module) -> None:
+    for value, parameter in zip(kept, net.parameters(), strict=True):
+        value.copy_(torch.where(better.view(-1, *[1] * (value.dim() - 1)), parameter, value))

@@ -1,0 +1,228 @@
+"""The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
+
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from labkit.exercises import Exercise
+from labkit.papers.pombu import checks, zone
+from labkit.papers.pombu.config import Config, parse_arm
+from labkit.papers.pombu.evaluate import summarise_zone
+from labkit.papers.pombu.offline import Arms
+from labkit.papers.pombu.train import one_thread
+from labkit.runs import Run
+
+# -- 1 fill in: the uncertainty Bellman equation ----------------------------------------------------------------------
+
+
+def bellman(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, gamma: float) -> np.ndarray:
+    """The solution."""
+    total = u.copy()
+    for h in reversed(range(len(u) - 1)):
+        following = (policy[h + 1] * total[h + 1]).sum(-1)
+        total[h] = u[h] + gamma**2 * transitions[h] @ following
+    return total
+
+
+def gamma_once(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, gamma: float) -> np.ndarray:
+    return bellman(u, transitions, policy, gamma**0.5)
+
+
+def best_action(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, gamma: float) -> np.ndarray:
+    """Wrong: the most uncertain action in place of the policy's."""
+    total = u.copy()
+    for h in reversed(range(len(u) - 1)):
+        total[h] = u[h] + gamma**2 * transitions[h] @ total[h + 1].max(-1)
+    return total
+
+
+def one_step_only(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, gamma: float) -> np.ndarray:
+    total = u.copy()
+    total[:-1] += gamma**2 * (transitions[:-1] @ (policy[1:] * u[1:]).sum(-1)[..., None, :, None])[..., 0]
+    return total
+
+
+# -- 3 find the bug: a scaling that does nothing ----------------------------------------------------------------------
+
+
+def official_scaling(u: Tensor, advantage: Tensor) -> Tensor:
+    """The bug: A is standardised first, so that its variance, by which U is divided, is 1."""
+    advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
+    return (u / advantage.var(correction=0)).sqrt()
+
+
+def paper_scaling(u: Tensor, advantage: Tensor) -> Tensor:
+    return (u / advantage.var(correction=0)).sqrt()
+
+
+# -- 4 fill in: the dead zone -----------------------------------------------------------------------------------------
+
+
+def best_step(advantage: float, sqrt_u: float, alpha: float, clip: float) -> float:
+    """The solution: the slope at 0 decides."""
+    if abs(advantage) <= alpha * sqrt_u:
+        return 0.0
+    return clip if advantage > 0 else -clip
+
+
+def shrunk_step(advantage: float, sqrt_u: float, alpha: float, clip: float) -> float:
+    """Wrong: caution as a smaller step; the objective is piecewise linear, its optimum all or nothing."""
+    if advantage == 0:
+        return 0.0
+    return clip * max(0.0, 1 - alpha * sqrt_u / abs(advantage)) * (1 if advantage > 0 else -1)
+
+
+# -- 5 fill in: the exact recursion -----------------------------------------------------------------------------------
+
+
+def spread(mixed: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Variance of values (..., next) under distributions (..., states, next)."""
+    return (mixed * values[..., None, :] ** 2).sum(-1) - (mixed * values[..., None, :]).sum(-1) ** 2
+
+
+def exact_local(
+    v_mean: np.ndarray,
+    mean: np.ndarray,
+    policy: np.ndarray,
+    models_v: np.ndarray,
+    models: np.ndarray,
+    gamma: float,
+) -> np.ndarray:
+    """The solution: Luis et al."""
+    outer = spread((policy[..., None] * mean).sum(-2), v_mean[1:])
+    inner = spread((policy[..., None] * models).sum(-2), models_v[:, 1:])
+    return gamma**2 * (outer - inner.mean(0))
+
+
+def without_the_gap(
+    v_mean: np.ndarray,
+    mean: np.ndarray,
+    policy: np.ndarray,
+    models_v: np.ndarray,
+    models: np.ndarray,
+    gamma: float,
+) -> np.ndarray:
+    """Wrong: the paper's local term at the level of V, an upper bound only."""
+    reached = (policy[..., None] * models).sum(-2)
+    return gamma**2 * (reached * v_mean[1:][None, :, None, :]).sum(-1).var(0)
+
+
+def mean_value_inside(
+    v_mean: np.ndarray,
+    mean: np.ndarray,
+    policy: np.ndarray,
+    models_v: np.ndarray,
+    models: np.ndarray,
+    gamma: float,
+) -> np.ndarray:
+    return exact_local(v_mean, mean, policy, np.broadcast_to(v_mean, models_v.shape), models, gamma)
+
+
+# -- 6 ablation with a bar: how cautious? -----------------------------------------------------------------------------
+
+SMALL = Config(studies=("zone",), zone_lanes=4, zone_evaluations=100)
+
+
+@cache
+def trained(arm: str) -> dict[str, Any]:
+    """A small Zone study of one arm: 4 seeds; some seconds."""
+    config = SMALL.override(zone_arms=[arm])
+    with TemporaryDirectory() as folder, one_thread():
+        run = Run.open(folder, config)
+        _, _, found = zone.study("zone", config, run)
+        run.close()
+    return summarise_zone(found.history, Arms((arm,), config.zone_lanes))["arms"][arm]
+
+
+def check_known_arm(answer: Any) -> None:
+    assert isinstance(answer, str), f"answer with the name of an arm, such as 'alpha-0.5'; got {answer!r}"
+    try:
+        parse_arm(answer)
+    except ValueError as error:
+        raise AssertionError(str(error)) from None
+
+
+def check_promises_are_kept(answer: str) -> None:
+    found = trained(answer)
+    claimed, real = (float(np.mean(found[key])) for key in ("claimed", "real"))
+    assert claimed - real < 2.5, (
+        f"the models claim {claimed:+.2f}, real are {real:+.2f}: too little caution (at most 2.50 may be illusion)"
+    )
+
+
+def check_gain_is_worth_it(answer: str) -> None:
+    gain = float(np.mean(trained(answer)["real"]))
+    assert gain > 0.3, f"the mean gain is {gain:+.2f}: too much caution, the policy hardly moves (need +0.30)"
+
+
+EXERCISES = (
+    Exercise(
+        key="bellman",
+        kind="fill in",
+        task="Propagate local uncertainties: from u (h, s, a), mean transitions (h, s, a, next) and policy to U.",
+        properties={"the uncertainty Bellman equation": checks.check_propagation},
+        solution=bellman,
+        wrong={
+            "gamma once": gamma_once,
+            "most uncertain action": best_action,
+            "one step": one_step_only,
+            "nothing": lambda u, transitions, policy, gamma: u,
+        },
+    ),
+    Exercise(
+        key="bias",
+        kind="predict, then run",
+        task="The variance over K models is divided by K. What share of the true variance is that on average, for "
+        "K = 2, 5 and 20?",
+        properties={"measured on 40,000 ensembles": checks.check_bias},
+        solution=(0.5, 0.8, 0.95),
+        wrong={"unbiased": (1.0, 1.0, 1.0), "the other way round": (2.0, 1.25, 1.05), "one number": 0.8},
+    ),
+    Exercise(
+        key="scaling",
+        kind="find the bug",
+        task="This is what the official code does to U. Rewards times 10: what does alpha mean then? Mend it.",
+        properties={"the reward's unit cancels": checks.check_scaling},
+        solution=paper_scaling,
+        wrong={
+            "as it is": official_scaling,
+            "U by the deviation": lambda u, advantage: (u / advantage.std(correction=0)).sqrt(),
+            "no root": lambda u, advantage: u / advantage.var(correction=0),
+        },
+    ),
+    Exercise(
+        key="dead-zone",
+        kind="fill in",
+        task="One sample with advantage A and sqrt(U): which delta within +-clip minimises (5)?",
+        properties={"the minimum of the loss": checks.check_best_step},
+        solution=best_step,
+        wrong={
+            "caution as a smaller step": shrunk_step,
+            "no caution": lambda advantage, sqrt_u, alpha, clip: best_step(advantage, sqrt_u, 0.0, clip),
+            "gains only": lambda advantage, sqrt_u, alpha, clip: max(0.0, best_step(advantage, sqrt_u, alpha, clip)),
+        },
+    ),
+    Exercise(
+        key="exact",
+        kind="fill in",
+        task="Write the local term w with which the recursion gives Var[V] itself (Luis et al.); rewards are known.",
+        properties={"the recursion is exact": checks.check_exact_recursion},
+        solution=exact_local,
+        wrong={"the paper's term": without_the_gap, "mean values inside": mean_value_inside},
+    ),
+    Exercise(
+        key="caution",
+        kind="ablation",
+        task="Choose an arm alpha-A: at least +0.30 of real gain on average, and at most 2.50 of illusion.",
+        properties={
+            "an arm": check_known_arm,
+            "promises are kept": check_promises_are_kept,
+            "it is worth it": check_gain_is_worth_it,
+        },
+        solution="alpha-3",
+        wrong={"no caution": "alpha-0", "too much": "alpha-50", "not an arm": 2},
+    ),
+)

@@ -1,0 +1,209 @@
+"""One improvement from imagined data: targets for V and U, then the conservative step of the policy.
+
+Everything is per lane: minibatches are drawn for each lane from its own stream, gradients are clipped lane by lane.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from labkit.errors import InputError
+from labkit.papers.pombu.ensemble import make_adam
+from labkit.papers.pombu.imagination import Rollout
+from labkit.papers.pombu.networks import Critics, GaussianPolicy
+from labkit.papers.pombu.objective import (
+    Objective,
+    Scaling,
+    approximate_kl,
+    gain,
+    policy_loss,
+    ratio_change,
+    risk,
+    scale_uncertainty,
+    standardise,
+)
+from labkit.papers.pombu.uncertainty import propagate
+from labkit.rl.gaussian import gaussian_log_prob
+from labkit.rl.networks import clip_grad_norm_per_copy
+from labkit.rl.recorded import Recorded
+from labkit.rl.streams import Streams
+
+POLICY_EPS = 1e-5  # Adam's, for the policy only  [official code]
+
+
+class Batch(NamedTuple):
+    """Imagined steps of one update, lanes first: (lanes, samples, ...)."""
+
+    state: Tensor
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor  # standardised
+    sqrt_u: Tensor  # in the advantage's units
+    value_target: Tensor
+    uncertainty_target: Tensor
+
+
+def batch_of(
+    rollout: Rollout,
+    uncertainty_value: Float[Tensor, "time lanes rollouts"] | None,
+    *,
+    gamma: float,
+    lam: float,
+    scaling: Scaling = "paper",
+) -> Batch:
+    """uv-trace, then the two scales.
+
+    Raises:
+        InputError: the models left the finite numbers.
+    """
+    if bool(rollout.done.any()):
+        raise InputError("the models' predictions are not finite: their training diverged. Lower model_learning_rate.")
+    trace = propagate(
+        rollout.reward, rollout.uncertainty, rollout.value, uncertainty_value, gamma=gamma, lam=lam
+    )  # fmt: skip
+    advantage, u = _lanes_first(trace.advantage), _lanes_first(trace.uncertainty_target)
+    return Batch(
+        state=_lanes_first(rollout.state),
+        action=_lanes_first(rollout.action),
+        log_prob=_lanes_first(rollout.log_prob),
+        advantage=standardise(advantage),
+        sqrt_u=scale_uncertainty(u, advantage, scaling),
+        value_target=_lanes_first(trace.value_target),
+        uncertainty_target=u,
+    )
+
+
+def _lanes_first(x: Tensor) -> Tensor:
+    """(time, lanes, rollouts, ...) -> (lanes, samples, ...)."""
+    return x.movedim(0, 1).flatten(1, 2).contiguous()
+
+
+class Pass:
+    """Epochs of minibatches over one batch, each minibatch one call of `step` with the rows it is to use.
+
+    The tensors that `step` reads stay where they are from one batch to the next, so that a CUDA graph can hold it.
+    """
+
+    def __init__(self, step: Callable[[Batch, Tensor], None], device: torch.device, graphs: bool) -> None:
+        self._batch: Batch | None = None
+        self._rows: Tensor | None = None
+        self._step = step
+        self._recorded = Recorded(self._on_what_is_here, device, graphs)
+
+    def _on_what_is_here(self) -> None:
+        assert self._batch is not None
+        assert self._rows is not None
+        self._step(self._batch, self._rows)
+
+    def __call__(self, batch: Batch, epochs: int, minibatch: int, streams: Streams) -> None:
+        """Rows that do not fill a last minibatch are left out of that epoch.
+
+        Raises:
+            InputError: fewer samples than a minibatch.
+        """
+        lanes, samples = batch.advantage.shape
+        if samples < minibatch:
+            raise InputError(f"minibatches of {minibatch} need as many imagined steps; there are {samples}.")
+        self._take(batch)
+        first = samples * torch.arange(lanes, device=batch.advantage.device)[:, None]
+        for _ in range(epochs):
+            order = streams.uniform(samples).to(batch.advantage).argsort(1) + first
+            for rows in order[:, : samples // minibatch * minibatch].split(minibatch, 1):
+                if self._rows is None or self._rows.shape != rows.shape:
+                    self._rows = rows.clone()
+                self._rows.copy_(rows)
+                self._recorded()
+
+    def _take(self, batch: Batch) -> None:
+        if self._batch is None or not self._recorded.enabled:
+            self._batch = Batch(*(x.clone() for x in batch)) if self._recorded.enabled else batch
+        for mine, theirs in zip(self._batch, batch, strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
+
+def taken(x: Float[Tensor, "lanes samples *rest"], rows: Int[Tensor, "lanes minibatch"]) -> Tensor:
+    """Rows counted through all lanes, see `Pass`."""
+    return x.flatten(0, 1)[rows]
+
+
+class PolicyPass:
+    """The policy's optimiser and its pass; an exploration policy has one of its own."""
+
+    def __init__(
+        self,
+        policy: GaussianPolicy,
+        *,
+        learning_rate: float,
+        clip: float,
+        max_norm: float,
+        objective: Objective = "variance_constrain",
+        graphs: bool = False,
+    ) -> None:
+        self.policy, self.clip, self.max_norm, self.objective = policy, clip, max_norm, objective
+        self.optimizer = make_adam(policy.parameters(), learning_rate, POLICY_EPS)
+        device = policy.log_std.device
+        self.alpha = torch.zeros(policy.log_std.shape[0], device=device)
+        self._pass = Pass(self._step, device, graphs)
+
+    def __call__(
+        self, batch: Batch, alpha: Float[Tensor, " lanes"], epochs: int, minibatch: int, streams: Streams
+    ) -> None:
+        self.alpha.copy_(alpha)
+        self._pass(batch, epochs, minibatch, streams)
+
+    def _step(self, batch: Batch, rows: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        mean, log_std = self.policy(taken(batch.state, rows))
+        log_prob = gaussian_log_prob(taken(batch.action, rows), mean, log_std)
+        delta = ratio_change(log_prob, taken(batch.log_prob, rows))
+        advantage, sqrt_u = taken(batch.advantage, rows), taken(batch.sqrt_u, rows)
+        policy_loss(self.objective, delta, advantage, sqrt_u, self.alpha, self.clip).sum().backward()
+        clip_grad_norm_per_copy(self.policy.parameters(), self.max_norm)
+        self.optimizer.step()
+
+
+class CriticPass:
+    """MSE of V plus half the MSE of U.  [official code]"""
+
+    def __init__(self, critics: Critics, *, learning_rate: float, max_norm: float, graphs: bool = False) -> None:
+        self.critics, self.max_norm = critics, max_norm
+        self.optimizer = make_adam(critics.parameters(), learning_rate)
+        self._pass = Pass(self._step, critics.state_mean.device, graphs)
+
+    def __call__(self, batch: Batch, epochs: int, minibatch: int, streams: Streams) -> None:
+        self._pass(batch, epochs, minibatch, streams)
+
+    def _step(self, batch: Batch, rows: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        state = taken(batch.state, rows)
+        value = (self.critics.value(state) - taken(batch.value_target, rows)).square().mean(1)
+        unsure = (self.critics.uncertainty(state) - taken(batch.uncertainty_target, rows)).square().mean(1)
+        (value + 0.5 * unsure).sum().backward()
+        clip_grad_norm_per_copy(self.critics.parameters(), self.max_norm)
+        self.optimizer.step()
+
+
+class Moved(NamedTuple):
+    """How far an update went, one number a lane; `sigmas` is gain / risk: how many standard deviations it is worth."""
+
+    kl: Tensor
+    ratio_change: Tensor
+    gain: Tensor
+    risk: Tensor
+    sigmas: Tensor
+
+
+@torch.no_grad()
+def moved(policy: GaussianPolicy, batch: Batch, clip: float) -> Moved:
+    """The policy as it is now against the one that imagined `batch`."""
+    mean, log_std = policy(batch.state)
+    log_prob = gaussian_log_prob(batch.action, mean, log_std)
+    delta = ratio_change(log_prob, batch.log_prob)
+    gained, risked = gain(delta, batch.advantage, clip), risk(delta, batch.sqrt_u)
+    return Moved(
+        approximate_kl(log_prob, batch.log_prob), delta.abs().mean(-1), gained, risked, gained / (risked + 1e-5)
+    )

@@ -1,0 +1,145 @@
+"""What the notebook looks at besides numbers: the first seed's models, policies and data, kept by the run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from labkit import records
+from labkit.errors import RunError
+from labkit.papers.pombu import zone
+from labkit.papers.pombu.calibration import Calibration
+from labkit.papers.pombu.config import Config
+from labkit.papers.pombu.ensemble import DynamicsEnsemble
+from labkit.papers.pombu.imagination import draw, imagine
+from labkit.papers.pombu.networks import GaussianPolicy
+from labkit.papers.pombu.offline import TimedValue
+from labkit.papers.pombu.uncertainty import propagate
+from labkit.papers.pombu.zone import Zone
+from labkit.rl.streams import Streams
+from labkit.runs import Run
+
+RECORDED = (
+    "zone",
+    "zone-action-noise",
+    "zone-observation-noise",
+    "zone-more-data",
+    "zone-balanced",
+    "zone-reward-x10",
+    "zone-reward-x10-official",
+    "zone-reward-x0.1",
+    "zone-reward-x0.1-official",
+)  # what the records' picture shows, in this order
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """A Zone study's first seed.
+
+    Args:
+        data: the recorded states. arms: their names. updates: after how many updates policies were kept.
+        policies: one lane per kept policy: update number u of arm number a is lane u * len(arms) + a.
+    """
+
+    task: Zone
+    data: Float[Tensor, "rows 2"]
+    arms: tuple[str, ...]
+    updates: tuple[int, ...]
+    policies: GaussianPolicy
+    ensemble: DynamicsEnsemble
+    value: TimedValue
+
+    @torch.no_grad()
+    def actions(self, states: Float[Tensor, "n 2"], arm: str, update: int) -> Float[Tensor, "n 2"]:
+        """The mean actions of one kept policy, cut to [-1, 1]."""
+        lane = self.updates.index(update) * len(self.arms) + self.arms.index(arm)
+        return self.policies(states.expand(self.policies.mean.copies, -1, -1))[0][lane].clamp(-1, 1)
+
+    @torch.no_grad()
+    def turn(self, states: Float[Tensor, "n 2"]) -> Float[Tensor, "n members 2"]:
+        """Where each member believes that a full step to the right leads."""
+        action = torch.tensor([1.0, 0.0]).expand(1, len(states), 2)
+        return (self.ensemble(states[None], action) - states[None, None])[0].transpose(0, 1)
+
+    def sqrt_u(self, states: Float[Tensor, "n 2"], rollouts: int = 4) -> Float[Tensor, " n"]:
+        """sqrt(U) of the first policy from these states, the mean U over a few imagined episodes."""
+        first = GaussianPolicy(2, 2, self.policies.mean.sizes[1:-1], [0])
+        first.load_state_dict({name: value[:1] for name, value in self.policies.state_dict().items()})
+        luck = draw(Streams([0]), self.task.horizon, len(states) * rollouts, 2, self.ensemble.members)
+        start = states.repeat_interleave(rollouts, 0)[None]
+        rollout = imagine(
+            self.ensemble, first, self.value.value, self.task.reward, start, luck,
+            gamma=self.task.gamma, state_bound=self.task.reach,
+        )  # fmt: skip
+        u = propagate(rollout.reward, rollout.uncertainty, gamma=self.task.gamma).uncertainty_target
+        return u[0, 0].view(-1, rollouts).mean(1).sqrt()
+
+
+def maps_of(config: Config, run: Run, study: str = "zone") -> Maps:
+    """What the run kept of a Zone study.
+
+    Raises:
+        RunError: the run has no such study.
+    """
+    kept = _kept(run, study, "maps.safetensors")
+    task, setting, arms = zone.task_of(study), zone.setting_of(study, config), zone.arms_of(study, config)
+    groups: dict[str, dict[str, Tensor]] = {"policy": {}, "ensemble": {}, "value": {}}
+    for name, value in kept.items():
+        kind, _, rest = name.partition("/")
+        if kind in groups:
+            groups[kind][rest] = value.flatten(0, 1) if kind == "policy" else value
+    snapshots = len(groups["policy"]["log_std"]) // len(arms)
+    updates = [*range(0, setting.updates, 5), setting.updates]
+    policies = GaussianPolicy(2, 2, (setting.hidden,) * 2, [0] * (snapshots * len(arms)))
+    ensemble = DynamicsEnsemble(
+        1, setting.members, 2, 2, (setting.model_hidden,) * 2, "tanh", weight_norm=False
+    ).requires_grad_(False)
+    first = TimedValue(1, task, setting.hidden, [torch.Generator()])
+    policies.load_state_dict(groups["policy"])
+    ensemble.load_state_dict(groups["ensemble"])
+    first.load_state_dict(groups["value"])
+    return Maps(task, kept["data"], arms, tuple(updates), policies, ensemble, first)
+
+
+def calibrations_of(run: Run) -> dict[str, Calibration]:
+    """The pairs of prediction and error behind the calibration table, by row.
+
+    Raises:
+        RunError: the run has no calibration study.
+    """
+    rows: dict[str, dict[str, Tensor]] = {}
+    for name, value in _kept(run, "calibration", "pairs.safetensors").items():
+        row, _, key = name.rpartition("/")
+        rows.setdefault(row, {})[key] = value
+    return {row: Calibration(**found) for row, found in rows.items()}
+
+
+def _kept(run: Run, part: str, name: str) -> dict[str, Tensor]:
+    path = run.directory / part / name
+    if not path.exists():
+        raise RunError(f"{run.directory} holds no {part}/{name}: it was run without the study '{part}'.")
+    return load_file(path)
+
+
+def pooled(study: str) -> Mapping[str, Any] | None:
+    """A Zone study of all recorded runs at scale lesson, its seeds put together; None where there is no record.
+
+    Returns:
+        {"arms": {arm: {"real", "claimed": one gain a seed, "left", "right": means}}}, and "record": its file.
+    """
+    for record in records.load_all("pombu"):
+        found = [result[study]["arms"] for result in record.results if study in result]
+        if record.scale != "lesson" or not found:
+            continue
+        arms = {
+            arm: {key: [x for one in found for x in one[arm][key]] for key in ("real", "claimed")}
+            | {key: float(np.mean([one[arm][key] for one in found])) for key in ("left", "right")}
+            for arm in found[0]
+        }
+        return {"arms": arms, "record": record.name}
+    return None

@@ -1,0 +1,221 @@
+"""The conservative objective: move the policy where the gain is certain, not where the models merely promise it.
+
+    L(theta) = - E[min(A delta, A clip(delta, -eps, eps))] + alpha E[|delta| sqrt(U)],    delta = pi/pi_old - 1      (5)
+
+To first order the return changes by E[A delta], and the standard deviation of that estimate is at most
+E[|delta| sqrt(U)]: alpha says how many standard deviations a step must be worth.  [paper: idea; official code: formula]
+
+Samples are the last axis; all axes before it are lanes (seeds, values of alpha), each with a loss of its own. Sum the
+lanes before `backward`: every lane then gets the gradient it would get alone.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from labkit.errors import InputError
+
+Scaling = Literal["paper", "official"]
+Objective = Literal["variance_constrain", "p_improve_ppo", "p_improve_ppo2"]
+OBJECTIVES: tuple[Objective, ...] = ("variance_constrain", "p_improve_ppo", "p_improve_ppo2")
+TINY = 1e-8
+
+
+# -- the two ingredients ----------------------------------------------------------------------------------------------
+
+
+def ratio_change(
+    log_prob: Float[Tensor, "*lanes samples"], old_log_prob: Float[Tensor, "*lanes samples"], bound: float = 20.0
+) -> Float[Tensor, "*lanes samples"]:
+    """delta = pi(a|s) / pi_old(a|s) - 1. The log ratio is kept within +-bound, so that nothing overflows.  [ours]"""
+    return torch.expm1((log_prob - old_log_prob).clamp(-bound, bound))
+
+
+def gain(
+    delta: Float[Tensor, "*lanes samples"], advantage: Float[Tensor, "*lanes samples"], clip: float
+) -> Float[Tensor, "*lanes"]:
+    """E[min(A delta, A clip(delta, -eps, eps))]: PPO's surrogate less the constant E[A], so the same gradient."""
+    _check(clip, delta, advantage)
+    return torch.minimum(advantage * delta, advantage * delta.clamp(-clip, clip)).mean(-1)
+
+
+def risk(delta: Float[Tensor, "*lanes samples"], sqrt_u: Float[Tensor, "*lanes samples"]) -> Float[Tensor, "*lanes"]:
+    """E[|delta| sqrt(U)]. At delta = 0 autograd takes the slope of |.| as 0: before the first step there is no pull."""
+    return (delta.abs() * sqrt_u).mean(-1)
+
+
+# -- the objectives ---------------------------------------------------------------------------------------------------
+
+
+def conservative_loss(
+    delta: Float[Tensor, "*lanes samples"],
+    advantage: Float[Tensor, "*lanes samples"],
+    sqrt_u: Float[Tensor, "*lanes samples"],
+    alpha: Float[Tensor, "*lanes"] | float,
+    clip: float,
+) -> Float[Tensor, "*lanes"]:
+    """(5), one loss a lane. alpha = 0 is PPO in a model ensemble (MEPPO).
+
+    Args:
+        advantage, sqrt_u: as `standardise` and `scale_uncertainty` leave them; no gradient goes there.
+        alpha: caution in standard deviations, one number or one a lane.
+        clip: eps of PPO, acting on delta.
+
+    Raises:
+        InputError: a negative alpha, clip <= 0, shapes that differ.
+    """
+    _check(clip, delta, advantage, sqrt_u)
+    if not isinstance(alpha, Tensor) and alpha < 0:
+        raise InputError(f"alpha must be 0 or more: a negative one seeks uncertainty; got {alpha}.")
+    return alpha * risk(delta, sqrt_u) - gain(delta, advantage, clip)
+
+
+def p_improve_ppo(
+    delta: Float[Tensor, "*lanes samples"],
+    advantage: Float[Tensor, "*lanes samples"],
+    sqrt_u: Float[Tensor, "*lanes samples"],
+    clip: float,
+    tiny: float = 1e-5,
+) -> Float[Tensor, "*lanes"]:
+    """- gain / (risk + 1e-5): how many standard deviations the step is worth, maximised itself.  [official code]"""
+    _check(clip, delta, advantage, sqrt_u)
+    return -gain(delta, advantage, clip) / (risk(delta, sqrt_u) + tiny)
+
+
+def p_improve_ppo2(
+    delta: Float[Tensor, "*lanes samples"],
+    advantage: Float[Tensor, "*lanes samples"],
+    sqrt_u: Float[Tensor, "*lanes samples"],
+    clip: float,
+    low: float = 0.1,
+    high: float = 0.8,
+    tiny: float = 1e-5,
+) -> Float[Tensor, "*lanes"]:
+    """(5) with alpha = gain / risk of this very minibatch, kept within [0.1, 0.8] and held fixed.  [official code]"""
+    _check(clip, delta, advantage, sqrt_u)
+    alpha = (gain(delta, advantage, clip) / (risk(delta, sqrt_u) + tiny)).detach().clamp(low, high)
+    return conservative_loss(delta, advantage, sqrt_u, alpha, clip)
+
+
+def policy_loss(
+    objective: Objective,
+    delta: Float[Tensor, "*lanes samples"],
+    advantage: Float[Tensor, "*lanes samples"],
+    sqrt_u: Float[Tensor, "*lanes samples"],
+    alpha: Float[Tensor, "*lanes"] | float,
+    clip: float,
+) -> Float[Tensor, "*lanes"]:
+    """The named objective; alpha counts for "variance_constrain" only."""
+    if objective == "variance_constrain":
+        return conservative_loss(delta, advantage, sqrt_u, alpha, clip)
+    if objective == "p_improve_ppo":
+        return p_improve_ppo(delta, advantage, sqrt_u, clip)
+    if objective == "p_improve_ppo2":
+        return p_improve_ppo2(delta, advantage, sqrt_u, clip)
+    raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
+
+
+# -- scales -----------------------------------------------------------------------------------------------------------
+
+
+def standardise(
+    advantage: Float[Tensor, "*lanes samples"], clip: float = 5.0, *, clip_first: bool = True
+) -> Float[Tensor, "*lanes samples"]:
+    """(A - mean) / std over all samples of an update, each lane by itself.
+
+    Args:
+        clip: bound of |A|; math.inf for none.
+        clip_first: the bound is in units of the return  [official code]; False: in standard deviations, after.  [ours]
+
+    Raises:
+        InputError: clip <= 0.
+    """
+    if not clip > 0:
+        raise InputError(f"clip must be positive (math.inf for none); got {clip}.")
+    if clip_first:
+        advantage = advantage.clamp(-clip, clip)
+    centred = advantage - advantage.mean(-1, keepdim=True)
+    standard = centred / (_deviation(advantage) + TINY)
+    return standard if clip_first else standard.clamp(-clip, clip)
+
+
+def scale_uncertainty(
+    u: Float[Tensor, "*lanes samples"],
+    advantage: Float[Tensor, "*lanes samples"],
+    mode: Scaling = "paper",
+    *,
+    low: float = 1e-8,
+    high: float = 5.0,
+    clip: float = 5.0,
+    clip_first: bool = True,
+) -> Float[Tensor, "*lanes samples"]:
+    """sqrt(U) in the units in which the standardised advantage is: the root of U / Var[A], kept in [low, high].
+
+    Args:
+        u: U(s,a), the target that `propagate` gives.
+        advantage: A *before* it is standardised.
+        mode: "paper": Var of the advantage itself, so that scaling all rewards changes nothing [ours: what the
+            division must be for]. "official": Var of the advantage after it was standardised, which is 1: no rescaling
+            at all, and rewards ten times larger make the penalty ten times stronger.  [official code]
+        low, high: bounds of U / Var[A].  [official code]
+        clip, clip_first: as given to `standardise`: U is divided by the very variance that A was.
+
+    Raises:
+        InputError: another mode, bounds out of order, shapes that differ, a negative U.
+    """
+    _check(1.0, u, advantage)
+    if not 0 < low < high:
+        raise InputError(f"the bounds of U must satisfy 0 < low < high; got {low} and {high}.")
+    if mode == "paper":
+        scaled = advantage.clamp(-clip, clip) if clip_first else advantage
+    elif mode == "official":
+        scaled = standardise(advantage, clip, clip_first=clip_first)
+    else:
+        raise InputError(f"mode must be 'paper' or 'official'; got {mode!r}.")
+    return (u / (_deviation(scaled) + TINY).square()).clamp(low, high).sqrt()
+
+
+# -- alpha that follows the step --------------------------------------------------------------------------------------
+
+
+def approximate_kl(
+    log_prob: Float[Tensor, "*lanes samples"], old_log_prob: Float[Tensor, "*lanes samples"]
+) -> Float[Tensor, "*lanes"]:
+    """1/2 E[(log pi - log pi_old)^2], KL to second order; never negative, unlike the plain mean.  [official code]"""
+    return 0.5 * (log_prob - old_log_prob).square().mean(-1)
+
+
+def adapt_alpha(
+    alpha: Float[Tensor, "*lanes"],
+    measured: Float[Tensor, "*lanes"],
+    times: float,
+    low: float = 1e-3,
+    high: float = 8e-3,
+) -> Float[Tensor, "*lanes"]:
+    """alpha times `times` where the step was too long (measured > high), divided by it where too short.
+
+    Args:
+        measured: `approximate_kl`, or the mean of |delta|.
+        times: 1 switches it off, as the shipped configuration does.  [official code]
+
+    Raises:
+        InputError: times < 1, or bounds out of order.
+    """
+    if times < 1 or not 0 <= low < high:
+        raise InputError(f"times must be 1 or more and 0 <= low < high; got {times}, {low}, {high}.")
+    longer = torch.where(measured > high, alpha * times, alpha)
+    return torch.where(measured < low, longer / times, longer)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    return values.std(-1, keepdim=True, correction=0)
+
+
+def _check(clip: float, *samples: Tensor) -> None:
+    if not clip > 0:
+        raise InputError(f"clip must be positive: the policy could not move; got {clip}.")
+    shapes = {tuple(thing.shape) for thing in samples}
+    if len(shapes) > 1:
+        raise InputError(f"delta, advantage and uncertainty must have one shape; got {sorted(shapes)}.")

@@ -1,0 +1,117 @@
+"""Everything a config asks for, in units that need nothing of each other: a study, or an algorithm on a task."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from labkit import training
+from labkit.papers.pombu import baselines, calibration, tabular, zone
+from labkit.papers.pombu.config import Config
+from labkit.papers.pombu.evaluate import summarise_zone
+from labkit.papers.pombu.loop import LoopConfig
+from labkit.papers.pombu.offline import Arms, Improved, Prepared
+from labkit.runs import Run
+
+Unit = Callable[[Config, Run, torch.device], dict[str, Any]]
+
+
+def train(config: Config, run: Run) -> dict[str, Any]:
+    """All units of `config`; finished ones are skipped. Several processes deal the units out among them.
+
+    Returns:
+        {"data": "simulated", study: its numbers, environment: {algorithm: learning curves}}
+    """
+    with training.workers(config.device) as workers, one_thread():
+        units = units_of(config)
+        left = [name for name in units if run.part(name).result is None]
+        workers.barrier()  # all have looked before anybody begins
+        for name in left[workers.rank :: workers.size]:
+            part = run.private_part(name)
+            part.finish(units[name](config, part, workers.device))
+        workers.barrier()
+    found: dict[str, Any] = {"data": "simulated"}
+    for name in units:
+        environment, _, algorithm = name.partition("+")
+        result = run.part(name).result
+        if algorithm:
+            found.setdefault(environment, {})[algorithm] = result
+        else:
+            found[name] = result
+    return found
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, and lose minutes where cores are shared; the sums are then
+    those of any other machine, too. The studies work on the CPU wherever the loop may be."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def units_of(config: Config) -> dict[str, Unit]:
+    """What is to be done, by the name of its part of the run directory."""
+    studies: dict[str, Unit] = {"tabular": tabular_unit, "calibration": calibration_unit}
+    units = {name: studies.get(name) or zone_unit(name) for name in config.studies}
+    for environment in config.environments:
+        for algorithm in config.algorithms:
+            units[f"{environment}+{algorithm}"] = loop_unit(environment, algorithm)
+    return units
+
+
+def tabular_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
+    return dict(tabular.study(config.posterior_samples, config.seed))
+
+
+def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
+    """Every row of the calibration table; the pairs behind the scatter plots go into a file of their own."""
+    found: dict[str, Any] = {}
+    pairs: dict[str, Tensor] = {}
+    for name in config.calibrations:
+        row = calibration.study(name, config)
+        found[name] = calibration.summarise(row)
+        kept = {"predicted": row.predicted, "error": row.error}
+        if row.persistent is not None and row.persistent_error is not None:
+            kept |= {"persistent": row.persistent, "persistent_error": row.persistent_error}
+        pairs |= {f"{name}/{key}": value.contiguous() for key, value in kept.items()}
+    part.write_bytes("pairs.safetensors", save(pairs))
+    return found
+
+
+def zone_unit(name: str) -> Unit:
+    """The study `name`; what its maps are drawn from is kept beside its numbers."""
+
+    def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
+        _, prepared, improved = zone.study(name, config, part)
+        part.write_bytes("maps.safetensors", save(maps_of(prepared, improved)))
+        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_lanes))
+
+    return work
+
+
+def maps_of(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
+    """The first seed's data, models, first V, and the policy of every arm after some updates."""
+    history, kept = improved.history, {"data": prepared.states[0]}
+    kept |= {name: torch.stack(values) for name, values in history.kept.items() if name.startswith("policy/")}
+    members = prepared.ensemble.members
+    for name, value in prepared.ensemble.state_dict().items():
+        kept[f"ensemble/{name}"] = value[: members if name.startswith("net.") else 1]
+    kept |= {f"value/{name}": value[:1] for name, value in improved.first_value.state_dict().items()}
+    return {name: value.contiguous().clone() for name, value in kept.items()}
+
+
+def loop_unit(environment: str, algorithm: str) -> Unit:
+    """An algorithm's learning curves on a task."""
+
+    def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
+        asked = LoopConfig.of(config, environment=environment)
+        return baselines.run_algorithm(algorithm, asked, part, device)
+
+    return work

@@ -1,0 +1,25 @@
+"""Soft Hindsight Experience Replay (He, Zhuang et al., arXiv 2002.02089): HER with maximum-entropy learners.
+
+Of the paper only the abstract is known to us; the method is the authors' released code, complete.
+"""
+
+from labkit.experiment import Paper
+from labkit.papers.sher.claims import CLAIMS
+from labkit.papers.sher.config import CONFIGS, EXPERIMENTS, Arm, Config, Experiment
+from labkit.papers.sher.exercises import EXERCISES
+from labkit.papers.sher.train import train as train_arms  # the name `train` stays the module's
+
+PAPER = Paper(
+    slug="sher",
+    title="Soft Hindsight Experience Replay",
+    arxiv="2002.02089",
+    venue="arXiv 2020",
+    idea="Relabel failures with the goals they reached, and let an entropy bonus do the exploring.",
+    notebook="03_sher",
+    configs=CONFIGS,
+    train=train_arms,
+    claims=CLAIMS,
+    exercises=EXERCISES,
+)
+
+__all__ = ["EXPERIMENTS", "PAPER", "Arm", "Config", "Experiment"]

@@ -1,0 +1,131 @@
+"""What all agents have in common: settings, per-copy numbers, one step of gradient descent shared by the processes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from labkit.errors import InputError
+from labkit.papers.sher.config import Arm, Experiment
+from labkit.papers.sher.model import GoalInput
+from labkit.rl.replay import Transitions
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the world: numbers in an observation, a goal, an action."""
+
+    observation: int
+    goal: int
+    action: int
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One copy of a stack: an arm, the layout it meets, its training seed."""
+
+    name: str
+    arm: Arm
+    layout: str
+    replica: int
+    seed: int
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """A stack of learners. Rows of every argument and result belong to the copies."""
+
+    lanes: Sequence[Lane]
+    inputs: GoalInput
+    noise_size: int  # standard normal numbers that one transition of an update needs
+
+    def act(self, x: Tensor, noise: Tensor | None) -> Tensor: ...
+    def losses(self, batch: Transitions, noise: Tensor) -> dict[str, Tensor]: ...
+    def parts(self) -> Mapping[str, list[nn.Parameter]]: ...
+    def update_targets(self, keep: float) -> None: ...
+
+
+def per_copy(values: Sequence[float], device: torch.device) -> Float[Tensor, "copies 1"]:
+    return torch.tensor(values, device=device)[:, None]
+
+
+def starting_generators(lanes: Sequence[Lane]) -> list[Generator]:
+    """From these each copy's weights are drawn; the same for every arm of a replica."""
+    return [torch.Generator().manual_seed(4 * lane.seed) for lane in lanes]
+
+
+def clip_target(target: Float[Tensor, "copies batch"], gamma: float, clip: str) -> Float[Tensor, "copies batch"]:
+    """Rewards -1 and 0 put hard values between -1 / (1 - gamma) and 0. Soft values may be larger: the upper bound then
+    cuts off the entropy's bonus at the goal, and a narrow policy's negative entropy may sink below the lower one."""
+    if clip == "both":
+        return target.clamp(-1 / (1 - gamma), 0.0)
+    if clip == "lower":
+        return target.clamp(min=-1 / (1 - gamma))
+    if clip == "none":
+        return target
+    raise InputError(f"clip must be 'both', 'lower' or 'none'; got '{clip}'.")
+
+
+class Optimizers:
+    """One Adam per part of the agent. Adam treats every number alone, so a stack's Adam is its networks' Adams."""
+
+    def __init__(self, agent: Agent, experiment: Experiment, device: torch.device) -> None:
+        rates = {
+            "critic": experiment.critic_rate, "policy": experiment.actor_rate, "temperature": experiment.alpha_rate,
+        }  # fmt: skip
+        on_gpu = device.type == "cuda"
+        self.parts = {
+            name: torch.optim.Adam(parameters, rates[name], fused=True, capturable=on_gpu)
+            for name, parameters in agent.parts().items()
+        }
+
+    def descend(self, losses: Mapping[str, Float[Tensor, " copies"]], processes: int = 1) -> None:
+        """All gradients first, then all steps: every loss is taken at the same weights, as in [official code]."""
+        gradients = {}
+        for name, optimizer in self.parts.items():
+            parameters = optimizer.param_groups[0]["params"]
+            gradients[name] = torch.autograd.grad(losses[name].sum(), parameters)
+        if processes > 1:
+            average_over_processes([g for part in gradients.values() for g in part], processes)
+        for name, optimizer in self.parts.items():
+            for parameter, gradient in zip(optimizer.param_groups[0]["params"], gradients[name], strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: optimizer.state_dict() for name, optimizer in self.parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.keys() != self.parts.keys():
+            raise ValueError(f"{sorted(state_dict)} were saved, {sorted(self.parts)} are wanted")
+        for name, optimizer in self.parts.items():
+            optimizer.load_state_dict(state_dict[name])
+
+
+def average_over_processes(gradients: Sequence[Tensor], processes: int) -> None:
+    """The mean over the processes' equal shares of a batch is the whole batch's; in place, in one message."""
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= processes
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def explore(
+    action: Float[Tensor, "copies batch action"],
+    noise: Float[Tensor, "copies batch action"],
+    coin: Float[Tensor, "copies batch"],
+    random: Float[Tensor, "copies batch action"],
+    sigma: Float[Tensor, "copies 1"],
+    epsilon: Float[Tensor, "copies 1"],
+) -> Float[Tensor, "copies batch action"]:
+    """a + sigma N(0, 1), clipped to [-1, 1]; with probability epsilon a uniform action instead [official code of HER].
+
+    noise: standard normal; coin: uniform in [0, 1); random: uniform in [-1, 1).
+    """
+    noisy = (action + sigma[..., None] * noise).clamp(-1, 1)
+    return torch.where((coin < epsilon)[..., None], random, noisy)

@@ -1,0 +1,162 @@
+"""The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labkit import training
+from labkit.exercises import Exercise
+from labkit.papers.sher import checks
+from labkit.papers.sher.agent import Lane
+from labkit.papers.sher.config import EXPERIMENTS, Config
+from labkit.papers.sher.train import build_agent, fit, seed_of
+from labkit.papers.sher.worlds import build_world
+from labkit.rl.gaussian import log_tanh_slope
+from labkit.rl.replay import STRATEGIES, hindsight_time
+from labkit.runs import Run
+
+# -- find the bug -----------------------------------------------------------------------------------------------------
+
+
+def relabel_goal_only(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
+    """The bug: the reward is still that of the goal that was missed, so nothing is ever reached."""
+    return {**batch, "goal": goal}
+
+
+def relabel(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
+    return {**batch, "goal": goal, "reward": checks.reward_of(batch["next_achieved"], goal)}
+
+
+def relabel_in_place(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
+    batch["goal"].copy_(goal)
+    batch["reward"].copy_(checks.reward_of(batch["next_achieved"], goal))
+    return batch
+
+
+def relabel_as_reached(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
+    return {**batch, "goal": goal, "reward": torch.zeros_like(batch["reward"])}
+
+
+# -- fill in: the soft backup -----------------------------------------------------------------------------------------
+
+
+def soft_backup(q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    return alpha * torch.logsumexp(q / alpha, -1), torch.softmax(q / alpha, -1)
+
+
+def without_entropy(q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    policy = torch.softmax(q / alpha, -1)
+    return (policy * q).sum(-1), policy
+
+
+# -- ablation: which goals to relabel with ----------------------------------------------------------------------------
+
+SMALL = Config(experiments=("bits",), exact=False)
+
+
+def success_with(strategy: str, k: float) -> float:
+    """Mean success of three Q-learners on rows of nine bits after 160 episodes with these goals."""
+    found = EXPERIMENTS["bits"]
+    experiment = replace(found, size=9, cycles=20, updates=40, evaluate_every=20)
+    arm = replace(found.arms["hindsight"], strategy=strategy, k=k)
+    lanes = [Lane("yours", arm, "", r, seed_of(0, r)) for r in range(3)]
+    with TemporaryDirectory() as folder, training.workers("cpu") as workers:
+        world = build_world(experiment, lanes, workers)
+        agent = build_agent(lanes, experiment, world, workers.device)
+        run = Run.open(folder, SMALL)
+        curve = fit(agent, world, experiment, SMALL, workers, run)
+        run.close()
+    return sum(curve.rates[-1]) / 3
+
+
+def check_choice(choice: Any) -> None:
+    assert isinstance(choice, Mapping), "a dictionary is asked for, such as {'strategy': 'none', 'k': 4}"
+    assert {"strategy", "k"} <= choice.keys(), "a dictionary with 'strategy' and 'k' is asked for"
+    assert choice["strategy"] in STRATEGIES, f"strategy must be one of {', '.join(STRATEGIES)}"
+    assert float(choice["k"]) >= 0, "k, the relabelled transitions per original one, must be at least 0"
+
+
+def check_learns(choice: Mapping[str, Any]) -> None:
+    found = success_with(str(choice["strategy"]), float(choice["k"]))
+    assert found >= 0.8, f"success {found:.2f} after 160 episodes; .80 is asked for"
+
+
+EXERCISES = (
+    Exercise(
+        key="later",
+        kind="fill in",
+        task="Return t' for `future`: moments t (0..T-1), the horizon T and uniform numbers u give one of t+1..T.",
+        properties={"evenly in t+1..T": checks.check_later_moments},
+        solution=lambda t, horizon, u: hindsight_time("future", t, horizon, u),
+        wrong={
+            "with the present": lambda t, horizon, u: t + (u * (horizon - t + 1)).long(),
+            "anywhere": lambda t, horizon, u: 1 + (u * horizon).long(),
+            "never the last": lambda t, horizon, u: t + 1 + (u * (horizon - t - 1)).long(),
+            "cut off at the end": lambda t, horizon, u: (t + 1 + (u * horizon).long()).clamp(max=horizon),
+        },
+    ),
+    Exercise(
+        key="relabel",
+        kind="find the bug",
+        task="With this relabelling nothing is ever learned, although the goals are right. Find out why, and mend it.",
+        properties={"goal and reward belong together": checks.check_relabelling},
+        solution=relabel,
+        wrong={
+            "goal only": relabel_goal_only,
+            "always reached": relabel_as_reached,
+            "overwrites what happened": relabel_in_place,
+        },
+    ),
+    Exercise(
+        key="log-slope",
+        kind="fill in",
+        task="Write log(1 - tanh(u)^2) so that it is right for small u and finite for u = 40 in float32.",
+        properties={"right and finite": checks.check_log_slope},
+        solution=log_tanh_slope,
+        wrong={
+            "the definition": lambda u: torch.log(1 - torch.tanh(u) ** 2),
+            "with 1e-6 [official code]": lambda u: torch.log(1 - torch.tanh(u) ** 2 + 1e-6),
+            "half of it": lambda u: log_tanh_slope(u) / 2,
+        },
+    ),
+    Exercise(
+        key="soft-backup",
+        kind="fill in",
+        task="From Q (states, actions) and alpha return V and the policy that maximise E[Q] + alpha H(pi).",
+        properties={"the best soft value and its policy": checks.check_soft_backup},
+        solution=soft_backup,
+        wrong={
+            "the entropy forgotten": without_entropy,
+            "the hard maximum": lambda q, alpha: (q.amax(-1), torch.nn.functional.one_hot(q.argmax(-1), 4).double()),
+            "alpha inverted": lambda q, alpha: (torch.logsumexp(q * alpha, -1) / alpha, torch.softmax(q * alpha, -1)),
+            "a uniform prior": lambda q, alpha: (
+                alpha * (torch.logsumexp(q / alpha, -1) - torch.tensor(4.0).log()),
+                torch.softmax(q / alpha, -1),
+            ),
+        },
+    ),
+    Exercise(
+        key="width",
+        kind="predict, then run",
+        task="Q(a) = -2 (a - .3)^2 and alpha = .04. Which mean and deviation does the best Gaussian policy have?",
+        properties={"sigma^2 = alpha / |Q''|": checks.check_width},
+        solution=(0.3, 0.1),
+        wrong={"no width": (0.3, 0.0), "sigma = alpha / c": (0.3, 0.01), "towards the middle": (0.0, 0.1)},
+    ),
+    Exercise(
+        key="strategy",
+        kind="ablation",
+        task="Choose strategy and k so that Q-learning on nine bits succeeds in 80 % after 160 episodes.",
+        properties={"a choice": check_choice, "it learns": check_learns},
+        solution={"strategy": "future", "k": 4.0},
+        wrong={
+            "no hindsight": {"strategy": "none", "k": 4.0},
+            "its own next state": {"strategy": "next", "k": 1e9},
+            "k = 0": {"strategy": "future", "k": 0.0},
+        },
+    ),
+)

@@ -1,0 +1,489 @@
+"""Pure figure builders and widget shells for the notebook."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from matplotlib.figure import Figure
+from plotly.subplots import make_subplots
+
+from labkit.claims import Result
+from labkit.errors import InputError
+from labkit.papers.sher import soft_tabular
+from labkit.papers.sher.claims import strata
+from labkit.papers.sher.config import BOX
+from labkit.papers.sher.evaluate import GRID
+from labkit.rl.gaussian import log_tanh_slope, tanh_gaussian
+from labkit.rl.goal_environments import LAYOUTS, Segment
+from labkit.rl.replay import future_law
+from labkit.rl.statistics import (
+    bootstrap_difference,
+    mean_seed_deviation,
+    pooled_iqm,
+    stratified_bootstrap,
+)
+from labkit.viz import COLORS, explore, subplots
+
+ARM_COLORS = {
+    "SHER": COLORS["ours"],
+    "HER-none": COLORS["bad"],
+    "HER-eps": COLORS["straw"],
+    "HER-noise": COLORS["baseline"],
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An episode that missed its goal: path (moments, 2), goal (2,), how near counts, the walls."""
+
+    path: np.ndarray
+    goal: np.ndarray
+    tolerance: float
+    walls: tuple[Segment, ...]
+
+
+def _color(arm: str) -> str:
+    """A meaning per colour: SHER and its relatives blue, HER's orange, what nobody should be proud to beat, sand."""
+    if arm in ARM_COLORS:
+        return ARM_COLORS[arm]
+    if "no-hindsight" in arm:
+        return COLORS["straw"]
+    return COLORS["baseline"] if arm.startswith(("HER", "CHER")) else COLORS["ours"]
+
+
+# -- the idea ---------------------------------------------------------------------------------------------------------
+
+
+def idea_figure(failure: Failure | None = None) -> Figure:
+    """The same failed episode twice: with the goal that was asked for, and with one that it did reach."""
+    if failure is None:
+        from labkit.papers.sher.lesson import failure as made
+
+        failure = made()
+    figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
+    later = len(failure.path) - 6
+    shown = (("asked for: a failure, nothing to learn", failure.goal), ("relabelled: a lesson", failure.path[later]))
+    for axis, (title, goal) in zip(axes, shown, strict=True):
+        near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
+        for (x0, y0), (x1, y1) in failure.walls:
+            axis.plot([x0, x1], [y0, y1], color=COLORS["hard"], lw=3)
+        axis.plot(*failure.path.T, color=COLORS["float"], lw=1, zorder=1)
+        colors = np.where(near, COLORS["good"], COLORS["bad"])
+        axis.scatter(*failure.path[1:].T, c=colors[1:], s=18, zorder=2)
+        axis.scatter(*failure.path[0], marker="s", color=COLORS["hard"], zorder=3)
+        axis.scatter(*goal, marker="*", s=160, color=COLORS["baseline"], zorder=3)
+        circle = np.linspace(0, 2 * np.pi, 60)
+        axis.plot(goal[0] + failure.tolerance * np.cos(circle), goal[1] + failure.tolerance * np.sin(circle),
+                  color=COLORS["baseline"], lw=1)  # fmt: skip
+        reached = int(near[1:].sum())
+        axis.set(title=f"{title}\nrewards: {reached} x 0, {len(near) - 1 - reached} x -1", aspect="equal")
+        axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[])
+    return figure
+
+
+def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
+    """An episode under the lens: the present t, a later moment as goal, every reward under that goal, the law of t'."""
+    horizon = len(failure.path) - 1
+    if not 0 <= t < horizon:
+        raise InputError(f"t must lie between 0 and {horizon - 1}; got {t}.")
+    if not t < later <= horizon:
+        raise InputError(f"t' must lie between t + 1 = {t + 1} and {horizon}: hindsight looks at what came later.")
+    goal = failure.path[later]
+    near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
+    future = np.arange(horizon + 1) > t
+    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], subplot_titles=("which later moment", "its probability"))
+    for (x0, y0), (x1, y1) in failure.walls:
+        figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", showlegend=False,
+                           line={"color": COLORS["hard"], "width": 4}, row=1, col=1)  # fmt: skip
+    figure.add_scatter(
+        x=failure.path[:, 0], y=failure.path[:, 1], mode="lines+markers", name="path",
+        marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near], "size": np.where(future, 9, 5)},
+        line={"color": COLORS["float"], "width": 1}, row=1, col=1,
+    )  # fmt: skip
+    stars = (("asked for", failure.goal, "straw"), ("new goal", goal, "baseline"), ("now", failure.path[t], "hard"))
+    for name, place, color in stars:
+        figure.add_scatter(
+            x=[place[0]], y=[place[1]], mode="markers", name=name,
+            marker={"color": COLORS[color], "size": 15, "symbol": "square" if name == "now" else "star"}, row=1, col=1,
+        )  # fmt: skip
+    moments = np.arange(1, horizon + 1)
+    chance = np.where(moments > t, 1 / (horizon - t), 0)
+    figure.add_bar(x=moments, y=chance, name="given t", marker_color=COLORS["ours"], row=1, col=2)
+    law = future_law(horizon).numpy()
+    figure.add_scatter(x=np.clip(moments + t, 0, horizon), y=law, mode="lines", name="over all t, of t' - t",
+                       line={"color": COLORS["float"], "dash": "dash"}, row=1, col=2)  # fmt: skip
+    figure.update_xaxes(range=[-1, 1], row=1, col=1)
+    figure.update_yaxes(range=[-1, 1], scaleanchor="x", row=1, col=1)
+    figure.update_xaxes(title_text="t'", range=[0, horizon + 1], row=1, col=2)
+    reward = "0" if near[t + 1] else "-1"
+    return figure.update_layout(
+        template="none", height=380, margin={"t": 70, "b": 45, "l": 40, "r": 10}, legend={"orientation": "h"},
+        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} are 0",
+               "font": {"size": 14}},
+    )  # fmt: skip
+
+
+def relabel_widget(failure: Failure) -> widgets.VBox:
+    """`relabel_figure` with both moments to choose."""
+    horizon = len(failure.path) - 1
+
+    def figure(t: int, later: int) -> go.Figure:
+        return relabel_figure(failure, t, later)
+
+    return explore(
+        figure,
+        t=widgets.IntSlider(5, min=0, max=horizon - 1, description="t"),
+        later=widgets.IntSlider(12, min=1, max=horizon, description="t'"),
+    )
+
+
+# -- the density ------------------------------------------------------------------------------------------------------
+
+
+def slope_figure() -> Figure:
+    """log(1 - tanh(u)^2) in float32: the definition falls to minus infinity, the stable form does not."""
+    figure, axis = subplots(figsize=(5, 2.8))
+    u = torch.linspace(-12, 12, 2001)
+    with np.errstate(divide="ignore"):
+        naive = torch.log(1 - torch.tanh(u) ** 2)
+    official = torch.log(1 - torch.tanh(u) ** 2 + 1e-6)
+    axis.plot(u, log_tanh_slope(u), color=COLORS["ours"], lw=3, label="2 (log 2 - u - softplus(-2u))")
+    axis.plot(u, official, color=COLORS["baseline"], label="with 1e-6 [official code]")
+    axis.plot(
+        u, naive, color=COLORS["bad"], ls="--", label=f"definition: -inf at {int(torch.isinf(naive).sum())} points"
+    )
+    axis.set(xlabel="u, before the tanh", ylabel="log slope", ylim=(-24, 1))
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+# -- the exact lab ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def _grid() -> tuple[soft_tabular.Task, np.ndarray]:
+    task, cells = soft_tabular.grid(GRID)
+    return task, cells.numpy()
+
+
+def _painted(values: np.ndarray) -> np.ndarray:
+    """Numbers of the free cells as a picture; walls are NaN."""
+    picture = np.full((len(GRID), len(GRID[0])), np.nan)
+    cells = _grid()[1]
+    picture[cells[:, 0], cells[:, 1]] = values
+    return picture
+
+
+def temperature_figure(alphas: Sequence[float] = (0.003, 0.1, 1.0), gamma: float = 0.95) -> Figure:
+    """A maze solved exactly at three temperatures: values above, the policy's entropy below."""
+    figure, axes = subplots(2, len(alphas), figsize=(2.5 * len(alphas), 4.4))
+    task, _ = _grid()
+    for column, alpha in enumerate(alphas):
+        soft = soft_tabular.soft_values(task, alpha, gamma)
+        for axis, values, name in zip(axes[:, column], (soft.v, soft.entropy), ("V", "entropy"), strict=True):
+            top = {"V": None, "entropy": float(np.log(5))}[name]
+            low = 0.0 if name == "entropy" else None
+            picture = _painted(values.numpy())
+            axis.imshow(picture, cmap="viridis" if name == "V" else "magma", vmin=low, vmax=top)
+            for (r, c), value in np.ndenumerate(picture):
+                if not np.isnan(value):
+                    axis.text(c, r, f"{value:.1f}", ha="center", va="center", color="white", fontsize=8)
+            axis.set(title=f"{name} at alpha = {alpha:g}", xticks=[], yticks=[])
+    return figure
+
+
+def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = False) -> go.Figure:
+    """The same maze with handles: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
+    alpha = 10**log_alpha
+    soft = soft_tabular.soft_values(_grid()[0], alpha, gamma, clip=clip, tolerance=1e-4)  # for the eye, and quick
+    figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of pi", "p(O = 1) = exp(r / alpha)"))
+    for column, (values, low, top) in enumerate(((soft.v, None, None), (soft.entropy, 0, float(np.log(5)))), 1):
+        figure.add_heatmap(z=_painted(values.numpy())[::-1], zmin=low, zmax=top, showscale=False,
+                           texttemplate="%{z:.2f}", row=1, col=column)  # fmt: skip
+    figure.add_bar(x=["r = -1", "r = 0"], y=[float(np.exp(-1 / alpha)), 1.0], showlegend=False,
+                   marker_color=[COLORS["bad"], COLORS["good"]], row=1, col=3)  # fmt: skip
+    figure.update_xaxes(visible=False, col=1)
+    figure.update_xaxes(visible=False, col=2)
+    figure.update_yaxes(visible=False, col=1)
+    figure.update_yaxes(visible=False, col=2)
+    top = float(soft.v.max())
+    return figure.update_layout(
+        template="none", height=320, margin={"t": 70, "b": 40, "l": 20, "r": 10},
+        title={"text": f"alpha = {alpha:.3g}; V at the goal {top:+.2f}" + (", clipped" if clip else ""),
+               "font": {"size": 14}},
+    )  # fmt: skip
+
+
+def alpha_widget() -> widgets.VBox:
+    """`alpha_figure` with temperature, discount and the released code's clip."""
+    return explore(
+        alpha_figure,
+        log_alpha=widgets.FloatSlider(-1.0, min=-3, max=1, step=0.1, description="log10 alpha"),
+        gamma=widgets.FloatSlider(0.95, min=0.8, max=0.99, step=0.01, description="gamma"),
+        clip=widgets.Checkbox(False, description="clip targets at 0"),
+    )
+
+
+def gap_figure(result: Result) -> Figure:
+    """Soft minus hard values against the bound, and the goal's value with and without the clip at 0."""
+    figure, (left, right) = subplots(1, 2, figsize=(8, 2.9))
+    rows = result["exact"]["rows"]
+    alphas = [float(a) for a in rows]
+    left.loglog(alphas, [row["bound"] for row in rows.values()], color=COLORS["hard"], ls="--", label="bound")
+    left.loglog(alphas, [max(row["gap"], 1e-12) for row in rows.values()], color=COLORS["ours"], marker="o",
+                label="largest gap")  # fmt: skip
+    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"{result['exact']['bits']} bits")
+    right.semilogx(alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="free")
+    right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["bad"], marker="o",
+                   label="clipped at 0 [official code]")  # fmt: skip
+    right.set(xlabel="alpha", ylabel="V at the goal", title="a maze's goal in a corner")
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+# -- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def curves_figure(result: Result, experiment: str = "walls") -> Figure:
+    """All seeds' success curves, thin; their mean, thick. One panel a layout and arm family."""
+    found = result[experiment]
+    layouts = list(next(iter(found["arms"].values()))["curve"])
+    names = list(found["arms"])
+    figure, axes = subplots(len(layouts), len(names), figsize=(2.3 * len(names), 2.1 * len(layouts)), squeeze=False,
+                            sharex=True, sharey=True)  # fmt: skip
+    for row, layout in enumerate(layouts):
+        for column, arm in enumerate(names):
+            axis, curves = axes[row][column], np.array(found["arms"][arm]["curve"][layout])
+            axis.plot(found["steps"], curves.T, color=_color(arm), lw=0.7, alpha=0.5)
+            axis.plot(found["steps"], curves.mean(0), color=_color(arm), lw=2.5)
+            axis.set(ylim=(-0.03, 1.03))
+            if row == 0:
+                axis.set_title(arm)
+            if column == 0:
+                axis.set_ylabel(layout or "success")
+            if row == len(layouts) - 1:
+                axis.set_xlabel("environment steps")
+    return figure
+
+
+def pooled(results: Sequence[Result], experiment: str, arm: str) -> list[np.ndarray]:
+    """Per layout, the final success of all seeds of all runs."""
+    found = [s for s in (strata(result, experiment, arm) for result in results) if s is not None]
+    if not found:
+        raise InputError(f"none of these results has '{arm}' in '{experiment}'.")
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def seeds_table(results: Sequence[Result], experiment: str = "walls") -> list[str]:
+    """Markdown: arm, IQM with its bootstrap interval, spread, worst seed, seeds below a half."""
+    arms = list(results[0][experiment]["arms"])
+    lines = ["| arm | IQM of success | spread over seeds | worst | below .5 |", "|---|---|---|---|---|"]
+    for arm in arms:
+        seeds = pooled(results, experiment, arm)
+        everyone = np.concatenate(seeds)
+        middle = stratified_bootstrap(seeds, pooled_iqm)
+        spread = stratified_bootstrap(seeds, mean_seed_deviation)
+        lines.append(
+            f"| {arm} | {middle.value:.2f} [{middle.low:.2f}, {middle.high:.2f}] | "
+            f"{spread.value:.2f} [{spread.low:.2f}, {spread.high:.2f}] | {everyone.min():.2f} | "
+            f"{int((everyone < 0.5).sum())} of {len(everyone)} |"
+        )
+    return lines
+
+
+def differences_table(
+    results: Sequence[Result], pairs: Sequence[tuple[str, str]], experiment: str = "walls"
+) -> list[str]:
+    """Markdown: differences of IQM and of spread between arms, with bootstrap intervals over independent seeds."""
+    lines = ["| | IQM | spread over seeds |", "|---|---|---|"]
+    for first, second in pairs:
+        one, two = (pooled(results, experiment, arm) for arm in (first, second))
+        iqm = bootstrap_difference(one, two, pooled_iqm, paired=False)
+        spread = bootstrap_difference(one, two, mean_seed_deviation, paired=False)
+        lines.append(f"| {first} - {second} | {iqm} | {spread} |")
+    return lines
+
+
+def cloud_figure(results: Sequence[Result], experiment: str = "walls", measure: str = "success") -> go.Figure:
+    """Every seed a dot, per arm; the interquartile mean and its bootstrap interval beside them."""
+    arms = [arm for arm, found in results[0][experiment]["arms"].items() if measure in found]
+    if not arms:
+        raise InputError(f"no arm of '{experiment}' has '{measure}'.")
+    figure = go.Figure()
+    jitter = np.random.default_rng(0)
+    dots: dict[str, list[Any]] = {"x": [], "y": [], "color": []}
+    middles = []
+    for place, arm in enumerate(arms):
+        runs = [result[experiment]["arms"][arm][measure].values() for result in results]
+        seeds = [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        everyone = np.concatenate(seeds)
+        dots["x"] += list(place + jitter.uniform(-0.22, 0.12, len(everyone)))
+        dots["y"] += list(everyone + jitter.uniform(-0.008, 0.008, len(everyone)))
+        dots["color"] += [_color(arm)] * len(everyone)
+        middles.append(stratified_bootstrap(seeds, pooled_iqm, draws=500))
+    figure.add_scatter(x=dots["x"], y=dots["y"], mode="markers", marker={"color": dots["color"], "size": 6},
+                       opacity=0.5, name="seeds")  # fmt: skip
+    figure.add_scatter(
+        x=[place + 0.28 for place in range(len(arms))], y=[m.value for m in middles], mode="markers",
+        name="IQM, 95 % interval", marker={"color": COLORS["hard"], "size": 10, "symbol": "diamond"},
+        error_y={"type": "data", "symmetric": False, "array": [m.high - m.value for m in middles],
+                 "arrayminus": [m.value - m.low for m in middles], "color": COLORS["hard"]},
+    )  # fmt: skip
+    return figure.update_layout(
+        template="none", height=380, margin={"t": 50, "b": 70, "l": 50, "r": 10},
+        xaxis={"tickvals": list(range(len(arms))), "ticktext": arms}, legend={"orientation": "h", "y": 1.12},
+        yaxis={"title": {"text": "success at the last step"}, "range": [-0.05, 1.05]},
+    )  # fmt: skip
+
+
+def cloud_widget(sources: Mapping[str, tuple[Sequence[Result], str]]) -> widgets.VBox:
+    """`cloud_figure` of several experiments: {name: (results, experiment)}; deterministic or official evaluation.
+
+    Raises:
+        InputError: there is nothing to show.
+    """
+    if not sources:
+        raise InputError("no experiment was given.")
+
+    def figure(source: str, measure: str) -> go.Figure:
+        results, experiment = sources[source]
+        return cloud_figure(results, experiment, measure)
+
+    return explore(
+        figure,
+        source=widgets.Dropdown(options=list(sources), description="experiment"),
+        measure=widgets.Dropdown(options=["success", "official"], description="evaluation"),
+    )
+
+
+def box_figure(results: Sequence[Result]) -> Figure:
+    """Success at the eight corners of the hyper-parameter box: where the headline holds, and where it does not."""
+    figure, axis = subplots(figsize=(7.5, 3.2))
+    corners = [corner for corner in BOX if corner in results[0]]
+    arms = list(results[0][corners[0]]["arms"])
+    for offset, arm in zip(np.linspace(-0.25, 0.25, len(arms)), arms, strict=True):
+        seeds = [np.concatenate(pooled(results, corner, arm)) for corner in corners]
+        places = np.arange(len(corners)) + offset
+        axis.bar(places, [s.mean() for s in seeds], width=0.22, color=_color(arm), label=arm)
+        axis.scatter(np.repeat(places, [len(s) for s in seeds]), np.concatenate(seeds), s=4, color=COLORS["hard"])
+    axis.set_xticks(range(len(corners)), [c.removeprefix("box-").replace("-", "\n", 2) for c in corners], fontsize=8)
+    axis.set(ylabel="success", xlabel="learning rate / polyak / batch", ylim=(0, 1))
+    axis.legend(frameon=False, fontsize=8, ncols=len(arms))
+    return figure
+
+
+def arms_figure(results: Sequence[Result], experiment: str) -> Figure:
+    """Interquartile mean with its interval, and every seed, of all arms of an experiment."""
+    arms = list(results[0][experiment]["arms"])
+    figure, axis = subplots(figsize=(max(4.5, 1.0 * len(arms)), 2.9))
+    for place, arm in enumerate(arms):
+        seeds = pooled(results, experiment, arm)
+        everyone, middle = np.concatenate(seeds), stratified_bootstrap(seeds, pooled_iqm)
+        axis.scatter(np.full(len(everyone), place) - 0.15, everyone, s=6, color=_color(arm), alpha=0.5)
+        axis.errorbar(place + 0.15, middle.value, [[middle.value - middle.low], [middle.high - middle.value]],
+                      fmt="D", color=COLORS["hard"], ms=5, capsize=3)  # fmt: skip
+    axis.set_xticks(range(len(arms)), arms, rotation=25, ha="right", fontsize=8)
+    axis.set(ylabel="success", ylim=(-0.03, 1.03))
+    return figure
+
+
+# -- what was learned -------------------------------------------------------------------------------------------------
+
+
+def paths_figure(shown: Mapping[str, tuple[np.ndarray, np.ndarray]], layout: str, tolerance: float = 0.15) -> Figure:
+    """Test episodes of several learners in the same world: {name: (paths, goals)}; green arrives, red does not."""
+    figure, axes = subplots(1, len(shown), figsize=(3.1 * len(shown), 3.2), squeeze=False)
+    for axis, (name, (paths, goals)) in zip(axes[0], shown.items(), strict=True):
+        for (x0, y0), (x1, y1) in LAYOUTS[layout].walls:
+            axis.plot([x0, x1], [y0, y1], color=COLORS["hard"], lw=3)
+        arrived = np.linalg.norm(paths[:, -1] - goals, axis=1) <= tolerance
+        for path, goal, good in zip(paths, goals, arrived, strict=True):
+            color = COLORS["good"] if good else COLORS["bad"]
+            axis.plot(*path.T, color=color, lw=0.8, alpha=0.7)
+            axis.scatter(*goal, marker="*", color=color, s=30, zorder=3)
+        axis.set(
+            title=f"{name}: {arrived.mean():.2f}", xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xticks=[], yticks=[]
+        )
+    return figure
+
+
+SIDE = 31  # points per axis of the action square
+
+
+@torch.no_grad()
+def landscape(agent: Any, position: tuple[float, float], goal: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Q over the square of actions at one place, (SIDE, SIDE) with rows along y, and actions of the policy (n, 2)."""
+    axis = torch.linspace(-1, 1, SIDE)
+    actions = torch.cartesian_prod(axis, axis).flip(-1)[None]  # rows: y, columns: x
+    here, there = (torch.tensor(point)[None, None].expand(1, len(actions[0]), 2) for point in (position, goal))
+    x = agent.inputs(here, there)
+    q = agent.q1 if hasattr(agent, "q1") else agent.q
+    values = q(x, actions)[0].view(SIDE, SIDE).numpy()
+    if hasattr(agent, "q1"):
+        mean, log_std = agent.policy(x[:, :1].expand(-1, 120, -1))
+        noise = torch.randn(1, 120, 2, generator=torch.Generator().manual_seed(0))
+        chosen = tanh_gaussian(mean, log_std, noise)[0][0]
+    else:
+        chosen = agent.act(x[:, :1], None)[0]
+    return values, chosen.numpy()
+
+
+def landscape_figure(
+    agents: Mapping[str, Any], layout: str, x: float = -0.3, y: float = -0.3, gx: float = 0.5, gy: float = -0.3
+) -> go.Figure:
+    """Left, the place and the goal; then Q over all actions for each learner, with what its policy does (dots)."""
+    figure = make_subplots(1, 1 + len(agents), subplot_titles=("the place", *agents))
+    for (x0, y0), (x1, y1) in LAYOUTS[layout].walls:
+        figure.add_scatter(
+            x=[x0, x1], y=[y0, y1], mode="lines", line={"color": COLORS["hard"], "width": 4}, row=1, col=1
+        )
+    figure.add_scatter(x=[x], y=[y], mode="markers", marker={"color": COLORS["ours"], "size": 12}, row=1, col=1)
+    figure.add_scatter(x=[gx], y=[gy], mode="markers", row=1, col=1,
+                       marker={"color": COLORS["baseline"], "size": 15, "symbol": "star"})  # fmt: skip
+    side = np.linspace(-1, 1, SIDE)
+    for column, agent in enumerate(agents.values(), 2):
+        values, chosen = landscape(agent, (x, y), (gx, gy))
+        figure.add_heatmap(
+            x=side, y=side, z=np.round(values, 3), showscale=False, colorscale="Viridis", row=1, col=column
+        )
+        figure.add_scatter(x=chosen[:, 0], y=chosen[:, 1], mode="markers", row=1, col=column,
+                           marker={"color": COLORS["bad"], "size": 12 if len(chosen) == 1 else 4})  # fmt: skip
+    figure.update_xaxes(range=[-1.02, 1.02])
+    figure.update_yaxes(range=[-1.02, 1.02])
+    return figure.update_layout(
+        template="none", height=330, showlegend=False, margin={"t": 50, "b": 40, "l": 40, "r": 10}
+    )
+
+
+def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
+    """`landscape_figure` with place and goal to move."""
+
+    def figure(x: float, y: float, gx: float, gy: float) -> go.Figure:
+        return landscape_figure(agents, layout, x, y, gx, gy)
+
+    starts = {"x": -0.3, "y": -0.3, "gx": 0.5, "gy": -0.3}
+    names = {"x": "place x", "y": "place y", "gx": "goal x", "gy": "goal y"}
+    sliders = {
+        key: widgets.FloatSlider(value, min=-0.9, max=0.9, step=0.05, description=names[key])
+        for key, value in starts.items()
+    }
+    return explore(figure, **sliders)
+
+
+def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
+    """Films as strips, one below the other: green frame, the goal is reached."""
+    from labkit.rl.rendering import film_strip
+
+    figure, axes = subplots(len(films), 1, figsize=(9, 1.35 * len(films)), squeeze=False)
+    for axis, (name, frames) in zip(axes[:, 0], films.items(), strict=True):
+        axis.imshow(film_strip(frames, columns))
+        axis.set(xticks=[], yticks=[], ylabel=name)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure

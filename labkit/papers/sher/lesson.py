@@ -1,0 +1,108 @@
+"""What the notebook looks at besides the comparison: trained learners one by one, an episode that failed, films."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from labkit import records, training
+from labkit.claims import Result
+from labkit.errors import InputError
+from labkit.papers.sher.agent import Lane
+from labkit.papers.sher.config import Config
+from labkit.papers.sher.evaluate import deterministic
+from labkit.papers.sher.figures import Failure
+from labkit.papers.sher.train import build_agent, place_of, stacks_of
+from labkit.papers.sher.worlds import build_world
+from labkit.rl import rendering
+from labkit.rl.evaluation import play_test, same_generators
+from labkit.rl.goal_environments import GoalEnvironment, Walls
+from labkit.rl.robotics import RoboticsWorld
+from labkit.runs import Run
+
+
+def one_lane(agent: Any, row: int, experiment: Any, world: GoalEnvironment) -> Any:
+    """The learner in row `row` of a stack as a stack of one."""
+    copies = len(agent.lanes)
+    alone = build_agent([agent.lanes[row]], experiment, world, torch.device("cpu"))
+    state = {
+        name: value[row : row + 1] if value.dim() and len(value) == copies else value
+        for name, value in agent.state_dict().items()
+    }
+    alone.load_state_dict(state)
+    return alone
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trained learner and the world it learned in (with its own layout)."""
+
+    lane: Lane
+    agent: Any
+    world: GoalEnvironment
+
+
+def trained(config: Config, run: Run, experiment: str, arm: str, layout: str = "", replica: int = 0) -> Trained:
+    """A learner of a finished run; its weights come from the run directory.
+
+    Raises:
+        InputError: the run has no such arm, layout or replica.
+    """
+    asked = config.experiment(experiment)
+    for lanes in stacks_of(experiment, config):
+        rows = [r for r, x in enumerate(lanes) if (x.name, x.layout, x.replica) == (arm, layout, replica)]
+        if not rows:
+            continue
+        with training.workers("cpu") as workers:
+            together = build_world(asked, lanes, workers)
+            stack = build_agent(lanes, asked, together, torch.device("cpu"))
+            place_of(lanes, run.part(experiment)).read_weights(stack)
+            alone = build_world(asked, [lanes[rows[0]]], workers)
+            return Trained(lanes[rows[0]], one_lane(stack, rows[0], asked, alone), alone)
+    raise InputError(f"the run has no arm '{arm}' with layout '{layout}' and replica {replica} in '{experiment}'.")
+
+
+def fixed_paths(learner: Trained, episodes: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed test episodes of a learner in a flat world: paths (episodes, moments, 2) and goals (episodes, 2)."""
+    played = play_test(deterministic(learner.agent), learner.world, 1, episodes)
+    return played.achieved[0].numpy(), played.desired[0].numpy()
+
+
+def failure(seed: int = 35) -> Failure:
+    """An episode of a beginner behind the wall `gap`: a lazy random walk that misses its goal."""
+    world = Walls("gap")
+    generator = torch.Generator().manual_seed(seed)
+    now = world.reset(1, 1, [generator], training=False)
+    path, goal, drift = [now["achieved_goal"][0, 0]], now["desired_goal"][0, 0], torch.zeros(1, 1, 2)
+    for _ in range(world.horizon):
+        drift = 0.7 * drift + 0.6 * torch.randn(1, 1, 2, generator=generator)
+        path.append(world.step(drift)["achieved_goal"][0, 0])
+    return Failure(torch.stack(path).numpy(), goal.numpy(), world.tolerance, world.walls)
+
+
+def recorded(label: str) -> list[Result]:
+    """The results of the committed lesson record with this label, one per seed; empty where there is none."""
+    for record in records.load_all("sher"):
+        if record.scale == "lesson" and record.label == label:
+            return list(record.results)
+    return []
+
+
+def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 2) -> dict[str, list[Any]] | str:
+    """Frames of FetchReach before and after training, on the same goals; or why there can be none here."""
+    if reason := rendering.gl_available():
+        return reason
+    learner = trained(config, run, "fetch-reach", "SHER")
+    assert isinstance(learner.world, RoboticsWorld)
+    asked = config.experiment("fetch-reach")
+    beginner = build_agent([learner.lane], asked, learner.world, torch.device("cpu"))
+    world = RoboticsWorld(asked.world, render=(160, 120))
+    films = {}
+    for name, agent in (("before", beginner), ("after", learner.agent)):
+        played, _ = rendering.record_episodes(
+            world, deterministic(agent), same_generators(1)[0], episodes=episodes, every=every
+        )
+        films[name] = played[0]
+    world.close()
+    return films

@@ -1,0 +1,168 @@
+"""The paper's agent: maximum-entropy reinforcement learning on relabelled experience.
+
+With a binary variable O_t, p(O_t = 1 | s, a, g) = exp(r / alpha), rewards of -1 and 0 are probabilities as they stand:
+exp(-1/alpha) away from the goal, 1 at the goal. Maximising the evidence bound of log p(O_1..T | g) gives soft backups
+
+    V(s,g) = E_{a~pi}[ Q(s,a,g) - alpha log pi(a|s,g) ],   Q(s,a,g) = r + gamma E V(s',g),   pi ~ exp((Q - V) / alpha)
+
+that hold for *every* goal: this is what hindsight needs. [standard derivation; the abstract announces the programme]
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from labkit.papers.sher.agent import Lane, Sizes, clip_target, per_copy, starting_generators
+from labkit.papers.sher.config import Experiment
+from labkit.papers.sher.model import GaussianPolicy, GoalInput, Value
+from labkit.rl.gaussian import tanh_gaussian
+from labkit.rl.networks import polyak_
+from labkit.rl.replay import Transitions
+
+
+class Temperature(nn.Module):
+    """alpha of every copy: fixed (SHER), or learned towards the target entropy -dim(a) where the arm says None."""
+
+    fixed: Tensor
+    learned: Tensor
+
+    def __init__(self, values: Sequence[float | None], device: torch.device, start: float = 0.1) -> None:
+        super().__init__()
+        self.register_buffer("fixed", per_copy([0.0 if v is None else v for v in values], device))
+        self.register_buffer("learned", per_copy([float(v is None) for v in values], device))
+        self.log_alpha = nn.Parameter(torch.full_like(self.fixed, start).log())
+        self.any_learned = any(v is None for v in values)
+
+    def forward(self) -> Float[Tensor, "copies 1"]:
+        return torch.where(self.learned > 0, self.log_alpha.detach().exp(), self.fixed)
+
+    def loss(self, log_prob: Float[Tensor, "copies batch"], actions: int) -> Float[Tensor, " copies"]:
+        """-log alpha (log pi + target entropy): log alpha as in [peer code]; the paper of SAC v2 writes alpha."""
+        return -(self.learned * self.log_alpha * (log_prob.detach() - actions)).mean(-1)
+
+
+class SoftActorCritic(nn.Module):
+    """SHER's learner: SAC version 1, with a V network and its slow copy V-bar. [official code]
+
+    y_Q = clip(r + gamma V-bar(s',g))            J_Q = 1/2 E (Q1 - y_Q)^2 + 1/2 E (Q2 - y_Q)^2
+    y_V = min(Q1,Q2)(s,a~,g) - alpha log pi      J_V = 1/2 E (V - y_V)^2          a~ ~ pi, fresh
+    J_pi = E[ alpha log pi(a~|s,g) - Q1(s,a~,g) ]     (Q1, not the minimum)
+    """
+
+    def __init__(self, lanes: Sequence[Lane], experiment: Experiment, sizes: Sizes, device: torch.device) -> None:
+        super().__init__()
+        arm, copies = lanes[0].arm, len(lanes)
+        self.lanes, self.gamma, self.clip = lanes, experiment.gamma, arm.clip
+        self.minimum_in_actor, self.noise_size = arm.minimum_in_actor, sizes.action
+        self.inputs = GoalInput(copies, sizes.observation, sizes.goal, experiment.normalize)
+        state, both = self.inputs.size, self.inputs.size + sizes.action
+        start = starting_generators(lanes)
+        hidden, gain = experiment.hidden, experiment.final_gain
+        self.policy = GaussianPolicy(copies, state, sizes.action, hidden, arm.head, experiment.log_std, gain, start)
+        self.q1, self.q2 = (Value(copies, both, hidden, gain, start) for _ in range(2))
+        self.v = Value(copies, state, hidden, gain, start)
+        self.v_target = Value(copies, state, hidden, gain, start).requires_grad_(False)
+        self.v_target.load_state_dict(self.v.state_dict())
+        self.temperature = Temperature([lane.arm.alpha for lane in lanes], torch.device("cpu"))
+        self.to(device)
+
+    def act(
+        self, x: Float[Tensor, "copies batch input"], noise: Float[Tensor, "copies batch action"] | None
+    ) -> Float[Tensor, "copies batch action"]:
+        """A sample of pi; without noise, tanh of the mean."""
+        mean, log_std = self.policy(x)
+        return torch.tanh(mean) if noise is None else tanh_gaussian(mean, log_std, noise)[0]
+
+    def losses(self, batch: Transitions, noise: Float[Tensor, "copies batch action"]) -> dict[str, Tensor]:
+        """J_pi, J_Q + J_V and, where it is learned, J_alpha, each per copy."""
+        x = self.inputs(batch.observation, batch.goal)
+        x_next = self.inputs(batch.next_observation, batch.goal)
+        alpha = self.temperature()
+        mean, log_std = self.policy(x)
+        action, log_prob = tanh_gaussian(mean, log_std, noise)
+        q1_new = self.q1(x, action)
+        with torch.set_grad_enabled(self.minimum_in_actor):
+            q_least = torch.minimum(q1_new, self.q2(x, action))
+        with torch.no_grad():
+            y_q = clip_target(batch.reward + self.gamma * self.v_target(x_next), self.gamma, self.clip)
+            y_v = q_least - alpha * log_prob
+        squares = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2 + (self.v(x) - y_v) ** 2
+        losses = {
+            "critic": 0.5 * squares.mean(-1),
+            "policy": (alpha * log_prob - (q_least if self.minimum_in_actor else q1_new)).mean(-1),
+        }
+        if self.temperature.any_learned:
+            losses["temperature"] = self.temperature.loss(log_prob, batch.action.shape[-1])
+        return losses
+
+    def parts(self) -> Mapping[str, list[nn.Parameter]]:
+        critics = (self.q1, self.q2, self.v)
+        found = {
+            "critic": [p for network in critics for p in network.parameters()],
+            "policy": list(self.policy.parameters()),
+        }
+        return found | ({"temperature": [self.temperature.log_alpha]} if self.temperature.any_learned else {})
+
+    def update_targets(self, keep: float) -> None:
+        polyak_(self.v_target, self.v, keep)
+
+
+class SoftActorCritic2(nn.Module):
+    """SAC version 2: no V, slow copies of both Q, the minimum in the policy's loss too. [peer code]
+
+    y_Q = clip(r + gamma (min(Q1-bar, Q2-bar)(s',a',g) - alpha log pi(a'|s',g))),   a' ~ pi(.|s',g)
+    J_pi = E[ alpha log pi(a~|s,g) - min(Q1,Q2)(s,a~,g) ]
+    """
+
+    def __init__(self, lanes: Sequence[Lane], experiment: Experiment, sizes: Sizes, device: torch.device) -> None:
+        super().__init__()
+        arm, copies = lanes[0].arm, len(lanes)
+        self.lanes, self.gamma, self.clip, self.noise_size = lanes, experiment.gamma, arm.clip, 2 * sizes.action
+        self.inputs = GoalInput(copies, sizes.observation, sizes.goal, experiment.normalize)
+        state, both = self.inputs.size, self.inputs.size + sizes.action
+        start = starting_generators(lanes)
+        hidden, gain = experiment.hidden, experiment.final_gain
+        self.policy = GaussianPolicy(copies, state, sizes.action, hidden, arm.head, experiment.log_std, gain, start)
+        self.q1, self.q2 = (Value(copies, both, hidden, gain, start) for _ in range(2))
+        self.q1_target, self.q2_target = (
+            Value(copies, both, hidden, gain, start).requires_grad_(False) for _ in range(2)
+        )
+        self.update_targets(keep=0.0)
+        self.temperature = Temperature([lane.arm.alpha for lane in lanes], torch.device("cpu"))
+        self.to(device)
+
+    def act(
+        self, x: Float[Tensor, "copies batch input"], noise: Float[Tensor, "copies batch action"] | None
+    ) -> Float[Tensor, "copies batch action"]:
+        mean, log_std = self.policy(x)
+        return torch.tanh(mean) if noise is None else tanh_gaussian(mean, log_std, noise)[0]
+
+    def losses(self, batch: Transitions, noise: Float[Tensor, "copies batch twice"]) -> dict[str, Tensor]:
+        here, there = noise.chunk(2, dim=-1)
+        x = self.inputs(batch.observation, batch.goal)
+        x_next = self.inputs(batch.next_observation, batch.goal)
+        alpha = self.temperature()
+        with torch.no_grad():
+            mean, log_std = self.policy(x_next)
+            following, following_log_prob = tanh_gaussian(mean, log_std, there)
+            q_next = torch.minimum(self.q1_target(x_next, following), self.q2_target(x_next, following))
+            soft = q_next - alpha * following_log_prob
+            y_q = clip_target(batch.reward + self.gamma * soft, self.gamma, self.clip)
+        mean, log_std = self.policy(x)
+        action, log_prob = tanh_gaussian(mean, log_std, here)
+        q_least = torch.minimum(self.q1(x, action), self.q2(x, action))
+        squares = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2
+        losses = {"critic": 0.5 * squares.mean(-1), "policy": (alpha * log_prob - q_least).mean(-1)}
+        if self.temperature.any_learned:
+            losses["temperature"] = self.temperature.loss(log_prob, batch.action.shape[-1])
+        return losses
+
+    def parts(self) -> Mapping[str, list[nn.Parameter]]:
+        found = {"critic": [*self.q1.parameters(), *self.q2.parameters()], "policy": list(self.policy.parameters())}
+        return found | ({"temperature": [self.temperature.log_alpha]} if self.temperature.any_learned else {})
+
+    def update_targets(self, keep: float) -> None:
+        polyak_(self.q1_target, self.q1, keep)
+        polyak_(self.q2_target, self.q2, keep)

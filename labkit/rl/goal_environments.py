@@ -1,0 +1,445 @@
+"""Goal-reaching worlds small enough to run in thousands at once, as tensors.
+
+Every world has a leading dimension `copies` (one training seed each) and, behind it, `episodes` played side by side:
+
+    world = Walls("twoway")
+    now = world.reset(copies=10, episodes=8, generators=generators)   # {"observation", "achieved_goal", "desired_goal"}
+    now = world.step(action)                                          # each of shape (copies, episodes, size)
+    reward = world.compute_reward(now["achieved_goal"], now["desired_goal"])   # -1 away from the goal, 0 at it
+
+The state moves only through `step`; there is no end but the `horizon`. The reward belongs to the state just reached:
+r_t = -1[ ||m(s_{t+1}) - g|| > tolerance ].  Copy i draws from generator i alone, so it sees the same starts and goals
+whether it is run by itself or among a thousand.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from labkit.errors import InputError
+
+Point = tuple[float, float]
+Segment = tuple[Point, Point]
+Box = tuple[float, float, float, float]  # x from, x to, y from, y to
+Observation = dict[str, Tensor]
+
+
+@runtime_checkable
+class GoalEnvironment(Protocol):
+    """What an agent may rely on."""
+
+    horizon: int
+    observation_size: int
+    goal_size: int
+    action_size: int
+
+    def reset(
+        self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True
+    ) -> Observation: ...
+    def step(self, action: Tensor) -> Observation: ...
+    def is_success(self, achieved: Tensor, desired: Tensor) -> Tensor: ...
+    def compute_reward(self, achieved: Tensor, desired: Tensor) -> Tensor: ...
+
+
+class BitFlip:
+    """Turn one row of n bits into another; n steps are always enough, and one in 2^n random rows is right.
+
+    An action is the index of the bit to flip, (copies, episodes) whole numbers. With `continuous=True` it is one number
+    a bit, (copies, episodes, n), and every bit with a positive number flips [the variant of stable-baselines].
+    """
+
+    def __init__(self, bits: int, *, continuous: bool = False, device: str | torch.device = "cpu") -> None:
+        if bits < 1:
+            raise InputError(f"bits must be at least 1; got {bits}")
+        self.horizon = self.observation_size = self.goal_size = self.action_size = bits
+        self.continuous, self.device = continuous, torch.device(device)
+        self._state = self._goal = torch.zeros(0, 0, bits, device=self.device)
+
+    def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
+        """New rows and new goals, both uniform; training and test goals come from the same law."""
+        drawn = (_uniform(copies, episodes, 2 * self.goal_size, generators) < 0.5).float().to(self.device)
+        self._state, self._goal = drawn.chunk(2, dim=-1)
+        return self._observe()
+
+    def step(self, action: Tensor) -> Observation:
+        """Flip the chosen bit (or, continuous, every bit whose number is positive)."""
+        wanted = self._state.shape if self.continuous else self._state.shape[:-1]
+        if action.shape != wanted or action.is_floating_point() != self.continuous:
+            kind = "real numbers, one a bit" if self.continuous else "bit indices"
+            raise InputError(f"action must be {tuple(wanted)} {kind}; got {tuple(action.shape)} of {action.dtype}")
+        if self.continuous:
+            flips = (action > 0).float()
+        else:
+            flips = torch.nn.functional.one_hot(action.long(), self.goal_size).float()
+        self._state = (self._state - flips).abs()
+        return self._observe()
+
+    def is_success(
+        self, achieved: Float[Tensor, "*batch bits"], desired: Float[Tensor, "*batch bits"]
+    ) -> Bool[Tensor, "*batch"]:
+        """All bits agree."""
+        return (achieved == desired).all(-1)
+
+    def compute_reward(
+        self, achieved: Float[Tensor, "*batch bits"], desired: Float[Tensor, "*batch bits"]
+    ) -> Float[Tensor, "*batch"]:
+        """-1 while a bit is wrong, else 0."""
+        return self.is_success(achieved, desired).float() - 1
+
+    def _observe(self) -> Observation:
+        return {"observation": self._state, "achieved_goal": self._state, "desired_goal": self._goal}
+
+
+class Reach:
+    """A point in [-1, 1]^d that moves by `step` * clip(a, -1, 1); start and goal are uniform. The optimum is known."""
+
+    def __init__(
+        self,
+        dimensions: int = 1,
+        step: float = 0.1,
+        tolerance: float = 0.05,
+        horizon: int = 50,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        for name, value, low in (("dimensions", dimensions, 1), ("horizon", horizon, 1)):
+            if value < low:
+                raise InputError(f"{name} must be at least {low}; got {value}")
+        for name, size in (("step", step), ("tolerance", tolerance)):
+            if not 0 < size <= 2:
+                raise InputError(f"{name} must lie in (0, 2], the width of the world; got {size}")
+        self.observation_size = self.goal_size = self.action_size = dimensions
+        self.stride, self.tolerance, self.horizon, self.device = step, tolerance, horizon, torch.device(device)
+        self._position = self._goal = torch.zeros(0, 0, dimensions, device=self.device)
+
+    def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
+        """New starts and goals, both uniform; training and test goals come from the same law."""
+        drawn = (2 * _uniform(copies, episodes, 2 * self.goal_size, generators) - 1).to(self.device)
+        self._position, self._goal = drawn.chunk(2, dim=-1)
+        return self._observe()
+
+    def step(self, action: Tensor) -> Observation:
+        """p <- clip(p + step * clip(a, -1, 1), -1, 1)"""
+        _refuse_other_shape(action, self._position)
+        self._position = (self._position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
+        return self._observe()
+
+    def is_success(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Bool[Tensor, "*batch"]:
+        """Within the tolerance, in Euclid's distance."""
+        return (achieved - desired).norm(dim=-1) <= self.tolerance
+
+    def compute_reward(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Float[Tensor, "*batch"]:
+        """-1 outside the tolerance, else 0."""
+        return self.is_success(achieved, desired).float() - 1
+
+    def penalties(
+        self, position: Float[Tensor, "*batch space"], goal: Float[Tensor, "*batch space"]
+    ) -> Float[Tensor, "*batch"]:
+        """How often the best policy is paid -1 from here on.
+
+        After n steps a point can be anywhere in the box of half-width n * step around it. Let n be the least number of
+        steps whose box touches the goal's ball; the n-th reward is already 0, so max(n, 1) - 1 rewards are -1.
+        """
+        away = (position - goal).abs()
+        most = int(2 / self.stride) + 2
+        reach = self.stride * torch.arange(most, device=away.device, dtype=away.dtype)
+        left = (away[..., None, :] - reach[:, None]).clamp_min(0).norm(dim=-1)  # (*batch, steps)
+        steps = (left > self.tolerance).sum(-1)
+        return (steps.clamp_min(1) - 1).to(away.dtype)
+
+    def optimal_value(
+        self, position: Float[Tensor, "*batch space"], goal: Float[Tensor, "*batch space"], gamma: float
+    ) -> Float[Tensor, "*batch"]:
+        """V*(p, g) = -(1 - gamma^k) / (1 - gamma) with k = `penalties(p, g)`; it never ends, it only gets discounted.
+
+        So one ball's width of goals is worth 0, the next step's width -1, and so on down to -1 / (1 - gamma).
+        """
+        if not 0 <= gamma < 1:
+            raise InputError(f"gamma must lie in [0, 1); got {gamma}")
+        return -(1 - gamma ** self.penalties(position, goal)) / (1 - gamma)
+
+    def _observe(self) -> Observation:
+        return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Walls without thickness, and where episodes start and where goals lie (a box is picked, then a point in it)."""
+
+    walls: tuple[Segment, ...]
+    starts: tuple[Box, ...]
+    training_goals: tuple[Box, ...]
+    test_goals: tuple[Box, ...]
+
+    def __post_init__(self) -> None:
+        for (x0, y0), (x1, y1) in self.walls:
+            if x0 != x1 and y0 != y1:
+                raise InputError(f"a wall must be upright or level; got ({x0}, {y0}) to ({x1}, {y1})")
+        for name in ("starts", "training_goals", "test_goals"):
+            if not getattr(self, name):
+                raise InputError(f"{name} needs at least one box (x from, x to, y from, y to)")
+
+
+EVERYWHERE: Box = (-0.9, 0.9, -0.9, 0.9)
+
+# [ours] One obstacle each: a gap at the top, two equally short ways round, a pocket that is a trap, nothing at all.
+LAYOUTS: dict[str, Layout] = {
+    "gap": Layout(
+        walls=(((0.0, -1.1), (0.0, 0.3)),),
+        starts=((-0.6, -0.4, -0.5, 0.0),),
+        training_goals=(EVERYWHERE,),
+        test_goals=((0.2, 0.8, -0.7, 0.0),),
+    ),
+    "twoway": Layout(
+        walls=(((0.0, -0.4), (0.0, 0.4)),),
+        starts=((-0.4, -0.3, -0.1, 0.1),),
+        training_goals=(EVERYWHERE,),
+        test_goals=((0.2, 0.7, -0.3, 0.3),),
+    ),
+    "pocket": Layout(
+        walls=(((0.2, -0.2), (0.2, 0.2)), ((-0.1, 0.2), (0.2, 0.2)), ((-0.1, -0.2), (0.2, -0.2))),
+        starts=((-0.05, 0.05, -0.05, 0.05),),
+        training_goals=(EVERYWHERE,),
+        test_goals=((0.4, 0.8, -0.3, 0.3),),
+    ),
+    "open": Layout(walls=(), starts=((-0.6, -0.4, -0.5, 0.5),), training_goals=(EVERYWHERE,), test_goals=(EVERYWHERE,)),
+}
+
+
+class Walls:
+    """A point in the square [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and slides along walls it cannot cross.
+
+    `layout` is a name out of LAYOUTS, a Layout, or one of these per copy, so that several worlds train in one stack.
+    A wall cancels the component of the move that would cross it (landing on it counts) and lets the other one pass.
+    Upright walls are looked at first, level ones second, upright ones once more: the second look is needed because a
+    level wall bends the path, and the bent path may run into an upright wall that the straight one missed.
+    Goals of training lie everywhere, goals of a test in the layout's own region (behind the wall).
+    """
+
+    observation_size = goal_size = action_size = 2
+
+    def __init__(
+        self,
+        layout: "str | Layout | Sequence[str | Layout]",
+        *,
+        step: float = 0.2,
+        tolerance: float = 0.15,
+        horizon: int = 25,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if horizon < 1 or step <= 0 or tolerance <= 0:
+            raise InputError(f"step, tolerance and horizon must be positive; got {step}, {tolerance}, {horizon}")
+        given: list[str | Layout] = [layout] if isinstance(layout, (str, Layout)) else list(layout)
+        if not given:
+            raise InputError(f"layout needs at least one name: {', '.join(LAYOUTS)}")
+        self.layouts = tuple(_layout(one) for one in given)
+        self.copies = None if isinstance(layout, (str, Layout)) else len(self.layouts)
+        self.stride, self.tolerance, self.horizon, self.device = step, tolerance, horizon, torch.device(device)
+        self._upright = _stack_walls(self.layouts, across=0).to(self.device)
+        self._level = _stack_walls(self.layouts, across=1).to(self.device)
+        self._boxes = {name: _stack_boxes(self.layouts, name) for name in ("starts", "training_goals", "test_goals")}
+        self._position = self._goal = torch.zeros(0, 0, 2, device=self.device)
+
+    @property
+    def walls(self) -> tuple[Segment, ...]:
+        """The segments to draw, where all copies share one layout."""
+        if len(set(self.layouts)) > 1:
+            raise InputError("the copies have different layouts: ask layouts[copy].walls")
+        return self.layouts[0].walls
+
+    def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
+        """New starts; goals everywhere when `training`, else in the layout's test region."""
+        if self.copies not in (None, copies):
+            raise InputError(f"this world has a layout for each of {self.copies} copies; got copies={copies}")
+        drawn = _uniform(copies, episodes, 6, generators)
+        self._position = _in_boxes(self._boxes["starts"], drawn[..., :3]).to(self.device)
+        goals = self._boxes["training_goals" if training else "test_goals"]
+        self._goal = _in_boxes(goals, drawn[..., 3:]).to(self.device)
+        return self._observe()
+
+    def step(self, action: Tensor) -> Observation:
+        """Move, and stop where a wall stands."""
+        _refuse_other_shape(action, self._position)
+        self._position = self.move(self._position, action)
+        return self._observe()
+
+    def move(
+        self, position: Float[Tensor, "copies episodes 2"], action: Float[Tensor, "copies episodes 2"]
+    ) -> Float[Tensor, "copies episodes 2"]:
+        """Where `action` leads from `position`; changes nothing (a landscape or an arrow field may ask)."""
+        target = (position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
+        for walls, across in ((self._upright, 0), (self._level, 1), (self._upright, 0)):
+            if walls.shape[1]:
+                target = _stop(position, target, walls, across)
+        return target
+
+    def is_success(
+        self, achieved: Float[Tensor, "*batch 2"], desired: Float[Tensor, "*batch 2"]
+    ) -> Bool[Tensor, "*batch"]:
+        """Within the tolerance, as the crow flies (also through a wall)."""
+        return (achieved - desired).norm(dim=-1) <= self.tolerance
+
+    def compute_reward(
+        self, achieved: Float[Tensor, "*batch 2"], desired: Float[Tensor, "*batch 2"]
+    ) -> Float[Tensor, "*batch"]:
+        """-1 outside the tolerance, else 0."""
+        return self.is_success(achieved, desired).float() - 1
+
+    def _observe(self) -> Observation:
+        return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
+
+
+class Maze(Walls):
+    """A maze drawn in text, one character a cell, on the same walls.
+
+        Maze(["S.#G",
+              "..#.",
+              "...."])
+
+    `#` a block, `S` start, `G` test goal, `.` free. Training goals lie in any free cell; without an `S` (or a `G`)
+    starts (or test goals) do too. The longer side spans [-1, 1].
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[str],
+        *,
+        step: float = 0.2,
+        tolerance: float = 0.15,
+        horizon: int = 50,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.rows = tuple(rows)
+        super().__init__(maze_layout(self.rows), step=step, tolerance=tolerance, horizon=horizon, device=device)
+
+
+def maze_layout(rows: Sequence[str], margin: float = 0.1) -> Layout:
+    """The walls between free cells and blocks, and the cells as boxes; points keep `margin` of a cell off its edges."""
+    if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
+        raise InputError("a maze needs rows of one length, for example ['S.#G', '....']")
+    strange = sorted(set("".join(rows)) - set("#SG."))
+    if strange:
+        raise InputError(f"a maze is written with '#', 'S', 'G' and '.'; got {strange}")
+    height, width = len(rows), len(rows[0])
+    cell = 2 / max(height, width)
+    left, top = -width * cell / 2, height * cell / 2
+    cells: dict[str, list[Box]] = {kind: [] for kind in "SG."}
+    walls: set[Segment] = set()
+    for r, row in enumerate(rows):
+        for c, kind in enumerate(row):
+            if kind == "#":
+                continue
+            x0, x1 = left + c * cell, left + (c + 1) * cell
+            y0, y1 = top - (r + 1) * cell, top - r * cell
+            off = margin * cell
+            cells[kind].append((x0 + off, x1 - off, y0 + off, y1 - off))
+            sides = {
+                (r, c - 1): ((x0, y0), (x0, y1)),
+                (r, c + 1): ((x1, y0), (x1, y1)),
+                (r - 1, c): ((x0, y1), (x1, y1)),
+                (r + 1, c): ((x0, y0), (x1, y0)),
+            }
+            walls |= {side for (a, b), side in sides.items() if _blocked(rows, a, b, top, left)}
+    free = cells["."] + cells["S"] + cells["G"]
+    if not free:
+        raise InputError("a maze needs at least one free cell ('.', 'S' or 'G')")
+    return Layout(tuple(sorted(walls)), tuple(cells["S"] or free), tuple(free), tuple(cells["G"] or free))
+
+
+def _blocked(rows: Sequence[str], r: int, c: int, top: float, left: float) -> bool:
+    """A block, or outside the maze where the square's own edge does not stop the point already."""
+    if 0 <= r < len(rows) and 0 <= c < len(rows[0]):
+        return rows[r][c] == "#"
+    outside_sideways = not 0 <= c < len(rows[0])
+    return left > -1 if outside_sideways else top < 1
+
+
+def _layout(given: str | Layout) -> Layout:
+    if isinstance(given, Layout):
+        return given
+    if given not in LAYOUTS:
+        near = difflib.get_close_matches(given, LAYOUTS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"there is no layout '{given}'{hint} (layouts: {', '.join(LAYOUTS)})")
+    return LAYOUTS[given]
+
+
+def _stack_walls(layouts: Sequence[Layout], across: int) -> Float[Tensor, "copies walls 3"]:
+    """Walls across axis `across` as (place, from, to); NaN, which nothing crosses, fills up smaller layouts."""
+    rows = []
+    for layout in layouts:
+        kept = [w for w in layout.walls if w[0][across] == w[1][across] and w[0][1 - across] != w[1][1 - across]]
+        ends = [sorted((first[1 - across], second[1 - across])) for first, second in kept]
+        rows.append([(wall[0][across], low, high) for wall, (low, high) in zip(kept, ends, strict=True)])
+    most = max(len(row) for row in rows)
+    nothing = (float("nan"),) * 3
+    return torch.tensor([row + [nothing] * (most - len(row)) for row in rows]).reshape(len(rows), most, 3)
+
+
+def _stack_boxes(
+    layouts: Sequence[Layout], name: str
+) -> tuple[Float[Tensor, "copies boxes 4"], Float[Tensor, "copies 1"]]:
+    rows = [list(getattr(layout, name)) for layout in layouts]
+    most = max(len(row) for row in rows)
+    boxes = torch.tensor([row + row[:1] * (most - len(row)) for row in rows])
+    return boxes, torch.tensor([[float(len(row))] for row in rows])
+
+
+def _in_boxes(
+    boxes: tuple[Tensor, Tensor], drawn: Float[Tensor, "copies episodes 3"]
+) -> Float[Tensor, "copies episodes 2"]:
+    """The first number picks the box, the other two the point in it."""
+    corners, counts = boxes
+    index = (drawn[..., 0] * counts).long()  # (copies, episodes)
+    corners = corners.expand(len(drawn), -1, -1)
+    chosen = corners.gather(1, index[..., None].expand(-1, -1, 4))
+    low, high = chosen[..., 0::2], chosen[..., 1::2]
+    return low + (high - low) * drawn[..., 1:]
+
+
+def _stop(
+    start: Float[Tensor, "copies episodes 2"],
+    target: Float[Tensor, "copies episodes 2"],
+    walls: Float[Tensor, "#copies walls 3"],
+    across: int,
+) -> Float[Tensor, "copies episodes 2"]:
+    """Cancel the component `across` of every move that crosses one of the walls."""
+    place, low, high = (walls[:, None, :, k] for k in range(3))  # (copies, 1, walls)
+    begin, end = start[..., across, None], target[..., across, None]
+    meets = ((begin - place) * (end - place) <= 0) & (begin != place) & (begin != end)
+    along = start[..., 1 - across, None]
+    share = (place - begin) / torch.where(begin == end, torch.ones_like(begin), end - begin)
+    where = along + share * (target[..., 1 - across, None] - along)
+    rounding = 1e-6  # two walls that share a corner leave no hole between them
+    hit = (meets & (where >= low - rounding) & (where <= high + rounding)).any(-1)
+    stopped = torch.where(hit, start[..., across], target[..., across])
+    other = target[..., 1 - across]
+    return torch.stack((stopped, other) if across == 0 else (other, stopped), dim=-1)
+
+
+def _uniform(
+    copies: int, episodes: int, numbers: int, generators: Sequence[Generator]
+) -> Float[Tensor, "copies episodes numbers"]:
+    """Row i of the result comes from generator i and from nothing else."""
+    if copies < 1 or episodes < 1:
+        raise InputError(f"copies and episodes must be at least 1; got {copies} and {episodes}")
+    if len(generators) != copies:
+        raise InputError(f"each of the {copies} copies needs a generator of its own; got {len(generators)} generators")
+    return torch.stack([torch.rand(episodes, numbers, generator=one, device=one.device) for one in generators])
+
+
+def _refuse_other_shape(action: Tensor, position: Tensor) -> None:
+    if action.shape != position.shape:
+        raise InputError(
+            f"action must have the shape (copies, episodes, size) = {tuple(position.shape)} of the last reset; "
+            f"got {tuple(action.shape)}"
+        )

@@ -1,0 +1,41 @@
+"""Playing whole episodes: a policy, a world, and what happened."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from labkit.errors import InputError
+from labkit.rl.goal_environments import GoalEnvironment, Observation
+from labkit.rl.replay import Episodes
+
+Act = Callable[[int, Observation], Tensor]  # (time, what is seen) -> action
+
+
+@torch.no_grad()
+def rollout(
+    act: Act,
+    world: GoalEnvironment,
+    copies: int,
+    episodes: int,
+    generators: Sequence[Generator],
+    training: bool = True,
+) -> Episodes:
+    """`episodes` episodes of every copy, side by side, from reset to the horizon.
+
+    Raises:
+        InputError: the policy returned a number that is not finite (it diverged).
+    """
+    now = world.reset(copies, episodes, generators, training)
+    observation, achieved, actions = [now["observation"]], [now["achieved_goal"]], []
+    desired = now["desired_goal"]
+    for t in range(world.horizon):
+        action = act(t, now)
+        now = world.step(action)
+        actions.append(action.float() if action.dim() == 3 else action.float()[..., None])
+        observation.append(now["observation"])
+        achieved.append(now["achieved_goal"])
+    played = Episodes(torch.stack(observation, 2), torch.stack(achieved, 2), desired, torch.stack(actions, 2))
+    if not bool(torch.isfinite(played.action).all()):
+        raise InputError("the policy's actions are not finite: the training diverged. Try a smaller learning rate.")
+    return played

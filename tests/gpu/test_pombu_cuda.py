@@ -1,0 +1,115 @@
+"""The room on a real GPU: the trace kernel, recorded steps against ordinary ones, the whole loop."""
+
+import copy
+
+import pytest
+import torch
+
+from labkit.kernels import discounted_trace as kernel
+from labkit.papers.pombu.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit
+from labkit.papers.pombu.improvement import Batch, PolicyPass
+from labkit.papers.pombu.loop import LoopConfig, run_loop
+from labkit.papers.pombu.networks import GaussianPolicy
+from labkit.rl.recorded import Recorded
+from labkit.rl.streams import Streams
+from labkit.runs import Run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("steps", "lanes"), [(1, 1), (200, 200), (20, 40_001)])
+@pytest.mark.parametrize("with_done", [False, True])
+def test_the_trace_kernel(dtype, steps, lanes, with_done):
+    generator = torch.Generator().manual_seed(0)
+    x, value = torch.randn(2, steps, lanes, generator=generator, dtype=dtype)
+    last = torch.randn(lanes, generator=generator, dtype=dtype)
+    done = torch.rand(steps, lanes, generator=generator) < 0.05 if with_done else None
+    wanted = kernel.discounted_trace(x.double(), value.double(), last.double(), discount=0.99, lam=0.95, done=done)
+    got = kernel.discounted_trace(
+        x.cuda(), value.cuda(), last.cuda(), discount=0.99, lam=0.95, done=None if done is None else done.cuda()
+    )
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(got.cpu().double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_a_recorded_step_is_the_step():
+    x, total = torch.ones(4, device="cuda"), torch.zeros(4, device="cuda")
+
+    def step() -> torch.Tensor:
+        total.add_(x)
+        return total * 2
+
+    recorded = Recorded(step, CUDA)
+    for number in range(1, 8):
+        x.fill_(float(number))
+        found = recorded()
+        assert total.tolist() == [number * (number + 1) / 2] * 4
+        assert found.tolist() == [number * (number + 1.0)] * 4
+
+
+def test_recorded_policy_steps_are_the_ordinary_ones():
+    finals = []
+    for graphs in (False, True):
+        policy = GaussianPolicy(3, 2, (16,), [1, 2]).to(CUDA)
+        generator = torch.Generator().manual_seed(0)
+        state, action = (torch.randn(2, 200, n, generator=generator).cuda() for n in (3, 2))
+        numbers = torch.randn(4, 2, 200, generator=generator).cuda()
+        batch = Batch(state, action, numbers[0] - 3, numbers[1], numbers[2].abs(), numbers[3], numbers[3])
+        update = PolicyPass(policy, learning_rate=1e-3, clip=0.2, max_norm=0.5, graphs=graphs)
+        for seed in (0, 1):
+            update(batch, torch.tensor([0.0, 0.5], device=CUDA), 3, 50, Streams([seed, 7], CUDA))
+        finals.append(copy.deepcopy(policy.state_dict()))
+    for name, value in finals[0].items():
+        torch.testing.assert_close(value, finals[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_recorded_model_training_is_the_ordinary_one():
+    finals = []
+    for graphs in (False, True):
+        made = DynamicsEnsemble(2, 3, 4, 2, (32,), seeds=[0, 1]).to(CUDA)
+        generator = torch.Generator().manual_seed(0)
+        state, action = (torch.randn(2, 110, n, generator=generator).cuda() for n in (4, 2))
+        splits = TrajectorySplits(2, 3)
+        splits.add(11, 10, generator)
+        luck = torch.Generator(CUDA).manual_seed(0)
+        settings = FitSettings(1e-3, batch=30, rounds=20)  # 88 rows: the last minibatch of an epoch is a smaller one
+        report = fit(made, state, action, torch.sin(state), splits, luck, settings, graphs=graphs)
+        finals.append(report.best)
+    torch.testing.assert_close(*finals, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_loop(tmp_path, compiled):
+    config = LoopConfig(
+        environment="pendulum", arms=("pombu", "meppo"), replicas=2, iterations=3, episodes=2, horizon=20, updates=3,
+        rollouts=16, epochs=2, batch_size=64, members=3, model_hidden=(32, 32), policy_hidden=(16, 16), model_batch=16,
+        model_epochs=20, model_learning_rate=2e-3, learning_rate=1e-3, evaluations=2, compiled=compiled,
+    )  # fmt: skip
+    found = run_loop(config, Run.open(tmp_path / "run", config), CUDA)
+    for arm in config.arms:
+        for lane in found["arms"][arm]["validation_error"]:
+            assert lane[1] < lane[0]
+        assert torch.isfinite(torch.tensor(found["arms"][arm]["stochastic_return"])).all()
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    config = LoopConfig(
+        environment="pendulum", iterations=4, episodes=2, horizon=20, updates=3, rollouts=16, epochs=2, batch_size=64,
+        members=3, model_hidden=(32, 32), policy_hidden=(16, 16), model_batch=16, model_epochs=20, evaluations=2,
+        compiled=True,
+    )  # fmt: skip
+
+    def kill(iteration: int) -> None:
+        if iteration == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(config, Run.open(tmp_path / "run", config, checkpoint_seconds=0.0), CUDA, on_iteration=kill)
+    found = run_loop(config, Run.open(tmp_path / "run", config), CUDA)
+    assert found["steps"] == [40, 80, 120, 160]
+    assert torch.isfinite(torch.tensor(found["arms"]["pombu"]["stochastic_return"])).all()

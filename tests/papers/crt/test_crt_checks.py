@@ -1,0 +1,89 @@
+"""Exercises keep their word; claims read a result as they say; wrong answers to checks are rejected."""
+
+import pytest
+
+from labkit.papers.crt import PAPER, checks, exercises
+from labkit.papers.crt.claims import CLAIMS, value
+
+
+@pytest.mark.parametrize("exercise", PAPER.exercises, ids=lambda e: e.key)
+def test_exercises_keep_their_word(exercise):
+    """Stub: not attempted. Solution: passes. Every known wrong answer: rejected, with the property that failed."""
+    assert not exercise.check(None).attempted
+    outcome = exercise.check(exercise.solution)
+    assert outcome.passed, outcome.message
+    for name, wrong in exercise.wrong.items():
+        outcome = exercise.check(wrong)
+        assert outcome.attempted, name
+        assert not outcome.passed, name
+        assert len(outcome.message) > len(exercise.key) + 5
+
+
+WRONG = (
+    (checks.check_ridge, lambda x, y, lam: exercises.dual(x, y, lam) * 0.99),
+    (checks.check_phi, lambda u: ((u + 1) / 2).clamp(0, 1)),
+    (checks.check_place, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
+    (checks.check_success, (20 / 21, 12 / 21)),
+    (checks.check_max_gm, lambda tpr, tnr: max(tpr, tnr)),
+    (checks.check_logistic, lambda x, y, lam, steps: exercises.logistic(x, y, 2 * lam, steps)),
+)
+
+
+@pytest.mark.parametrize(("check", "wrong"), WRONG)
+def test_wrong_answers_are_rejected(check, wrong):
+    with pytest.raises(AssertionError):
+        check(wrong)
+
+
+def arm(**numbers):
+    return {
+        "lost": 0.0,
+        "auc": 0.8,
+        "hard_share": 0.03,
+        "hard_response": 0.4,
+        "candidates": 5.0,
+        "lost_to_rival": 0.0,
+    } | numbers
+
+
+def test_claims_measure_what_they_say():
+    by_key = {claim.key: claim.measure for claim in CLAIMS}
+    kinds = {
+        "plain": {"arms": {"stage-1": arm(lost=0.3, lost_to_rival=0.2), "cascade": arm(lost=0.1),
+                           "anchored": arm(auc=0.85), "sgd-fc": arm(auc=0.75)}},
+        "walkers": {"arms": {"stage-1": arm(lost=0.5, lost_to_rival=0.4), "cascade": arm(lost=0.5, hard_share=0.05),
+                             "anchored": arm(auc=0.8), "sgd-fc": arm(auc=0.8)}},
+    }  # fmt: skip
+    result = {"data": "generated clips", "clips": kinds}
+    assert by_key["hard-distractors-are-few"](result) == pytest.approx(0.96)
+    assert by_key["the-few-matter"](result) == pytest.approx(0.4)
+    assert by_key["distractors-cause-drift"](result) == pytest.approx(0.6 / 0.8)
+    assert by_key["stage-1-filters"](result) == pytest.approx(1 - 5 / 1600)
+    assert by_key["stage-2-repairs-clips"](result) == pytest.approx(0.1)
+    assert by_key["mining-helps"](result) == pytest.approx(0.025)
+    assert by_key["closed-form-replaces-layers"](result) == pytest.approx(0.025)
+    footage = {"TLD_pedestrian2": {"arms": {"stage-1": {"lost": 0.15}, "cascade": {"lost": 0.0}}}}
+    assert by_key["stage-2-repairs-footage"]({"footage": footage}) == pytest.approx(0.15)
+    assert by_key["real-time"]({"speed": {"cascade": 50.0}}) == 50.0
+    scores = {"stage-1-resnet18": {"auc": [0.6, 0.5, 0.7]}, "cascade-resnet18": {"auc": [0.63, 0.5, 0.7]},
+              "cascade-resnet50": {"auc": [0.6, 0.5, 0.7]}}  # fmt: skip
+    other = {"stage-1-resnet18": {"auc": [0.6, 0, 0]}, "cascade-resnet18": {"auc": [0.59, 0, 0]}}
+    full = {
+        "benchmarks": {
+            "lasot": scores,
+            "otb2015": other,
+            "vot2018": {"stage-1-resnet18": {"eao": 1}, "cascade-resnet18": {"eao": 1}},
+        }
+    }
+    assert by_key["cascade-beats-stage-1-everywhere"](full) == pytest.approx(-0.01)
+    assert by_key["state-of-the-art"](full) == pytest.approx(0.6 - 0.569)
+
+
+def test_what_was_not_measured_is_none():
+    for claim in CLAIMS:
+        assert claim.measure({"data": "generated clips"}) is None, claim.key
+        assert claim.published is None
+    assert value({"clips": {"plain": {"arms": {}}}}, "plain", "cascade", "auc") is None
+    lossless = {"clips": {"plain": {"arms": {"stage-1": arm()}}}}
+    drift = next(c for c in CLAIMS if c.key == "distractors-cause-drift")
+    assert drift.measure(lossless) is None  # nothing lost: nothing to blame on anybody

@@ -1,0 +1,132 @@
+"""Exercises keep their word; claims read a result as they say."""
+
+import pytest
+
+from labkit.papers.pombu import PAPER, checks, exercises, lqr
+from labkit.papers.pombu.claims import CLAIMS
+
+QUICK = [e for e in PAPER.exercises if e.key != "caution"]
+
+
+@pytest.mark.parametrize("exercise", QUICK, ids=lambda e: e.key)
+def test_exercises_keep_their_word(exercise):
+    """Stub: not attempted. Solution: passes. Every known wrong answer: rejected, with the property that failed."""
+    keeps_its_word(exercise)
+
+
+@pytest.mark.slow
+def test_the_ablation_keeps_its_word():
+    keeps_its_word(PAPER.exercise("caution"))
+
+
+def keeps_its_word(exercise):
+    assert not exercise.check(None).attempted
+    outcome = exercise.check(exercise.solution)
+    assert outcome.passed, outcome.message
+    for name, wrong in exercise.wrong.items():
+        outcome = exercise.check(wrong)
+        assert outcome.attempted, name
+        assert not outcome.passed, name
+        assert len(outcome.message) > len(exercise.key) + 5
+
+
+def test_answers_of_the_wrong_kind_are_told_so():
+    assert "not 5" in checks_message("bias", (5, 5, 5))
+    assert "three numbers" in checks_message("bias", (0.5, 0.8))
+    assert "name of an arm" in checks_message("caution", 2)
+    assert "is no arm" in checks_message("caution", "alpha")
+    assert "raised ValueError" in checks_message("bellman", _raises)
+
+
+def _raises(*arguments):
+    raise ValueError("no")
+
+
+def checks_message(key, answer):
+    return PAPER.exercise(key).check(answer).message
+
+
+def test_the_bug_is_the_official_code_s():
+    with pytest.raises(AssertionError, match="rewards 10 times as large must change nothing"):
+        checks.check_scaling(exercises.official_scaling)
+
+
+def test_numbers_of_the_notebook():
+    assert checks.lqr_error(lqr.example(), 8) < 1e-9
+    assert checks.penalty_gradient_at_zero() == 0.0
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def zone_arm(real, claimed=(0.0,)):
+    return {"real": list(real), "claimed": list(claimed)}
+
+
+RESULT = {
+    "data": "simulated",
+    "tabular": {"tight_min": 1.0, "tight_mean": 2.0, "loose_mean": 90.0, "cyclic_min": 0.15},
+    "calibration": {
+        "fake-0.01": {"sqrt_u": {"spearman": [0.0, 0.2], "coverage": [0.6, 0.9, 0.99]}},
+        "zone-8": {"sqrt_u": {"spearman": [0.6, 0.8], "coverage": [0.1, 0.2, 0.3]}},
+        "point-16": {"sqrt_u": {"spearman": [0.4], "coverage": [0.1, 0.2, 0.3]}},
+    },
+    "zone": {
+        "arms": {
+            "alpha-0": zone_arm([-1.0, 1.0, -1.0, -3.0], [4.0]),
+            "alpha-0.5": zone_arm([1.0, 1.0, -1.0, -1.0]),
+            "alpha-2": zone_arm([1.0, 1.0, 1.0, 1.0], [2.0]),
+            "shuffled-2": zone_arm([1.0, -1.0, 1.0, -1.0]),
+            "constant-2": zone_arm([1.0, -1.0, 1.0, 1.0]),
+        }
+    },
+    "zone-action-noise": {"arms": {"alpha-0": zone_arm([-1.0] * 4), "alpha-2": zone_arm([1.0, 1.0, 1.0, -1.0])}},
+    "zone-observation-noise": {"arms": {"alpha-0": zone_arm([-1.0]), "alpha-2": zone_arm([1.0])}},
+    "zone-reward-x0.1": {"arms": {"alpha-2": zone_arm([0.1])}},
+    "zone-reward-x0.1-official": {"arms": {"alpha-2": zone_arm([0.03])}},
+    "half-cheetah": {
+        "pombu": {"stochastic_return": [[0.0, 10.0], [2.0, 12.0]]},
+        "meppo": {"stochastic_return": [[0.0, 8.0], [4.0, 8.0]]},
+    },
+}
+WANTED = {
+    "upper-bound": 1.0,
+    "tighter-than-before": 45.0,
+    "bound-survives-recurrence": 0.15,
+    "calibrated-where-independent": 0.9,
+    "ranks-errors": 0.7,
+    "ranks-errors-everywhere": 0.4,
+    "calibrated-when-learned": 0.2,
+    "improves-with-high-probability": 1.0,
+    "more-often-than-plain": 0.75,
+    "knowing-where": 0.25,
+    "official-alpha": -0.5,
+    "less-overfitting-to-models": (4 + 1) - (2 - 1),
+    "robust-to-action-noise": 0.75,
+    "robust-to-observation-noise": 1.0,
+    "caution-keeps-more": (0.75 - 1.0) - (0.0 - 0.25),
+    "scaling-matters": 0.7,
+    "beats-its-own-ablation": 3.0,
+    "sample-efficiency": None,
+    "asymptote": None,
+}
+
+
+def test_claims_read_a_result_as_they_say():
+    assert {c.key for c in CLAIMS} == set(WANTED)
+    for claim in CLAIMS:
+        wanted = WANTED[claim.key]
+        measured = claim.measure(RESULT)
+        assert measured == (wanted if wanted is None else pytest.approx(wanted)), claim.key
+        assert claim.measure({"data": "simulated"}) is None, claim.key
+        assert claim.published is None
+
+
+def test_full_claims_compare_with_the_best_rival():
+    rivals = ("meppo", "me-trpo", "mbpo", "ppo", "sac")
+    result = {"half-cheetah": {"pombu": {"stochastic_return": [[0.0, 10.0]]}}}
+    for number, rival in enumerate(rivals):
+        result["half-cheetah"][rival] = {"stochastic_return": [[1.0, float(number)]]}
+    measured = {c.key: c.measure(result) for c in CLAIMS}
+    assert measured["asymptote"] == pytest.approx(10 - 4)
+    assert measured["sample-efficiency"] == pytest.approx(5 - 2.5)

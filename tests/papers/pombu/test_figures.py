@@ -1,0 +1,122 @@
+"""Pictures are pure: the same state gives the same arrays, every state in reach draws, refused states say why."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.errors import InputError
+from labkit.papers.pombu import figures, offline, zone
+from labkit.papers.pombu.calibration import Calibration
+from labkit.papers.pombu.config import CONFIGS
+from labkit.papers.pombu.lesson import Maps
+from labkit.papers.pombu.offline import Setting
+from labkit.papers.pombu.zone import Zone
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Untrained models and policies: pictures need no good ones."""
+    task, setting = Zone(), Setting(clone_steps=20, model_steps=20)
+    prepared = offline.prepare(task, setting, (0,))
+    policies = offline.repeat_policy(prepared.policy, 4)
+    with torch.no_grad():
+        policies.mean.layers[-1].bias[2:] += 0.3
+    value = offline.first_value(task, setting, prepared.policy, prepared.ensemble, (0,), 4)
+    return Maps(task, prepared.states[0], ("alpha-0", "alpha-2"), (0, 30), policies, prepared.ensemble, value)
+
+
+@pytest.mark.parametrize(
+    ("figure", "states"),
+    [
+        (
+            figures.bounds_explorer,
+            [{"horizon": 1}, {"horizon": 40, "shared": True}, {"gamma": 1.0}, {"data": 100.0, "gamma": 0.5}],
+        ),
+        (
+            figures.loss_explorer,
+            [{"advantage": -2.0}, {"sqrt_u": 2.0}, {"alpha": 0.0}, {"clip": 0.45}, {"advantage": 0.0, "sqrt_u": 0.0}],
+        ),
+    ],
+)
+def test_interactive_figures_are_pure_quick_and_keep_their_traces(figure, states):
+    traces = len(figure().data)
+    for state in states:
+        start = time.process_time()
+        first = figure(**state)
+        assert time.process_time() - start < 1.5  # checks of shapes included
+        assert first.to_json() == figure(**state).to_json()
+        assert len(first.data) == traces
+
+
+def test_bounds_explorer_says_when_the_bound_breaks():
+    def low(**state):
+        title = figures.bounds_explorer(**state).layout.title.text
+        return float(title.split(": ")[1].split(" to ")[0])
+
+    assert low() >= 1.0
+    assert low(horizon=1) == pytest.approx(1.0)
+    assert low(horizon=40, shared=True) < 0.5
+
+
+def test_loss_explorer_has_its_dead_zone():
+    def best(**state):
+        return figures.loss_explorer(**state).data[3].x[0]
+
+    assert best(advantage=1.0, sqrt_u=0.3, alpha=2.0) == pytest.approx(0.2)
+    assert best(advantage=-1.0, sqrt_u=0.3, alpha=2.0) == pytest.approx(-0.2)
+    assert best(advantage=1.0, sqrt_u=0.6, alpha=2.0) == 0.0
+    with pytest.raises(InputError, match="at least 0"):
+        figures.loss_explorer(alpha=-1.0)
+
+
+def test_change_explorer_draws_every_kept_policy(maps):
+    for arm in maps.arms:
+        for update in maps.updates:
+            drawn = figures.change_explorer(maps, arm, update)
+            assert len(drawn.data) == 3
+    still, moved = (figures.change_explorer(maps, "alpha-0", u) for u in (0, 30))
+    length = [np.nanmax(np.abs(np.diff(np.asarray(f.data[0].x, dtype=float)))) if len(f.data[0].x) else 0.0
+              for f in (still, moved)]  # fmt: skip
+    assert length[0] < length[1]
+    with pytest.raises(InputError, match="there are arms alpha-0, alpha-2"):
+        figures.change_explorer(maps, "alpha-7", 30)
+
+
+def test_widgets_hold_their_figures(maps):
+    for widget in (figures.bounds_widget(), figures.loss_widget(), figures.change_widget(maps)):
+        control = widget.children[0]
+        before = widget.children[-1].to_json()
+        control.value = control.options[-1][1] if hasattr(control, "options") else control.value + control.step
+        assert widget.children[-1].to_json() != before
+
+
+def test_static_figures_draw(maps):
+    figures.idea_figure()
+    figures.bounds_figure()
+    figures.maps_figure(maps)
+    assert len(figures.changes_figure(maps, ("alpha-0", "alpha-9", "alpha-2")).axes) == 2
+    generator = torch.Generator().manual_seed(0)
+    pairs = [torch.rand(2, 9, generator=generator) for _ in range(4)]
+    figures.calibration_figure({"zone-8": Calibration(*pairs), "fake-0.01": Calibration(*pairs[:2])})
+    curve = {"real_curve": [0.0, 1.0], "claimed_curve": [0.0, 2.0], "left": -1.0, "right": 1.0}
+    arms = {arm: {"real": [0.5, -0.5], "claimed": [1.0, 1.5], **curve} for arm in CONFIGS["lesson"].zone_arms}
+    figures.promise_figure({"arms": arms})
+    figures.learning_figure({"arms": arms})
+    studies = {name: {"arms": arms} for name in zone.VARIATIONS}
+    drawn = figures.variations_figure(studies)
+    assert len(drawn.axes[1].get_yticks()) == 4
+
+
+def test_learning_curves_draw_every_algorithm():
+    curves = {"steps": [10, 20], "stochastic_return": [[0.0, 1.0], [1.0, 2.0]]}
+    result = {name: dict.fromkeys(CONFIGS["full"].algorithms, curves) for name in CONFIGS["full"].environments}
+    drawn = figures.returns_figure(result, CONFIGS["full"].environments)
+    assert len(drawn.axes) == 5
+    assert len(drawn.axes[0].lines) == 3 * len(CONFIGS["full"].algorithms)
+
+
+def test_colours_and_names_of_arms():
+    assert figures.label_of("shuffled-2") == "α = 2, √U shuffled"
+    assert len({figures.color_of(arm) for arm in ("alpha-0", "alpha-2", "shuffled-2", "constant-2")}) == 4
