@@ -2,15 +2,29 @@
 
 A claim turns one statement into one number per seed, oriented so that more of it speaks for the statement. It holds
 when the near end of the 95 % interval over seeds passes the margin. One seed gives no interval: then the value itself
-decides, and the ledger shows that it was one seed. A claim that does not hold is shown like any other.
+decides, and the ledger shows that it was one seed. Where a run trains many seeds at once, a claim brings an interval
+over all of them. A claim that does not hold is shown like any other.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Result = Mapping[str, Any]
+
+
+class Estimate(NamedTuple):
+    """An effect with its 95 % interval, from so many independent replicates (per stratum, where there are strata)."""
+
+    value: float
+    low: float
+    high: float
+    replicates: int
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,9 @@ class Claim:
         scale: the scale at which it is measured.
         unit: unit of effect and margin.
         note: what a reader must know to judge the number.
+        pooled: for runs that hold many replicates each (seeds trained at once, clips): the effect and its interval over
+            the replicates of all runs together; None where they did not measure it. Without it the interval is
+            Student's, over runs.
     """
 
     key: str
@@ -36,11 +53,15 @@ class Claim:
     scale: str
     unit: str = ""
     note: str = ""
+    pooled: Callable[[Sequence[Result]], Estimate | None] | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim against results. `measured` is the mean over seeds; None where nothing was measured."""
+    """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
+
+    seeds: independent replicates behind the interval.
+    """
 
     paper: str
     key: str
@@ -84,6 +105,9 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
     """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
     values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
     mean, low, high = interval(values)
+    replicates = len(values)
+    if claim.pooled and (estimate := claim.pooled(results)) and all(map(math.isfinite, estimate)):
+        mean, low, high, replicates = estimate
     near_end = mean if low is None else low
     return Verdict(
         paper=paper,
@@ -94,10 +118,10 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         margin=claim.margin,
         scale=claim.scale,
         holds=None if near_end is None else near_end >= claim.margin,
-        source=source if values else None,
+        source=source if replicates else None,
         low=low,
         high=high,
-        seeds=len(values),
+        seeds=replicates,
         unit=claim.unit,
         note=claim.note,
     )
@@ -113,6 +137,28 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None, float
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
     reach = _student(0.975, len(values) - 1) * math.sqrt(variance / len(values))
     return mean, mean - reach, mean + reach
+
+
+def bootstrap(
+    strata: Sequence["NDArray[np.float64]"],
+    statistic: Callable[[list["NDArray[np.float64]"]], "NDArray[np.float64]"],
+    draws: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Effect and 95 % percentile interval over replicates.
+
+    Args:
+        strata: per stratum (an environment, a kind of clip) an array (columns, replicates): what is compared, side by
+            side on the same seeds. Inside of each stratum replicates are drawn anew, all columns together.
+        statistic: from a list of such arrays (columns, ..., replicates) to the effect (...).
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    places = [generator.integers(0, part.shape[-1], (draws, part.shape[-1])) for part in strata]
+    drawn = statistic([part[:, place] for part, place in zip(strata, places, strict=True)])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(float(statistic(list(strata))), float(low), float(high), strata[0].shape[-1])
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.99) -> tuple[float, float]:

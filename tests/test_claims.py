@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from labkit.claims import Claim, interval, judge, ledger_markdown, ledger_text, prediction_interval
+from labkit.claims import Claim, Estimate, bootstrap, interval, judge, ledger_markdown, ledger_text, prediction_interval
 
 
 def claim(margin: float = 0.5, **changes) -> Claim:
@@ -82,3 +83,33 @@ def test_the_ledger_names_the_claim_first_and_a_table_survives_any_sentence():
     head, rule, row = ledger_markdown([found]).splitlines()
     assert row == "| ✓ | a \\| b c | 3 % | +1.00 points, 1 seed | 0.5 points | holds |"
     assert head.count("|") == rule.count("|") == row.replace("\\|", "").count("|")
+
+
+def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
+    """Two runs of many seeds: Student's interval over two numbers would be useless."""
+
+    def pooled(results):
+        seen = [result["effect"] for result in results if "effect" in result]
+        return Estimate(sum(seen) / len(seen), 0.6, 1.4, 20) if seen else None
+
+    runs = [{"effect": 0.2}, {"effect": 1.8}]
+    found = judge("toy", claim(0.5, pooled=pooled), runs, "a record")
+    assert (found.low, found.high, found.seeds, found.holds) == (0.6, 1.4, 20, True)
+    assert found.effect == "+1.00 [+0.60, +1.40] points, 20 seeds"
+    assert judge("toy", claim(0.5), runs, "a record").holds is False
+    assert judge("toy", claim(0.5, pooled=pooled), [{}], "a record").word == "not measured"
+    broken = claim(0.5, pooled=lambda results: Estimate(math.nan, 0.6, 1.4, 20))
+    assert judge("toy", broken, [{"effect": 0.1}], "a record").low is None
+
+
+def test_bootstrap_draws_replicates_inside_of_strata_and_pairs_their_columns():
+    generator = np.random.default_rng(0)
+    shared = generator.normal(size=(1, 40))
+    strata = [np.concatenate([shared + 1, shared]), np.concatenate([shared - 9, shared - 10])]
+    found = bootstrap(strata, lambda parts: np.mean([part[0].mean(-1) - part[1].mean(-1) for part in parts], axis=0))
+    assert found == pytest.approx((1, 1, 1, 40))  # pairs: what is shared cancels in every draw
+    alone = bootstrap([strata[0][:1]], lambda parts: parts[0][0].mean(-1))
+    reach = stats.t.ppf(0.975, 39) * shared.std(ddof=1) / math.sqrt(40)
+    assert alone.high - alone.low == pytest.approx(2 * reach, rel=0.1)
+    with_strata = bootstrap([shared + 5, shared - 5], lambda parts: np.concatenate(parts, -1)[0].mean(-1))
+    assert with_strata.high - with_strata.low < 2 * reach  # the ten units between the strata are no noise

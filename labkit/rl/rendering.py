@@ -7,6 +7,8 @@ MuJoCo needs an OpenGL that works headless. `gl_available` says whether there is
 """
 
 import functools
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -46,6 +48,10 @@ def gl_available() -> str | None:
     """
     reason, chosen = _probe(os.environ.get("MUJOCO_GL"))
     os.environ.update(chosen)
+    if reason is None and importlib.util.find_spec("triton") is not None:
+        # Triton and Mesa each bring an LLVM. Loaded after Mesa's, Triton's ends the process, and PyTorch's optimisers
+        # import it: whoever trains after the first picture would be lost.
+        importlib.import_module("triton")
     return reason
 
 

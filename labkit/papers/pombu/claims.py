@@ -1,15 +1,22 @@
 """The abstract, statement by statement. It gives no figure, and no table of the paper could be read: every published
 figure is None. Margins were set before measuring.
 
-A run's value comes from the seeds that it trains as lanes (8 in the lesson); a record has several runs.
+A run's value comes from the seeds that it trains as lanes (8 in the lesson); a record has several runs. Shares of seeds
+have Wilson's interval, and differences between arms a bootstrap interval, over the seeds of all runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from labkit.claims import Claim, Result
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.claims import Claim, Estimate, Result, bootstrap
+from labkit.rl.statistics import wilson_interval
 
 Measure = Callable[[Result], float | None]
+Pooled = Callable[[Sequence[Result]], Estimate | None]
+Seeds = NDArray[np.float64]
 
 
 # -- reading a result -------------------------------------------------------------------------------------------------
@@ -71,6 +78,50 @@ def more_often(study: str, ours: str, *others: str) -> Measure:
         return known[0] - max(known[1:]) if len(known) == len(found) else None
 
     return measure
+
+
+def seeds_of(results: Sequence[Result], *sources: tuple[str, str, str]) -> Seeds | None:
+    """(sources, seeds of all runs) of what a study has one a seed: (study, arm, value) each; None without any."""
+    runs = []
+    for result in results:
+        rows = [result.get(study, {}).get("arms", {}).get(name, {}).get(value) for study, name, value in sources]
+        if all(rows) and len({len(row) for row in rows}) == 1:  # else they are not the same seeds
+            runs.append(np.array(rows, dtype=np.float64))
+    return np.concatenate(runs, axis=1) if runs else None
+
+
+def improved(study: str, name: str) -> Pooled:
+    """P(improve) of one arm with Wilson's interval."""
+
+    def of(results: Sequence[Result]) -> Estimate | None:
+        found = seeds_of(results, (study, name, "real"))
+        if found is None:
+            return None
+        rate = wilson_interval(int((found > 0).sum()), found.size)
+        return Estimate(rate.value, rate.low, rate.high, found.size)
+
+    return of
+
+
+def paired(statistic: Callable[[Seeds], Seeds], *sources: tuple[str, str, str]) -> Pooled:
+    """A statistic (sources, ..., seeds) -> (...) over seeds that all sources share: all arms start from one policy."""
+
+    def of(results: Sequence[Result]) -> Estimate | None:
+        found = seeds_of(results, *sources)
+        return None if found is None or found.shape[1] < 2 else bootstrap([found], lambda parts: statistic(parts[0]))
+
+    return of
+
+
+def gains(study: str, *arms: str) -> list[tuple[str, str, str]]:
+    """The real gains of these arms, as sources."""
+    return [(study, arm, "real") for arm in arms]
+
+
+def above_the_best_rival(gained: Seeds) -> Seeds:
+    """P(improve) of the first arm minus the largest of the others."""
+    shares = (gained > 0).mean(-1)
+    return np.asarray(shares[0] - shares[1:].max(0))
 
 
 def exploitation(result: Result, name: str) -> float | None:
@@ -210,6 +261,7 @@ CLAIMS = (
         sentence="Conservative optimisation improves the policy with high probability.",
         published=None,
         measure=lambda result: share_improved(result, "zone", "alpha-2"),
+        pooled=improved("zone", "alpha-2"),
         margin=0.85,
         scale="lesson",
         unit="of the seeds",
@@ -220,6 +272,7 @@ CLAIMS = (
         sentence="The uncertainty makes the difference: alpha = 0, which is PPO in an ensemble, improves less often.",
         published=None,
         measure=more_often("zone", "alpha-2", "alpha-0"),
+        pooled=paired(above_the_best_rival, *gains("zone", "alpha-2", "alpha-0")),
         margin=0.25,
         scale="lesson",
         unit="of the seeds",
@@ -229,6 +282,7 @@ CLAIMS = (
         sentence="Control, ours: the same penalties in other places, or their mean everywhere, do not serve as well.",
         published=None,
         measure=more_often("zone", "alpha-2", "shuffled-2", "constant-2"),
+        pooled=paired(above_the_best_rival, *gains("zone", "alpha-2", "shuffled-2", "constant-2")),
         margin=0.1,
         scale="lesson",
         unit="of the seeds",
@@ -238,6 +292,7 @@ CLAIMS = (
         sentence="Ours: the official code's alpha = .5 suffices on this task.",
         published=None,
         measure=more_often("zone", "alpha-0.5", "alpha-2"),
+        pooled=paired(above_the_best_rival, *gains("zone", "alpha-0.5", "alpha-2")),
         margin=-0.05,
         scale="lesson",
         unit="of the seeds",
@@ -247,6 +302,10 @@ CLAIMS = (
         sentence="Over-fitting of the policy to inaccurate models is significantly alleviated.",
         published=None,
         measure=less_exploitation,
+        pooled=paired(
+            lambda x: (x[0] - x[1] - x[2] + x[3]).mean(-1),
+            *(("zone", name, value) for name in ("alpha-0", "alpha-2") for value in ("claimed", "real")),
+        ),
         margin=2.0,
         scale="lesson",
         unit="of the return",
@@ -257,6 +316,7 @@ CLAIMS = (
         sentence="POMBU is robust: with noisy actions it improves more often than alpha = 0.",
         published=None,
         measure=more_often("zone-action-noise", "alpha-2", "alpha-0"),
+        pooled=paired(above_the_best_rival, *gains("zone-action-noise", "alpha-2", "alpha-0")),
         margin=0.25,
         scale="lesson",
         unit="of the seeds",
@@ -266,6 +326,7 @@ CLAIMS = (
         sentence="The same with noisy observations.",
         published=None,
         measure=more_often("zone-observation-noise", "alpha-2", "alpha-0"),
+        pooled=paired(above_the_best_rival, *gains("zone-observation-noise", "alpha-2", "alpha-0")),
         margin=0.25,
         scale="lesson",
         unit="of the seeds",
@@ -276,6 +337,10 @@ CLAIMS = (
         sentence="Noise costs previous methods more than POMBU: the loss of improving seeds, alpha = 0 less alpha = 2.",
         published=None,
         measure=robustness("zone-action-noise"),
+        pooled=paired(
+            lambda x: ((x > 0).mean(-1) * np.array([1, -1, -1, 1]).reshape(4, *[1] * (x.ndim - 2))).sum(0),
+            *((study, name, "real") for name in ("alpha-2", "alpha-0") for study in ("zone-action-noise", "zone")),
+        ),
         margin=0.0,
         scale="lesson",
         unit="of the seeds",
@@ -285,6 +350,11 @@ CLAIMS = (
         sentence="Ours: U must be divided by the raw advantages' variance, which the official code does not do.",
         published=None,
         measure=illusion_of_official_scaling,
+        pooled=paired(
+            lambda x: 10 * (x[0] - x[1]).mean(-1),
+            ("zone-reward-x0.1", "alpha-2", "real"),
+            ("zone-reward-x0.1-official", "alpha-2", "real"),
+        ),
         margin=0.2,
         scale="lesson",
         unit="of the return",

@@ -60,7 +60,7 @@ def world(axis: Any, task: Zone) -> Any:
     """The steering angle as a background."""
     side = torch.linspace(-1.4, 1.4, 141)
     angle = task.angle(torch.cartesian_prod(side, side)).view(141, 141).T
-    image = axis.imshow(angle.numpy(), origin="lower", extent=(-1.4, 1.4, -1.4, 1.4), cmap="Purples", vmin=0, vmax=6)
+    image = axis.contourf(side.numpy(), side.numpy(), angle.numpy(), levels=6, cmap="Purples", vmin=0, vmax=6)
     axis.scatter(0, 0, marker="*", s=90, color=COLORS["good"], zorder=5)
     axis.set(xlabel="x", ylabel="y", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
     return image
@@ -149,7 +149,7 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
     times = np.linspace(0, 4, 81)
     for (name, found), upper, lower in zip(rows.items(), *axes, strict=True):
         predicted, error = found.predicted.flatten().numpy(), found.error.flatten().numpy()
-        upper.scatter(predicted, error, s=4, color=COLORS["ours"], alpha=0.6)
+        upper.scatter(predicted[::3], error[::3], s=4, color=COLORS["ours"])  # a third of them, for legibility
         reach = np.array([0, predicted.max()])
         for c in (-2, -1, 1, 2):
             upper.plot(reach, c * reach, color=COLORS["float"], lw=0.8, ls="-" if abs(c) == 1 else "--")
@@ -218,7 +218,7 @@ def learning_figure(study: Mapping[str, Any]) -> Figure:
 def maps_figure(maps: Maps) -> Figure:
     """What the models believe a step to the right does, against the truth; and sqrt(U) with the data that were seen."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.8))
-    places = grid(0.225)
+    places = grid(0.27)
     truth = maps.task.step(places, torch.tensor([1.0, 0.0]).expand_as(places)) - places
     believed = maps.turn(places)
     world(left, maps.task)
@@ -386,8 +386,8 @@ def change_widget(maps: Maps) -> widgets.VBox:
 def changes_figure(maps: Maps, arms: Sequence[str]) -> Figure:
     """The same for some arms side by side, at the end."""
     shown = [arm for arm in arms if arm in maps.arms]
-    figure, axes = subplots(1, len(shown), figsize=(3.4 * len(shown), 3.5), squeeze=False)
-    places = grid(0.15)
+    figure, axes = subplots(1, len(shown), figsize=(3.1 * len(shown), 3.2), squeeze=False)
+    places = grid(0.2)
     for axis, arm in zip(axes[0], shown, strict=True):
         before, after = (maps.task.step(places, maps.actions(places, arm, u)) for u in (0, maps.updates[-1]))
         closer = before.norm(dim=-1) - after.norm(dim=-1)

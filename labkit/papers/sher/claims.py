@@ -2,18 +2,22 @@
 
 Of the paper only abstract and title are known to us, and they give no figure: every published figure is None. The small
 worlds are our own; their setting was found in five pilots, and the margins were written down before these records.
-IQM: interquartile mean over seeds and both walls. Spread: standard deviation over seeds, mean over the walls.
+IQM: interquartile mean over seeds and both walls. Spread: standard deviation over seeds, mean over the walls. Intervals
+of such differences are bootstrap ones over the seeds of all recorded runs, drawn anew inside of each layout.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from labkit.claims import Claim, Result
+from labkit.claims import Claim, Estimate, Result, bootstrap
 from labkit.papers.sher.config import BOX, SIX
 from labkit.rl.statistics import mean_seed_deviation, pooled_iqm
 
 Measure = Callable[[Result], float | None]
+Pooled = Callable[[Sequence[Result]], Estimate | None]
+Statistic = Callable[[list[NDArray[np.float64]]], NDArray[np.float64]]
 
 
 def strata(result: Result, experiment: str, arm: str, value: str = "success") -> list[np.ndarray] | None:
@@ -44,6 +48,28 @@ def difference(measure: Callable[[Result, str, str], float | None], experiment: 
     def of(result: Result) -> float | None:
         first, second = measure(result, experiment, more), measure(result, experiment, less)
         return None if first is None or second is None else first - second
+
+    return of
+
+
+def share_below_half(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """`failed` as a statistic of seeds."""
+    return np.asarray((np.concatenate(parts, axis=-1) < 0.5).mean(-1))
+
+
+def over_seeds(statistic: Statistic, experiment: str, more: str, less: str) -> Pooled:
+    """statistic(more) - statistic(less) over the seeds of all runs; None where no run has both arms."""
+
+    def of(results: Sequence[Result]) -> Estimate | None:
+        pairs = [(strata(r, experiment, more), strata(r, experiment, less)) for r in results]
+        known = [(first, second) for first, second in pairs if first and second]
+        if not known:
+            return None
+        runs = [[np.stack(sides) for sides in zip(*pair, strict=True)] for pair in known]  # per run, per layout
+        layouts = [np.concatenate(parts, axis=1) for parts in zip(*runs, strict=True)]
+        if layouts[0].shape[1] < 2:
+            return None
+        return bootstrap(layouts, lambda parts: statistic([p[0] for p in parts]) - statistic([p[1] for p in parts]))
 
     return of
 
@@ -113,6 +139,7 @@ CLAIMS = (
         sentence="Deterministic methods are brittle, and HER suffers from it.",
         published=None,
         measure=difference(failed, "walls", "HER-none", "SHER"),
+        pooled=over_seeds(share_below_half, "walls", "HER-none", "SHER"),
         margin=0.1,
         scale="lesson",
         unit="of the seeds",
@@ -124,6 +151,7 @@ CLAIMS = (
         sentence="Combining hindsight with maximum entropy helps the final performance.",
         published=None,
         measure=difference(iqm, "walls", "SHER", "HER-none"),
+        pooled=over_seeds(pooled_iqm, "walls", "SHER", "HER-none"),
         margin=0.05,
         scale="lesson",
         unit="IQM of success",
@@ -134,6 +162,7 @@ CLAIMS = (
         sentence="Better than HER and its variants.",
         published=None,
         measure=difference(iqm, "walls", "SHER", "HER-noise"),
+        pooled=over_seeds(pooled_iqm, "walls", "SHER", "HER-noise"),
         margin=0.05,
         scale="lesson",
         unit="IQM of success",
@@ -144,6 +173,7 @@ CLAIMS = (
         sentence="More stable: similar performance across random seeds, compared with HER without noise.",
         published=None,
         measure=difference(spread, "walls", "HER-none", "SHER"),
+        pooled=over_seeds(mean_seed_deviation, "walls", "HER-none", "SHER"),
         margin=0.05,
         scale="lesson",
         unit="spread",
@@ -153,6 +183,7 @@ CLAIMS = (
         sentence="More stable than HER with 5 % random actions, which is what the released SHER explores with.",
         published=None,
         measure=difference(spread, "walls", "HER-eps", "SHER"),
+        pooled=over_seeds(mean_seed_deviation, "walls", "HER-eps", "SHER"),
         margin=0.0,
         scale="lesson",
         unit="spread",
@@ -162,6 +193,7 @@ CLAIMS = (
         sentence="More stable than HER with its tuned noise.",
         published=None,
         measure=difference(spread, "walls", "HER-noise", "SHER"),
+        pooled=over_seeds(mean_seed_deviation, "walls", "HER-noise", "SHER"),
         margin=0.0,
         scale="lesson",
         unit="spread",
@@ -190,6 +222,7 @@ CLAIMS = (
         sentence="It is the entropy that helps, not the other network: the same agent with alpha = 0 does worse.",
         published=None,
         measure=difference(iqm, "alpha", "SHER-.03", "SHER-0"),
+        pooled=over_seeds(pooled_iqm, "alpha", "SHER-.03", "SHER-0"),
         margin=0.05,
         scale="lesson",
         unit="IQM of success",
@@ -200,6 +233,7 @@ CLAIMS = (
         sentence="Better than the curriculum variant CHER.",
         published=None,
         measure=difference(iqm, "switches", "SHER", "CHER"),
+        pooled=over_seeds(pooled_iqm, "switches", "SHER", "CHER"),
         margin=0.05,
         scale="lesson",
         unit="IQM of success",

@@ -203,7 +203,9 @@ def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = Fals
     soft = soft_tabular.soft_values(_grid()[0], alpha, gamma, clip=clip, tolerance=1e-4)  # for the eye, and quick
     figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of pi", "p(O = 1) = exp(r / alpha)"))
     for column, (values, low, top) in enumerate(((soft.v, None, None), (soft.entropy, 0, float(np.log(5)))), 1):
-        figure.add_heatmap(z=_painted(values.numpy())[::-1], zmin=low, zmax=top, showscale=False,
+        upside_down = _painted(values.numpy())[::-1].round(4).astype(object)
+        upside_down[upside_down != upside_down] = None  # a message to the browser cannot hold NaN
+        figure.add_heatmap(z=upside_down.tolist(), zmin=low, zmax=top, showscale=False,
                            texttemplate="%{z:.2f}", row=1, col=column)  # fmt: skip
     figure.add_bar(x=["r = -1", "r = 0"], y=[float(np.exp(-1 / alpha)), 1.0], showlegend=False,
                    marker_color=[COLORS["bad"], COLORS["good"]], row=1, col=3)  # fmt: skip

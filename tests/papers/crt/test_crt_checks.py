@@ -60,6 +60,9 @@ def test_claims_measure_what_they_say():
     assert by_key["distractors-cause-drift"](result) == pytest.approx(0.6 / 0.8)
     assert by_key["stage-1-filters"](result) == pytest.approx(1 - 5 / 1600)
     assert by_key["stage-2-repairs-clips"](result) == pytest.approx(0.1)
+    assert by_key["learned-features-repair-clips"](result) is None
+    learned = {"plain": {"arms": {"stage-1": arm(lost=0.3), "cascade-learned": arm(lost=0.01)}}}
+    assert by_key["learned-features-repair-clips"]({"clips": learned}) == pytest.approx(0.29)
     assert by_key["mining-helps"](result) == pytest.approx(0.025)
     assert by_key["closed-form-replaces-layers"](result) == pytest.approx(0.025)
     footage = {"TLD_pedestrian2": {"arms": {"stage-1": {"lost": 0.15}, "cascade": {"lost": 0.0}}}}
@@ -77,6 +80,31 @@ def test_claims_measure_what_they_say():
     }
     assert by_key["cascade-beats-stage-1-everywhere"](full) == pytest.approx(-0.01)
     assert by_key["state-of-the-art"](full) == pytest.approx(0.6 - 0.569)
+
+
+def test_intervals_are_those_of_all_clips_of_all_runs():
+    def each(**values):
+        return {"each": values}
+
+    def run(shift):
+        kinds = {
+            "plain": {"arms": {"stage-1": each(lost=[0.3, 0.1, 0.2], lost_to_rival=[0.3, 0.0, 0.1]),
+                               "cascade": each(lost=[0.1 + shift, 0.1, 0.0])}},
+            "walkers": {"arms": {"stage-1": each(lost=[0.5, 0.5, 0.2], lost_to_rival=[0.4, 0.5, 0.2]),
+                                 "cascade": each(lost=[0.2, 0.6, 0.2])}},
+        }  # fmt: skip
+        return {"clips": kinds}
+
+    claims = {claim.key: claim for claim in CLAIMS}
+    repair = claims["stage-2-repairs-clips"].pooled([run(0.0), run(0.1)])
+    plain, walkers = (0.2 + 0.0 + 0.2 + 0.1 + 0.0 + 0.2) / 6, (0.3 - 0.1 + 0.0) / 3
+    assert repair.value == pytest.approx((plain + walkers) / 2)
+    assert repair.low < repair.value < repair.high
+    assert repair.replicates == 6
+    drift = claims["distractors-cause-drift"].pooled([run(0.0), run(0.1)])
+    assert drift.value == pytest.approx((0.4 + 1.1) / (0.6 + 1.2))
+    assert claims["mining-helps"].pooled([run(0.0)]) is None
+    assert claims["mining-helps"].pooled([]) is None
 
 
 def test_what_was_not_measured_is_none():

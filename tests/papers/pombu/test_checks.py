@@ -122,6 +122,29 @@ def test_claims_read_a_result_as_they_say():
         assert claim.published is None
 
 
+def test_intervals_are_those_of_all_seeds_of_all_runs():
+    """Two equal runs: the value stays, twice the seeds, an interval around it; a share of 1 is not certain."""
+    arms = RESULT["zone"]["arms"]
+    arms = arms | {name: zone_arm(arms[name]["real"], arms[name]["claimed"] * 4) for name in ("alpha-0", "alpha-2")}
+    result = RESULT | {"zone": {"arms": arms}}
+    for name in ("zone-reward-x0.1", "zone-reward-x0.1-official", "zone-observation-noise"):
+        found = result[name]["arms"]
+        result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in found.items()}}
+    pooled = {claim.key: claim for claim in CLAIMS if claim.pooled}
+    assert len(pooled) == 8
+    for key, claim in pooled.items():
+        estimate = claim.pooled([result, result])
+        assert estimate.value == pytest.approx(WANTED[key]), key
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.replicates == 8
+        assert claim.pooled([{}]) is None
+    assert pooled["improves-with-high-probability"].pooled([result]).low < 0.6
+    spread = pooled["more-often-than-plain"].pooled([result, result])
+    assert spread.low < WANTED["more-often-than-plain"] < spread.high
+    uneven = {"zone": {"arms": {"alpha-2": zone_arm([1.0]), "alpha-0": zone_arm([1.0, 2.0])}}}
+    assert pooled["more-often-than-plain"].pooled([uneven]) is None
+
+
 def test_full_claims_compare_with_the_best_rival():
     rivals = ("meppo", "me-trpo", "mbpo", "ppo", "sac")
     result = {"half-cheetah": {"pombu": {"stochastic_return": [[0.0, 10.0]]}}}

@@ -31,6 +31,21 @@ def test_better_seeds_speak_for_sher():
     assert claim("stable-against-tuned-noise").measure(found) < 0
 
 
+def test_intervals_are_those_of_all_seeds_of_all_runs():
+    first = walls(SHER=[0.8, 0.9, 0.8, 0.9], HER_none=[0.1, 0.9, 0.2, 0.8])
+    second = walls(SHER=[0.7, 1.0, 0.8, 0.9], HER_none=[0.3, 0.4, 0.2, 0.9])
+    both = walls(
+        **{arm: first["walls"]["arms"][arm]["success"]["gap"] + second["walls"]["arms"][arm]["success"]["gap"]
+           for arm in ("SHER", "HER-none")}
+    )  # fmt: skip
+    for key in ("deterministic-methods-are-brittle", "entropy-replaces-noise", "stable-against-no-noise"):
+        estimate = claim(key).pooled([first, second])
+        assert estimate.value == pytest.approx(claim(key).measure(both))
+        assert estimate.low < estimate.value < estimate.high
+        assert estimate.replicates == 8
+        assert claim(key).pooled([{}, walls(SHER=[1.0, 0.5])]) is None
+
+
 def test_what_was_not_run_is_not_measured():
     for one in claims.CLAIMS:
         assert one.measure({}) is None
