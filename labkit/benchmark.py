@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ def milliseconds(call: Callable[[], object], device: torch.device, clock: Callab
 
 
 def compare(
-    candidates: dict[str, Callable[[], object]],
+    candidates: Mapping[str, Callable[[], object]],
     device: torch.device,
     rounds: int = 30,
     warm_up: int = 3,

@@ -17,7 +17,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -96,7 +95,7 @@ def _error_with(candidate: dict[str, str]) -> str | None:
 
 
 def record_frames(
-    environment: gymnasium.Env,
+    environment: Any,
     policy: Callable[[Any], NDArray[Any]],
     *,
     seed: int | None = None,

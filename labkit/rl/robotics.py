@@ -24,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -140,10 +139,10 @@ def quaternion_from_euler(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
 class GoalVector:
     """`count` copies of one task. Made by `make_goal_vector`; see the top of this file."""
 
-    def __init__(self, env_id: str, count: int, seed: int, environments: Sequence[gymnasium.Env], lean: bool) -> None:
+    def __init__(self, env_id: str, count: int, seed: int, environments: Sequence[Any], lean: bool) -> None:
         template: Any = environments[0].unwrapped
         self.env_id, self.count, self.seed, self.lean = env_id, count, seed, lean
-        self.horizon: int = environments[0].spec.max_episode_steps  # type: ignore[union-attr, assignment]
+        self.horizon: int = environments[0].spec.max_episode_steps
         space = template.observation_space
         self.observation_size: int = space["observation"].shape[0]
         self.goal_size: int = space["desired_goal"].shape[0]
@@ -371,6 +370,8 @@ def make_goal_vector(
         rendering.require_gl()  # before MuJoCo is imported: which GL it uses is settled there
         options = {"render_mode": "rgb_array", "width": render[0], "height": render[1]}
     check_task(env_id)
+    import gymnasium
+
     environments = [
         gymnasium.make(env_id, disable_env_checker=True, **options)
         for _ in range(min(threads, count) if lean else count)
@@ -382,6 +383,8 @@ def check_task(env_id: str) -> None:
     """Raise InputError unless `env_id` is a Fetch or Hand task that this installation can run."""
     check_mujoco()
     register()
+    import gymnasium
+
     spec = gymnasium.registry.get(env_id)
     known = sorted(name for name, one in gymnasium.registry.items() if _is_goal_task(one))
     if spec is None:
@@ -416,6 +419,8 @@ def check_mujoco() -> None:
 
 def register() -> None:
     """Make the ids of gymnasium-robotics known; its notice about tasks not used here stays unprinted."""
+    import gymnasium
+
     with contextlib.redirect_stderr(io.StringIO()):
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)

@@ -131,7 +131,7 @@ def test_intervals_are_those_of_all_seeds_of_all_runs():
         found = result[name]["arms"]
         result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in found.items()}}
     pooled = {claim.key: claim for claim in CLAIMS if claim.pooled}
-    assert len(pooled) == 8
+    assert len(pooled) == 9
     for key, claim in pooled.items():
         estimate = claim.pooled([result, result])
         assert estimate.value == pytest.approx(WANTED[key]), key
