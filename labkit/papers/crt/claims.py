@@ -209,6 +209,7 @@ CLAIMS = (
         sentence="Double-checking the ambiguous rest makes tracking more robust: with features learned for it.",
         published=None,
         measure=gain("cascade-learned", "stage-1", "lost"),
+        pooled=over_clips(mean_gain, ("stage-1", "lost"), ("cascade-learned", "lost")),
         margin=0.02,
         scale="lesson",
         unit="of the frames",
