@@ -19,7 +19,7 @@ from labkit.papers.pombu.config import parse_arm
 from labkit.papers.pombu.lesson import Maps
 from labkit.papers.pombu.objective import conservative_loss
 from labkit.papers.pombu.zone import VARIATIONS, Zone
-from labkit.rl.statistics import wilson_interval
+from labkit.rl.statistics import Interval, wilson_interval
 from labkit.rl.streams import Streams
 from labkit.viz import COLORS, explore, subplots
 
@@ -185,13 +185,17 @@ def promise_figure(study: Mapping[str, Any], arms: Sequence[str] = ("alpha-0", "
     return figure
 
 
+def _reach(share: Interval) -> list[list[float]]:
+    """Lengths of an error bar; rounding must not make one negative where none or all improve."""
+    return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
+
+
 def _shares(axis: Any, arms: Mapping[str, Any]) -> None:
     rows = np.arange(len(arms))[::-1]
     for row, (arm, found) in zip(rows, arms.items(), strict=True):
         gains = found["real"]
         share = wilson_interval(sum(gain > 0 for gain in gains), len(gains))
-        reach = [[share.value - share.low], [share.high - share.value]]
-        axis.errorbar(share.value, row, xerr=reach, marker="s", color=color_of(arm), capsize=3)
+        axis.errorbar(share.value, row, xerr=_reach(share), marker="s", color=color_of(arm), capsize=3)
     axis.set_yticks(rows, [label_of(arm) for arm in arms], fontsize=8)
     axis.set(xlim=(-0.02, 1.02))
     axis.grid(axis="x", alpha=0.3)
@@ -250,12 +254,12 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
             gains = arms[arm]["real"]
             share = wilson_interval(sum(gain > 0 for gain in gains), len(gains))
             x = number + 0.18 * (place - 1.5)
-            left.errorbar(x, share.value, [[share.value - share.low], [share.high - share.value]], marker="o", ms=4,
+            left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
                           label=label_of(arm) if number == 0 else None)  # fmt: skip
     left.set_xticks(range(len(plain)), [VARIATIONS[name].title.replace(", ", ",\n") for name in plain], fontsize=7)
     left.set(ylabel="share of seeds that really improve", ylim=(-0.02, 1.02))
-    left.legend(frameon=False, fontsize=7, loc="lower right")
+    left.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     scaled = [name for name in studies if "reward" in name]
     for row, name in enumerate(scaled):
         unit = VARIATIONS[name].task["unit"]

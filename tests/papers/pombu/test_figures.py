@@ -105,6 +105,10 @@ def test_static_figures_draw(maps):
     figures.promise_figure({"arms": arms})
     figures.learning_figure({"arms": arms})
     studies = {name: {"arms": arms} for name in zone.VARIATIONS}
+    for share in range(25):  # none of 24 improve, ..., all do
+        gains = [1.0] * share + [-1.0] * (24 - share)
+        figures.variations_figure({"zone": {"arms": {"alpha-0": {"real": gains}}}})
+        figures.promise_figure({"arms": {"alpha-0": {"real": gains, "claimed": gains}}})
     drawn = figures.variations_figure(studies)
     assert len(drawn.axes[1].get_yticks()) == 4
 
