@@ -115,13 +115,6 @@ class _Graph:
         self.nodes.append(helper.make_node(operation, inputs, [output], **attributes))
         return output
 
-    def add(self, node: Node) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> str:
-        """Name of the output."""
-        raise NotImplementedError
-
 
 class _QLinearGraph(_Graph):
     """Each value knows its tensor, its scale 1 / r and its zero-point."""
@@ -144,6 +137,7 @@ class _QLinearGraph(_Graph):
             )
 
     def finish(self) -> str:
+        """Name of the output."""
         return "residual"
 
     def _layer(self, node: Node) -> None:
