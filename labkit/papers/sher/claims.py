@@ -237,8 +237,8 @@ CLAIMS = (
         margin=0.05,
         scale="lesson",
         unit="IQM of success",
-        note="SHER with 5 % random actions, CHER with HER's noise. Experiment `switches`, recorded apart. In these small "
-        "worlds CHER's sampler fails under any agent, SHER included: this says little about CHER on robots.",
+        note="SHER with 5 % random actions, CHER with HER's noise. Experiment `switches`, recorded apart. In these "
+        "small worlds CHER's sampler fails under any agent, SHER included: this says little about CHER on robots.",
     ),
     Claim(
         key="robust-to-hyper-parameters",
