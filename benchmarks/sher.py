@@ -51,7 +51,7 @@ CHECK, LIMIT, TESTS = 500, 5000, 15  # environment steps between two tests, and 
 def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """One row per workload and rival, within about `seconds`."""
     rounds = max(3, min(30, int(seconds / 6)))
-    with loop.one_thread():
+    with training.one_thread():
         for name in (TASK, "FetchPush-v4", "HandReach-v3", "HandManipulateBlock-v1"):
             yield from stepping_rows(name, rounds)
         yield reward_row(device, rounds)

@@ -171,6 +171,21 @@ def workers(device: str) -> Iterator[Workers]:
         dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch inside of the block, and as many as before after it.
+
+    Small networks gain nothing from a second thread and lose much where cores are shared; and the sums on a CPU are
+    then added in the same order on every machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def launch(arguments: list[str], processes: int) -> None:
     """Run `labkit <arguments>` in `processes` processes on this machine through torchrun, and wait for them.
 

@@ -140,3 +140,14 @@ def test_progress_is_silent_without_a_terminal_and_shown_to_a_person(monkeypatch
             patch.setenv(name, value)
             assert list(training.progress(range(3), "steps")) == [0, 1, 2]
             assert capsys.readouterr().err == ""
+
+
+def test_one_thread_holds_inside_and_gives_the_others_back_even_after_an_error():
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="inside"), training.one_thread():
+            assert torch.get_num_threads() == 1
+            raise ValueError("inside")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)

@@ -2,16 +2,14 @@
 every arm.
 """
 
-import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -36,7 +34,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, "clips": {kind: {"arms": {arm: see `evaluate.summarise`}}}, "footage": {name: {"arms": ...}},
         "benchmarks": {name: {arm: scores}}, "speed": frames per CPU second}; what was not asked for is left out.
     """
-    with training.workers(config.device) as workers, one_thread():
+    with training.workers(config.device) as workers, training.one_thread():
         kit = Toolkit(config, workers, run)
         result: dict[str, Any] = {"data": data_name(config)}
         if config.clips and config.kinds:
@@ -55,17 +53,6 @@ def data_name(config: Config) -> str:
     return (
         " + ".join([*(["generated clips"] if config.clips and config.kinds else []), *config.benchmarks]) or "footage"
     )
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Maps this small gain nothing from a second thread, and on a CPU the sums are those of any other machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -- what arms are made of --------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Train every arm of an experiment with several replicas, at once as a stack or one by one: one plain loop for both."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarise_arm`}, ...}, "coverage": {...},
         "sweep": {...}}
     """
-    with training.workers(config.device) as workers, one_thread():
+    with training.workers(config.device) as workers, training.one_thread():
         result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
         if config.coverage_samples:
             sizes = COVERAGE_SIZES
@@ -44,18 +43,6 @@ def train(config: Config, run: Run) -> dict[str, Any]:
             result["sweep"] = {name: domainbed.sweep(name, config, workers, run) for name in config.sweep}
         used = sorted({part["data"] for name, part in result.items() if name in config.experiments})
         return {"data": "+".join([*used, *config.sweep])} | result
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and lose minutes where cores are shared; on a CPU the sums
-    are then those of any other machine, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -- one experiment ---------------------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from labkit import training
 from labkit.exercises import Exercise
 from labkit.papers.pombu import checks, zone
 from labkit.papers.pombu.config import Config, parse_arm
 from labkit.papers.pombu.evaluate import summarise_zone
 from labkit.papers.pombu.offline import Arms
-from labkit.papers.pombu.train import one_thread
 from labkit.runs import Run
 
 # -- 1 fill in: the uncertainty Bellman equation ----------------------------------------------------------------------
@@ -130,7 +130,7 @@ SMALL = Config(studies=("zone",), zone_lanes=4, zone_evaluations=100)
 def trained(arm: str) -> dict[str, Any]:
     """A small Zone study of one arm: 4 seeds; some seconds."""
     config = SMALL.override(zone_arms=[arm])
-    with TemporaryDirectory() as folder, one_thread():
+    with TemporaryDirectory() as folder, training.one_thread():
         run = Run.open(folder, config)
         _, _, found = zone.study("zone", config, run)
         run.close()

@@ -1,7 +1,6 @@
 """Everything a config asks for, in units that need nothing of each other: a study, or an algorithm on a task."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     Returns:
         {"data": "simulated", study: its numbers, environment: {algorithm: learning curves}}
     """
-    with training.workers(config.device) as workers, one_thread():
+    with training.workers(config.device) as workers, training.one_thread():
         units = units_of(config)
         left = [name for name in units if run.part(name).result is None]
         workers.barrier()  # all have looked before anybody begins
@@ -42,18 +41,6 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         else:
             found[name] = result
     return found
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and lose minutes where cores are shared; the sums are then
-    those of any other machine, too. The studies work on the CPU wherever the loop may be."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def units_of(config: Config) -> dict[str, Unit]:

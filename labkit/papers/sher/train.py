@@ -1,8 +1,7 @@
 """Play, relabel, learn: the loop of the released code, for many seeds and arms at once."""
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,24 +41,13 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarise`}, "steps": [...]},
         "exact": see `evaluate.exact_lab`}
     """
-    with training.workers(config.device) as workers, one_thread():
+    with training.workers(config.device) as workers, training.one_thread():
         run.checkpoint_seconds = config.checkpoint_seconds
         result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
         if config.exact:
             result["exact"] = exact_lab()
         used = [result[name]["data"] for name in config.experiments]
         return {"data": ", ".join(used) or "exact"} | result
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Products this small gain nothing from a second thread; on a CPU the sums are then those of any machine, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -- who trains together ----------------------------------------------------------------------------------------------
