@@ -23,6 +23,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -368,7 +369,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         OSError: no space, no permission...; the old file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with open(beside, "wb") as stream:
             stream.write(content)

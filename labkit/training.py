@@ -6,7 +6,9 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,6 +188,45 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_here = threading.local()  # of a thread of `side_by_side`: `.stop`, set when its loops shall end
+
+
+def side_by_side(tasks: Sequence[Callable[[], Item]], at_once: int) -> list[Item]:
+    """The results of `tasks` in their order, `at_once` of them at work at a time, each in a thread of its own.
+
+    Torch lets go of Python's lock while it computes, so two trainings of small networks keep two cores busy, where two
+    threads inside of one product would wait for each other. Tasks must draw from generators of their own and write to
+    directories of their own; then the results are those of one task after the other.
+
+    The first error, or Ctrl-C, ends all others at the next item of their `progress`: like a kill, and like after a kill
+    a run goes on from its checkpoints.
+
+    Raises:
+        InputError: `at_once` is below 1.
+    """
+    if at_once < 1:
+        raise InputError(f"at_once, the number of tasks at work at a time, must be at least 1; got {at_once}.")
+    if min(at_once, len(tasks)) <= 1:
+        return [task() for task in tasks]
+    stop = threading.Event()
+
+    def stoppable(task: Callable[[], Item]) -> Item:
+        _here.stop = stop
+        return task()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(stoppable, task) for task in tasks]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
 def launch(arguments: list[str], processes: int) -> None:
     """Run `labkit <arguments>` in `processes` processes on this machine through torchrun, and wait for them.
 
@@ -268,7 +309,13 @@ def share_batch_statistics(model: nn.Module) -> None:
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None, initial: int = 0) -> Iterable[Item]:
-    """A progress bar for a person at a terminal or in JupyterLab; silent in batch runs, tests and helping processes."""
+    """A progress bar for a person at a terminal or in JupyterLab; silent in batch runs, tests and helping processes.
+
+    In a thread of `side_by_side` the items end with a KeyboardInterrupt once the others were stopped.
+    """
+    stop: threading.Event | None = getattr(_here, "stop", None)
+    if stop is not None:
+        items = _until(stop, items)
     if int(os.environ.get("RANK", "0")) or os.environ.get("LABKIT_PROGRESS") == "0":
         return items
     ipython = sys.modules.get("IPython")
@@ -278,3 +325,10 @@ def progress(items: Iterable[Item], description: str, total: int | None = None, 
     from tqdm.auto import tqdm
 
     return tqdm(items, desc=description, total=total, initial=initial, leave=False)
+
+
+def _until(stop: threading.Event, items: Iterable[Item]) -> Iterator[Item]:
+    for item in items:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        yield item

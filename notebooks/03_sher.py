@@ -178,6 +178,14 @@ print("7 entropy's worth:", round(0.03 * 4 * math.log(2) / 0.01, 1))
 figures.temperature_figure()
 
 # %% [markdown]
+# **What a network makes of it.** Reach on a line: every step is worth $-1$ until the point is near enough, so the best value
+# is a staircase, $-(1-\gamma^k)/(1-\gamma)$ with $k$ steps outside. A hard critic finds its slope and rounds the edges. The soft
+# one lies below: its policy stays random, so it really needs longer, and where that policy is narrow its entropy is negative.
+
+# %%
+figures.value_figure(lesson.line_values())
+
+# %% [markdown]
 # ## 6 Train and compare
 #
 # Three experiments. *Bits*: turn one row of 12 bits into another, Q-learning with hindsight and without. *Walls*: a point

@@ -1,7 +1,11 @@
 """Devices, seeds, batches: what every loop stands on."""
 
+import itertools
 import random
 import sys
+import threading
+import time
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -154,3 +158,51 @@ def test_one_thread_holds_inside_and_gives_the_others_back_even_after_an_error()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+def test_tasks_side_by_side_work_at_the_same_time_and_answer_in_order():
+    meeting = threading.Barrier(2, timeout=30)
+
+    def meet(name: str) -> tuple[str, int]:
+        meeting.wait()  # with fewer than two at work nobody gets past here
+        return name, torch.get_num_threads()
+
+    with training.one_thread():
+        assert training.side_by_side([partial(meet, name) for name in "abcd"], at_once=2) == [(n, 1) for n in "abcd"]
+
+
+@pytest.mark.parametrize(("tasks", "at_once"), [(3, 1), (1, 4), (0, 4)])
+def test_what_is_not_side_by_side_stays_in_the_callers_thread(tasks, at_once):
+    found = training.side_by_side([threading.get_ident] * tasks, at_once)
+    assert found == [threading.get_ident()] * tasks
+
+
+def test_one_error_ends_the_others_at_their_next_step_and_those_that_wait_never_start():
+    begun, ended, started = threading.Event(), [], []
+
+    def endless() -> None:
+        try:
+            for _ in training.progress(itertools.count(), "endless"):
+                begun.set()
+                time.sleep(0.001)
+        except KeyboardInterrupt:
+            ended.append(True)
+            raise
+
+    def fails() -> None:
+        begun.wait()
+        raise ValueError("not this one")
+
+    with pytest.raises(ValueError, match="not this one"):
+        training.side_by_side([endless, fails, endless, partial(started.append, 1)], at_once=2)
+    assert ended[0]
+    assert not started
+    assert list(training.progress(range(3), "afterwards")) == [0, 1, 2]
+
+
+def test_no_task_at_a_time_is_refused():
+    with pytest.raises(InputError, match=r"at_once, .* at least 1; got 0"):
+        training.side_by_side([], 0)

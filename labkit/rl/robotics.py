@@ -18,6 +18,7 @@ import copy
 import difflib
 import io
 import math
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -417,11 +418,14 @@ def check_mujoco() -> None:
         )
 
 
+_registering = threading.Lock()
+
+
 def register() -> None:
     """Make the ids of gymnasium-robotics known; its notice about tasks not used here stays unprinted."""
     import gymnasium
 
-    with contextlib.redirect_stderr(io.StringIO()):
+    with _registering, contextlib.redirect_stderr(io.StringIO()):  # two threads at once would leave it redirected
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)
 

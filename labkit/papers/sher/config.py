@@ -290,6 +290,9 @@ class Config(BaseConfig):
     actor_rate: float = Field(0.0, ge=0, description="Adam step size of the policy; 0: the experiment's own")
     exact: bool = Field(True, description="add the exact bit-flip lab: soft and hard values by dynamic programming")
     captured: bool = Field(True, description="on a GPU, replay updates as a CUDA graph", json_schema_extra=EXECUTION)
+    at_once: int = Field(
+        1, ge=1, le=64, description="stacks of learners in training at a time, on a CPU", json_schema_extra=EXECUTION
+    )
     checkpoint_seconds: float = Field(
         20.0, ge=0, description="least time between two checkpoints, in seconds", json_schema_extra=EXECUTION
     )
@@ -361,7 +364,7 @@ CONFIGS: dict[Scale, Config] = {
         batch_size=16,
         hidden=(16,),
     ),
-    "lesson": Config(experiments=("bits", "walls", "fetch-reach"), replicas=10),
+    "lesson": Config(experiments=("bits", "walls", "fetch-reach"), replicas=10, at_once=2),
     "gpu": Config(
         experiments=("fetch-push",),
         arms=("SHER", "HER"),

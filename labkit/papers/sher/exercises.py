@@ -2,22 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labkit import training
 from labkit.exercises import Exercise
 from labkit.papers.sher import checks
 from labkit.papers.sher.agent import Lane
-from labkit.papers.sher.config import EXPERIMENTS, Config
-from labkit.papers.sher.train import build_agent, fit, seed_of
-from labkit.papers.sher.worlds import build_world
+from labkit.papers.sher.config import EXPERIMENTS
+from labkit.papers.sher.train import fit_unkept, seed_of
 from labkit.rl.gaussian import log_tanh_slope
 from labkit.rl.replay import STRATEGIES, hindsight_time
-from labkit.runs import Run
 
 # -- find the bug -----------------------------------------------------------------------------------------------------
 
@@ -55,21 +51,13 @@ def without_entropy(q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 # -- ablation: which goals to relabel with ----------------------------------------------------------------------------
 
-SMALL = Config(experiments=("bits",), exact=False)
-
 
 def success_with(strategy: str, k: float) -> float:
     """Mean success of three Q-learners on rows of nine bits after 160 episodes with these goals."""
     found = EXPERIMENTS["bits"]
-    experiment = replace(found, size=9, cycles=20, updates=40, evaluate_every=20)
     arm = replace(found.arms["hindsight"], strategy=strategy, k=k)
     lanes = [Lane("yours", arm, "", r, seed_of(0, r)) for r in range(3)]
-    with TemporaryDirectory() as folder, training.workers("cpu") as workers:
-        world = build_world(experiment, lanes, workers)
-        agent = build_agent(lanes, experiment, world, workers.device)
-        run = Run.open(folder, SMALL)
-        curve = fit(agent, world, experiment, SMALL, workers, run)
-        run.close()
+    _, _, curve = fit_unkept(replace(found, size=9, cycles=20, updates=40, evaluate_every=20), lanes)
     return sum(curve.rates[-1]) / 3
 
 

@@ -47,6 +47,15 @@ class Failure:
     walls: tuple[Segment, ...]
 
 
+@dataclass(frozen=True)
+class LineValues:
+    """What places on a line are worth, at each distance from the goal: exactly, and what learners think."""
+
+    distance: np.ndarray
+    optimal: np.ndarray
+    learned: Mapping[str, np.ndarray]
+
+
 def _color(arm: str) -> str:
     """A meaning per colour: SHER and its relatives blue, HER's orange, what nobody should be proud to beat, sand."""
     if arm in ARM_COLORS:
@@ -158,6 +167,19 @@ def slope_figure() -> Figure:
         u, naive, color=COLORS["bad"], ls="--", label=f"definition: -inf at {int(torch.isinf(naive).sum())} points"
     )
     axis.set(xlabel="u, before the tanh", ylabel="log slope", ylim=(-24, 1))
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def value_figure(values: LineValues) -> Figure:
+    """Value against distance: the staircase of the optimal value, and what each learner made of it."""
+    figure, axis = subplots(figsize=(5.4, 3))
+    axis.step(values.distance, values.optimal, color=COLORS["hard"], label="optimal", where="mid")
+    colors = {"HER": COLORS["baseline"], "SHER": COLORS["ours"]}
+    for name, found in values.learned.items():
+        error = float(np.abs(found - values.optimal).mean())
+        axis.plot(values.distance, found, color=colors[name], label=f"{name}: off by {error:.2f} on average")
+    axis.set(xlabel="distance from the goal", ylabel="value")
     axis.legend(frameon=False, fontsize=8)
     return figure
 

@@ -1,23 +1,25 @@
 """What the notebook looks at besides the comparison: trained learners one by one, an episode that failed, films."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from labkit import records, training
 from labkit.claims import Result
 from labkit.errors import InputError
 from labkit.papers.sher.agent import Lane
-from labkit.papers.sher.config import Config
+from labkit.papers.sher.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.evaluate import deterministic
-from labkit.papers.sher.figures import Failure
-from labkit.papers.sher.train import build_agent, place_of, stacks_of
+from labkit.papers.sher.figures import Failure, LineValues
+from labkit.papers.sher.train import build_agent, fit_unkept, place_of, stacks_of
 from labkit.papers.sher.worlds import build_world
 from labkit.rl import rendering
 from labkit.rl.evaluation import play_test, same_generators
-from labkit.rl.goal_environments import GoalEnvironment, Walls
+from labkit.rl.goal_environments import GoalEnvironment, Reach, Walls
 from labkit.rl.robotics import RoboticsWorld
 from labkit.runs import Run
 
@@ -79,6 +81,47 @@ def failure(seed: int = 35) -> Failure:
         drift = 0.7 * drift + 0.6 * torch.randn(1, 1, 2, generator=generator)
         path.append(world.step(drift)["achieved_goal"][0, 0])
     return Failure(torch.stack(path).numpy(), goal.numpy(), world.tolerance, world.walls)
+
+
+# Reach on a line, with the walls' schedule cut to 40 cycles; gamma is the sheet's, so the bound is -50. [ours]
+LINE = replace(
+    EXPERIMENTS["reach"],
+    title="reach on a line",
+    size=1,
+    gamma=0.98,
+    keep=0.5,
+    cycles=40,
+    evaluate_every=40,
+    arms={"HER": Arm("her", epsilon=0.3, noise=0.2), "SHER": Arm()},
+)
+
+
+def line_values() -> LineValues:
+    """Train both learners on the line, some seconds, and ask them what every place is worth for one goal."""
+
+    def learn(name: str) -> tuple[Any, GoalEnvironment]:
+        return fit_unkept(LINE, [Lane(name, LINE.arms[name], "reach", 0, 1)])[:2]
+
+    found = training.side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
+    position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
+    goal = torch.full_like(position, 0.5)
+    world = found[0][1]
+    assert isinstance(world, Reach)
+    learned = {name: state_value(agent, position, goal) for name, (agent, _) in zip(LINE.arms, found, strict=True)}
+    return LineValues(
+        distance=(goal - position)[0, :, 0].numpy(),
+        optimal=world.optimal_value(position, goal, LINE.gamma)[0].numpy(),
+        learned={name: value[0].numpy() for name, value in learned.items()},
+    )
+
+
+@torch.no_grad()
+def state_value(agent: Any, position: Tensor, goal: Tensor) -> Tensor:
+    """V of places on a line: SHER's network; for HER the best of 41 actions. Shapes (copies, places, 1)."""
+    x = agent.inputs(position, goal)
+    if hasattr(agent, "v"):
+        return agent.v(x)
+    return torch.stack([agent.q(x, torch.full_like(position, a)) for a in torch.linspace(-1, 1, 41)]).amax(0)
 
 
 def recorded(label: str) -> list[Result]:

@@ -1,7 +1,9 @@
 """Play, relabel, learn: the loop of the released code, for many seeds and arms at once."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -43,7 +45,10 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """
     with training.workers(config.device) as workers, training.one_thread():
         run.checkpoint_seconds = config.checkpoint_seconds
-        result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
+        tasks = [task for name in config.experiments for task in unfinished(name, config, workers, run.part(name))]
+        alone = workers.size == 1 and workers.device.type == "cpu"
+        training.side_by_side(tasks, config.at_once if alone else 1)
+        result: dict[str, Any] = {name: gathered(name, config, run.part(name)) for name in config.experiments}
         if config.exact:
             result["exact"] = exact_lab()
         used = [result[name]["data"] for name in config.experiments]
@@ -84,23 +89,36 @@ def build_agent(lanes: Sequence[Lane], experiment: Experiment, world: GoalEnviro
     return AGENTS[lanes[0].arm.agent](lanes, experiment, sizes_of(world), device)
 
 
-def train_experiment(name: str, config: Config, workers: Workers, run: Run) -> dict[str, Any]:
-    """Train and evaluate the arms of one experiment, in its own part of the run directory."""
-    part = run.part(name)
+def unfinished(name: str, config: Config, workers: Workers, part: Run) -> list[Callable[[], None]]:
+    """The stacks of an experiment that are still to be trained and evaluated, as calls without arguments."""
+    stacks = [] if part.result is not None else stacks_of(name, config)
+    return [
+        functools.partial(train_stack, name, lanes, config, workers, place)
+        for lanes in stacks
+        if (place := place_of(lanes, part)).result is None
+    ]
+
+
+def train_stack(name: str, lanes: Sequence[Lane], config: Config, workers: Workers, place: Run) -> None:
+    """Train and evaluate one stack in its own part of the run directory."""
+    experiment = config.experiment(name)
+    world = build_world(experiment, lanes, workers)
+    agent = build_agent(lanes, experiment, world, workers.device)
+    curve = fit(agent, world, experiment, config, workers, place)
+    place.write_weights(agent)
+    place.finish({"arms": summarise(agent, world, experiment, curve), "steps": curve.steps})
+
+
+def gathered(name: str, config: Config, part: Run) -> dict[str, Any]:
+    """The result of an experiment from those of its stacks."""
     if part.result is not None:
         return part.result
     experiment = config.experiment(name)
     arms: dict[str, Any] = {}
     steps: list[int] = []
     for lanes in stacks_of(name, config):
-        place = place_of(lanes, part)
-        found = place.result
-        if found is None:
-            world = build_world(experiment, lanes, workers)
-            agent = build_agent(lanes, experiment, world, workers.device)
-            curve = fit(agent, world, experiment, config, workers, place)
-            place.write_weights(agent)
-            found = place.finish({"arms": summarise(agent, world, experiment, curve), "steps": curve.steps})
+        found = place_of(lanes, part).result
+        assert found is not None, "every stack was trained"
         gather(arms, found["arms"])
         steps = found["steps"]
     ordered = {arm: arms[arm] for arm in experiment.arms}
@@ -150,6 +168,18 @@ def fit(
             log(run, cycle, agent.lanes, rates, losses)
         run.save_if_due(cycle + 1, state)
     return curve
+
+
+def fit_unkept(experiment: Experiment, lanes: Sequence[Lane]) -> tuple[Any, GoalEnvironment, Curve]:
+    """Train a few learners in a small world, on the CPU, and keep nothing: for a picture or an exercise, in seconds."""
+    config = Config(experiments=("reach",), exact=False)  # `fit` takes the schedule from `experiment`
+    with TemporaryDirectory() as folder, training.workers("cpu") as workers, training.one_thread():
+        world = build_world(experiment, lanes, workers)
+        agent = build_agent(lanes, experiment, world, workers.device)
+        run = Run.open(folder, config)
+        curve = fit(agent, world, experiment, config, workers, run)
+        run.close()
+    return agent, world, curve
 
 
 def streams_of(lanes: Sequence[Lane], device: torch.device) -> tuple[Streams, Streams]:

@@ -107,6 +107,15 @@ def test_static_pictures():
         assert isinstance(figure, Figure)
 
 
+def test_values_on_a_line():
+    distance = np.linspace(0, 1, 5)
+    values = figures.LineValues(distance, -distance, {"HER": -distance - 0.5, "SHER": -distance})
+    axis = figures.value_figure(values).axes[0]
+    said = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert said == ["optimal", "HER: off by 0.50 on average", "SHER: off by 0.00 on average"]
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), -distance - 0.5)
+
+
 def test_the_box_picture_has_every_corner():
     found = {corner: result(("SHER", "HER-none", "HER-noise"))["walls"] for corner in BOX}
     assert len(figures.box_figure([found, found]).axes[0].get_xticks()) == 8
