@@ -40,7 +40,7 @@ def color_of(arm: str) -> str:
 def idea_figure(scene: Scene | None = None) -> Figure:
     """Training digits as they come, after a swap, and one test digit with every nuisance. None: the lesson's scene."""
     scene = build(EXPERIMENTS["backgrounds"], 0) if scene is None else scene
-    figure, axes = subplots(3, 10, figsize=(9, 3.4))
+    figure, axes = subplots(3, 10, figsize=(9, 3.6))
     order = [int((scene.train.labels == y).nonzero()[0]) for y in range(10)]
     swapped = Backgrounds()(scene.train.content[order], torch.tensor([(3 * y + 4) % 10 for y in range(10)]))
     rows = (
@@ -52,7 +52,9 @@ def idea_figure(scene: Scene | None = None) -> Figure:
         for axis, image in zip(row, images, strict=True):
             axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
             axis.set_axis_off()
-        row[0].set_title(title, loc="left", fontsize=10).set_in_layout(False)
+        # wider than its picture: the layout must not make the column as wide as the words
+        row[0].text(0, 1.1, title, transform=row[0].transAxes, fontsize=10).set_in_layout(False)
+    figure.set_layout_engine("constrained", h_pad=0.16)
     return figure
 
 
