@@ -318,15 +318,21 @@ def pixel_figure(shown: SuperResolution, row: int = 40, column: int = 40, layers
         "stands for": [f"{line['stands for']:+.5f}" for line in lines],
         "float network": ["" if real is None else f"{real:+.5f}" for real in reals],
     }
-    figure.add_table(header={"values": list(columns)}, cells={"values": list(columns.values()), "align": "left"},
-                     columnwidth=[16, 26, 14, 12, 14], row=1, col=2)  # fmt: skip
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
+    cells = [[_unbroken(text) for text in texts] for texts in columns.values()]
+    figure.add_table(header={"values": [_unbroken(name) for name in columns]}, cells={"values": cells, "align": "left"},
+                     columnwidth=[20, 24, 16, 13, 15], row=1, col=2)  # fmt: skip
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain", constraintoward="top")
     off = abs(lines[-1]["stands for"] - reals[-1])
     text = f"pixel ({row}, {column}), {layers} layers: integers and float end {off:.5f} apart"
     height = 120 + 26 * min(len(lines), 16)
     return figure.update_layout(template="none", height=height, margin={"t": 50, "b": 10, "l": 10, "r": 10},
                                 title={"text": text, "font": {"size": 14}})  # fmt: skip
+
+
+def _unbroken(text: str) -> str:
+    """With spaces that break no line: plotly's tables lose a text that they have to wrap."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def pixel_widget(shown: SuperResolution) -> widgets.VBox:

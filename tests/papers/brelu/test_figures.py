@@ -100,6 +100,8 @@ def test_the_pixel_widget_shows_what_the_table_shows(shown):
     table = box.children[-1].data[-1]
     lines = lesson.follow_pixel(shown, 0, 31, 3)
     assert list(table.cells.values[2]) == [f"{line['integer']:,}" for line in lines]
+    texts = [text for texts in (table.header.values, *table.cells.values) for text in texts]
+    assert not any(" " in text for text in texts)  # a browser shows nothing of a text that plotly wraps
     assert box.children[-1].data[1].x == (31,)
     assert box.children[-1].data[1].y == (0,)
     whole = to_codes(shown.picture[0])[None, None]
