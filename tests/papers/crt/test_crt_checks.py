@@ -64,6 +64,9 @@ def test_claims_measure_what_they_say():
     learned = {"plain": {"arms": {"stage-1": arm(lost=0.3), "cascade-learned": arm(lost=0.01)}}}
     assert by_key["learned-features-repair-clips"]({"clips": learned}) == pytest.approx(0.29)
     assert by_key["mining-helps"](result) == pytest.approx(0.025)
+    assert by_key["mining-helps-learned-features"](result) is None
+    learned = {"plain": {"arms": {"cascade-learned": arm(auc=0.83), "anchored-learned": arm(auc=0.82)}}}
+    assert by_key["mining-helps-learned-features"]({"clips": learned}) == pytest.approx(-0.01)
     assert by_key["closed-form-replaces-layers"](result) == pytest.approx(0.025)
     footage = {"TLD_pedestrian2": {"arms": {"stage-1": {"lost": 0.15}, "cascade": {"lost": 0.0}}}}
     assert by_key["stage-2-repairs-footage"]({"footage": footage}) == pytest.approx(0.15)
