@@ -20,10 +20,13 @@ from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
 from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
-from labkit.papers.crt import lesson, ridge
+from labkit.papers.crt import lesson, rehearsal, ridge
+from labkit.papers.crt.config import MINING
 from labkit.papers.crt.convolution import Convolution, Regression
 from labkit.papers.crt.gauss_newton import Trace
 from labkit.papers.crt.lesson import Fear, Look
+from labkit.papers.crt.rehearsal import Rehearsal
+from labkit.papers.crt.ridge_head import Mining
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
@@ -347,33 +350,77 @@ def rival_widget() -> widgets.VBox:
     )
 
 
-def knobs_figure(found: Sequence[Look], kappa: float = 0.35, mix: float = 0.7) -> go.Figure:
-    """Frames decided rightly against m, for this kappa; how often one candidate is left."""
-    mixes = np.linspace(0, 1, 21)
-    right = [lesson.decide_again(found, kappa, float(m)).right for m in mixes]
-    chosen = lesson.decide_again(found, kappa, mix)
+def knobs_figure(
+    found: Rehearsal, kappa: float = 0.35, mix: float = 0.7, lam: float = 0.002, eta: float = 0.02,
+    mining: Mining = "none", kernel: int = 7,
+) -> go.Figure:  # fmt: skip
+    """The target's lead over its best rival, frame by frame, for these settings; how often stage 2 is needed, and what
+    it costs.
+    """
+    played = rehearsal.play(found, rehearsal.Choice(kappa, mix, lam, eta, mining, kernel))
+    frames, lead = np.arange(1, len(played.lead) + 1), np.asarray(played.lead)
+    wrong, mined = lead < 0, np.asarray(played.mined) > 0
+    lines = {"mode": "lines+markers", "marker": {"size": 4}}
     figure = go.Figure(
         [
-            go.Scatter(x=mixes, y=right, line={"color": COLORS["ours"]}, name="frames decided for the target"),
-            go.Scatter(
-                x=[mix], y=[chosen.right], mode="markers", marker={"size": 12, "color": COLORS["bad"]}, name="here"
-            ),
+            go.Scatter(x=frames, y=played.lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
+            go.Scatter(x=frames, y=lead, name="both stages", line={"color": COLORS["ours"]}, **lines),
+            go.Scatter(x=frames[wrong], y=lead[wrong], name="a rival wins", mode="markers",
+                       marker={"size": 10, "color": COLORS["bad"]}),
+            go.Scatter(x=frames[mined], y=np.full(mined.sum(), -0.55), name="mined", mode="markers",
+                       marker={"size": 8, "symbol": "triangle-up", "color": COLORS["baseline"]}),
         ]
-    )
+    )  # fmt: skip
     title = (
-        f"right in {chosen.right:.0%}; {chosen.left:.1f} candidates; skipped in {chosen.skip_rate:.0%} of the frames"
+        f"right in {played.right:.0%} of the frames, stage 1 alone in {played.right1:.0%}; "
+        f"{np.mean(played.left):.1f} candidates, skip rate {played.skip_rate:.0%}<br>n = {played.rows} rows, "
+        f"d = {played.features} features, {found.milliseconds:.1f} ms a solve; {sum(played.mined)} negatives mined, "
+        f"{sum(played.corrupted)} of them the target"
     )
     return figure.update_layout(
-        title=title, xaxis={"title": "m: weight of stage 2"}, yaxis={"title": "share of frames", "range": [0, 1.05]},
-        height=300, margin={"t": 40, "b": 40}, showlegend=False,
+        title={"text": title, "font": {"size": 13}}, height=330, margin={"t": 60, "b": 40},
+        xaxis={"title": "frame"}, yaxis={"title": "lead of the target", "range": [-0.6, 0.9]},
     )  # fmt: skip
 
 
-def knobs_widget(found: Sequence[Look]) -> widgets.VBox:
+def knobs_picture(found: Rehearsal) -> Figure:
+    """What the knobs do, without a kernel: leads at the defaults; frames decided rightly against lam and eta, and for
+    each size of stage 1's filter.
+    """
+    figure, (left, middle, right) = subplots(1, 3, figsize=(9, 2.7), width_ratios=(1.3, 1, 0.9))
+    played = rehearsal.play(found, rehearsal.Choice())
+    frames = np.arange(1, len(played.lead) + 1)
+    left.plot(frames, played.lead1, color=COLORS["float"], label="stage 1 alone")
+    left.plot(frames, played.lead, color=COLORS["ours"], label="both stages")
+    left.axhline(0, color=COLORS["hard"], lw=0.5)
+    left.set(xlabel="frame", ylabel="lead of the target", title="below 0 a rival wins")
+    lams = np.logspace(-5, 0, 6)
+    for eta, line in ((0.005, ":"), (0.02, "-"), (0.1, "--")):
+        shares = [100 * rehearsal.play(found, rehearsal.Choice(lam=float(lam), eta=eta)).right for lam in lams]
+        middle.plot(lams, shares, line, color=COLORS["ours"], label=f"eta {eta:g}")
+    middle.set(xscale="log", xlabel="lam", ylabel="frames decided rightly, %", title="both stages")
+    at = np.arange(len(found.options))
+    sizes = [rehearsal.play(found, rehearsal.Choice(kernel=kernel)) for kernel in found.options]
+    right.bar(at - 0.2, [100 * each.right1 for each in sizes], 0.4, color=COLORS["float"], label="stage 1 alone")
+    right.bar(at + 0.2, [100 * each.right for each in sizes], 0.4, color=COLORS["ours"], label="both stages")
+    right.set_xticks(at, [f"{kernel} x {kernel}" for kernel in found.options], fontsize=8)
+    right.set(ylim=(0, 130), xlabel="stage 1's filter, cells", title="frames decided rightly, %")
+    for axis in (left, middle, right):
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def knobs_widget(found: Rehearsal) -> widgets.VBox:
     return explore(
-        lambda kappa, mix: knobs_figure(found, kappa, mix),
+        lambda **choice: knobs_figure(found, **choice),
         kappa=widgets.FloatSlider(0.35, min=0.1, max=0.9, step=0.05, description="kappa"),
         mix=widgets.FloatSlider(0.7, min=0.0, max=1.0, step=0.05, description="m"),
+        lam=widgets.FloatLogSlider(0.002, min=-5, max=0, step=0.1, description="lam"),
+        eta=widgets.FloatSlider(0.02, min=0.0, max=0.3, step=0.01, description="eta"),
+        mining=widgets.Dropdown(options=[("off", "none"), *((way, way) for way in MINING)], description="mining"),
+        kernel=widgets.SelectionSlider(
+            options=[(f"{k} x {k}", k) for k in found.options], value=7, description="stage 1"
+        ),
     )
 
 

@@ -111,36 +111,6 @@ def headline(config: Config, frames: int = 110) -> tuple[str, list[Look]]:
     return sequence.name, looks(sequence, min(frames, len(sequence)))
 
 
-# -- knobs, without tracking again ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a choice of kappa and m would have decided, frame by frame, with the tracker on the target before each."""
-
-    right: float
-    skip_rate: float
-    left: float
-
-
-def decide_again(found: Sequence[Look], kappa: float, mix: float, floor: float = 0.03) -> Outcome:
-    """Share of frames decided for the target, share with one candidate left, candidates left per frame."""
-    if not (0 < kappa < 1 and 0 <= mix <= 1):
-        raise InputError(f"need 0 < kappa < 1 and 0 <= m <= 1; got {kappa}, {mix}")
-    right, single, left = [], [], []
-    for look in found:
-        kept = look.s1 >= max(kappa * look.scores.max(), floor)
-        if not kept.any() or look.target < 0:
-            continue
-        fused = np.where(kept, (1 - mix) * look.s1 + mix * look.s2, -np.inf)
-        right.append(int(fused.argmax()) == look.target)
-        single.append(int(kept.sum()) == 1)
-        left.append(int(kept.sum()))
-    if not left:
-        raise InputError("no frame shows the target among the candidates")
-    return Outcome(float(np.mean(right)), float(np.mean(single)), float(np.mean(left)))
-
-
 # -- a scene that can be moved about ----------------------------------------------------------------------------------
 
 
