@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from plotly.subplots import make_subplots
 
+from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
 from labkit.papers.crt import lesson, rehearsal, ridge
@@ -27,6 +28,7 @@ from labkit.papers.crt.gauss_newton import Trace
 from labkit.papers.crt.lesson import Fear, Look
 from labkit.papers.crt.rehearsal import Rehearsal
 from labkit.papers.crt.ridge_head import Mining
+from labkit.papers.crt.tracking import Track
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
@@ -233,6 +235,31 @@ def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = (
     return figure
 
 
+def mining_figure() -> Figure:
+    """Recorded runs: each reading of hard negative mining against the same cascade without it, with hand-made and with
+    learned features; means over clips and 95 % intervals of a paired bootstrap.
+    """
+    figure, axes = subplots(1, 2, figsize=(8.5, 2.9), sharey=True)
+    kinds = (("mining", "cascade", "", "float", "hand-made features"),
+             ("mining-learned", "cascade-learned", "-learned", "ours", "learned features"))  # fmt: skip
+    for axis, value, title in zip(axes, ("auc", "lost"), ("success (right is better)", "lost frames (left is better)"),
+                                  strict=True):  # fmt: skip
+        for offset, (label, theirs, ending, color, name) in zip((0.15, -0.15), kinds, strict=True):
+            gains = lesson.recorded_gains(label, theirs, value)
+            rows = [(k + offset, *gains[way + ending]) for k, way in enumerate(MINING) if way + ending in gains]
+            clips = f", {rows[0][2]} clips" if rows else ": not recorded"
+            axis.hlines([y for y, _, _ in rows], [f.low for _, f, _ in rows], [f.high for _, f, _ in rows],
+                        color=COLORS[color])  # fmt: skip
+            axis.plot([f.value for _, f, _ in rows], [y for y, _, _ in rows], "o", ms=4, color=COLORS[color],
+                      label=name + clips)  # fmt: skip
+        axis.axvline(0, color=COLORS["hard"], lw=0.7)
+        axis.set(title=title, xlabel="difference from no mining")
+        axis.set_yticks(range(len(MINING)), MINING)
+    axes[0].invert_yaxis()
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
 def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
     """Few cells are hard, and they carry much of stage 1's answer on negatives; one pair of bars a source."""
     panels = [(n, part["arms"][arm]) for g in ("footage", "clips") for n, part in result.get(g, {}).items()]
@@ -424,6 +451,19 @@ def knobs_widget(found: Rehearsal) -> widgets.VBox:
     )
 
 
+def presence_figure(tracked: Sequence[tuple[tracking.Sequence, Track]]) -> Figure:
+    """The winner's fused score in every frame; grey where the target is absent."""
+    figure, axes = subplots(1, len(tracked), figsize=(8.5, 2.2), squeeze=False, sharey=True)
+    for axis, (clip, track) in zip(axes[0], tracked, strict=True):
+        away = np.flatnonzero(clip.absent)
+        if len(away):
+            axis.axvspan(away[0] - 0.5, away[-1] + 0.5, color=COLORS["straw"], alpha=0.5, lw=0)
+        axis.plot(track.scores, color=COLORS["ours"])
+        axis.set(xlabel="frame", ylim=(0, 1.1), title=clip.name)
+    axes[0, 0].set_ylabel("score of the winner")
+    return figure
+
+
 def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: int = 356) -> go.Figure:
     """Two runs of 400 frames: one is never lost, one fails at `failure` and starts anew; their curve and its mean."""
     if not (1 <= failure <= 380 and 0 < overlap <= 1 and 1 <= low < high < 400):
@@ -476,7 +516,7 @@ def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) 
     from labkit.papers.crt.clips import KINDS, look_alikes
 
     clip = look_alikes(KINDS[kind], seed)
-    figure, axes = subplots(1, len(frames), figsize=(6.5, 1.8))
+    figure, axes = subplots(1, len(frames), figsize=(5.4, 1.5))
     for axis, t in zip(axes, frames, strict=True):
         axis.imshow(clip.frames[t])
         x, y, w, h = clip.boxes[t]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.metrics.tracking import interval_of_mean
+from labkit.metrics.tracking import Interval, interval_of_mean
 from labkit.papers.crt import data
 from labkit.papers.crt.cascade import Cascade, Settings
 from labkit.papers.crt.clips import KINDS, LookAlikes, background, look_alikes
@@ -221,24 +221,31 @@ def success_curves(result: dict, kind: str) -> dict[str, Float[np.ndarray, "n 21
     return {arm: np.asarray(found["each"]["success"]) for arm, found in arms.items()}
 
 
-def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
-    """A Markdown row per arm of the record with that label: `value` minus that of the arm `theirs`, over all its clips.
+def recorded_gains(label: str, theirs: str, value: str) -> dict[str, tuple[Interval, int]]:
+    """Per arm of the record with that label: `value` minus that of the arm `theirs`, and on how many clips.
 
     The interval is a paired bootstrap over the clips of all seeds; empty without such a record.
     """
-    rows = []
+    found = {}
     for record in load_all("crt"):
         if record.label != label:
             continue
         parts = [part["arms"] for result in record.results for part in result["clips"].values()]
-        for arm in parts[0]:
-            if arm == theirs:
-                continue
+        for arm in parts[0].keys() - {theirs}:
             apart = [np.subtract(arms[arm]["each"][value], arms[theirs]["each"][value]) for arms in parts]
-            found = interval_of_mean(np.concatenate(apart).astype(np.float64))
-            count = sum(len(each) for each in apart)
-            rows.append(f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |")
-    return rows
+            each = np.concatenate(apart).astype(np.float64)
+            found[arm] = interval_of_mean(each), len(each)
+    return found
+
+
+def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
+    """`recorded_gains` as rows of a Markdown table, in the order of `ARMS`."""
+    gains = recorded_gains(label, theirs, value)
+    order = [arm for arm in ARMS if arm in gains]
+    return [
+        f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |"
+        for arm, (found, count) in ((arm, gains[arm]) for arm in order)
+    ]
 
 
 def candidates_left(scores: Float[Tensor, "batch rows columns"], kappa: float) -> int:
