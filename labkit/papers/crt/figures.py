@@ -253,6 +253,8 @@ def mining_figure() -> Figure:
             axis.plot([f.value for _, f, _ in rows], [y for y, _, _ in rows], "o", ms=4, color=COLORS[color],
                       label=name + clips)  # fmt: skip
         axis.axvline(0, color=COLORS["hard"], lw=0.7)
+        if value == "auc":
+            axis.axvline(0.01, color=COLORS["good"], lw=0.9, ls="--", label="what counts as help: .01")
         axis.set(title=title, xlabel="difference from no mining")
         axis.set_yticks(range(len(MINING)), MINING)
     axes[0].invert_yaxis()
