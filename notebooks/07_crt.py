@@ -338,7 +338,7 @@ figures.scrubber_widget(found)
 
 # %%
 picture, first, second = lesson.scene().maps((140.0, 100.0), 0.8)
-figure, axes = viz.subplots(1, 3, figsize=(8, 2.6))
+figure, axes = viz.subplots(1, 3, figsize=(7, 2.3))
 for axis, image, title in zip(axes, (picture, first, second), ("search image", "stage 1", "stage 2"), strict=True):
     axis.imshow(image, cmap="magma")
     axis.set_title(title)

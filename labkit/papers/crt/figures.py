@@ -50,7 +50,7 @@ def idea_figure(look: Look | None = None) -> Figure:
 
 def look_figure(look: Look, title: str = "") -> Figure:
     """Search image with candidates, stage 1's score map, and both scores of each candidate."""
-    figure, (left, middle, right) = subplots(1, 3, figsize=(9, 3), width_ratios=(1, 1, 1.2))
+    figure, (left, middle, right) = subplots(1, 3, figsize=(8, 2.6), width_ratios=(1, 1, 1.2))
     left.imshow(look.picture)
     middle.imshow(look.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(look.scores.min())))
     width, height = look.size
@@ -280,7 +280,7 @@ def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
 
 def fears_figure(found: Sequence[Fear]) -> Figure:
     """The ring buffer of hardest negatives, as pictures."""
-    figure, axes = subplots(1, max(1, len(found)), figsize=(7, 1.4), squeeze=False)
+    figure, axes = subplots(1, max(1, len(found)), figsize=(6, 1.25), squeeze=False)
     if not found:
         axes[0, 0].text(0.5, 0.5, "the gate admitted no hard negative", ha="center")
     for axis, fear in zip(axes[0], found, strict=False):
@@ -416,7 +416,7 @@ def knobs_picture(found: Rehearsal) -> Figure:
     """What the knobs do, without a kernel: leads at the defaults; frames decided rightly against lam and eta, and for
     each size of stage 1's filter.
     """
-    figure, (left, middle, right) = subplots(1, 3, figsize=(9, 2.7), width_ratios=(1.3, 1, 0.9))
+    figure, (left, middle, right) = subplots(1, 3, figsize=(8.5, 2.6), width_ratios=(1.2, 1, 1))
     played = rehearsal.play(found, rehearsal.Choice())
     frames = np.arange(1, len(played.lead) + 1)
     left.plot(frames, played.lead1, color=COLORS["float"], label="stage 1 alone")
