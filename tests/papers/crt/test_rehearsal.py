@@ -12,8 +12,9 @@ from labkit.papers.crt import lesson, look_alikes, rehearsal
 from labkit.papers.crt.cascade import Settings, admitted
 from labkit.papers.crt.clips import LookAlikes
 from labkit.papers.crt.config import MINING
+from labkit.papers.crt.convolution import Regression
 from labkit.papers.crt.rehearsal import Choice, play
-from labkit.papers.crt.ridge_head import Ridge
+from labkit.papers.crt.ridge_head import Ridge, RidgeHead
 
 CLIP = look_alikes(LookAlikes(frames=16, rivals=4, similarity=0.85, height=140, width=180), 1)
 FOUND = rehearsal.describe(CLIP)
@@ -29,7 +30,7 @@ def test_the_first_decision_is_the_trackers():
 
 
 def _first_weights(choice):
-    head = rehearsal.RidgeHead(Ridge(lam=choice.lam, eta=choice.eta))
+    head = RidgeHead(Ridge(lam=choice.lam, eta=choice.eta))
     head.first(FOUND.first)
     return head.w[0]
 
@@ -69,6 +70,46 @@ def test_without_learning_nothing_but_the_first_frame_counts():
         assert played.lead[t] == pytest.approx(rehearsal._lead(decision.fused, decision.is_target), abs=1e-5)
 
 
+def test_stage_2_learns_from_every_second_frame():
+    """By hand: running Gram of the first frame, then of frames 2, 4, ...; the lead of frame 11 from frames up to 10."""
+    head = RidgeHead(Ridge())
+    head.first(FOUND.first)
+    for t in (2, 4, 6, 8, 10):
+        head.running.update(*FOUND.rows[t - 1], torch.tensor([0.02]))
+    w = head.running.solve(0.002)[0]
+    decision = rehearsal._decide(FOUND.options[7][10], FOUND.place[10], FOUND.size[10], w, Choice())
+    wanted = rehearsal._lead(decision.fused, decision.is_target)
+    assert play(FOUND, Choice()).lead[10] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_each_view_stands_on_the_target_of_the_frame_before():
+    """So the target's place is its step, in pixels of a search image of five targets."""
+    centre = CLIP.boxes[:, :2] + CLIP.boxes[:, 2:] / 2
+    scale = 160 / (5 * np.sqrt(CLIP.boxes[0, 2:].prod()))
+    np.testing.assert_allclose(torch.stack(FOUND.place).numpy(), 80 + scale * np.diff(centre, axis=0), atol=1e-3)
+
+
+def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
+    """A sample every second frame, at the target's place in cells; an improvement every sixth; for each filter."""
+    learned, improved = [], []
+
+    class Watched(Regression):
+        def remember(self, x, centre, mask, rate=None):
+            learned.append((self.settings.kernel, centre.flatten().tolist()))
+            super().remember(x, centre, mask, rate)
+
+        def improve(self, *given, **named):
+            improved.append(self.settings.kernel)
+            super().improve(*given, **named)
+
+    monkeypatch.setattr(rehearsal, "Regression", Watched)
+    found = rehearsal.describe(CLIP, (3, 7))
+    assert [kernel for kernel, _ in learned] == [3, 7] * 7
+    for number, (_, at) in enumerate(learned):
+        np.testing.assert_allclose(at, found.place[2 * (number // 2) + 1].numpy() / 4, atol=1e-5)
+    assert improved == [3, 7] + [3, 7] * 2  # with the first frame, then in frames 6 and 12
+
+
 def test_rows_are_counted():
     """29 of the first frame and each of its 8 views, 29 of every second frame, and what is mined."""
     plain = play(FOUND, Choice())
@@ -91,6 +132,23 @@ def test_mining_goes_through_the_gate_and_changes_later_frames(monkeypatch):
     shut = play(FOUND, Choice(mining="anchored"))
     assert sum(shut.mined) == 0
     np.testing.assert_array_equal(shut.lead, plain.lead)
+
+
+def test_a_frame_that_only_gives_negatives_gives_no_positives(monkeypatch):
+    """With the gate open rivals come in every frame; the rows around the target only in every second one."""
+    told = []
+
+    class Watched(RidgeHead):
+        def update(self, rows, learn, rivals):
+            told.append((rivals.frame, bool(learn), bool(rivals.valid.any())))
+            super().update(rows, learn, rivals)
+
+    monkeypatch.setattr(rehearsal, "RidgeHead", Watched)
+    monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
+    play(FOUND, Choice(mining="anchored"))
+    assert {learn for frame, learn, _ in told if frame % 2} == {False}
+    assert {learn for frame, learn, _ in told if frame % 2 == 0} == {True}
+    assert all(mined for frame, _, mined in told if frame % 2)
 
 
 def test_the_gate_admits_by_confidence_lead_and_hardness():
