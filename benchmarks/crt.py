@@ -24,7 +24,7 @@ from labkit.metrics.tracking import OnePass
 from labkit.papers.crt import data
 from labkit.papers.crt.cascade import Cascade, CascadeTracker, stage1_only
 from labkit.papers.crt.peers import OpenCVTracker, StaticBox
-from labkit.papers.crt.prroi import pool
+from labkit.papers.crt.prroi import pool, pool_whole
 from labkit.papers.crt.ridge import fit
 from labkit.papers.crt.runner import Trajectory, one_pass_score, run
 from labkit.papers.crt.tracker import Tracker
@@ -158,12 +158,14 @@ def prroi_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
         out = pool(maps, boxes, bins)
         candidates = {
             "ours": lambda maps=maps, boxes=boxes, bins=bins: pool(maps, boxes, bins),
+            "whole": lambda maps=maps, boxes=boxes, bins=bins: pool_whole(maps, boxes, bins),
             "sampled": lambda maps=maps, boxes=boxes, bins=bins: sampled(maps, boxes, bins),
             # read the maps once, write the result once
             "floor": lambda maps=maps, out=out: (maps.clone(), out.clone()),
         }
         best = best_of(candidates, device, rounds)
         name = f"PrRoI pooling, {count} boxes, {channels} maps of {side}x{side}, {bins}x{bins}"
+        yield BenchRow(name, "ms", best["ours"], best["whole"], "the same, products over the whole map")
         yield BenchRow(name, "ms", best["ours"], best["sampled"], "RoIAlign's way, 2x2 samples a bin")
         yield BenchRow(name, "ms", best["ours"], best["floor"], "floor: copying maps and result")
 

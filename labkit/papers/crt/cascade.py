@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.errors import InputError
@@ -316,7 +316,6 @@ class Cascade:
         self, maps: Maps, view: View, target: Tensor, sure: Tensor, confidence: Tensor, place: Tensor, seen: Seen
     ) -> Rivals:
         """Candidates away from the winner that may be mined: only where the winner is beyond doubt."""
-        least, margin, hardness = self.settings.gate
         if self.settings.stage2 != "ridge" or self.settings.ridge.mining == "none":
             seen.mined = torch.zeros_like(seen.valid)
             d = self.head.w.shape[1] if isinstance(self.head, RidgeHead) else 1
@@ -324,15 +323,32 @@ class Cascade:
             none = torch.zeros(len(target), 0, dtype=torch.bool, device=target.device)
             return Rivals(empty, none, target.new_zeros(len(target), 0, 4), self.age)
         away = ((seen.at - place[:, None]) / target[:, None]).norm(dim=2) > 0.6
-        others = seen.valid & away
-        second = seen.fused.masked_fill(~others, 0.0).amax(1)
-        clear = sure & (confidence > least) & (confidence - second > margin * confidence)
-        mined = others & clear[:, None] & (seen.fused > hardness * confidence[:, None])
+        mined = admitted(seen.valid & away, seen.fused, torch.where(sure, confidence, 0.0), self.settings.gate)
         seen.mined = mined
         boxes = boxes_at(seen.at, target)
         corner = view.to_frame(boxes[..., :2])
         extent = boxes[..., 2:] * (view.side / view.size)[:, None, None]
         return Rivals(self.describe(maps, boxes), mined, torch.cat([corner, extent], -1), self.age)
+
+
+def admitted(
+    others: Bool[Tensor, "batch n"],
+    fused: Float[Tensor, "batch n"],
+    confidence: Float[Tensor, " batch"],
+    gate: tuple[float, float, float],
+) -> Bool[Tensor, "batch n"]:
+    """Candidates that may be mined: only where the winner is beyond doubt. [ours]
+
+    Args:
+        others: candidates away from the winner; fused: their scores.
+        confidence: the winner's fused score; 0 where nothing is to be learned.
+        gate: least confidence; least lead over the best of the others and least score to be mined, both as shares of
+            the confidence.
+    """
+    least, margin, hardness = gate
+    second = fused.masked_fill(~others, 0.0).amax(1)
+    clear = (confidence > least) & (confidence - second > margin * confidence)
+    return others & clear[:, None] & (fused > hardness * confidence[:, None])
 
 
 class CascadeTracker:

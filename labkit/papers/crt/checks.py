@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,16 +103,6 @@ def check_place(place: Callable[[int, int, int], float]) -> None:
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
-
-
-def check_success(answer: tuple[float, float]) -> None:
-    """AUC of a perfect tracker, and of one with a constant overlap of 0.62: 21 thresholds, strictly above."""
-    perfect, constant = (float(v) for v in answer)
-    thresholds = np.arange(21) / 20
-    assert abs(perfect - (thresholds < 1).mean()) < 5e-3, f"a perfect tracker does not reach {perfect:g}: is 1 > 1?"
-    assert abs(constant - (thresholds < 0.62).mean()) < 5e-3, (
-        f"for 0.62, count thresholds below it; {constant:g} is not it"
-    )
 
 
 def check_max_gm(answer: Callable[[float, float], float]) -> None:

@@ -41,6 +41,7 @@ class LookAlikes:
     clutter: float = 40.0  # contrast of the background, grey levels
     edges: int = 0  # rectangles in the background
     pan: float = 0.0  # the camera moves by so many pixels to each side
+    away: tuple[int, int] = (0, 0)  # the target is absent from the first of these frames to before the second
 
     def __post_init__(self) -> None:
         if not 0 <= self.similarity < 1:
@@ -49,6 +50,8 @@ class LookAlikes:
             )
         if self.frames < 2 or self.rivals < 0 or self.sprite < 6 or self.texture < 2:
             raise InputError("need frames >= 2, rivals >= 0, sprite >= 6, texture >= 2")
+        if self.away != (0, 0) and not 1 <= self.away[0] <= self.away[1] <= self.frames:
+            raise InputError(f"away must lie inside the clip and leave its first frame; got {self.away}")
         if min(self.height, self.width) < 4 * self.sprite:
             raise InputError(f"the picture must be at least 4 sprites ({4 * self.sprite} pixels) high and wide")
 
@@ -66,18 +69,20 @@ def look_alikes(settings: LookAlikes | None = None, seed: int = 0) -> Sequence:
     phases = rng.uniform(0, 2 * math.pi, (s.rivals + 1, 3))
     sprites = [_sprite(texture, paths[i], phases[i], phases[i if s.own_light else 0, 2], i, s)
                for i, texture in enumerate(textures)]  # fmt: skip
+    absent = np.zeros(s.frames, dtype=bool)
+    absent[slice(*s.away)] = True
     frames = []
     for t in range(s.frames):
         row, column = camera[t]
         picture = backdrop[row : row + s.height, column : column + s.width].copy()
-        for i in (*range(1, s.rivals + 1), 0):
+        for i in (*range(1, s.rivals + 1), *([] if absent[t] else [0])):
             _paste(picture, sprites[i][t], paths[i, t], s)
         picture += s.noise * rng.standard_normal(picture.shape, dtype=np.float32)
         frames.append(np.clip(picture, 0, 255).astype(np.uint8))
     size = np.array([s.sprite * s.aspect, s.sprite]) * _zoom(s, phases[0, 1])[:, None]
-    boxes = np.concatenate([paths[0] - size / 2, size], 1)
+    boxes = np.where(absent[:, None], np.nan, np.concatenate([paths[0] - size / 2, size], 1))
     meta = {"rivals": paths[1:].transpose(1, 0, 2), "settings": s}
-    return Sequence(f"look-alikes-{seed}", frames, boxes, np.zeros(s.frames, dtype=bool), meta=meta)
+    return Sequence(f"look-alikes-{seed}", frames, boxes, absent, meta=meta)
 
 
 def _reach(s: LookAlikes) -> int:

@@ -12,7 +12,7 @@ from labkit.experiment import Config as BaseConfig
 from labkit.papers.crt.cascade import Settings, stage1_only
 from labkit.papers.crt.clips import KINDS
 from labkit.papers.crt.convolution import ATOM
-from labkit.papers.crt.ridge_head import Ridge
+from labkit.papers.crt.ridge_head import Mining, Ridge
 from labkit.papers.crt.sgd_head import Sgd
 
 FeatureName = Literal["hand-made", "fine", "learned", "resnet18", "resnet50"]
@@ -38,8 +38,14 @@ DEEP = replace(CASCADE, size=288, stage1=ATOM, augmentation="atom", bins=2, stat
 DEEPER = replace(DEEP, ridge=replace(DEEP.ridge, solver="dual", frames=20))  # 6144 features: no d x d matrix
 
 
-def mined(way: str) -> Arm:
-    return Arm(replace(CASCADE, ridge=Ridge(mining=way)))  # type: ignore[arg-type]
+MINING: tuple[Mining, ...] = ("naive", "rate", "negatives", "anchored", "irls")
+"""Readings of hard negative mining and of the adaptive ridge, see `ridge_head`."""
+LEARNED_MINING = tuple(f"{way}-learned" for way in MINING)
+
+
+def mined(way: Mining, features: FeatureName = "hand-made") -> Arm:
+    """The cascade with hard negative mining: gate and weights are the same whatever the features."""
+    return Arm(replace(CASCADE, ridge=Ridge(mining=way)), features)
 
 
 ARMS: dict[str, Arm] = {
@@ -48,11 +54,8 @@ ARMS: dict[str, Arm] = {
     "cascade-8x8": Arm(replace(CASCADE, bins=8)),
     "cascade-fine": Arm(replace(CASCADE, bins=8), "fine"),
     "cascade-learned": Arm(CASCADE, "learned"),
-    "naive": mined("naive"),
-    "rate": mined("rate"),
-    "negatives": mined("negatives"),
-    "anchored": mined("anchored"),
-    "irls": mined("irls"),
+    **{way: mined(way) for way in MINING},
+    **dict(zip(LEARNED_MINING, (mined(way, "learned") for way in MINING), strict=True)),
     "sgd-fc": Arm(replace(CASCADE, stage2="sgd")),
     "sgd-linear": Arm(replace(CASCADE, stage2="sgd", sgd=Sgd(hidden=0, learning_rate=1.0))),
     "dense": Arm(replace(CASCADE, dense=True)),
@@ -66,9 +69,8 @@ ARMS: dict[str, Arm] = {
     "stage-1-resnet50": Arm(stage1_only(DEEP), "resnet50"),
     "cascade-resnet50": Arm(DEEPER, "resnet50"),
 }
-"""Trackers by name.  naive to irls: readings of hard negative mining and of the adaptive ridge; sgd-*.
-
-Stage 2 by SGD.
+"""Trackers by name.  naive to irls: mining and adaptive ridge with hand-made features, *-learned: with learned ones;
+sgd-*: stage 2 by SGD.
 """
 
 
@@ -153,6 +155,7 @@ def _known(names: tuple[str, ...], known: Mapping[str, object], what: str) -> tu
 
 
 EVERYTHING = tuple(name for name in ARMS if "resnet" not in name)
+ON_FOOTAGE = tuple(name for name in EVERYTHING if name not in LEARNED_MINING)
 
 CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
@@ -164,7 +167,7 @@ CONFIGS: dict[Scale, Config] = {
         footage=("TLD_pedestrian2",),
     ),
     "gpu": Config(
-        kinds=tuple(KINDS), clips=64, arms=EVERYTHING, footage=tuple(DEVELOPMENT), footage_arms=EVERYTHING,
+        kinds=tuple(KINDS), clips=64, arms=EVERYTHING, footage=tuple(DEVELOPMENT), footage_arms=ON_FOOTAGE,
         pairs=4000, learned_steps=3000, refiner_steps=3000, batch_size=32, together=64,
     ),
     "full": Config(

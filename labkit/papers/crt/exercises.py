@@ -1,18 +1,23 @@
 """The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.data import tracking
 from labkit.exercises import Exercise
+from labkit.metrics.tracking import presence
 from labkit.papers.crt import checks, prroi, ridge
 from labkit.papers.crt.cascade import Cascade, Settings
 from labkit.papers.crt.clips import LookAlikes, look_alikes
 from labkit.papers.crt.evaluate import measures
-from labkit.papers.crt.tracking import track_together
+from labkit.papers.crt.tracking import Track, track_together
 
 # -- 1 fill in: the dual ----------------------------------------------------------------------------------------------
 
@@ -54,7 +59,7 @@ def place_with_a_bug(index: int, kernel: int, stride: int) -> float:
     return (index + 0.5) * stride
 
 
-# -- 5 MaxGM ----------------------------------------------------------------------------------------------------------
+# -- 4 MaxGM ----------------------------------------------------------------------------------------------------------
 
 
 def best_mean(tpr: float, tnr: float) -> float:
@@ -74,6 +79,68 @@ def logistic(x: Tensor, y: Tensor, lam: float, steps: int) -> Tensor:
         target = x @ w + (y - p) / weight
         w = ridge.fit(x[None], target[None], lam, weight[None])[0]
     return w
+
+
+# -- 5 is it there? ---------------------------------------------------------------------------------------------------
+
+AWAY = LookAlikes(frames=48, rivals=2, similarity=0.5, away=(16, 32))
+"""The target is gone for a third of the clip; two look-alikes stay."""
+PRACTICE, HELD_OUT = (0, 1, 2), (6, 7, 8)
+BAR = 0.8
+
+Rule = Callable[[np.ndarray], Any]
+
+
+@cache
+def goes_away(seeds: tuple[int, ...] = PRACTICE) -> tuple[tuple[tracking.Sequence, Track], ...]:
+    """Clips whose target is absent for a while, and what the cascade said about them: boxes and fused scores."""
+    clips = [look_alikes(AWAY, seed) for seed in seeds]
+    return tuple(zip(clips, track_together(Cascade(Settings()), clips), strict=True))
+
+
+def presence_counts(rule: Rule, seeds: tuple[int, ...] = PRACTICE) -> presence.Counts:
+    """OxUvA's outcomes, all clips together, the first frame left out, when `rule(scores)` says what is present."""
+    total = presence.Counts()
+    for clip, track in goes_away(seeds):
+        says = _answer(rule, track.scores)[1:]
+        size = float(AWAY.width), float(AWAY.height)
+        total += presence.count(~clip.absent[1:], clip.boxes[1:], says, track.boxes[1:], size=size)
+    return total
+
+
+def _answer(rule: Rule, scores: np.ndarray) -> np.ndarray:
+    says = np.asarray(rule(scores.copy()))
+    assert says.shape == scores.shape, f"one answer per frame: {scores.shape} scores give {says.shape} answers"
+    assert says.dtype == bool, f"the answers are True (present) and False (absent); got {says.dtype}"
+    return says
+
+
+def answers_every_frame(rule: Rule) -> None:
+    """A boolean array as long as the scores."""
+    for _, track in goes_away(HELD_OUT):
+        _answer(rule, track.scores)
+
+
+def looks_back_only(rule: Rule) -> None:
+    """An answer is due before the next frame comes: cut the clip off anywhere, and the answers so far stay."""
+    for _, track in goes_away(HELD_OUT):
+        whole = _answer(rule, track.scores)
+        for t in (12, 24, 36):
+            same = _answer(rule, track.scores[:t]) == whole[:t]
+            assert same.all(), f"frame {int(same.argmin())} gets another answer once frames from {t} on are known"
+
+
+def says_both(rule: Rule) -> None:
+    """Always present or always absent: one of the rates is 0, and so is their geometric mean."""
+    found = presence_counts(rule, HELD_OUT)
+    assert found.gm > 0, (
+        f"GM 0: TPR {found.tpr:.2f}, TNR {found.tnr:.2f} (MaxGM, with absences thrown in at random, {found.max_gm:.2f})"
+    )
+
+
+def reaches_the_bar(rule: Rule) -> None:
+    found = presence_counts(rule, HELD_OUT)
+    assert found.gm >= BAR, f"GM {found.gm:.2f} on clips you have not seen (TPR {found.tpr:.2f}, TNR {found.tnr:.2f})"
 
 
 # -- 7 break it -------------------------------------------------------------------------------------------------------
@@ -130,15 +197,6 @@ EXERCISES = (
         wrong={"the bug": place_with_a_bug, "always the edge": lambda index, kernel, stride: float(index * stride)},
     ),
     Exercise(
-        key="success",
-        kind="predict, then run",
-        task="Success AUC (21 thresholds 0, .05, ..., 1, strictly above) of a perfect tracker, and of a constant "
-        "overlap .62.",
-        properties={"counts thresholds": checks.check_success},
-        solution=(20 / 21, 13 / 21),
-        wrong={"perfect is 1": (1.0, 13 / 21), "the overlap itself": (20 / 21, 0.66), "not strict": (1.0, 0.62)},
-    ),
-    Exercise(
         key="max-gm",
         kind="fill in",
         task="OxUvA lets a tracker turn a share p of its answers into 'absent' afterwards. The best it can reach "
@@ -148,6 +206,29 @@ EXERCISES = (
         wrong={
             "the plain geometric mean": lambda tpr, tnr: math.sqrt(tpr * tnr),
             "always p = 1/2": lambda tpr, tnr: math.sqrt(0.5 * tpr * (0.5 * tnr + 0.5)),
+        },
+    ),
+    Exercise(
+        key="presence",
+        kind="open",
+        task="Scores of a tracker, frame by frame, into present (True) and absent (False): GM of 0.8 on clips you have "
+        "not seen.",
+        properties={
+            "one answer a frame": answers_every_frame,
+            "looks back only": looks_back_only,
+            "says both": says_both,
+            "reaches GM 0.8": reaches_the_bar,
+        },
+        solution=lambda scores: scores >= 0.65,
+        wrong={
+            "always present": lambda scores: scores > -1,
+            "always absent": lambda scores: scores > 9,
+            "the tracker's own threshold": lambda scores: scores >= Settings().present,
+            "too strict": lambda scores: scores >= 0.85,
+            "upside down": lambda scores: scores < 0.65,
+            "knows the whole clip": lambda scores: scores >= np.median(scores),
+            "one answer for all": lambda scores: scores.mean() > 0.65,
+            "numbers": lambda scores: scores - 0.65,
         },
     ),
     Exercise(

@@ -18,12 +18,17 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from plotly.subplots import make_subplots
 
+from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
-from labkit.papers.crt import lesson, ridge
+from labkit.papers.crt import lesson, rehearsal, ridge
+from labkit.papers.crt.config import MINING
 from labkit.papers.crt.convolution import Convolution, Regression
 from labkit.papers.crt.gauss_newton import Trace
 from labkit.papers.crt.lesson import Fear, Look
+from labkit.papers.crt.rehearsal import Rehearsal
+from labkit.papers.crt.ridge_head import Mining
+from labkit.papers.crt.tracking import Track
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
@@ -45,7 +50,7 @@ def idea_figure(look: Look | None = None) -> Figure:
 
 def look_figure(look: Look, title: str = "") -> Figure:
     """Search image with candidates, stage 1's score map, and both scores of each candidate."""
-    figure, (left, middle, right) = subplots(1, 3, figsize=(9, 3), width_ratios=(1, 1, 1.2))
+    figure, (left, middle, right) = subplots(1, 3, figsize=(8, 2.6), width_ratios=(1, 1, 1.2))
     left.imshow(look.picture)
     middle.imshow(look.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(look.scores.min())))
     width, height = look.size
@@ -230,6 +235,33 @@ def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = (
     return figure
 
 
+def mining_figure() -> Figure:
+    """Recorded runs: each reading of hard negative mining against the same cascade without it, with hand-made and with
+    learned features; means over clips and 95 % intervals of a paired bootstrap.
+    """
+    figure, axes = subplots(1, 2, figsize=(8.5, 2.9), sharey=True)
+    kinds = (("mining", "cascade", "", "float", "hand-made features"),
+             ("mining-learned", "cascade-learned", "-learned", "ours", "learned features"))  # fmt: skip
+    for axis, value, title in zip(axes, ("auc", "lost"), ("success (right is better)", "lost frames (left is better)"),
+                                  strict=True):  # fmt: skip
+        for offset, (label, theirs, ending, color, name) in zip((0.15, -0.15), kinds, strict=True):
+            gains = lesson.recorded_gains(label, theirs, value)
+            rows = [(k + offset, *gains[way + ending]) for k, way in enumerate(MINING) if way + ending in gains]
+            clips = f", {rows[0][2]} clips" if rows else ": not recorded"
+            axis.hlines([y for y, _, _ in rows], [f.low for _, f, _ in rows], [f.high for _, f, _ in rows],
+                        color=COLORS[color])  # fmt: skip
+            axis.plot([f.value for _, f, _ in rows], [y for y, _, _ in rows], "o", ms=4, color=COLORS[color],
+                      label=name + clips)  # fmt: skip
+        axis.axvline(0, color=COLORS["hard"], lw=0.7)
+        if value == "auc":
+            axis.axvline(0.01, color=COLORS["good"], lw=0.9, ls="--", label="what counts as help: .01")
+        axis.set(title=title, xlabel="difference from no mining")
+        axis.set_yticks(range(len(MINING)), MINING)
+    axes[0].invert_yaxis()
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
 def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
     """Few cells are hard, and they carry much of stage 1's answer on negatives; one pair of bars a source."""
     panels = [(n, part["arms"][arm]) for g in ("footage", "clips") for n, part in result.get(g, {}).items()]
@@ -248,7 +280,7 @@ def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
 
 def fears_figure(found: Sequence[Fear]) -> Figure:
     """The ring buffer of hardest negatives, as pictures."""
-    figure, axes = subplots(1, max(1, len(found)), figsize=(7, 1.4), squeeze=False)
+    figure, axes = subplots(1, max(1, len(found)), figsize=(6, 1.25), squeeze=False)
     if not found:
         axes[0, 0].text(0.5, 0.5, "the gate admitted no hard negative", ha="center")
     for axis, fear in zip(axes[0], found, strict=False):
@@ -347,34 +379,91 @@ def rival_widget() -> widgets.VBox:
     )
 
 
-def knobs_figure(found: Sequence[Look], kappa: float = 0.35, mix: float = 0.7) -> go.Figure:
-    """Frames decided rightly against m, for this kappa; how often one candidate is left."""
-    mixes = np.linspace(0, 1, 21)
-    right = [lesson.decide_again(found, kappa, float(m)).right for m in mixes]
-    chosen = lesson.decide_again(found, kappa, mix)
+def knobs_figure(
+    found: Rehearsal, kappa: float = 0.35, mix: float = 0.7, lam: float = 0.002, eta: float = 0.02,
+    mining: Mining = "none", kernel: int = 7,
+) -> go.Figure:  # fmt: skip
+    """The target's lead over its best rival, frame by frame, for these settings; how often stage 2 is needed, and what
+    it costs.
+    """
+    played = rehearsal.play(found, rehearsal.Choice(kappa, mix, lam, eta, mining, kernel))
+    frames, lead = np.arange(1, len(played.lead) + 1), np.asarray(played.lead)
+    wrong, mined = lead < 0, np.asarray(played.mined) > 0
+    lines = {"mode": "lines+markers", "marker": {"size": 4}}
     figure = go.Figure(
         [
-            go.Scatter(x=mixes, y=right, line={"color": COLORS["ours"]}, name="frames decided for the target"),
-            go.Scatter(
-                x=[mix], y=[chosen.right], mode="markers", marker={"size": 12, "color": COLORS["bad"]}, name="here"
-            ),
+            go.Scatter(x=frames, y=played.lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
+            go.Scatter(x=frames, y=lead, name="both stages", line={"color": COLORS["ours"]}, **lines),
+            go.Scatter(x=frames[wrong], y=lead[wrong], name="a rival wins", mode="markers",
+                       marker={"size": 10, "color": COLORS["bad"]}),
+            go.Scatter(x=frames[mined], y=np.full(mined.sum(), -0.55), name="mined", mode="markers",
+                       marker={"size": 8, "symbol": "triangle-up", "color": COLORS["baseline"]}),
         ]
-    )
+    )  # fmt: skip
     title = (
-        f"right in {chosen.right:.0%}; {chosen.left:.1f} candidates; skipped in {chosen.skip_rate:.0%} of the frames"
+        f"right in {played.right:.0%} of the frames, stage 1 alone in {played.right1:.0%}; "
+        f"{np.mean(played.left):.1f} candidates, skip rate {played.skip_rate:.0%}<br>n = {played.rows} rows, "
+        f"d = {played.features} features, {found.milliseconds:.1f} ms a solve; {sum(played.mined)} negatives mined, "
+        f"{sum(played.corrupted)} of them the target"
     )
     return figure.update_layout(
-        title=title, xaxis={"title": "m: weight of stage 2"}, yaxis={"title": "share of frames", "range": [0, 1.05]},
-        height=300, margin={"t": 40, "b": 40}, showlegend=False,
+        title={"text": title, "font": {"size": 13}}, height=330, margin={"t": 60, "b": 40},
+        xaxis={"title": "frame"}, yaxis={"title": "lead of the target", "range": [-0.6, 0.9]},
     )  # fmt: skip
 
 
-def knobs_widget(found: Sequence[Look]) -> widgets.VBox:
+def knobs_picture(found: Rehearsal) -> Figure:
+    """What the knobs do, without a kernel: leads at the defaults; frames decided rightly against lam and eta, and for
+    each size of stage 1's filter.
+    """
+    figure, (left, middle, right) = subplots(1, 3, figsize=(8.5, 2.6), width_ratios=(1.2, 1, 1))
+    played = rehearsal.play(found, rehearsal.Choice())
+    frames = np.arange(1, len(played.lead) + 1)
+    left.plot(frames, played.lead1, color=COLORS["float"], label="stage 1 alone")
+    left.plot(frames, played.lead, color=COLORS["ours"], label="both stages")
+    left.axhline(0, color=COLORS["hard"], lw=0.5)
+    left.set(xlabel="frame", ylabel="lead of the target", title="below 0 a rival wins")
+    lams = np.logspace(-5, 0, 6)
+    for eta, line in ((0.005, ":"), (0.02, "-"), (0.1, "--")):
+        shares = [100 * rehearsal.play(found, rehearsal.Choice(lam=float(lam), eta=eta)).right for lam in lams]
+        middle.plot(lams, shares, line, color=COLORS["ours"], label=f"eta {eta:g}")
+    middle.set(xscale="log", xlabel="lam", ylabel="frames decided rightly, %", title="both stages")
+    at = np.arange(len(found.options))
+    sizes = [rehearsal.play(found, rehearsal.Choice(kernel=kernel)) for kernel in found.options]
+    right.bar(at - 0.2, [100 * each.right1 for each in sizes], 0.4, color=COLORS["float"], label="stage 1 alone")
+    right.bar(at + 0.2, [100 * each.right for each in sizes], 0.4, color=COLORS["ours"], label="both stages")
+    right.set_xticks(at, [f"{kernel} x {kernel}" for kernel in found.options], fontsize=8)
+    right.set(ylim=(0, 130), xlabel="stage 1's filter, cells", title="frames decided rightly, %")
+    for axis in (left, middle, right):
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def knobs_widget(found: Rehearsal) -> widgets.VBox:
     return explore(
-        lambda kappa, mix: knobs_figure(found, kappa, mix),
+        lambda **choice: knobs_figure(found, **choice),
         kappa=widgets.FloatSlider(0.35, min=0.1, max=0.9, step=0.05, description="kappa"),
         mix=widgets.FloatSlider(0.7, min=0.0, max=1.0, step=0.05, description="m"),
+        lam=widgets.FloatLogSlider(0.002, min=-5, max=0, step=0.1, description="lam"),
+        eta=widgets.FloatSlider(0.02, min=0.0, max=0.3, step=0.01, description="eta"),
+        mining=widgets.Dropdown(options=[("off", "none"), *((way, way) for way in MINING)], description="mining"),
+        kernel=widgets.SelectionSlider(
+            options=[(f"{k} x {k}", k) for k in found.options], value=7, description="stage 1"
+        ),
     )
+
+
+def presence_figure(tracked: Sequence[tuple[tracking.Sequence, Track]]) -> Figure:
+    """The winner's fused score in every frame; grey where the target is absent."""
+    figure, axes = subplots(1, len(tracked), figsize=(8.5, 2.2), squeeze=False, sharey=True)
+    for axis, (clip, track) in zip(axes[0], tracked, strict=True):
+        away = np.flatnonzero(clip.absent)
+        if len(away):
+            axis.axvspan(away[0] - 0.5, away[-1] + 0.5, color=COLORS["straw"], alpha=0.5, lw=0)
+        axis.plot(track.scores, color=COLORS["ours"])
+        axis.set(xlabel="frame", ylim=(0, 1.1), title=clip.name)
+    axes[0, 0].set_ylabel("score of the winner")
+    return figure
 
 
 def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: int = 356) -> go.Figure:
@@ -429,7 +518,7 @@ def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) 
     from labkit.papers.crt.clips import KINDS, look_alikes
 
     clip = look_alikes(KINDS[kind], seed)
-    figure, axes = subplots(1, len(frames), figsize=(6.5, 1.8))
+    figure, axes = subplots(1, len(frames), figsize=(5.4, 1.5))
     for axis, t in zip(axes, frames, strict=True):
         axis.imshow(clip.frames[t])
         x, y, w, h = clip.boxes[t]

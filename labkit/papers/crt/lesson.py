@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.metrics.tracking import interval_of_mean
+from labkit.metrics.tracking import Interval, interval_of_mean
 from labkit.papers.crt import data
 from labkit.papers.crt.cascade import Cascade, Settings
 from labkit.papers.crt.clips import KINDS, LookAlikes, background, look_alikes
@@ -109,36 +109,6 @@ def headline(config: Config, frames: int = 110) -> tuple[str, list[Look]]:
         return sequence.name, looks(sequence, min(frames, len(sequence)))
     sequence = data.clips(config.kinds[0] if config.kinds else "plain", 1, config.seed)[0]
     return sequence.name, looks(sequence, min(frames, len(sequence)))
-
-
-# -- knobs, without tracking again ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a choice of kappa and m would have decided, frame by frame, with the tracker on the target before each."""
-
-    right: float
-    skip_rate: float
-    left: float
-
-
-def decide_again(found: Sequence[Look], kappa: float, mix: float, floor: float = 0.03) -> Outcome:
-    """Share of frames decided for the target, share with one candidate left, candidates left per frame."""
-    if not (0 < kappa < 1 and 0 <= mix <= 1):
-        raise InputError(f"need 0 < kappa < 1 and 0 <= m <= 1; got {kappa}, {mix}")
-    right, single, left = [], [], []
-    for look in found:
-        kept = look.s1 >= max(kappa * look.scores.max(), floor)
-        if not kept.any() or look.target < 0:
-            continue
-        fused = np.where(kept, (1 - mix) * look.s1 + mix * look.s2, -np.inf)
-        right.append(int(fused.argmax()) == look.target)
-        single.append(int(kept.sum()) == 1)
-        left.append(int(kept.sum()))
-    if not left:
-        raise InputError("no frame shows the target among the candidates")
-    return Outcome(float(np.mean(right)), float(np.mean(single)), float(np.mean(left)))
 
 
 # -- a scene that can be moved about ----------------------------------------------------------------------------------
@@ -251,24 +221,31 @@ def success_curves(result: dict, kind: str) -> dict[str, Float[np.ndarray, "n 21
     return {arm: np.asarray(found["each"]["success"]) for arm, found in arms.items()}
 
 
-def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
-    """A Markdown row per arm of the record with that label: `value` minus that of the arm `theirs`, over all its clips.
+def recorded_gains(label: str, theirs: str, value: str) -> dict[str, tuple[Interval, int]]:
+    """Per arm of the record with that label: `value` minus that of the arm `theirs`, and on how many clips.
 
     The interval is a paired bootstrap over the clips of all seeds; empty without such a record.
     """
-    rows = []
+    found = {}
     for record in load_all("crt"):
         if record.label != label:
             continue
         parts = [part["arms"] for result in record.results for part in result["clips"].values()]
-        for arm in parts[0]:
-            if arm == theirs:
-                continue
+        for arm in parts[0].keys() - {theirs}:
             apart = [np.subtract(arms[arm]["each"][value], arms[theirs]["each"][value]) for arms in parts]
-            found = interval_of_mean(np.concatenate(apart).astype(np.float64))
-            count = sum(len(each) for each in apart)
-            rows.append(f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |")
-    return rows
+            each = np.concatenate(apart).astype(np.float64)
+            found[arm] = interval_of_mean(each), len(each)
+    return found
+
+
+def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
+    """`recorded_gains` as rows of a Markdown table, in the order of `ARMS`."""
+    gains = recorded_gains(label, theirs, value)
+    order = [arm for arm in ARMS if arm in gains]
+    return [
+        f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |"
+        for arm, (found, count) in ((arm, gains[arm]) for arm in order)
+    ]
 
 
 def candidates_left(scores: Float[Tensor, "batch rows columns"], kappa: float) -> int:

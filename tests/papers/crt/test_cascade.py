@@ -21,7 +21,7 @@ from labkit.papers.crt import (
     stage1_only,
     track_together,
 )
-from labkit.papers.crt.config import ARMS, DEEP
+from labkit.papers.crt.config import ARMS, DEEP, MINING
 from labkit.papers.crt.convolution import Convolution
 from labkit.papers.crt.sgd_head import Sgd
 from labkit.papers.crt.tracking import Census
@@ -88,7 +88,7 @@ def test_side_by_side_is_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ARMS if "resnet" not in name and name not in ("cascade-learned", "refined")]
+    "name", [name for name, arm in ARMS.items() if arm.features in ("hand-made", "fine") and name != "refined"]
 )
 def test_every_arm_tracks_an_easy_clip(name):
     arm = ARMS[name]
@@ -97,7 +97,14 @@ def test_every_arm_tracks_an_easy_clip(name):
     assert box_overlaps(track.boxes, CLIP.boxes).min() > 0.4
 
 
-@pytest.mark.parametrize("way", ["naive", "rate", "negatives", "anchored", "irls"])
+@pytest.mark.parametrize("way", MINING)
+def test_mining_with_learned_features_differs_in_nothing_else(way):
+    """One comparison, two kinds of evidence: no gate, weight or rate was chosen anew."""
+    assert ARMS[f"{way}-learned"] == replace(ARMS[way], features="learned")
+    assert replace(ARMS[way].settings, ridge=ARMS["cascade"].settings.ridge) == ARMS["cascade"].settings
+
+
+@pytest.mark.parametrize("way", MINING)
 def test_mining_changes_what_is_learned_only_through_the_gate(way):
     shut = Settings(ridge=Ridge(mining=way), gate=(2.0, 0.0, 0.0))
     plain = Settings(ridge=Ridge(mining=way if way == "irls" else "none"))

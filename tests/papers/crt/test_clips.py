@@ -37,6 +37,25 @@ def test_the_box_is_where_the_sprite_is(kind):
         assert rows[-1] + 1 == pytest.approx(y + h, abs=slack)
 
 
+def test_the_target_goes_away_and_nothing_else_changes():
+    """Absent frames have no box and no target; in all others the clip is the one without the absence."""
+    kind = replace(SMALL, noise=0.0)
+    whole, part = look_alikes(kind, 1), look_alikes(replace(kind, away=(4, 9)), 1)
+    away = np.arange(12)[4:9]
+    np.testing.assert_array_equal(np.flatnonzero(part.absent), away)
+    np.testing.assert_array_equal(np.flatnonzero(~part.annotated), away)
+    for t in range(12):
+        changed = (whole.frames[t] != part.frames[t]).any(2)
+        assert changed.any() == (t in away)
+        if t in away:
+            x, y, w, h = whole.boxes[t].round().astype(int)
+            assert not np.delete(np.delete(changed, slice(y - 2, y + h + 3), 0), slice(x - 2, x + w + 3), 1).any()
+            assert changed[y + 4 : y + h - 4, x + 4 : x + w - 4].mean() > 0.8
+    for wrong in ((0, 4), (5, 4), (4, 13)):
+        with pytest.raises(InputError, match="leave its first frame"):
+            replace(kind, away=wrong)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_rivals_keep_their_distance(seed):
     clip = look_alikes(replace(SMALL, frames=80), seed)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from labkit.metrics.tracking import box_overlaps
 from labkit.papers.crt import PAPER, checks, exercises
 from labkit.papers.crt.claims import CLAIMS, value
 
@@ -19,11 +20,40 @@ def test_exercises_keep_their_word(exercise):
         assert len(outcome.message) > len(exercise.key) + 5
 
 
+REFUSED = {
+    "always present": "says both: GM 0: TPR 0.95, TNR 0.00",
+    "always absent": "says both: GM 0: TPR 0.00, TNR 1.00",
+    "the tracker's own threshold": "says both: GM 0",
+    "too strict": "reaches GM 0.8: GM 0.4",
+    "upside down": "reaches GM 0.8: GM 0.0",
+    "knows the whole clip": "looks back only: frame",
+    "one answer for all": "one answer a frame: one answer per frame: (48,) scores give () answers",
+    "numbers": "one answer a frame: the answers are True (present) and False (absent); got float64",
+}
+
+
+def test_presence_names_the_property_that_fails():
+    exercise = PAPER.exercise("presence")
+    assert set(exercise.wrong) == set(REFUSED)
+    for name, told in REFUSED.items():
+        assert exercise.check(exercise.wrong[name]).message.startswith(f"presence: {told}"), name
+    assert exercise.check(lambda scores: list(scores >= 0.65)).passed  # a list will do
+
+
+def test_presence_is_counted_as_oxuva_does():
+    """A tracker that is always present: TPR is its share of good boxes, TNR 0; hand-counted on every clip."""
+    found = exercises.presence_counts(lambda scores: scores >= -1.0)
+    pairs = exercises.goes_away()
+    good = sum(int((box_overlaps(t.boxes, c.boxes)[1:] >= 0.5).sum()) for c, t in pairs)
+    assert (found.hits, found.true_absent) == (good, 0)
+    assert found.false_present == sum(int(c.absent.sum()) for c, _ in pairs) == 3 * 16
+    assert found.max_gm == pytest.approx(0.5 * found.tpr**0.5)
+
+
 WRONG = (
     (checks.check_ridge, lambda x, y, lam: exercises.dual(x, y, lam) * 0.99),
     (checks.check_phi, lambda u: ((u + 1) / 2).clamp(0, 1)),
     (checks.check_place, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
-    (checks.check_success, (20 / 21, 12 / 21)),
     (checks.check_max_gm, lambda tpr, tnr: max(tpr, tnr)),
     (checks.check_logistic, lambda x, y, lam, steps: exercises.logistic(x, y, 2 * lam, steps)),
 )
@@ -64,6 +94,9 @@ def test_claims_measure_what_they_say():
     learned = {"plain": {"arms": {"stage-1": arm(lost=0.3), "cascade-learned": arm(lost=0.01)}}}
     assert by_key["learned-features-repair-clips"]({"clips": learned}) == pytest.approx(0.29)
     assert by_key["mining-helps"](result) == pytest.approx(0.025)
+    assert by_key["mining-helps-learned-features"](result) is None
+    learned = {"plain": {"arms": {"cascade-learned": arm(auc=0.83), "anchored-learned": arm(auc=0.82)}}}
+    assert by_key["mining-helps-learned-features"]({"clips": learned}) == pytest.approx(-0.01)
     assert by_key["closed-form-replaces-layers"](result) == pytest.approx(0.025)
     footage = {"TLD_pedestrian2": {"arms": {"stage-1": {"lost": 0.15}, "cascade": {"lost": 0.0}}}}
     assert by_key["stage-2-repairs-footage"]({"footage": footage}) == pytest.approx(0.15)

@@ -1,18 +1,20 @@
 """Pictures are pure: the same state gives the same arrays, every state in reach draws, refused states say why."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from labkit.errors import InputError
-from labkit.papers.crt import figures, lesson, look_alikes
+from labkit.papers.crt import exercises, figures, lesson, look_alikes, rehearsal
 from labkit.papers.crt.clips import LookAlikes
-from labkit.papers.crt.config import Config
+from labkit.papers.crt.config import MINING, Config
 from labkit.records import Record
 
 CLIP = look_alikes(LookAlikes(frames=10, rivals=3, similarity=0.85, height=140, width=180), 1)
+
+
+SHORT = rehearsal.describe(CLIP, (5, 7))
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +63,6 @@ def test_crossing_is_where_a_rival_answers_most(found):
     assert doubt(lesson.crossing(found)) == max(map(doubt, found))
 
 
-def test_knobs_decide_again(found):
-    """All weight on stage 1 follows its first candidate; a stricter kappa leaves fewer."""
-    alone = lesson.decide_again(found, 0.36, 0.0)
-    assert alone.right == pytest.approx(np.mean([look.target == 0 for look in found if look.target >= 0]))
-    strict, loose = (lesson.decide_again(found, k, 0.7) for k in (0.9, 0.36))
-    assert strict.left < loose.left
-    assert strict.skip_rate >= loose.skip_rate
-    with pytest.raises(InputError, match="0 < kappa < 1"):
-        lesson.decide_again(found, 1.0, 0.5)
-    with pytest.raises(InputError, match="no frame shows the target"):
-        lesson.decide_again([replace(found[0], target=-1)], 0.5, 0.5)
-
-
 def test_the_scene_answers_for_target_and_copy():
     """A perfect copy gets the target's score; a stranger less, in both stages."""
     scene = lesson.scene()
@@ -113,9 +102,31 @@ def test_eao_in_closed_form():
         figures.eao_figure(low=300, high=200)
 
 
+KNOBS = [{"kappa": 0.9}, {"mix": 0.0}, {"lam": 1.0}, {"eta": 0.3}, {"mining": "anchored"}, {"kernel": 5}]
+
+
+@pytest.mark.parametrize("state", KNOBS, ids=lambda state: next(iter(state)))
+def test_every_knob_moves_the_picture_and_only_by_its_value(state):
+    start = figures.knobs_figure(SHORT)
+    first = figures.knobs_figure(SHORT, **state)
+    assert first.to_json() == figures.knobs_figure(SHORT, **state).to_json()
+    assert first.to_json() != start.to_json()
+    assert [trace.name for trace in first.data] == [trace.name for trace in start.data]
+    for told in ("skip rate", "n = ", "d = 256", "ms a solve", "negatives mined"):
+        assert told in first.layout.title.text
+
+
+def test_a_knob_out_of_range_leaves_the_picture_and_says_why():
+    widget = figures.knobs_widget(SHORT)
+    before = widget.children[-1].to_json()
+    widget.children[5].options = [("9 x 9", 9)]
+    assert widget.children[-1].to_json() == before
+    assert "filters of 5, 7; got 9" in widget.children[-2].value
+
+
 def test_widgets_hold_their_figures(found):
     for widget in (figures.cost_widget(), figures.loo_widget(), figures.rival_widget(), figures.eao_widget(),
-                   figures.scrubber_widget(found), figures.knobs_widget(found)):  # fmt: skip
+                   figures.scrubber_widget(found), figures.knobs_widget(SHORT)):  # fmt: skip
         control = widget.children[0]
         before = widget.children[-1].to_json()
         control.value = control.options[-1] if hasattr(control, "options") else control.value + control.step
@@ -128,6 +139,8 @@ def test_static_figures_draw(found):
     figures.convergence_figure()
     figures.clip_figure("walkers", frames=(0, 5))
     figures.fears_figure([])
+    figures.knobs_picture(SHORT)
+    figures.presence_figure(exercises.goes_away())
     fears = lesson.fears(CLIP, 10)
     figures.fears_figure(fears)
     each = {"lost": [0.1, 0.2], "success": [[1.0] * 20 + [0.0]] * 2}
@@ -171,5 +184,35 @@ def test_recorded_differences_are_paired_over_all_clips(tmp_path, monkeypatch):
     )  # fmt: skip
     made.path.parent.mkdir(parents=True)
     made.path.write_text(made.model_dump_json())
+    figure = figures.mining_figure()  # neither of its two records is there
+    assert [line.get_label() for line in figure.axes[0].lines if "features" in line.get_label()] == [
+        "hand-made features: not recorded",
+        "learned features: not recorded",
+    ]
     rows = lesson.recorded_differences("evidence", "stage-1", "lost")
     assert rows == ["| cascade | +0.100 | [+0.100, +0.100] | 4 |"]
+
+
+def test_mining_figure_draws_each_reading_beside_the_same_cascade_without_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
+
+    def write(label, ending, shift):
+        each = {"auc": [0.5, 0.7], "lost": [0.1, 0.3]}
+        arms = {"cascade" + ending: {"each": each}}
+        arms |= {way + ending: {"each": {n: [v + k * shift for v in vs] for n, vs in each.items()}}
+                 for k, way in enumerate(MINING)}  # fmt: skip
+        made = Record(
+            paper="crt", scale="lesson", device="cpu", label=label, seeds=[0],
+            results=[{"clips": {"plain": {"arms": arms}}}], config={}, environment={}, wall_seconds=[1.0], command="",
+            recorded="2026-01-01",
+        )  # fmt: skip
+        made.path.parent.mkdir(parents=True, exist_ok=True)
+        made.path.write_text(made.model_dump_json())
+
+    write("mining", "", -0.02)
+    write("mining-learned", "-learned", 0.01)
+    left = figures.mining_figure().axes[0]
+    drawn = {line.get_label(): line.get_xdata() for line in left.lines}
+    np.testing.assert_allclose(drawn["hand-made features, 2 clips"], -0.02 * np.arange(5), atol=1e-12)
+    np.testing.assert_allclose(drawn["learned features, 2 clips"], 0.01 * np.arange(5), atol=1e-12)
+    assert [label.get_text() for label in left.get_yticklabels()] == list(MINING)
