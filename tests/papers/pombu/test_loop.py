@@ -46,6 +46,30 @@ def test_two_iterations_are_finite_and_the_models_learn(tmp_path):
     assert first[0][0] != first[0][1]
 
 
+def test_what_is_logged_says_why_a_policy_stands_still(tmp_path):
+    """The dead zone grows with alpha and is empty at 0; sqrt(U) is in the unit of A, and raw."""
+    config = tiny(arms=("meppo", "alpha-0.5", "alpha-1e6"), iterations=1, u_scaling="official", updates=3)
+    learner = Learner(config, torch.device("cpu"))
+    learner.begin(0)
+    learner.collect(0)
+    learner.refresh()
+    learner.learn_models(0)
+    batches, real = [], learner.imagined
+    learner.imagined = lambda streams: (batches.append(real(streams)), batches[-1])[1]
+    found = learner.improve_policy(0)
+    none, some, everything = found["dead_zone"].tolist()
+    assert none == 0 < some < 0.9
+    assert everything == 1  # even where models agree: U is kept at 1e-8 at least
+    by_hand = [(b.advantage.abs() < a[:, None] * b.sqrt_u).float().mean(1)
+               for a in [torch.tensor([0.0, 0.5, 1e6])] for b, _ in batches]  # fmt: skip
+    assert len(batches) == 3
+    torch.testing.assert_close(found["dead_zone"], torch.stack(by_hand).mean(0))
+    torch.testing.assert_close(found["sqrt_u"], torch.stack([b.sqrt_u.mean(1) for b, _ in batches]).mean(0))
+    # official scaling leaves U as it is: the two differ by the bounds of U only
+    torch.testing.assert_close(found["sqrt_u"], found["sqrt_u_raw"], rtol=0.02, atol=1e-3)
+    assert found["kl"][2] < found["kl"][0]
+
+
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path):
     config = tiny(arms=("pombu",), replicas=2, iterations=3, alpha_times=1.5)
     whole = run_loop(config, new_run(tmp_path, config, "whole"))
@@ -138,15 +162,15 @@ def test_log_std_is_reset_in_the_first_iterations_only():
     assert rates == pytest.approx([1.0, 0.5, 1 / 110, 1 / 110])
 
 
-def test_the_return_scale_is_the_spread_of_running_returns():
+def test_the_return_scale_is_the_spread_of_returns_to_go():
     task = environments.TASKS["pendulum"]
     experience = Experience(task, 1, 2, gamma=0.5)
     reward = torch.tensor([[[1.0, 2.0, 4.0], [0.0, 0.0, 8.0]]])
     state = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     played = environments.Played(state, torch.full((1, 2, 3, 1), 7.0), state + 1, reward)
     experience.add(played, torch.Generator().manual_seed(0))
-    running = torch.tensor([1.0, 2.5, 5.25, 0.0, 0.0, 8.0])
-    assert experience.reward_scale().item() == pytest.approx(running.std(correction=0).item(), rel=1e-5)
+    to_go = torch.tensor([3.0, 4.0, 4.0, 2.0, 4.0, 8.0])  # 1 + 2/2 + 4/4, 2 + 4/2, ...
+    assert experience.reward_scale().item() == pytest.approx(to_go.std(correction=0).item(), rel=1e-5)
     assert (experience.rows["action"] == 1).all()  # what the simulator makes of 7
     assert torch.equal(experience.starts, state[:, :, 0])
     mean, std, change, spread = experience.model_statistics()
