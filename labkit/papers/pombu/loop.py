@@ -94,7 +94,15 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
     observation_noise: float = Field(0.0, ge=0, description="half width of uniform noise on observations")
     action_noise: float = Field(0.0, ge=0, description="half width of uniform noise on actions")
     mbpo_updates: int = Field(20, ge=1, description="mbpo: SAC steps on model data per real step [peer]")
-    mbpo_rollouts: int = Field(400, ge=1, description="mbpo: one-step model rollouts per real step [peer]")
+    mbpo_rollouts: int = Field(400, ge=1, description="mbpo: model rollouts per real step [peer]")
+    mbpo_schedule: tuple[int, int, int, int] | None = Field(
+        None,
+        description="mbpo: from epoch, to epoch, k_min, k_max: the rollouts' length grows linearly in between; an "
+        "epoch is 1000 real steps. None: the task's own, see `baselines.SCHEDULES` [peer]",
+    )
+    mbpo_members: Literal["gaussian", "deterministic"] = Field(
+        "gaussian", description="mbpo: members that predict a variance, which rollouts draw from [peer], or do not"
+    )
     mbpo_keep: int = Field(250, ge=1, description="mbpo: real steps between two model trainings; age of model data")
     compiled: bool = Field(False, description="CUDA graphs for imagination and updates; nothing on a CPU")
 
@@ -112,6 +120,13 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
         for arm in arms:
             arm_alpha(arm, 0.0)
         return arms
+
+    @field_validator("mbpo_schedule")
+    @classmethod
+    def _grows(cls, schedule: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if schedule is not None and not (0 <= schedule[0] < schedule[1] and 1 <= schedule[2] <= schedule[3]):
+            raise ValueError("write from epoch, to epoch, k_min, k_max with 0 <= from < to and 1 <= k_min <= k_max")
+        return schedule
 
     @model_validator(mode="after")
     def _enough(self) -> "LoopConfig":

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from labkit.errors import InputError
 from labkit.papers.pombu import baselines, environments
+from labkit.papers.pombu.ensemble import DynamicsEnsemble
 from labkit.papers.pombu.loop import Experience, Learner, LoopConfig, arm_alpha, run_loop
 from labkit.runs import Run
 
@@ -199,6 +200,8 @@ def test_lanes_and_arms():
         ({"members": 1}, "greater than or equal to 2"),
         ({"alpha": -0.1}, "greater than or equal to 0"),
         ({"learning_rates": 1.0}, "Extra inputs"),
+        ({"mbpo_schedule": (100, 20, 1, 15)}, "from epoch, to epoch"),
+        ({"mbpo_schedule": (20, 100, 0, 15)}, "1 <= k_min <= k_max"),
     ],
 )
 def test_bad_settings_are_refused(changes, words):
@@ -226,6 +229,89 @@ def test_every_rival_plays_the_same_task_for_as_many_steps(tmp_path, algorithm):
         assert all(-8 * 20 < value <= 0 for value in found[name][0])
     again = baselines.run_algorithm(algorithm, config, Run.open(tmp_path / "run", config))
     assert again == found
+
+
+def test_rollouts_grow_by_the_schedule():
+    """k_min up to the first epoch, k_max from the last one on, whole numbers in between; an epoch is 1000 steps."""
+    schedule = (20, 100, 1, 25)
+    assert [baselines.rollout_length(1000 * epoch, schedule) for epoch in (0, 20, 23, 24, 60, 99, 100, 500)] == [
+        1, 1, 1, 2, 13, 24, 25, 25,
+    ]  # fmt: skip
+    assert baselines.rollout_length(23_999, schedule) == 1
+    assert {baselines.rollout_length(1000 * epoch, baselines.ONE_STEP) for epoch in range(0, 300, 10)} == {1}
+    assert set(baselines.SCHEDULES) <= set(environments.TASKS)
+
+
+class Recorder:
+    """In SAC's place: actions of 3, which count as 1; keeps what is put into the buffer."""
+
+    def __init__(self) -> None:
+        self.actor = self.replay_buffer = self
+        self.rows: list[list[np.ndarray]] = []
+
+    def action_log_prob(self, state: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.full((len(state), 1), 3.0), None
+
+    def add(self, *rows: np.ndarray) -> None:
+        self.rows.append(list(rows))
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+def test_model_rollouts_go_on_from_where_a_member_led(gaussian):
+    task, rollouts = environments.TASKS["pendulum"], 400
+    models = DynamicsEnsemble(1, 2, 3, 1, (8,), learned_variance=gaussian, seeds=[0])
+    experience = Experience(task, 1, 2, 0.99)
+    experience.rows["state"] = torch.randn(1, 7, 3, generator=torch.Generator().manual_seed(0))
+    sac = Recorder()
+    baselines._add_model_steps(sac, models, experience, baselines.Streams([1]), rollouts, 3)
+    assert len(sac.rows) == 3
+    known = {tuple(row) for row in experience.rows["state"][0].tolist()}
+    assert {tuple(row) for row in sac.rows[0][0].tolist()} == known  # the first steps begin in real states
+    assert np.array_equal(sac.rows[1][0], sac.rows[0][1])
+    assert np.array_equal(sac.rows[2][0], sac.rows[1][1])
+    for state, after, action, paid, done, _ in sac.rows:
+        assert (action == 1).all()
+        assert not done.any()
+        assert paid == pytest.approx(task.reward(torch.tensor(state), torch.tensor(action)).numpy())
+        expected, spread = (x[0].detach().numpy() for x in models.outcome(torch.tensor(state)[None],
+                                                                          torch.tensor(action)[None]))  # fmt: skip
+        off = after - expected  # from each member's
+        if gaussian:
+            scaled = off / spread
+            assert 0.8 < np.abs(scaled).min(0).std() * 2 < 2  # drawn, by the spread of one of the members
+            assert np.abs(off).min() > 0
+        else:
+            nearest = np.abs(off).max(-1)  # (members, rollouts)
+            assert nearest.min(0).max() < 1e-5
+            share = (nearest.argmin(0) == 0).mean()
+            assert 0.4 < share < 0.6  # both members move
+
+
+def test_model_data_are_kept_when_rollouts_grow(tmp_path):
+    from stable_baselines3 import SAC
+
+    config = tiny(**SHORT, mbpo_rollouts=3, mbpo_keep=4)
+    sac = SAC("MlpPolicy", baselines._environment(config), seed=0, device="cpu")
+    sac.replay_buffer = baselines._model_data(sac, 1, config)
+    assert (sac.replay_buffer.buffer_size, sac.replay_buffer.n_envs) == (4, 3)
+    for number in range(6):  # two more than it holds
+        state = np.full((3, 3), number)
+        sac.replay_buffer.add(state, state + 0.5, np.zeros((3, 1)), np.full(3, number), np.zeros(3), [{}] * 3)
+    longer = baselines._model_data(sac, 2, config)
+    assert longer.buffer_size == 8
+    assert longer.pos == 4
+    assert longer.rewards[:4, 0].tolist() == [2, 3, 4, 5]  # the oldest went first
+    assert longer.observations[:4, 2, 1].tolist() == [2, 3, 4, 5]
+    assert longer.next_observations[:4, 0, 0].tolist() == [2.5, 3.5, 4.5, 5.5]
+
+
+@pytest.mark.parametrize("changes", [{"mbpo_members": "deterministic"}, {"mbpo_schedule": (0, 1, 3, 3)}])
+def test_mbpos_switches_change_what_comes_out(tmp_path, changes):
+    found = []
+    for name, more in (("as it is", {}), ("changed", changes)):
+        config = tiny(**SHORT, mbpo_updates=1, mbpo_rollouts=16, mbpo_keep=20, **more)
+        found.append(baselines.run_algorithm("mbpo", config, new_run(tmp_path, config, name)))
+    assert found[0] != found[1]
 
 
 def test_arms_together_begin_like_each_alone(tmp_path):
