@@ -12,6 +12,7 @@ from labkit.errors import InputError
 from labkit.papers.pombu import baselines, environments
 from labkit.papers.pombu.ensemble import DynamicsEnsemble
 from labkit.papers.pombu.loop import Experience, Learner, LoopConfig, arm_alpha, run_loop
+from labkit.rl.streams import Streams
 from labkit.runs import Run
 
 TINY = {
@@ -256,14 +257,22 @@ class Recorder:
         self.rows.append(list(rows))
 
 
-@pytest.mark.parametrize("gaussian", [True, False])
-def test_model_rollouts_go_on_from_where_a_member_led(gaussian):
-    task, rollouts = environments.TASKS["pendulum"], 400
-    models = DynamicsEnsemble(1, 2, 3, 1, (8,), learned_variance=gaussian, seeds=[0])
-    experience = Experience(task, 1, 2, 0.99)
+def model_rollouts(gaussian: bool) -> tuple[Recorder, DynamicsEnsemble, Experience]:
+    """400 rollouts of three steps by two members; those with a variance are equal."""
+    models = DynamicsEnsemble(1, 2, 3, 1, (8,), learned_variance=gaussian, seeds=[0]).requires_grad_(False)
+    if gaussian:
+        for value in models.parameters():
+            value[1:] = value[:1]
+    experience = Experience(environments.TASKS["pendulum"], 1, 2, 0.99)
     experience.rows["state"] = torch.randn(1, 7, 3, generator=torch.Generator().manual_seed(0))
     sac = Recorder()
-    baselines._add_model_steps(sac, models, experience, baselines.Streams([1]), rollouts, 3)
+    baselines._add_model_steps(sac, models, experience, Streams([1]), 400, 3)
+    return sac, models, experience
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+def test_model_rollouts_go_on_from_where_a_member_led(gaussian):
+    sac, models, experience = model_rollouts(gaussian)
     assert len(sac.rows) == 3
     known = {tuple(row) for row in experience.rows["state"][0].tolist()}
     assert {tuple(row) for row in sac.rows[0][0].tolist()} == known  # the first steps begin in real states
@@ -272,19 +281,17 @@ def test_model_rollouts_go_on_from_where_a_member_led(gaussian):
     for state, after, action, paid, done, _ in sac.rows:
         assert (action == 1).all()
         assert not done.any()
-        assert paid == pytest.approx(task.reward(torch.tensor(state), torch.tensor(action)).numpy())
-        expected, spread = (x[0].detach().numpy() for x in models.outcome(torch.tensor(state)[None],
-                                                                          torch.tensor(action)[None]))  # fmt: skip
-        off = after - expected  # from each member's
+        now = torch.tensor(state), torch.tensor(action)
+        assert paid == pytest.approx(experience.task.reward(*now).numpy())
+        expected, spread = (x[0].numpy() for x in models.outcome(*(x[None] for x in now)))
         if gaussian:
-            scaled = off / spread
-            assert 0.8 < np.abs(scaled).min(0).std() * 2 < 2  # drawn, by the spread of one of the members
-            assert np.abs(off).min() > 0
+            drawn = (after - expected[0]) / spread[0]
+            assert drawn.mean() == pytest.approx(0, abs=0.1)  # 1,200 numbers from N(0, 1)
+            assert drawn.std() == pytest.approx(1, abs=0.07)
         else:
-            nearest = np.abs(off).max(-1)  # (members, rollouts)
-            assert nearest.min(0).max() < 1e-5
-            share = (nearest.argmin(0) == 0).mean()
-            assert 0.4 < share < 0.6  # both members move
+            off = np.abs(after - expected).max(-1)  # (members, rollouts)
+            assert off.min(0).max() < 1e-5
+            assert 0.4 < (off.argmin(0) == 0).mean() < 0.6  # both members move
 
 
 def test_model_data_are_kept_when_rollouts_grow(tmp_path):
