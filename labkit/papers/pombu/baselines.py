@@ -1,9 +1,10 @@
-"""The rivals, on the identical wrapped tasks.
+"""The rivals, on the identical wrapped tasks, and a variant.
 
-meppo     an ensemble and PPO: this code with alpha = 0 and episodes by the policy itself  [paper]
-me-trpo   an ensemble and trust regions: this code with another policy step
-ppo, sac  model-free, from stable-baselines3
-mbpo      SAC on short rollouts of members with a variance, from real states  [peer: Janner et al. 2019]
+pombu-scaled POMBU with U divided by the raw advantages' variance, whatever the config says of "pombu"  [ours]
+meppo        an ensemble and PPO: this code with alpha = 0 and episodes by the policy itself  [paper]
+me-trpo      an ensemble and trust regions: this code with another policy step
+ppo, sac     model-free, from stable-baselines3
+mbpo         SAC on short rollouts of members with a variance, from real states  [peer: Janner et al. 2019]
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from labkit.rl.streams import Streams
 from labkit.runs import Run
 
 Predict = Callable[[NDArray[np.float64], bool], NDArray[np.float32]]  # observations, deterministic? -> actions
-IN_LOOP = ("pombu", "meppo", "me-trpo")
+IN_LOOP = ("pombu", "pombu-scaled", "meppo", "me-trpo")
 MODEL_FREE = ("ppo", "sac")
 ALGORITHMS = (*IN_LOOP, *MODEL_FREE, "mbpo")
 
@@ -37,8 +38,11 @@ EPOCH = 1000  # real steps  [peer]
 
 def config_for(algorithm: str, config: LoopConfig) -> LoopConfig:
     """The loop's config for one of its algorithms."""
+    changes: dict[str, Any]
     if algorithm == "me-trpo":
         changes = {"arms": ("meppo",), "improver": "trpo", "exploration": "policy"}
+    elif algorithm == "pombu-scaled":
+        changes = {"arms": ("pombu",), "u_scaling": "paper"}
     elif algorithm in ("pombu", "meppo"):
         changes = {"arms": (algorithm,)}
     else:

@@ -36,7 +36,7 @@ CALIBRATIONS = (
     "zone-32",
 )
 ENVIRONMENTS = ("half-cheetah", "swimmer", "walker2d", "hopper", "ant", "pendulum")
-ALGORITHMS = ("pombu", "meppo", "me-trpo", "mbpo", "ppo", "sac")
+ALGORITHMS = ("pombu", "pombu-scaled", "meppo", "me-trpo", "mbpo", "ppo", "sac")
 
 # an arm of the Zone study: alpha, then what is done to the uncertainty ("": nothing)
 ZONE_ARMS = ("alpha-0", "alpha-0.5", "alpha-1", "alpha-2", "alpha-4", "shuffled-2", "constant-2")

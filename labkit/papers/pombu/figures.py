@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from textwrap import fill
 from typing import Any
 
 import ipywidgets as widgets
@@ -259,7 +260,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
             left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
                           label=label_of(arm) if number == 0 else None)  # fmt: skip
-    left.set_xticks(range(len(plain)), [VARIATIONS[name].title.replace(", ", ",\n") for name in plain], fontsize=7)
+    left.set_xticks(range(len(plain)), [fill(VARIATIONS[name].title, 13) for name in plain], fontsize=7)
     left.set(ylabel="share of seeds that really improve", ylim=(-0.02, 1.02))
     left.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     scaled = [name for name in studies if "reward" in name]
@@ -276,7 +277,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-RIVALS = {"meppo": "float", "me-trpo": "straw", "mbpo": "baseline", "ppo": "hard", "sac": "bad"}
+RIVALS = {"pombu-scaled": "good", "meppo": "float", "me-trpo": "straw", "mbpo": "baseline", "ppo": "hard", "sac": "bad"}
 
 
 def returns_figure(result: Mapping[str, Any], environments: Sequence[str]) -> Figure:
@@ -366,7 +367,7 @@ def data_figure(studies: Amounts) -> Figure:
         gains = [studies[n]["arms"][arm]["real"] for n in there]
         look = {"color": color_of(arm), "alpha": _shade(arm), "label": label_of(arm), "marker": "o", "ms": 4}
         right.plot(there, [np.mean(g) for g in gains], **look)
-        if arm in ("alpha-0.5", "alpha-1"):  # they lie between their neighbours: the widget shows them
+        if arm in ("alpha-1", "alpha-4"):  # like alpha = 2 here: the widget shows them
             continue
         shares = [share_improved(g) for g in gains]
         reach = np.concatenate([_reach(share) for share in shares], axis=1)

@@ -82,6 +82,7 @@ RESULT = {
     },
     "zone-action-noise": {"arms": {"alpha-0": zone_arm([-1.0] * 4), "alpha-2": zone_arm([1.0, 1.0, 1.0, -1.0])}},
     "zone-observation-noise": {"arms": {"alpha-0": zone_arm([-1.0]), "alpha-2": zone_arm([1.0])}},
+    "zone-left-16": {"arms": {"alpha-0": zone_arm([1.0, 1.0, 1.0, -1.0]), "alpha-2": zone_arm([1.0] * 4)}},
     "zone-reward-x0.1": {"arms": {"alpha-2": zone_arm([0.1])}},
     "zone-reward-x0.1-official": {"arms": {"alpha-2": zone_arm([0.03])}},
     "half-cheetah": {
@@ -105,6 +106,7 @@ WANTED = {
     "robust-to-action-noise": 0.75,
     "robust-to-observation-noise": 1.0,
     "caution-keeps-more": (0.75 - 1.0) - (0.0 - 0.25),
+    "data-replace-caution": -0.25,
     "scaling-matters": 0.7,
     "beats-its-own-ablation": 3.0,
     "sample-efficiency": None,
@@ -131,7 +133,7 @@ def test_intervals_are_those_of_all_seeds_of_all_runs():
         found = result[name]["arms"]
         result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in found.items()}}
     pooled = {claim.key: claim for claim in CLAIMS if claim.pooled}
-    assert len(pooled) == 9
+    assert len(pooled) == 10
     for key, claim in pooled.items():
         estimate = claim.pooled([result, result])
         assert estimate.value == pytest.approx(WANTED[key]), key

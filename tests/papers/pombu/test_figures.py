@@ -176,7 +176,7 @@ def test_data_figure_shows_shares_and_gains():
     assert len(gains.get_legend().get_texts()) == len(figures.CAUTION)
     plain = shares.containers[0]
     assert plain.lines[0].get_ydata().tolist() == [0.1, 0.9]
-    assert len(shares.containers) == 4  # alpha 0, 2, 4 and shuffled
+    assert len(shares.containers) == 4  # alpha 0, .5, 2 and shuffled
     assert [label.get_text() for label in gains.get_xticklabels()] == ["1", "4"]
 
 

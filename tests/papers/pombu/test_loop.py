@@ -213,7 +213,7 @@ def test_bad_settings_are_refused(changes, words):
 # -- rivals -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["pombu", "meppo", "me-trpo", "ppo", "sac", "mbpo"])
+@pytest.mark.parametrize("algorithm", ["pombu", "pombu-scaled", "meppo", "me-trpo", "ppo", "sac", "mbpo"])
 def test_every_rival_plays_the_same_task_for_as_many_steps(tmp_path, algorithm):
     before_all = random.getstate(), np.random.get_state()[1].tolist()
     config = tiny(**SHORT, mbpo_updates=1, mbpo_rollouts=16, mbpo_keep=20)
@@ -328,6 +328,14 @@ def test_arms_together_begin_like_each_alone(tmp_path):
         alone = baselines.run_algorithm(arm, config, new_run(tmp_path, config, arm))
         assert found[arm]["collected_return"] == alone["collected_return"]
         assert found[arm]["stochastic_return"][0] == pytest.approx(alone["stochastic_return"][0], rel=0.02)
+
+
+def test_the_scaled_variant_differs_in_its_scaling_only():
+    config = tiny(u_scaling="official", alpha=0.7)
+    plain, scaled = (baselines.config_for(name, config) for name in ("pombu", "pombu-scaled"))
+    assert (plain.u_scaling, scaled.u_scaling) == ("official", "paper")
+    assert scaled.model_copy(update={"u_scaling": "official"}) == plain
+    assert baselines.config_for("pombu", tiny(u_scaling="paper")).u_scaling == "paper"
 
 
 def test_an_unknown_rival_is_refused(tmp_path):
