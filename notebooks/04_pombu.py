@@ -498,6 +498,28 @@ paper.exercise("data").check((8, 0.5))
 viz.show_scales(paper.configs)
 
 # %% [markdown]
+# **Which scaling, and what to expect of $\alpha=.5$.** The official code's $\alpha=.5$ was chosen while its division did nothing
+# (section 4). So `gpu` and `full` leave $U$ as it does (`u_scaling="official"`); `-p u_scaling paper`, or the algorithm
+# `pombu-scaled` beside `pombu`, divides. Neither moves much at first. Half-cheetah in small [ours]: one seed, models of width 200,
+# 50 rollouts, 10 updates of step size 3e-4 an iteration, episodes by the policy itself; ranges over the iterations.
+#
+# | | real steps | $\sqrt U$ in (5) | $\lvert A\rvert<\alpha\sqrt U$ | KL of an update | return, stochastic | with the mean action |
+# |---|---|---|---|---|---|---|
+# | $\alpha=0$ | 14,000 | .26–.35 | – | .0038–.0044 | −82 → −35 | −1 → −43 |
+# | $\alpha=.1$, official | 6,000 | .36–.39 | .03 | .0029–.0032 | −70 → −55 | −2 → +6 |
+# | $\alpha=.5$, official | 14,000 | .28–.47 | .10–.19 | .00007–.0005 | −62 → −55 | −0.4 → −0.7 |
+# | $\alpha=.5$, paper | 8,000 | .37–.53 | .14–.21 | .00002–.0003 | −81 → −100 | −0.4 → −0.1 |
+#
+# The dead zone of single samples is small, and yet the policy stands still. The reason is in (5): the penalty counts every
+# $\lvert\delta\rvert$, the gain only that part of $A$ which goes *with* $\delta$. For a small step in some direction the gain is the
+# correlation of $A$ with the change of log-probability, the penalty about $.8\,\alpha\sqrt U$ (normal $\delta$, standardised $A$). Advantages
+# with $\lambda=1$ over 200 steps are mostly the luck of the other steps: a linear fit of $A$ on action noise times state, judged on
+# fresh samples, correlates at .01 ($\lambda=.95$: .04) where $.8\cdot.5\cdot\sqrt U$ asks for .11 to .15. So here $\alpha=.5$ refuses nearly
+# every direction, good and bad, until more data bring $\sqrt U$ far below .1. `kl`, `dead_zone`, `sqrt_u` and `sigmas` are logged in every
+# run: look at them before believing a flat curve. (Returns of five episodes by one seed prove nothing; $\alpha=0$ moves, and its models
+# promised +13.)
+
+# %% [markdown]
 # **Recorded runs** are listed by `labkit claims pombu`; each record in `data/records/pombu/` holds its config, seeds, versions,
 # hardware and command.
 #
@@ -506,6 +528,8 @@ viz.show_scales(paper.configs)
 # - [paper]: an upper bound of the uncertainty in $Q$; a conservative objective that improves with high probability; better sample
 #   efficiency and asymptote than the policy optimisation of its time; robustness to noise. Results are curves; no figure is known
 #   to us, and none is quoted.
+# - [peer], MBPO here: members with a learned variance, rollouts that grow from $k_{\min}$ to $k_{\max}$ by the task's schedule; not as
+#   there: five members of our widths, all used, and no real transitions in SAC's batches.
 # - [official code]: the estimate (4) with divisor $K$, the objective (5) and its alternatives, exploration by mixtures, the whole
 #   table of hyper-parameters (half-cheetah only), rewards with the velocity *before* the step.
 # - [ours]: the derivation above, the closed form of the true variance, the Zone task with its controls, the point task's controller,

@@ -84,7 +84,11 @@ class Config(BaseConfig):
         "variance_constrain", description="penalty alpha |delta| sqrt(U); ratio to it; alpha from that ratio"
     )
     u_scaling: Literal["paper", "official"] = Field(
-        "paper", description="U divided by the raw advantages' variance, or (official code) by about 1"
+        "official",
+        description="the loop's U as the official code leaves it, for which its alpha 0.5 was chosen; paper: divided "
+        "by the raw advantages' variance (algorithm pombu-scaled). On half-cheetah, 2,000 to 14,000 real steps, small "
+        "models, one seed, alpha 0.5 moved the policy 8 to 60 times less than alpha 0 (KL of an update) with official "
+        "and 12 to 190 times less with paper. Zone has a scaling of its own: paper, but in the studies named official",
     )
     bessel: bool = Field(False, description="variance over members divided by K-1 instead of K")
     clip: float = Field(0.15, gt=0, lt=1, description="PPO's clip range")

@@ -409,7 +409,7 @@ def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
     return figure.update_layout(
         template="none", height=360, margin={"t": 50, "b": 45, "l": 55, "r": 10},
         xaxis={"title": {"text": "α"}, "tickvals": list(range(len(plain))), "range": [-0.3, len(plain) - 0.7],
-               "ticktext": [f"{parse_arm(arm)[1]:g}" for arm in plain]},
+               "ticktext": [f"{parse_arm(arm)[1]:g}" for arm in plain], "zeroline": False},
         yaxis={"title": {"text": "share of seeds that really improve"}, "range": [-0.03, 1.05]},
         title={"text": f"episodes on the left: {left} · " + " · ".join(counts) + " (mean gain)", "font": {"size": 13}},
     )  # fmt: skip

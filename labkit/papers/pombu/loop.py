@@ -68,7 +68,7 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
     u_scaling: Literal["paper", "official"] = Field(
         "official",
         description="see `objective.scale_uncertainty`; alpha 0.5 was chosen for official: with rewards divided by the "
-        "returns' spread, advantages spread by 0.2 to 0.6, and the same alpha under paper is that much more cautious",
+        "returns' spread, advantages spread by 0.7 to 0.9 at first, and paper is that much more cautious",
     )
     uncertainty: Literal["mbui", "ube"] = Field("mbui", description="local uncertainty: (4), or the crude alternative")
     bessel: bool = Field(False, description="variance over members divided by K - 1")
