@@ -245,7 +245,7 @@ def _model_data(sac: Any, length: int, config: LoopConfig) -> Any:
     from stable_baselines3.common.buffers import ReplayBuffer
 
     rollouts, old = config.mbpo_rollouts, sac.replay_buffer
-    made = ReplayBuffer(
+    made: Any = ReplayBuffer(
         config.mbpo_keep * length * rollouts, sac.observation_space, sac.action_space, sac.device, n_envs=rollouts,
         handle_timeout_termination=False,
     )  # fmt: skip
