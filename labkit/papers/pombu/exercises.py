@@ -1,5 +1,6 @@
 """The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
 
+from collections.abc import Sequence
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -174,15 +175,15 @@ def check_two_numbers(answer: Any) -> None:
     assert answer[1] in (0, 0.5, 1, 2, 4), f"alphas are 0, .5, 1, 2 and 4; got {answer[1]!r}"
 
 
-def check_half_improve(answer: tuple[int, float]) -> None:
+def check_half_improve(answer: Sequence[int | float]) -> None:
     """The least amount at which half of the seeds improve with alpha = 0."""
     improved = {n: np.mean(np.array(found["arms"]["alpha-0"]["real"]) > 0) for n, found in _recorded().items()}
-    share, wanted = improved[answer[0]], min(n for n, share in improved.items() if share >= 0.5)
-    word = "that is more than is needed" if answer[0] > wanted else "not yet half"
-    assert answer[0] == wanted, f"with {answer[0]} episodes on the left alpha = 0 improves {share:.0%}: {word}"
+    amount, wanted = int(answer[0]), min(n for n, share in improved.items() if share >= 0.5)
+    word = "that is more than is needed" if amount > wanted else "not yet half"
+    assert amount == wanted, f"with {amount} episodes on the left alpha = 0 improves {improved[amount]:.0%}: {word}"
 
 
-def check_best_alpha(answer: tuple[int, float]) -> None:
+def check_best_alpha(answer: Sequence[int | float]) -> None:
     """The alpha whose mean real gain is largest with the most data."""
     arms = _recorded()[max(lesson.LEFT)]["arms"]
     gains = {parse_arm(arm)[1]: float(np.mean(found["real"])) for arm, found in arms.items() if arm[:5] == "alpha"}
