@@ -122,7 +122,7 @@ viz.show_source(conservative_loss)
 # %% [markdown]
 # **A trap.** $A$ is standardised, so $U$ must be divided by the variance of the *raw* advantages. The official code divides by
 # the variance of advantages that are standardised already, which is 1. Then $\alpha$ means something else whenever the unit of
-# reward changes. Both are here; `paper` is the default.
+# reward changes. Both are here; the lesson uses `paper`, and section 10 says what the large scales use, and why.
 
 # %%
 viz.show_source(scale_uncertainty)
@@ -265,7 +265,8 @@ figures.changes_figure(maps, ("alpha-0", "alpha-2", "shuffled-2")) if maps else 
 
 # %% [markdown]
 # **Noise, other data, another unit.** These runs stand in the records (`labkit record pombu`, below); this is all their seeds
-# together. Right: rewards in another unit. With $U$ divided by the raw variance nothing changes; with the official code's
+# together. Four times the data on both sides lift $\alpha=0$ to 17 of 24, and $\alpha=1$ and 2 to all; section 7 takes this
+# question apart. Right: rewards in another unit. With $U$ divided by the raw variance nothing changes; with the official code's
 # division penalties are ten times too strong, or too weak.
 
 # %%
@@ -298,6 +299,32 @@ figures.loss_widget()
 
 # %%
 figures.change_widget(maps) if maps else None
+
+# %% [markdown]
+# **How much data does caution replace?** The same task with more recorded episodes on the left, and seven on the right as
+# always. 24 seeds at every amount, all from the records.
+#
+# - $\alpha=0$ improves 3 of 24 policies with one episode on the left, then 6, 6, 13, and 20 with sixteen [.64, .93]; $\alpha=2$
+#   improves 23 and then all. Data close the gap, but slowly: sixteen times the data help less than $\alpha=2$ does with one
+#   episode. With sixteen the worst of the 24 still loses 2.1.
+# - **The best $\alpha$ falls with data.** By mean gain it is 2 with one episode (+.78), 1 or 2 with two and four, .5 or 1 with
+#   eight, and .5 with sixteen: +1.77 against +1.34 for $\alpha=2$. The official code's .5, far too weak at first, is then the best
+#   of the five. Too much caution costs, and costs more the better the models are.
+# - **Knowing where matters least where all is known.** Shuffled penalties improve 10 of 24 with one episode, and all 24 with
+#   sixteen: once the models are good nearly everywhere, any restraint will do.
+# - It is not the pace: a quarter of the step size leaves $\alpha=0$ at 3 of 24. Nor is it the balance alone: two episodes on each
+#   side give 6 of 24 with $\alpha=0$, and 24 with $\alpha=2$.
+
+# %%
+amounts = lesson.by_left()
+figures.data_figure(amounts) if amounts else print("There is no record of these studies here:", lesson.DATA_COMMAND)
+
+# %% [markdown]
+# Move the amount of data. Blue: $P(\text{improve})$ against $\alpha$; grey: what it was with one episode; orange: the penalties of
+# $\alpha=2$ in other places.
+
+# %%
+figures.data_widget(amounts)
 
 # %% [markdown]
 # ## 8 Verdict
@@ -436,8 +463,22 @@ paper.exercise("caution").check(my_arm)
 paper.exercise("caution").check("alpha-3")
 
 # %% [markdown]
+# **Predict, then look.** Of 1, 2, 4, 8 and 16 episodes on the left: what is the *least* with which $\alpha=0$ improves at least
+# half of the seeds? And with sixteen, which $\alpha$ of 0, .5, 1, 2 and 4 gains most on average? (The records decide.)
+
+# %% tags=["exercise"]
+my_amounts = None  # two numbers: an amount of episodes, and an alpha
+
+paper.exercise("data").check(my_amounts)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# half of the seeds need eight times the data; and where data are plenty the official code's alpha is the best of the five
+paper.exercise("data").check((8, 0.5))
+
+# %% [markdown]
 # **Open.** Put the deviation of members that are followed to the end (the orange curves) into (5) in place of $\sqrt U$: what is the
-# best $\alpha$ then? How much data on the left make $\alpha=0$ as safe as $\alpha=2$? What do members do that predict a variance of their own?
+# best $\alpha$ then? Sixteen episodes on the left did not make $\alpha=0$ as safe as $\alpha=2$: how many do (`Zone(left=...)` and
+# `Setting(episodes=...)`)? What does $\sqrt U$ become when members predict a variance of their own (`gaussian_members`)?
 
 # %% [markdown]
 # ## 10 Full scale
@@ -450,10 +491,34 @@ paper.exercise("caution").check("alpha-3")
 # torchrun --nproc-per-node 8 -m labkit train pombu --scale full         # tasks and algorithms are dealt out
 # labkit train pombu --scale full -p observation_noise 0.1               # the noise study
 # labkit record pombu --scale lesson --seeds 0,1,2 --label variations -p studies zone-observation-noise,zone-reward-x0.1,zone-reward-x0.1-official,zone-reward-x10,zone-reward-x10-official
+# labkit record pombu --scale lesson --seeds 0,1,2 --label data -p studies zone-left-2,zone-left-4,zone-left-8,zone-left-16,zone-more-data,zone-balanced,zone-slow
 # ```
 
 # %%
 viz.show_scales(paper.configs)
+
+# %% [markdown]
+# **Which scaling, and what to expect of $\alpha=.5$.** The official code's $\alpha=.5$ was chosen while its division did nothing
+# (section 4). So `gpu` and `full` leave $U$ as it does (`u_scaling="official"`); `-p u_scaling paper`, or the algorithm
+# `pombu-scaled` beside `pombu`, divides. Neither moves much at first. Half-cheetah in small [ours]: one seed, models of width 200,
+# 50 rollouts, 10 updates of step size 3e-4 an iteration, episodes by the policy itself; ranges over the iterations.
+#
+# | | real steps | $\sqrt U$ in (5) | $\lvert A\rvert<\alpha\sqrt U$ | KL of an update | return, stochastic | with the mean action |
+# |---|---|---|---|---|---|---|
+# | $\alpha=0$ | 14,000 | .26–.35 | – | .0038–.0044 | −82 → −35 | −1 → −43 |
+# | $\alpha=.1$, official | 6,000 | .36–.39 | .03 | .0029–.0032 | −70 → −55 | −2 → +6 |
+# | $\alpha=.5$, official | 14,000 | .28–.47 | .10–.19 | .00007–.0005 | −62 → −55 | −0.4 → −0.7 |
+# | $\alpha=.5$, paper | 8,000 | .37–.53 | .14–.21 | .00002–.0003 | −81 → −100 | −0.4 → −0.1 |
+#
+# The dead zone of single samples is small, and yet the policy stands still. The reason is in (5): the penalty counts every
+# $\lvert\delta\rvert$, the gain only that part of $A$ which goes *with* $\delta$. For a small step in some direction the gain is the
+# correlation of $A$ with the change of log-probability, the penalty about $.8\,\alpha\sqrt U$ (normal $\delta$, standardised $A$). Advantages
+# with $\lambda=1$ over 200 steps are mostly the luck of the other steps: a linear fit of $A$ on action noise times state, judged on
+# fresh samples, correlates at .01 ($\lambda=.95$: .04) where $.8\cdot.5\cdot\sqrt U$ asks for .11 to .15. So here $\alpha=.5$ refuses nearly
+# every direction, good and bad, until data make $\sqrt U$ several times smaller. It does shrink: with 20,000 real steps before the
+# first update it begins at .25 instead of .34, and an update moves $\alpha=.5$ by a KL of .001. `kl`, `dead_zone`, `sqrt_u` and
+# `sigmas` are logged in every run: look at them before believing a flat curve. (Returns of five episodes by one seed prove
+# nothing; $\alpha=0$ moves, and its models promised +13.)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims pombu`; each record in `data/records/pombu/` holds its config, seeds, versions,
@@ -464,6 +529,8 @@ viz.show_scales(paper.configs)
 # - [paper]: an upper bound of the uncertainty in $Q$; a conservative objective that improves with high probability; better sample
 #   efficiency and asymptote than the policy optimisation of its time; robustness to noise. Results are curves; no figure is known
 #   to us, and none is quoted.
+# - [peer], MBPO here: members with a learned variance, rollouts that grow from $k_{\min}$ to $k_{\max}$ by the task's schedule; not as
+#   there: five members of our widths, all used, and no real transitions in SAC's batches.
 # - [official code]: the estimate (4) with divisor $K$, the objective (5) and its alternatives, exploration by mixtures, the whole
 #   table of hyper-parameters (half-cheetah only), rewards with the velocity *before* the step.
 # - [ours]: the derivation above, the closed form of the true variance, the Zone task with its controls, the point task's controller,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from labkit.kernels import discounted_trace as kernel
+from labkit.papers.pombu.baselines import run_algorithm
 from labkit.papers.pombu.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit
 from labkit.papers.pombu.improvement import Batch, PolicyPass
 from labkit.papers.pombu.loop import LoopConfig, run_loop
@@ -68,10 +69,11 @@ def test_recorded_policy_steps_are_the_ordinary_ones():
         torch.testing.assert_close(value, finals[1][name], rtol=1e-4, atol=1e-5)
 
 
-def test_recorded_model_training_is_the_ordinary_one():
+@pytest.mark.parametrize("learned_variance", [False, True])
+def test_recorded_model_training_is_the_ordinary_one(learned_variance):
     finals = []
     for graphs in (False, True):
-        made = DynamicsEnsemble(2, 3, 4, 2, (32,), seeds=[0, 1]).to(CUDA)
+        made = DynamicsEnsemble(2, 3, 4, 2, (32,), learned_variance=learned_variance, seeds=[0, 1]).to(CUDA)
         generator = torch.Generator().manual_seed(0)
         state, action = (torch.randn(2, 110, n, generator=generator).cuda() for n in (4, 2))
         splits = TrajectorySplits(2, 3)
@@ -95,6 +97,18 @@ def test_the_loop(tmp_path, compiled):
         for lane in found["arms"][arm]["validation_error"]:
             assert lane[1] < lane[0]
         assert torch.isfinite(torch.tensor(found["arms"][arm]["stochastic_return"])).all()
+
+
+@pytest.mark.parametrize("members", ["gaussian", "deterministic"])
+def test_mbpo_rolls_its_models_out_on_the_gpu(tmp_path, members):
+    config = LoopConfig(
+        environment="pendulum", iterations=2, episodes=2, horizon=8, rollouts=8, batch_size=32, members=2,
+        model_hidden=(32, 32), model_batch=16, model_epochs=10, evaluations=2, mbpo_updates=1, mbpo_rollouts=16,
+        mbpo_keep=20, mbpo_members=members, mbpo_schedule=(0, 1, 3, 3), compiled=True,
+    )  # fmt: skip
+    found = run_algorithm("mbpo", config, Run.open(tmp_path / "run", config), CUDA)
+    assert found["steps"] == [16, 32]
+    assert torch.isfinite(torch.tensor(found["stochastic_return"])).all()
 
 
 def test_a_killed_run_goes_on(tmp_path):

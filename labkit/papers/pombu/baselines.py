@@ -1,9 +1,10 @@
-"""The rivals, on the identical wrapped tasks.
+"""The rivals, on the identical wrapped tasks, and a variant.
 
-meppo     an ensemble and PPO: this code with alpha = 0 and episodes by the policy itself  [paper]
-me-trpo   an ensemble and trust regions: this code with another policy step
-ppo, sac  model-free, from stable-baselines3
-mbpo      SAC on short rollouts of the models that start in real states  [peer: Janner et al. 2019]
+pombu-scaled POMBU with U divided by the raw advantages' variance, whatever the config says of "pombu"  [ours]
+meppo        an ensemble and PPO: this code with alpha = 0 and episodes by the policy itself  [paper]
+me-trpo      an ensemble and trust regions: this code with another policy step
+ppo, sac     model-free, from stable-baselines3
+mbpo         SAC on short rollouts of members with a variance, from real states  [peer: Janner et al. 2019]
 """
 
 import contextlib
@@ -25,15 +26,23 @@ from labkit.rl.streams import Streams
 from labkit.runs import Run
 
 Predict = Callable[[NDArray[np.float64], bool], NDArray[np.float32]]  # observations, deterministic? -> actions
-IN_LOOP = ("pombu", "meppo", "me-trpo")
+IN_LOOP = ("pombu", "pombu-scaled", "meppo", "me-trpo")
 MODEL_FREE = ("ppo", "sac")
 ALGORITHMS = (*IN_LOOP, *MODEL_FREE, "mbpo")
+
+# mbpo: from epoch, to epoch, k_min, k_max  [peer]; tasks that are not there roll out one step
+SCHEDULES = {"hopper": (20, 150, 1, 15), "ant": (20, 100, 1, 25)}
+ONE_STEP = (20, 150, 1, 1)  # half-cheetah's and walker2d's, too  [peer]
+EPOCH = 1000  # real steps  [peer]
 
 
 def config_for(algorithm: str, config: LoopConfig) -> LoopConfig:
     """The loop's config for one of its algorithms."""
+    changes: dict[str, Any]
     if algorithm == "me-trpo":
         changes = {"arms": ("meppo",), "improver": "trpo", "exploration": "policy"}
+    elif algorithm == "pombu-scaled":
+        changes = {"arms": ("pombu",), "u_scaling": "paper"}
     elif algorithm in ("pombu", "meppo"):
         changes = {"arms": (algorithm,)}
     else:
@@ -180,26 +189,30 @@ def _environment(config: LoopConfig) -> Any:
 # -- model-based SAC --------------------------------------------------------------------------------------------------
 
 
+def rollout_length(steps: int, schedule: tuple[int, int, int, int]) -> int:
+    """k, steps of a model rollout after so many real steps: linear from k_min to k_max, rounded down.  [peer]"""
+    start, end, shortest, longest = schedule
+    share = min(max((steps // EPOCH - start) / (end - start), 0.0), 1.0)
+    return int(shortest + share * (longest - shortest))
+
+
 def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> None:
-    """MBPO in small: an ensemble like ours (deterministic members; MBPO's predict a variance too), rollouts of one step
-    from random real states, SAC from stable-baselines3 on what they give. The first episodes are by SAC's first policy.
+    """MBPO in small: rollouts of k steps from random real states, k by a schedule, and SAC from stable-baselines3 on
+    what they give. Not as there: five members, all used, in place of the best five of seven; their widths and training
+    are those of our models; no real transitions among SAC's. The first episodes are by SAC's first policy.
     """
     from stable_baselines3 import SAC
-    from stable_baselines3.common.buffers import ReplayBuffer
     from stable_baselines3.common.logger import Logger
 
     task = environments.task_named(config.environment)
     sac = SAC("MlpPolicy", _environment(config), gamma=config.gamma, seed=curve.seed, device=device)
     sac.set_logger(Logger(None, []))
     sac._current_progress_remaining = 1.0
-    rollouts, keep = config.mbpo_rollouts, config.mbpo_keep
-    sac.replay_buffer = ReplayBuffer(
-        keep * rollouts, sac.observation_space, sac.action_space, device, n_envs=rollouts,
-        handle_timeout_termination=False,
-    )  # fmt: skip
+    schedule = config.mbpo_schedule or SCHEDULES.get(config.environment, ONE_STEP)
     ensemble = DynamicsEnsemble(
-        1, config.members, task.observation, task.action, config.model_hidden, seeds=[curve.seed]
-    ).to(device)
+        1, config.members, task.observation, task.action, config.model_hidden,
+        learned_variance=config.mbpo_members == "gaussian", seeds=[curve.seed],
+    ).to(device)  # fmt: skip
     experience = Experience(task, 1, config.members, config.gamma)
     streams = Streams([stream_seed(curve.seed, 0, 9)], device)
 
@@ -209,20 +222,39 @@ def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> N
     def act(state: Tensor) -> Tensor:
         return torch.from_numpy(predict(state[0].double().numpy(), False))[None]
 
-    world, taken, fitted = curve.world, 0, 0
+    world, taken, fitted, length = curve.world, 0, 0, 0
     for iteration in range(config.iterations):
         for episode in range(config.episodes):
             seed = stream_seed(curve.seed, iteration, 2 + episode)
             played: Played = environments.play(world, act, [seed], 1)
             experience.add(played, torch.Generator().manual_seed(seed))
             taken += config.horizon
-            if fitted == 0 or taken - fitted >= keep:
+            if fitted == 0 or taken - fitted >= config.mbpo_keep:
                 _fit_models(ensemble, experience, config, taken)
                 fitted = taken
+            if length != (now := rollout_length(taken, schedule)):
+                sac.replay_buffer, length = _model_data(sac, now, config), now
             for _ in range(config.horizon):
-                _add_model_steps(sac, ensemble, experience, streams, rollouts, config)
+                _add_model_steps(sac, ensemble, experience, streams, config.mbpo_rollouts, length)
                 sac.train(config.mbpo_updates, sac.batch_size)
         curve.evaluate(predict, taken)
+
+
+def _model_data(sac: Any, length: int, config: LoopConfig) -> Any:
+    """A buffer that holds `mbpo_keep` real steps' worth of rollouts of `length` steps; the old one's are taken over."""
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    rollouts, old = config.mbpo_rollouts, sac.replay_buffer
+    made: Any = ReplayBuffer(
+        config.mbpo_keep * length * rollouts, sac.observation_space, sac.action_space, sac.device, n_envs=rollouts,
+        handle_timeout_termination=False,
+    )  # fmt: skip
+    if old is not None:
+        oldest_first = [*range(old.pos, old.buffer_size if old.full else old.pos), *range(old.pos)]
+        for row in oldest_first:
+            parts = (old.observations, old.next_observations, old.actions, old.rewards, old.dones)
+            made.add(*(part[row] for part in parts), [{}] * rollouts)
+    return made
 
 
 def _fit_models(ensemble: DynamicsEnsemble, experience: Experience, config: LoopConfig, number: int) -> None:
@@ -241,17 +273,21 @@ def _fit_models(ensemble: DynamicsEnsemble, experience: Experience, config: Loop
 
 @torch.no_grad()
 def _add_model_steps(
-    sac: Any, ensemble: DynamicsEnsemble, experience: Experience, streams: Streams, rollouts: int, config: LoopConfig
+    sac: Any, ensemble: DynamicsEnsemble, experience: Experience, streams: Streams, rollouts: int, length: int
 ) -> None:
-    """One imagined step from each of `rollouts` random real states, by a random member, into SAC's buffer."""
+    """`length` imagined steps from each of `rollouts` random real states into SAC's buffer; a random member moves each
+    step, by a draw from its distribution."""
     rows = experience.rows["state"]
     chosen = (streams.uniform(rollouts).cpu()[0] * rows.shape[1]).long().clamp_max(rows.shape[1] - 1)
     state = rows[:, chosen].to(ensemble.input_mean.device)
-    drawn, _ = sac.actor.action_log_prob(state[0].float())
-    action = drawn[None].clamp(-1, 1)
-    expected = ensemble(state, action)[0]  # (members, rollouts, s)
-    member = (streams.uniform(rollouts)[0] * config.members).long().clamp_max(config.members - 1)
-    after = expected.gather(0, member[None, :, None].expand(1, -1, expected.shape[-1]))[0]
-    paid = experience.task.reward(state[0], action[0])
-    numbers = [x.cpu().numpy() for x in (state[0], after, action[0], paid)]
-    sac.replay_buffer.add(*numbers, np.zeros(rollouts), [{}] * rollouts)
+    for _ in range(length):
+        drawn, _ = sac.actor.action_log_prob(state[0].float())
+        action = drawn[None].clamp(-1, 1)
+        expected, spread = (x[0] for x in ensemble.outcome(state, action))  # (members, rollouts, s)
+        luck = streams.normal(rollouts, expected.shape[-1])[0].to(expected)
+        member = (streams.uniform(rollouts)[0] * ensemble.members).long().clamp_max(ensemble.members - 1)
+        after = (expected + spread * luck)[member, torch.arange(rollouts, device=member.device)]
+        paid = experience.task.reward(state[0], action[0])
+        numbers = [x.cpu().numpy() for x in (state[0], after, action[0], paid)]
+        sac.replay_buffer.add(*numbers, np.zeros(rollouts), [{}] * rollouts)
+        state = after[None]

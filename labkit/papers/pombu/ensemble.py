@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.papers.pombu.gaussian_members import StackedGaussianMLP
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
 
@@ -110,6 +111,7 @@ class DynamicsEnsemble(nn.Module):
         observation, action: sizes of s and a.
         hidden: widths of the hidden layers; 512, 512 with relu and weight norm are those of the [official code].
         weight_norm: else plain layers whose last one starts `final_gain` times as large.
+        learned_variance: members predict a variance too, by plain layers, see `gaussian_members`; `outcome` gives it.
         seeds: one per lane: member k of a lane has the same weights whatever other lanes there are.
 
     Raises:
@@ -132,6 +134,7 @@ class DynamicsEnsemble(nn.Module):
         *,
         weight_norm: bool = True,
         final_gain: float = 1.0,
+        learned_variance: bool = False,
         seeds: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -142,8 +145,10 @@ class DynamicsEnsemble(nn.Module):
         self.lanes, self.members, self.observation, self.action = lanes, members, observation, action
         self.final_gain = final_gain
         sizes = (observation + action, *hidden, observation)
-        self.net: StackedMLP | StackedWeightNormMLP
-        if weight_norm:
+        self.net: StackedMLP | StackedWeightNormMLP | StackedGaussianMLP
+        if learned_variance:
+            self.net = StackedGaussianMLP(lanes * members, sizes, activation, _fresh(lanes * members))
+        elif weight_norm:
             self.net = StackedWeightNormMLP(lanes * members, sizes, activation, _fresh(lanes * members))
         else:
             self.net = StackedMLP(lanes * members, sizes, activation, generators=_fresh(lanes * members))
@@ -167,7 +172,7 @@ class DynamicsEnsemble(nn.Module):
             for seed in seeds
             for k in range(self.members)
         ]
-        if isinstance(self.net, StackedWeightNormMLP):
+        if isinstance(self.net, StackedWeightNormMLP | StackedGaussianMLP):
             self.net.initialise(generators)
         else:
             self.net.initialise("xavier", self.final_gain, generators)
@@ -221,10 +226,30 @@ class DynamicsEnsemble(nn.Module):
         self, state: Float[Tensor, "lanes batch observation"], action: Float[Tensor, "lanes batch action"]
     ) -> Float[Tensor, "lanes members batch observation"]:
         """The next states that all members of the lane expect."""
-        lanes, batch, _ = state.shape
+        return self._moved(state, self._net(self._wide(state, action)))
+
+    def outcome(
+        self, state: Float[Tensor, "lanes batch observation"], action: Float[Tensor, "lanes batch action"]
+    ) -> tuple[
+        Float[Tensor, "lanes members batch observation"],
+        Float[Tensor, "lanes members batch observation"],
+    ]:
+        """The next states that members expect, and their standard deviations: 0 where no variance is learned."""
+        if not isinstance(self.net, StackedGaussianMLP):
+            expected = self(state, action)
+            return expected, torch.zeros_like(expected)
+        change, log_variance = self.net.distribution(self._wide(state, action))
+        spread = (log_variance / 2).exp().view(self.lanes, self.members, *change.shape[1:])
+        return self._moved(state, change), spread * self.output_std[:, None]
+
+    def _wide(self, state: Tensor, action: Tensor) -> Tensor:
+        """Normalised inputs, the same for all members of a lane: (copies, batch, inputs)."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
-        wide = inputs[:, None].expand(lanes, self.members, batch, -1).reshape(self.copies, batch, -1)
-        change = self._net(wide).view(lanes, self.members, batch, -1)
+        lanes, batch, size = inputs.shape
+        return inputs[:, None].expand(lanes, self.members, batch, size).reshape(self.copies, batch, size)
+
+    def _moved(self, state: Tensor, change: Tensor) -> Tensor:
+        change = change.view(self.lanes, self.members, *change.shape[1:])
         return state[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def by_member(
@@ -411,10 +436,20 @@ def train_step(
 ) -> None:
     """One Adam step of every copy on a minibatch of its own; the sum of the losses has each copy's own gradient."""
     optimizer.zero_grad(set_to_none=True)
-    (net(inputs) - targets).square().mean((1, 2)).sum().backward()
+    losses_of(net, inputs, targets).sum().backward()
     if math.isfinite(max_norm):
         clip_grad_norm_per_copy(net.parameters(), max_norm)
     optimizer.step()
+
+
+def losses_of(
+    net: nn.Module, inputs: Float[Tensor, "copies batch inputs"], targets: Float[Tensor, "copies batch outputs"]
+) -> Float[Tensor, " copies"]:
+    """What each copy minimises: the squared error, or the likelihood where it predicts a variance. Validation and early
+    stopping go by the squared error in both cases  [peer]."""
+    if isinstance(net, StackedGaussianMLP):
+        return net.loss(inputs, targets)
+    return (net(inputs) - targets).square().mean((1, 2))
 
 
 def _step_on_rows(

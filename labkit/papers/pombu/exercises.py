@@ -1,5 +1,6 @@
 """The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
 
+from collections.abc import Sequence
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from labkit import training
 from labkit.exercises import Exercise
-from labkit.papers.pombu import checks, zone
+from labkit.papers.pombu import checks, lesson, zone
 from labkit.papers.pombu.config import Config, parse_arm
 from labkit.papers.pombu.evaluate import summarise_zone
 from labkit.papers.pombu.offline import Arms
@@ -158,6 +159,38 @@ def check_gain_is_worth_it(answer: str) -> None:
     assert gain > 0.3, f"the mean gain is {gain:+.2f}: too much caution, the policy hardly moves (need +0.30)"
 
 
+# -- 7 predict, then look: data in place of caution -------------------------------------------------------------------
+
+
+def _recorded() -> dict[int, Any]:
+    studies = lesson.by_left()
+    assert len(studies) == len(lesson.LEFT), f"the records are not all here; make them: {lesson.DATA_COMMAND}"
+    return studies
+
+
+def check_two_numbers(answer: Any) -> None:
+    assert isinstance(answer, tuple | list), "answer with two numbers: an amount of episodes, and an alpha"
+    assert len(answer) == 2, f"answer with two numbers: an amount of episodes, and an alpha; got {len(answer)}"
+    assert answer[0] in lesson.LEFT, f"amounts are {', '.join(map(str, lesson.LEFT))}; got {answer[0]!r}"
+    assert answer[1] in (0, 0.5, 1, 2, 4), f"alphas are 0, .5, 1, 2 and 4; got {answer[1]!r}"
+
+
+def check_half_improve(answer: Sequence[int | float]) -> None:
+    """The least amount at which half of the seeds improve with alpha = 0."""
+    improved = {n: np.mean(np.array(found["arms"]["alpha-0"]["real"]) > 0) for n, found in _recorded().items()}
+    amount, wanted = int(answer[0]), min(n for n, share in improved.items() if share >= 0.5)
+    word = "that is more than is needed" if amount > wanted else "not yet half"
+    assert amount == wanted, f"with {amount} episodes on the left alpha = 0 improves {improved[amount]:.0%}: {word}"
+
+
+def check_best_alpha(answer: Sequence[int | float]) -> None:
+    """The alpha whose mean real gain is largest with the most data."""
+    arms = _recorded()[max(lesson.LEFT)]["arms"]
+    gains = {parse_arm(arm)[1]: float(np.mean(found["real"])) for arm, found in arms.items() if arm[:5] == "alpha"}
+    mine = gains[answer[1]]
+    assert mine == max(gains.values()), f"alpha = {answer[1]:g} gains {mine:+.2f} on average; another gains more"
+
+
 EXERCISES = (
     Exercise(
         key="bellman",
@@ -224,5 +257,25 @@ EXERCISES = (
         },
         solution="alpha-3",
         wrong={"no caution": "alpha-0", "too much": "alpha-50", "not an arm": 2},
+    ),
+    Exercise(
+        key="data",
+        kind="predict, then run",
+        task="Of 1, 2, 4, 8 and 16 episodes on the left: what is the least with which alpha = 0 improves at least half "
+        "of the seeds? And with 16, which alpha of 0, .5, 1, 2 and 4 gains most?",
+        properties={
+            "two numbers": check_two_numbers,
+            "half improve": check_half_improve,
+            "the best alpha": check_best_alpha,
+        },
+        solution=(8, 0.5),
+        wrong={
+            "twice is enough": (2, 0.5),
+            "all of them are needed": (16, 0.5),
+            "data make caution useless": (8, 0),
+            "the alpha of one episode": (8, 2),
+            "one number": 8,
+            "not an amount": (3, 0.5),
+        },
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from textwrap import fill
 from typing import Any
 
 import ipywidgets as widgets
@@ -16,7 +17,7 @@ from labkit.errors import InputError
 from labkit.papers.pombu import tabular
 from labkit.papers.pombu.calibration import Calibration
 from labkit.papers.pombu.config import parse_arm
-from labkit.papers.pombu.lesson import Maps
+from labkit.papers.pombu.lesson import DATA_COMMAND, Maps
 from labkit.papers.pombu.objective import conservative_loss
 from labkit.papers.pombu.zone import VARIATIONS, Zone
 from labkit.rl.statistics import Interval, wilson_interval
@@ -190,11 +191,15 @@ def _reach(share: Interval) -> list[list[float]]:
     return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
 
 
+def share_improved(gains: Sequence[float]) -> Interval:
+    """P(improve) with Wilson's interval."""
+    return wilson_interval(sum(gain > 0 for gain in gains), len(gains))
+
+
 def _shares(axis: Any, arms: Mapping[str, Any]) -> None:
     rows = np.arange(len(arms))[::-1]
     for row, (arm, found) in zip(rows, arms.items(), strict=True):
-        gains = found["real"]
-        share = wilson_interval(sum(gain > 0 for gain in gains), len(gains))
+        share = share_improved(found["real"])
         axis.errorbar(share.value, row, xerr=_reach(share), marker="s", color=color_of(arm), capsize=3)
     axis.set_yticks(rows, [label_of(arm) for arm in arms], fontsize=8)
     axis.set(xlim=(-0.02, 1.02))
@@ -205,8 +210,7 @@ def learning_figure(study: Mapping[str, Any]) -> Figure:
     """Mean gains over the updates: what the models claim (dashed), what is real."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.2))
     for arm, found in study["arms"].items():
-        kind, alpha = parse_arm(arm)
-        shade = 0.35 + 0.65 * min(1.0, alpha / 4) if kind == "alpha" and alpha else 1.0
+        shade = _shade(arm)
         left.plot(found["real_curve"], color=color_of(arm), alpha=shade, label=label_of(arm))
         left.plot(found["claimed_curve"], color=color_of(arm), alpha=shade, ls="--", lw=0.8)
         right.plot([0, 1], [found["left"], found["right"]], marker="o", color=color_of(arm), alpha=shade)
@@ -251,13 +255,12 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
         arms = studies[name]["arms"]
         shown = [arm for arm in ("alpha-0", "alpha-1", "alpha-2", "shuffled-2") if arm in arms]
         for place, arm in enumerate(shown):
-            gains = arms[arm]["real"]
-            share = wilson_interval(sum(gain > 0 for gain in gains), len(gains))
+            share = share_improved(arms[arm]["real"])
             x = number + 0.18 * (place - 1.5)
             left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
                           label=label_of(arm) if number == 0 else None)  # fmt: skip
-    left.set_xticks(range(len(plain)), [VARIATIONS[name].title.replace(", ", ",\n") for name in plain], fontsize=7)
+    left.set_xticks(range(len(plain)), [fill(VARIATIONS[name].title, 13) for name in plain], fontsize=7)
     left.set(ylabel="share of seeds that really improve", ylim=(-0.02, 1.02))
     left.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     scaled = [name for name in studies if "reward" in name]
@@ -274,7 +277,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-RIVALS = {"meppo": "float", "me-trpo": "straw", "mbpo": "baseline", "ppo": "hard", "sac": "bad"}
+RIVALS = {"pombu-scaled": "good", "meppo": "float", "me-trpo": "straw", "mbpo": "baseline", "ppo": "hard", "sac": "bad"}
 
 
 def returns_figure(result: Mapping[str, Any], environments: Sequence[str]) -> Figure:
@@ -348,6 +351,92 @@ def loss_widget() -> widgets.VBox:
         sqrt_u=widgets.FloatSlider(0.3, min=0, max=2, step=0.05, description="√U"),
         alpha=widgets.FloatSlider(2.0, min=0, max=4, step=0.25, description="α"),
         clip=widgets.FloatSlider(0.2, min=0.05, max=0.45, step=0.05, description="clip"),
+    )
+
+
+CAUTION = ("alpha-0", "alpha-0.5", "alpha-1", "alpha-2", "alpha-4", "shuffled-2")  # arms at every amount of data
+Amounts = Mapping[int, Mapping[str, Any]]  # Zone studies by the episodes that start on the left
+
+
+def data_figure(studies: Amounts) -> Figure:
+    """Against the episodes recorded on the left: P(improve) with Wilson's interval, and the mean real gain."""
+    figure, (left, right) = subplots(1, 2, figsize=(9, 3.5))
+    amounts = sorted(studies)
+    for number, arm in enumerate(CAUTION):
+        there = [n for n in amounts if arm in studies[n]["arms"]]
+        gains = [studies[n]["arms"][arm]["real"] for n in there]
+        look = {"color": color_of(arm), "alpha": _shade(arm), "label": label_of(arm), "marker": "o", "ms": 4}
+        right.plot(there, [np.mean(g) for g in gains], **look)
+        if arm in ("alpha-1", "alpha-4"):  # like alpha = 2 here: the widget shows them
+            continue
+        shares = [share_improved(g) for g in gains]
+        reach = np.concatenate([_reach(share) for share in shares], axis=1)
+        beside = np.array(there) * 1.05 ** (number - 3)  # side by side, not one upon the other
+        left.errorbar(beside, [share.value for share in shares], reach, capsize=2, **look)
+    for axis, words in ((left, "share of seeds that really improve"), (right, "mean real gain of return")):
+        axis.set(xscale="log", xlabel="episodes on the left (7 on the right)", ylabel=words)
+        axis.set_xticks(amounts, [str(n) for n in amounts])
+        axis.minorticks_off()
+    left.set_ylim(-0.02, 1.04)
+    right.axhline(0, color=COLORS["hard"], lw=0.8)
+    right.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def _shade(arm: str) -> float:
+    """More caution, darker; the reference and the controls are never pale."""
+    kind, alpha = parse_arm(arm)
+    return 0.35 + 0.65 * min(1.0, alpha / 4) if kind == "alpha" and alpha else 1.0
+
+
+def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
+    """P(improve) against alpha with Wilson's interval, for one amount of data on the left; grey: the least amount.
+
+    Raises:
+        InputError: an amount that was not recorded.
+    """
+    if left not in studies:
+        known = ", ".join(str(n) for n in sorted(studies))
+        raise InputError(f"there are records for {known or 'no'} episodes on the left; got {left}.")
+    figure, least = go.Figure(), min(studies)
+    plain, shuffled = CAUTION[:-1], CAUTION[-1:]
+    _share_trace(figure, studies[least], plain, f"with {least} on the left", "#bbbbbb", -0.08)
+    _share_trace(figure, studies[left], plain, "√U where it is", COLORS["ours"])
+    _share_trace(figure, studies[left], shuffled, "√U shuffled", COLORS["baseline"], 0.12)
+    now = {arm: found["real"] for arm, found in studies[left]["arms"].items()}
+    counts = [f"{label_of(arm)}: {sum(g > 0 for g in now[arm])} of {len(now[arm])}, {np.mean(now[arm]):+.2f}"
+              for arm in ("alpha-0", "alpha-2") if arm in now]  # fmt: skip
+    return figure.update_layout(
+        template="none", height=360, margin={"t": 50, "b": 45, "l": 55, "r": 10},
+        xaxis={"title": {"text": "α"}, "tickvals": list(range(len(plain))), "range": [-0.3, len(plain) - 0.7],
+               "ticktext": [f"{parse_arm(arm)[1]:g}" for arm in plain], "zeroline": False},
+        yaxis={"title": {"text": "share of seeds that really improve"}, "range": [-0.03, 1.05]},
+        title={"text": f"episodes on the left: {left} · " + " · ".join(counts) + " (mean gain)", "font": {"size": 13}},
+    )  # fmt: skip
+
+
+def _share_trace(
+    figure: go.Figure, study: Mapping[str, Any], arms: Sequence[str], name: str, color: str, beside: float = 0.0
+) -> None:
+    """One dot an arm, at the place of its alpha among those of `CAUTION`, `beside` it a little."""
+    places = {parse_arm(arm)[1]: number for number, arm in enumerate(CAUTION[:-1])}
+    there = [arm for arm in arms if arm in study["arms"]]
+    shares = [share_improved(study["arms"][arm]["real"]) for arm in there]
+    above, below = ([_reach(share)[side][0] for share in shares] for side in (1, 0))
+    figure.add_scatter(
+        x=[places[parse_arm(arm)[1]] + beside for arm in there], y=[share.value for share in shares], name=name,
+        mode="markers" if len(arms) == 1 else "lines+markers", line_color=color, marker={"size": 9, "color": color},
+        error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": color},
+    )  # fmt: skip
+
+
+def data_widget(studies: Amounts) -> widgets.VBox:
+    """`data_explorer` with a handle; without a record, how to make one."""
+    if not studies:
+        return widgets.VBox([widgets.HTML(f"There is no record of these studies here. <code>{DATA_COMMAND}</code>")])
+    return explore(
+        lambda left: data_explorer(studies, left),
+        left=widgets.SelectionSlider(options=sorted(studies), value=min(studies), description="left data"),
     )
 
 

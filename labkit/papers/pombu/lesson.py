@@ -36,6 +36,12 @@ RECORDED = (
     "zone-reward-x0.1-official",
 )  # what the records' picture shows, in this order
 
+LEFT = {1: "zone", **{episodes: f"zone-left-{episodes}" for episodes in (2, 4, 8, 16)}}  # by episodes on the left
+DATA_COMMAND = (
+    "labkit record pombu --scale lesson --seeds 0,1,2 --label data -p studies zone-left-2,zone-left-4,zone-left-8,"
+    "zone-left-16,zone-more-data,zone-balanced,zone-slow"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:
@@ -143,3 +149,9 @@ def pooled(study: str) -> Mapping[str, Any] | None:
         }
         return {"arms": arms, "record": record.name}
     return None
+
+
+def by_left() -> dict[int, Mapping[str, Any]]:
+    """The recorded Zone studies that differ in the amount of data on the left only, by that amount, as `pooled` gives
+    them; those without a record are left out."""
+    return {episodes: found for episodes, study in LEFT.items() if (found := pooled(study))}

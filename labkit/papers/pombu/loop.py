@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labkit import training
 from labkit.errors import InputError
+from labkit.kernels.discounted_trace import discounted_trace
 from labkit.papers.pombu import environments
 from labkit.papers.pombu.ensemble import (
     DynamicsEnsemble,
@@ -29,7 +30,7 @@ from labkit.papers.pombu.exploration import explore, mixture_weights, one_member
 from labkit.papers.pombu.imagination import Draws, Rollout, draw, imagine
 from labkit.papers.pombu.improvement import Batch, CriticPass, Moved, PolicyPass, batch_of, moved
 from labkit.papers.pombu.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.objective import adapt_alpha
+from labkit.papers.pombu.objective import adapt_alpha, dead_zone
 from labkit.papers.pombu.trust_region import TrustRegionPass
 from labkit.rl.normalizer import RunningNormalizer
 from labkit.rl.recorded import Recorded
@@ -67,7 +68,7 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
     u_scaling: Literal["paper", "official"] = Field(
         "official",
         description="see `objective.scale_uncertainty`; alpha 0.5 was chosen for official: with rewards divided by the "
-        "returns' spread, advantages spread by 0.2 to 0.6, and the same alpha under paper is that much more cautious",
+        "returns' spread, advantages spread by 0.7 to 0.9 at first, and paper is that much more cautious",
     )
     uncertainty: Literal["mbui", "ube"] = Field("mbui", description="local uncertainty: (4), or the crude alternative")
     bessel: bool = Field(False, description="variance over members divided by K - 1")
@@ -93,7 +94,15 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
     observation_noise: float = Field(0.0, ge=0, description="half width of uniform noise on observations")
     action_noise: float = Field(0.0, ge=0, description="half width of uniform noise on actions")
     mbpo_updates: int = Field(20, ge=1, description="mbpo: SAC steps on model data per real step [peer]")
-    mbpo_rollouts: int = Field(400, ge=1, description="mbpo: one-step model rollouts per real step [peer]")
+    mbpo_rollouts: int = Field(400, ge=1, description="mbpo: model rollouts per real step [peer]")
+    mbpo_schedule: tuple[int, int, int, int] | None = Field(
+        None,
+        description="mbpo: from epoch, to epoch, k_min, k_max: the rollouts' length grows linearly in between; an "
+        "epoch is 1000 real steps. None: the task's own, see `baselines.SCHEDULES` [peer]",
+    )
+    mbpo_members: Literal["gaussian", "deterministic"] = Field(
+        "gaussian", description="mbpo: members that predict a variance, which rollouts draw from [peer], or do not"
+    )
     mbpo_keep: int = Field(250, ge=1, description="mbpo: real steps between two model trainings; age of model data")
     compiled: bool = Field(False, description="CUDA graphs for imagination and updates; nothing on a CPU")
 
@@ -111,6 +120,13 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
         for arm in arms:
             arm_alpha(arm, 0.0)
         return arms
+
+    @field_validator("mbpo_schedule")
+    @classmethod
+    def _grows(cls, schedule: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if schedule is not None and not (0 <= schedule[0] < schedule[1] and 1 <= schedule[2] <= schedule[3]):
+            raise ValueError("write from epoch, to epoch, k_min, k_max with 0 <= from < to and 1 <= k_min <= k_max")
+        return schedule
 
     @model_validator(mode="after")
     def _enough(self) -> "LoopConfig":
@@ -183,17 +199,15 @@ class Experience:
         self.normalizers["state"].update(flat["state"])
         self.normalizers["action"].update(flat["action"])
         self.normalizers["change"].update(flat["next_state"] - flat["state"])
-        self.normalizers["return"].update(self._running_returns(played.reward).flatten(1)[..., None])
+        self.normalizers["return"].update(self._returns_to_go(played.reward).flatten(1)[..., None])
 
-    def _running_returns(self, reward: Float[Tensor, "lanes episodes time"]) -> Float[Tensor, "lanes episodes time"]:
-        total, kept = torch.zeros_like(reward[..., 0]), []
-        for paid in reward.unbind(-1):
-            total = self.gamma * total + paid
-            kept.append(total)
-        return torch.stack(kept, -1)
+    def _returns_to_go(self, reward: Float[Tensor, "lanes episodes time"]) -> Float[Tensor, "lanes episodes time"]:
+        paid = reward.movedim(-1, 0)
+        return discounted_trace(paid, torch.zeros_like(paid), discount=self.gamma, lam=1.0).movedim(0, -1)
 
     def reward_scale(self) -> Float[Tensor, "lanes 1 1"]:
-        """Running spread of discounted returns; u is quadratic in it, so it stands still within an iteration."""
+        """Spread of the discounted returns from every step on, over all real episodes  [official code]; u is quadratic
+        in it, so it stands still within an iteration."""
         return self.normalizers["return"].std[:, None].float()
 
     def model_statistics(self) -> list[Tensor]:
@@ -330,7 +344,13 @@ class Learner:
         self.reward_scale.copy_(self.experience.reward_scale())
 
     def improve_policy(self, iteration: int) -> dict[str, Tensor]:
-        """`updates` times: imagine, fit V and U, one conservative step. The last update's measurements, lanes each."""
+        """`updates` times: imagine, fit V and U, one conservative step.
+
+        Returns:
+            Lanes each, means over the updates: how far a step went (kl, ratio_change), its worth (sigmas), the share of
+            samples in the dead zone, sqrt_u as the objective has it and sqrt_u_raw in the unit of normalised rewards;
+            and as they are at the end: alpha, log_std, the return that the models promise.
+        """
         c, streams, found = self.config, self.streams(iteration, 2), []
         alpha = self.progress.alpha.to(self.device)
         for _ in range(c.updates):
@@ -338,15 +358,20 @@ class Learner:
             self.judge(batch, c.epochs, c.batch_size, streams)
             self.improve(batch, alpha, c.epochs, c.batch_size, streams)
             step = moved(self.policy, batch, c.clip)
+            unsure = (dead_zone(batch.advantage, batch.sqrt_u, alpha), batch.sqrt_u.mean(-1),
+                      batch.uncertainty_target.sqrt().mean(-1))  # fmt: skip
             length = step.kl if c.alpha_follows == "kl" else step.ratio_change
             alpha = adapt_alpha(alpha, length, c.alpha_times)
-            found.append((step, promised, batch.sqrt_u.mean(-1)))
+            found.append((*step, *unsure))
         self.progress.alpha = alpha.cpu()
-        mean = Moved(*(torch.stack(parts).mean(0) for parts in zip(*(step for step, _, _ in found), strict=True)))
-        return {
-            "kl": mean.kl, "ratio_change": mean.ratio_change, "sigmas": mean.sigmas, "alpha": alpha,
-            "model_return": found[-1][1], "sqrt_u": found[-1][2], "log_std": self.policy.log_std.detach().mean((1, 2)),
-        }  # fmt: skip
+        names = (*Moved._fields, "dead_zone", "sqrt_u", "sqrt_u_raw")
+        means = {
+            name: torch.stack(values).mean(0)
+            for name, values in zip(names, zip(*found, strict=True), strict=True)
+            if name not in ("gain", "risk")  # sigmas is their ratio
+        }
+        log_std = self.policy.log_std.detach().mean((1, 2))
+        return {**means, "alpha": alpha, "model_return": promised, "log_std": log_std}
 
     def evaluate(self, iteration: int) -> dict[str, Tensor]:
         """Real returns: stochastic (what papers call AverageReturn) and with the mean action."""

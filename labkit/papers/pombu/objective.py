@@ -117,6 +117,17 @@ def policy_loss(
     raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
 
 
+def dead_zone(
+    advantage: Float[Tensor, "*lanes samples"],
+    sqrt_u: Float[Tensor, "*lanes samples"],
+    alpha: Float[Tensor, "*lanes"] | float,
+) -> Float[Tensor, "*lanes"]:
+    """The share of samples with |A| < alpha sqrt(U): for them (5) is least where nothing moves.  [official code]"""
+    _check(1.0, advantage, sqrt_u)
+    bar = torch.as_tensor(alpha, dtype=sqrt_u.dtype, device=sqrt_u.device)[..., None] * sqrt_u
+    return (advantage.abs() < bar).to(sqrt_u.dtype).mean(-1)
+
+
 # -- scales -----------------------------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,15 @@ class Variation:
 
 
 _ONLY_ALPHA = ("alpha-0", "alpha-2")
+_CAUTION = ("alpha-0", "alpha-0.5", "alpha-1", "alpha-2", "alpha-4", "shuffled-2")
+RIGHT = 7  # recorded episodes that start on the right, in "zone" and however many there are on the left
+
+
+def _with_left(episodes: int) -> Variation:
+    """So many recorded episodes from the left instead of one; those from the right stay."""
+    title = f"{episodes} episodes on the left"
+    return Variation(title, {"left": episodes}, {"episodes": RIGHT + episodes}, _CAUTION)
+
 
 VARIATIONS: dict[str, Variation] = {
     "zone": Variation("as it is"),
@@ -121,6 +130,7 @@ VARIATIONS: dict[str, Variation] = {
     "zone-observation-noise": Variation("observation noise, sd 0.1", setting={"observation_noise": 0.1}),
     "zone-more-data": Variation("4 times the data", {"left": 8}, {"episodes": 32}),
     "zone-balanced": Variation("few data, balanced", {"left": 2}, {"episodes": 4}),
+    **{f"zone-left-{episodes}": _with_left(episodes) for episodes in (2, 4, 8, 16)},
     "zone-slow": Variation("a quarter of the step size", setting={"learning_rate": 5e-4}, arms=_ONLY_ALPHA),
     "zone-reward-x10": Variation("rewards x 10, U scaled", {"unit": 10.0}, arms=_ONLY_ALPHA),
     "zone-reward-x10-official": Variation(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.papers.pombu import PAPER, checks, exercises, lqr
+from labkit.papers.pombu import PAPER, checks, exercises, lesson, lqr
 from labkit.papers.pombu.claims import CLAIMS
 
 QUICK = [e for e in PAPER.exercises if e.key != "caution"]
@@ -17,6 +17,22 @@ def test_exercises_keep_their_word(exercise):
 @pytest.mark.slow
 def test_the_ablation_keeps_its_word():
     keeps_its_word(PAPER.exercise("caution"))
+
+
+def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):
+    """Other records, another answer; without them, what to type."""
+    exercise = PAPER.exercise("data")
+    arms = {f"alpha-{a}": zone_arm([gain] * 2) for a, gain in ((0, -1.0), (0.5, 1.0), (1, 3.0), (2, 2.0), (4, 1.0))}
+    better = arms | {"alpha-0": zone_arm([1.0, -1.0])}
+    studies = {n: {"arms": better if n >= 4 else arms} for n in lesson.LEFT}
+    with monkeypatch.context() as patch:
+        patch.setattr(lesson, "by_left", lambda: studies)
+        assert exercise.check((4, 1)).passed
+        assert "with 2 episodes on the left alpha = 0 improves 0%: not yet half" in exercise.check((2, 1)).message
+        assert "improves 50%: that is more than is needed" in exercise.check((8, 1)).message
+        assert "alpha = 2 gains +2.00 on average; another gains more" in exercise.check((4, 2)).message
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
+    assert lesson.DATA_COMMAND in exercise.check(exercise.solution).message
 
 
 def keeps_its_word(exercise):
@@ -82,6 +98,7 @@ RESULT = {
     },
     "zone-action-noise": {"arms": {"alpha-0": zone_arm([-1.0] * 4), "alpha-2": zone_arm([1.0, 1.0, 1.0, -1.0])}},
     "zone-observation-noise": {"arms": {"alpha-0": zone_arm([-1.0]), "alpha-2": zone_arm([1.0])}},
+    "zone-left-16": {"arms": {"alpha-0": zone_arm([1.0, 1.0, 1.0, -1.0]), "alpha-2": zone_arm([1.0] * 4)}},
     "zone-reward-x0.1": {"arms": {"alpha-2": zone_arm([0.1])}},
     "zone-reward-x0.1-official": {"arms": {"alpha-2": zone_arm([0.03])}},
     "half-cheetah": {
@@ -105,6 +122,7 @@ WANTED = {
     "robust-to-action-noise": 0.75,
     "robust-to-observation-noise": 1.0,
     "caution-keeps-more": (0.75 - 1.0) - (0.0 - 0.25),
+    "data-replace-caution": -0.25,
     "scaling-matters": 0.7,
     "beats-its-own-ablation": 3.0,
     "sample-efficiency": None,
@@ -131,7 +149,7 @@ def test_intervals_are_those_of_all_seeds_of_all_runs():
         found = result[name]["arms"]
         result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in found.items()}}
     pooled = {claim.key: claim for claim in CLAIMS if claim.pooled}
-    assert len(pooled) == 9
+    assert len(pooled) == 10
     for key, claim in pooled.items():
         estimate = claim.pooled([result, result])
         assert estimate.value == pytest.approx(WANTED[key]), key

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.pombu import figures, offline, zone
+from labkit.papers.pombu import figures, lesson, offline, zone
 from labkit.papers.pombu.calibration import Calibration
 from labkit.papers.pombu.config import CONFIGS
 from labkit.papers.pombu.lesson import Maps
 from labkit.papers.pombu.offline import Setting
 from labkit.papers.pombu.zone import Zone
+from labkit.rl.statistics import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,81 @@ def test_static_figures_draw(maps):
         figures.promise_figure({"arms": {"alpha-0": {"real": gains, "claimed": gains}}})
     drawn = figures.variations_figure(studies)
     assert len(drawn.axes[1].get_yticks()) == 4
+
+
+def amounts(**improving: int) -> dict[int, dict]:
+    """Two amounts of data on the left; of 10 seeds so many improve with alpha 0 and with the others."""
+
+    def arms(plain: int, others: int) -> dict:
+        return {arm: {"real": [1.0] * n + [-0.5] * (10 - n)}
+                for arm in figures.CAUTION for n in [plain if arm == "alpha-0" else others]}  # fmt: skip
+
+    return {4: {"arms": arms(improving.get("later", 9), 10)}, 1: {"arms": arms(1, 6)}}
+
+
+def test_data_explorer_counts_seeds_at_the_amount_asked_for():
+    few, many = (figures.data_explorer(amounts(), left) for left in (1, 4))
+    for figure, shares in ((few, [0.1, 0.6, 0.6, 0.6, 0.6]), (many, [0.9, 1.0, 1.0, 1.0, 1.0])):
+        reference, ours, control = figure.data
+        assert list(ours.y) == pytest.approx(shares)
+        assert list(reference.y) == pytest.approx([0.1, 0.6, 0.6, 0.6, 0.6])  # the least amount, whatever is chosen
+        assert list(ours.x) == [0, 1, 2, 3, 4]  # five alphas, in their order
+        assert list(figure.layout.xaxis.ticktext) == ["0", "0.5", "1", "2", "4"]
+        assert list(control.y) == [shares[3]]
+        assert abs(control.x[0] - 3) < 0.5  # beside alpha = 2, whose penalties are shuffled
+        share = wilson_interval(round(10 * shares[0]), 10)
+        assert ours.error_y.array[0] == pytest.approx(share.high - share.value)
+        assert ours.error_y.arrayminus[0] == pytest.approx(share.value - share.low)
+        assert min(*ours.error_y.array, *ours.error_y.arrayminus) >= 0
+    assert "α = 0: 9 of 10, +0.85 · α = 2: 10 of 10, +1.00" in many.layout.title.text
+    assert many.to_json() == figures.data_explorer(amounts(), 4).to_json()
+    with pytest.raises(InputError, match="records for 1, 4 episodes on the left; got 3"):
+        figures.data_explorer(amounts(), 3)
+    with pytest.raises(InputError, match="records for no episodes"):
+        figures.data_explorer({}, 1)
+
+
+def test_data_explorer_is_quick_and_draws_a_study_that_lacks_arms():
+    few = {1: {"arms": {arm: amounts()[1]["arms"][arm] for arm in ("alpha-0", "alpha-2")}}}
+    assert [len(trace.x) for trace in figures.data_explorer(few).data] == [2, 2, 0]
+    assert list(figures.data_explorer(few).data[1].x) == [0, 3]
+    studies = amounts()
+    start = time.process_time()
+    for _ in range(10):
+        figures.data_explorer(studies, 4)
+    assert time.process_time() - start < 1.0  # a callback has 100 ms
+
+
+def test_data_widget_follows_its_handle_or_says_what_is_missing():
+    widget = figures.data_widget(amounts())
+    slider, shown = widget.children[0], widget.children[-1]
+    assert list(slider.options) == [1, 4]
+    assert shown.data[1].y[0] == pytest.approx(0.1)
+    slider.value = 4
+    assert shown.data[1].y[0] == pytest.approx(0.9)
+    assert shown.layout.title.text.startswith("episodes on the left: 4")
+    missing = figures.data_widget({})
+    assert lesson.DATA_COMMAND in missing.children[0].value
+
+
+def test_data_figure_shows_shares_and_gains():
+    drawn = figures.data_figure(amounts())
+    shares, gains = drawn.axes
+    assert [line.get_ydata().tolist() for line in gains.lines[:2]] == [[-0.35, 0.85], [0.4, 1.0]]  # alpha 0, .5
+    assert len(gains.get_legend().get_texts()) == len(figures.CAUTION)
+    plain = shares.containers[0]
+    assert plain.lines[0].get_ydata().tolist() == [0.1, 0.9]
+    assert len(shares.containers) == 4  # alpha 0, .5, 2 and shuffled
+    assert [label.get_text() for label in gains.get_xticklabels()] == ["1", "4"]
+
+
+def test_by_left_reads_the_records_there_are(monkeypatch):
+    assert set(lesson.LEFT.values()) <= set(zone.VARIATIONS)
+    assert all(zone.task_of(study).left == episodes for episodes, study in lesson.LEFT.items())
+    assert all(study in lesson.DATA_COMMAND for episodes, study in lesson.LEFT.items() if episodes > 1)
+    recorded = {"zone": {"arms": {}, "record": "a"}, "zone-left-8": {"arms": {}, "record": "b"}}
+    monkeypatch.setattr(lesson, "pooled", recorded.get)
+    assert lesson.by_left() == {1: recorded["zone"], 8: recorded["zone-left-8"]}
 
 
 def test_learning_curves_draw_every_algorithm():

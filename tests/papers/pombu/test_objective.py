@@ -103,6 +103,15 @@ def test_the_check_rejects(wrong):
         check_dead_zone(wrong)
 
 
+def test_the_share_of_samples_in_the_dead_zone():
+    advantage = torch.tensor([[0.1, -0.3, 0.5, -2.0], [0.1, -0.3, 0.5, -2.0]])
+    sqrt_u = torch.tensor([[0.1, 0.2, 0.2, 0.5], [0.1, 0.2, 0.2, 0.5]])
+    assert o.dead_zone(advantage, sqrt_u, torch.tensor([0.0, 2.0])).tolist() == [0.0, 0.5]  # .1 < .2, .3 < .4
+    assert o.dead_zone(advantage, sqrt_u, 100.0).tolist() == [1.0, 1.0]
+    with pytest.raises((InputError, TypeCheckError)):
+        o.dead_zone(advantage, sqrt_u[:, :2], 1.0)
+
+
 @pytest.mark.parametrize(("alpha", "frozen"), [(0.0, False), (1e3, True)])
 def test_a_huge_alpha_freezes_the_policy(alpha, frozen):
     """Gradient descent with falling steps on the log ratio itself: delta goes to 0 where the penalty rules."""

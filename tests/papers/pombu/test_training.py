@@ -6,8 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from labkit.errors import ConfigError, InputError, RunError
-from labkit.papers.pombu import PAPER, lesson
+from labkit.papers.pombu import PAPER, lesson, zone
 from labkit.papers.pombu.config import CONFIGS, Config, parse_arm
+from labkit.papers.pombu.loop import LoopConfig
 from labkit.papers.pombu.train import units_of
 from labkit.runs import Run
 
@@ -171,6 +172,16 @@ def test_gpu_scale_for_a_few_steps(tmp_path):
     assert set(result["half-cheetah"]) == set(config.algorithms)
     measured = {v.key for v in PAPER.verdicts(result, "gpu") if v.measured is not None}
     assert measured == {"beats-its-own-ablation"}
+
+
+def test_the_large_scales_do_what_the_released_code_does():
+    """Its alpha was chosen with U left as it is; Zone keeps the division, whatever the loop does."""
+    for scale in ("gpu", "full"):
+        loop = LoopConfig.of(CONFIGS[scale], environment="half-cheetah")
+        assert (loop.alpha, loop.u_scaling, loop.beta) == (0.5, "official", 10.0)
+        changed = LoopConfig.of(CONFIGS[scale].override(u_scaling="paper"), environment="half-cheetah")
+        assert changed.u_scaling == "paper"
+    assert zone.setting_of("zone", CONFIGS["lesson"]).u_scaling == "paper"
 
 
 @pytest.mark.slow

@@ -247,12 +247,29 @@ def test_every_study_has_its_variation_and_changes_what_it_says():
     assert set(zone.VARIATIONS) == set(ZONE_STUDIES)
     assert zone.task_of("zone-more-data").left == 8
     assert zone.setting_of("zone-more-data", config).episodes == 32
+    assert zone.arms_of("zone-more-data", config) == config.variation_arms
     assert zone.setting_of("zone-reward-x10-official", config).u_scaling == "official"
     assert zone.setting_of("zone-action-noise", config).action_noise == 0.3
     assert zone.arms_of("zone", config) == config.zone_arms
     assert zone.arms_of("zone-slow", config) == ("alpha-0", "alpha-2")
     with pytest.raises(InputError, match="there is no study 'mud'"):
         zone.task_of("mud")
+
+
+def test_more_left_data_leave_the_right_as_it_was():
+    """The family in which only one amount changes: "zone" itself is its member with one episode on the left."""
+    config = CONFIGS["lesson"]
+    plain = zone.setting_of("zone", config)
+    assert zone.task_of("zone").left == 1
+    assert plain.episodes == zone.RIGHT + 1
+    for left in (2, 4, 8, 16):
+        name = f"zone-left-{left}"
+        assert zone.task_of(name) == replace(zone.task_of("zone"), left=left)
+        assert zone.setting_of(name, config) == replace(plain, episodes=7 + left)
+        starts = zone.task_of(name).data_starts(Streams([0, 1]), 7 + left)[..., 0]
+        assert (starts < 0).sum(1).tolist() == [left, left]
+        assert (starts > 0).sum(1).tolist() == [7, 7]
+        assert {"alpha-0", "alpha-2", "shuffled-2"} < set(zone.arms_of(name, config)) < set(config.zone_arms)
 
 
 def test_scaling_by_the_raw_variance_makes_the_unit_of_reward_disappear(tmp_path):
