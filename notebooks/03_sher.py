@@ -268,7 +268,7 @@ from IPython.display import Image
 
 from labkit.rl.rendering import to_gif
 
-None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=12, colours=32))
+None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=8, colours=24))
 
 # %% [markdown]
 # **What was learned.** Test episodes in front of the first wall, of the seed with which HER without noise did *worst*.

@@ -132,7 +132,7 @@ def recorded(label: str) -> list[Result]:
     return []
 
 
-def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 2) -> dict[str, list[Any]] | str:
+def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> dict[str, list[Any]] | str:
     """Frames of FetchReach before and after training, on the same goals; or why there can be none here."""
     if reason := rendering.gl_available():
         return reason
