@@ -323,7 +323,7 @@ figures.cloud_widget(sources)
 
 # %%
 chosen = {arm: learners[arm].agent for arm in ("SHER", "HER-none") if arm in learners}
-figures.paths_figure({arm: paths[arm] for arm in chosen}, layout) if chosen else None
+figures.landscape_picture(chosen) if chosen else None
 
 # %%
 figures.landscape_widget(chosen, layout) if chosen else None

@@ -485,6 +485,19 @@ def landscape_figure(
     )
 
 
+def landscape_picture(
+    agents: Mapping[str, Any], position: tuple[float, float] = (-0.3, -0.3), goal: tuple[float, float] = (0.5, -0.3)
+) -> Figure:
+    """`landscape` of each learner at one place, as a picture."""
+    figure, axes = subplots(1, len(agents), figsize=(3 * len(agents), 2.8), squeeze=False)
+    for axis, (name, agent) in zip(axes[0], agents.items(), strict=True):
+        values, chosen = landscape(agent, position, goal)
+        axis.imshow(values, origin="lower", extent=(-1, 1, -1, 1), cmap="viridis")
+        axis.scatter(*chosen.T, s=60 if len(chosen) == 1 else 5, color=COLORS["bad"])
+        axis.set(title=f"{name}: Q from {values.min():.2f} to {values.max():.2f}", xlabel="action, x", ylabel="y")
+    return figure
+
+
 def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
     """`landscape_figure` with place and goal to move."""
 

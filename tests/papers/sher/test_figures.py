@@ -188,6 +188,11 @@ def test_landscapes(learners):
         wanted = float(agents["HER-none"].q(x, action))
     assert values[5, 20] == pytest.approx(wanted, abs=1e-5)
     assert figures.landscape(agents["SHER"], (0.0, 0.0), (0.5, 0.5))[1].shape == (120, 2)
+    axes = figures.landscape_picture(agents, (-0.3, -0.2), (0.5, 0.1)).axes
+    drawn = {axis.get_title().partition(":")[0]: axis for axis in axes}
+    np.testing.assert_allclose(drawn["HER-none"].images[0].get_array(), values)
+    assert drawn["HER-none"].images[0].origin == "lower"  # y grows upwards, as in the widget
+    np.testing.assert_allclose(drawn["HER-none"].collections[0].get_offsets(), chosen, atol=1e-6)
     box = figures.landscape_widget(agents, "twoway")
     box.children[0].value = 0.4
     assert box.children[-1].data[1].x[0] == 0.4
