@@ -376,13 +376,27 @@ figures.knobs_widget(rehearsed)
 figures.fears_figure(lesson.fears(lesson.data.clips("plain", 1, 3)[0]))
 
 # %% [markdown]
-# **Which form is cheaper?** Move the number of features. **And** $\lambda$**:** add noise to the labels.
+# **Which form is cheaper?** Lines count operations, dots were measured here and now. Move the number of features.
 
 # %%
-display(figures.cost_widget(), figures.loo_widget())
+costs = lesson.ridge_costs()
+figures.cost_picture(costs)
+
+# %%
+figures.cost_widget(costs)
 
 # %% [markdown]
-# **Build an EAO.** VOT's score starts a tracker again when it is lost. Move the failure, and see what it costs.
+# **And which** $\lambda$**?** The picture of section 5, with more or less noise on the labels.
+
+# %%
+figures.loo_widget()
+
+# %% [markdown]
+# **Build an EAO.** VOT's score starts a tracker again when it is lost. Two runs, one of which fails: move the failure, and
+# see what it costs. (Shaded: the frames over which the curve is averaged, here those of 2018.)
+
+# %%
+figures.eao_picture()
 
 # %%
 figures.eao_widget()

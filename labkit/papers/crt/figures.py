@@ -25,7 +25,7 @@ from labkit.papers.crt import lesson, rehearsal, ridge
 from labkit.papers.crt.config import MINING
 from labkit.papers.crt.convolution import Convolution, Regression
 from labkit.papers.crt.gauss_newton import Trace
-from labkit.papers.crt.lesson import Fear, Look
+from labkit.papers.crt.lesson import DIMENSIONS, Cost, Fear, Look, operations
 from labkit.papers.crt.rehearsal import Rehearsal
 from labkit.papers.crt.ridge_head import Mining
 from labkit.papers.crt.tracking import Track
@@ -169,29 +169,53 @@ def loo_widget() -> widgets.VBox:
     return explore(loo_figure, noise=widgets.FloatSlider(0.1, min=0.0, max=0.5, step=0.05, description="label noise"))
 
 
-def cost_figure(d: int = 576) -> go.Figure:
-    """Operations of primal and dual against the number of rows n, for d features; where they cross."""
+def cost_figure(d: int = 576, measured: Sequence[Cost] = ()) -> go.Figure:
+    """Cost of primal and dual against the number of rows n, for d features; where they cross.
+
+    Lines count operations. With measured solves (dots) they are milliseconds, at the speed of the quickest of all.
+    """
     if d < 1:
         raise InputError(f"d must be at least 1; got {d}")
     n = np.unique(np.logspace(1, 4, 60).astype(int))
-    primal, dual = n * d**2 + d**3 / 3, n**2 * d + n**3 / 3
+    primal, dual = operations("primal", n, d), operations("dual", n, d)
     crossing = int(n[np.argmax(dual > primal)]) if (dual > primal).any() else int(n[-1])
+    speed = max((operations(c.form, c.n, c.d) / c.milliseconds for c in measured), default=1.0)
+    lines = (("primal: d x d", primal, "float", "solid"), ("dual: n x n", dual, "ours", "solid"),
+             ("running Gram, per frame", np.full(len(n), operations("primal", 29, d)), "good", "dash"))  # fmt: skip
     figure = go.Figure(
-        [
-            go.Scatter(x=n, y=primal, name="primal: d x d", line={"color": COLORS["float"]}),
-            go.Scatter(x=n, y=dual, name="dual: n x n", line={"color": COLORS["ours"]}),
-            go.Scatter(x=n, y=np.full(len(n), 29 * d**2 + d**3 / 3), name="running Gram, per frame",
-                       line={"color": COLORS["good"], "dash": "dash"}),
-        ]
+        [go.Scatter(x=n, y=y / speed, name=name, line={"color": COLORS[color], "dash": dash})
+         for name, y, color, dash in lines]
     )  # fmt: skip
+    for form, color in (("primal", "float"), ("dual", "ours")):
+        dots = [(c.n, c.milliseconds) for c in measured if (c.form, c.d) == (form, d)]
+        x, y = zip(*dots, strict=True) if dots else ((), ())
+        marker = {"color": COLORS[color], "size": 9}
+        figure.add_scatter(x=x, y=y, mode="markers", name=f"{form}, measured", marker=marker)
     return figure.update_layout(
         title=f"{d} features: the dual is cheaper up to about {crossing:,} rows", height=320, margin={"t": 40, "b": 40},
-        xaxis={"type": "log", "title": "rows n"}, yaxis={"type": "log", "title": "operations"},
+        xaxis={"type": "log", "title": "rows n"},
+        yaxis={"type": "log", "title": "milliseconds" if measured else "operations"},
     )  # fmt: skip
 
 
-def cost_widget() -> widgets.VBox:
-    return explore(cost_figure, d=widgets.SelectionSlider(options=[64, 256, 576, 1024, 2304, 4608], value=576))
+def cost_picture(measured: Sequence[Cost], dimensions: Sequence[int] = (64, 576, 2304)) -> Figure:
+    """`cost_figure` for a few numbers of features, side by side."""
+    figure, axes = subplots(1, len(dimensions), figsize=(9, 2.6), sharey=True)
+    for axis, d in zip(axes, dimensions, strict=True):
+        for trace in cost_figure(d, measured).data:
+            dots = trace.mode == "markers"
+            color, dash = (trace.marker.color, None) if dots else (trace.line.color, trace.line.dash)
+            axis.plot(trace.x, trace.y, "o" if dots else "--" if dash == "dash" else "-", color=color, ms=4,
+                      label=None if dots else trace.name)  # fmt: skip
+        axis.set(xscale="log", yscale="log", title=f"{d} features", xlabel="rows n")
+    axes[0].set_ylabel("milliseconds")
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def cost_widget(measured: Sequence[Cost]) -> widgets.VBox:
+    choice = widgets.SelectionSlider(options=list(DIMENSIONS), value=576, description="features d")
+    return explore(lambda d: cost_figure(d, measured), d=choice)
 
 
 # -- 6 compare --------------------------------------------------------------------------------------------------------
@@ -307,7 +331,9 @@ def scrubber_figure(found: Sequence[Look], position: int = 0) -> go.Figure:
     if not 0 <= position < len(found):
         raise InputError(f"there are frames 0 to {len(found) - 1}; got {position}")
     look = found[position]
-    figure = make_subplots(1, 3, column_widths=[0.3, 0.3, 0.4])
+    figure = make_subplots(
+        1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1", "scores: grey 1, colour 2")
+    )
     colors = [COLORS["ours"] if k == look.target else COLORS["baseline"] for k in range(len(look.s1))]
     x, y = look.at[:, 0], look.at[:, 1]
     figure.add_trace(go.Image(source=_source(look.picture)), 1, 1)
@@ -322,16 +348,25 @@ def scrubber_figure(found: Sequence[Look], position: int = 0) -> go.Figure:
     )
     figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s1, name="stage 1", marker={"color": COLORS["float"]}), 1, 3)
     figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s2, name="stage 2", marker={"color": colors}), 1, 3)
-    figure.update_yaxes(autorange="reversed", visible=False, col=1)
-    figure.update_yaxes(autorange="reversed", visible=False, col=2)
+    _as_pictures(figure, (1, 2))
     figure.update_yaxes(range=[-0.3, 1.2], col=3)
+    figure.update_xaxes(title="candidate", tickmode="linear", col=3)
     told = "the target" if look.winner == look.target else "a rival" if look.target >= 0 else "(target not among them)"
     return figure.update_layout(
         title=f"frame {look.number}: the cascade follows {told}",
         height=320,
         showlegend=False,
-        margin={"t": 40, "b": 30},
+        margin={"t": 70, "b": 40},
     )
+
+
+def _as_pictures(figure: go.Figure, columns: Sequence[int]) -> None:
+    """Square pixels, rows from the top, no axes."""
+    for column in columns:
+        figure.update_xaxes(visible=False, constrain="domain", col=column)
+        figure.update_yaxes(
+            visible=False, constrain="domain", autorange="reversed", scaleanchor=f"x{column}", col=column
+        )
 
 
 def scrubber_widget(found: Sequence[Look]) -> widgets.VBox:
@@ -346,9 +381,7 @@ def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figu
     figure.add_trace(go.Image(source=_source(picture)), 1, 1)
     for column, scores in ((2, first), (3, second)):
         figure.add_trace(go.Heatmap(z=scores, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, column)
-    for column in (1, 2, 3):
-        figure.update_yaxes(autorange="reversed", visible=False, col=column)
-        figure.update_xaxes(visible=False, col=column)
+    _as_pictures(figure, (1, 2, 3))
     far = np.hypot(x - 100, y - 100) > 20
     told = _rival_share(first, float(x), float(y), STRIDE), _rival_share(second, float(x), float(y), 6)
     title = f"rival / target: stage 1 {told[0]:.2f}, stage 2 {told[1]:.2f}" if far else "the rival is under the target"
@@ -481,13 +514,13 @@ def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: in
     curve = eao_curve(runs)
     value = float(curve[low : high + 1].mean())
     figure = make_subplots(2, 1, row_heights=[0.3, 0.7], shared_xaxes=True)
-    names = {0: "skipped", 1: "start", 2: "failure", 3: "tracked"}
+    names = {3: "tracked", 0: "skipped", 1: "start", 2: "failure"}
     colors = {0: COLORS["straw"], 1: COLORS["good"], 2: COLORS["bad"], 3: COLORS["ours"]}
     for code, name in names.items():
         at = np.flatnonzero(failing == code)
         figure.add_trace(
             go.Scatter(x=at, y=np.ones(len(at)), mode="markers", name=name,
-                       marker={"color": colors[code], "symbol": "square"}),
+                       marker={"color": colors[code], "symbol": "square", "size": 6 if code == 3 else 12}),
             1, 1,
         )  # fmt: skip
     figure.add_trace(
@@ -503,10 +536,24 @@ def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: in
     return figure.update_layout(title=f"EAO = {value:.3f}", height=380, margin={"t": 40, "b": 40})
 
 
+def eao_picture(failures: Sequence[int] = (60, 150, 300)) -> Figure:
+    """The curves of `eao_figure` for several failures: the earlier one fails, the more of the window it costs."""
+    figure, axis = subplots(figsize=(5.4, 2.8))
+    for failure, shade in zip(failures, np.linspace(0.35, 1, len(failures)), strict=True):
+        drawn = eao_figure(failure)
+        curve = next(trace for trace in drawn.data if trace.name == "curve")
+        label = f"fails at {failure}: {drawn.layout.title.text}"
+        axis.plot(curve.x, curve.y, color=COLORS["ours"], alpha=shade, label=label)
+    axis.axvspan(100, 356, color=COLORS["baseline"], alpha=0.15, lw=0)
+    axis.set(xlabel="frames", ylabel="expected overlap", ylim=(0, 0.7))
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def eao_widget() -> widgets.VBox:
     return explore(
         eao_figure,
-        failure=widgets.IntSlider(90, min=1, max=380, step=10, description="failure at"),
+        failure=widgets.IntSlider(90, min=10, max=380, step=10, description="failure at"),
         overlap=widgets.FloatSlider(0.6, min=0.1, max=1.0, step=0.1, description="overlap"),
         low=widgets.Dropdown(options=[("VOT2018: 100", 100), ("VOT2019: 46", 46)], value=100, description="from"),
         high=widgets.Dropdown(options=[("VOT2018: 356", 356), ("VOT2019: 291", 291)], value=356, description="to"),

@@ -1,8 +1,11 @@
 """What the notebook looks at besides the comparison: the inside of single frames, one scene that can be moved about."""
 
-from collections.abc import Sequence
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from labkit import training
 from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.metrics.tracking import Interval, interval_of_mean
-from labkit.papers.crt import data
+from labkit.papers.crt import data, ridge
 from labkit.papers.crt.cascade import Cascade, Settings
 from labkit.papers.crt.clips import KINDS, LookAlikes, background, look_alikes
 from labkit.papers.crt.config import ARMS, Config
@@ -251,3 +255,45 @@ def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
 def candidates_left(scores: Float[Tensor, "batch rows columns"], kappa: float) -> int:
     """How many candidates a share kappa of the peak lets through."""
     return int(candidates(scores, kappa, 0.03).valid.sum())
+
+
+# -- what a solve costs -----------------------------------------------------------------------------------------------
+
+DIMENSIONS = (64, 256, 576, 1024, 2304, 4608)
+MOST = 3e8  # operations of one measured solve: some ten milliseconds
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds of one ridge solve with n rows and d features, by one form."""
+
+    form: str
+    n: int
+    d: int
+    milliseconds: float
+
+
+def operations(form: str, n: Any, d: int) -> Any:
+    """Of one solve. primal: n d^2 + d^3 / 3; dual: n^2 d + n^3 / 3; their Gram matrix and its Cholesky factor."""
+    return n * d**2 + d**3 / 3 if form == "primal" else n**2 * d + n**3 / 3
+
+
+@cache
+def ridge_costs(rows: tuple[int, ...] = (30, 100, 300, 1000, 3000), rounds: int = 3) -> tuple[Cost, ...]:
+    """Both forms, measured here for every d of `DIMENSIONS` where it takes no time: CPU time, the best of a few."""
+    found = []
+    generator = torch.Generator().manual_seed(0)
+    with training.one_thread():
+        for form, n, d in itertools.product(("primal", "dual"), rows, DIMENSIONS):
+            if operations(form, n, d) > MOST:
+                continue
+            x, y = torch.randn(1, n, d, generator=generator), torch.randn(1, n, generator=generator)
+            solve = partial(ridge.fit, x, y, 0.1, form=form)
+            found.append(Cost(form, n, d, min(_milliseconds(solve) for _ in range(rounds))))
+    return tuple(found)
+
+
+def _milliseconds(call: Callable[[], Any]) -> float:
+    start = time.process_time_ns()
+    call()
+    return (time.process_time_ns() - start) / 1e6

@@ -88,6 +88,34 @@ def test_cost_crosses_where_the_flops_do():
         figures.cost_figure(0)
 
 
+def test_measured_solves_lie_on_or_above_the_line_of_the_quickest():
+    costs = [lesson.Cost("primal", 100, 576, 4.0), lesson.Cost("dual", 100, 576, 1.0), lesson.Cost("dual", 10, 64, 9.0)]
+    drawn = {trace.name: trace for trace in figures.cost_figure(576, costs).data}
+    assert (list(drawn["primal, measured"].x), list(drawn["primal, measured"].y)) == ([100], [4.0])
+    assert (list(drawn["dual, measured"].x), list(drawn["dual, measured"].y)) == ([100], [1.0])
+    speed = max((100 * 576**2 + 576**3 / 3) / 4, 100**2 * 576 + 100**3 / 3)  # operations a millisecond
+    n = np.asarray(drawn["dual: n x n"].x)
+    np.testing.assert_allclose(drawn["dual: n x n"].y, (n**2 * 576.0 + n**3 / 3) / speed)
+    axes = figures.cost_picture(costs, (64, 576)).axes
+    assert [axis.get_title() for axis in axes] == ["64 features", "576 features"]
+
+
+def test_solves_are_measured_in_both_forms_and_none_is_long():
+    found = lesson.ridge_costs(rows=(20, 40), rounds=1)
+    assert {(c.form, c.d) for c in found} >= {("primal", 64), ("dual", 64), ("dual", 4608)}
+    assert all(lesson.operations(c.form, c.n, c.d) <= lesson.MOST for c in found)
+    assert max(c.d for c in found if c.form == "primal") == 576  # 1024^3 / 3 alone is beyond it
+    assert all(c.milliseconds > 0 for c in found)
+
+
+def test_a_later_failure_costs_less():
+    said = [text.get_text() for text in figures.eao_picture().axes[0].get_legend().get_texts()]
+    values = [float(text.split()[-1]) for text in said]
+    assert [text.partition(":")[0] for text in said] == ["fails at 60", "fails at 150", "fails at 300"]
+    assert values == sorted(values)
+    assert len(set(values)) == 3
+
+
 def test_leave_one_out_dots_lie_on_the_line():
     drawn = figures.loo_figure(0.2).data
     np.testing.assert_allclose(drawn[1].y, np.asarray(drawn[0].y)[::8], rtol=1e-6)
@@ -125,7 +153,7 @@ def test_a_knob_out_of_range_leaves_the_picture_and_says_why():
 
 
 def test_widgets_hold_their_figures(found):
-    for widget in (figures.cost_widget(), figures.loo_widget(), figures.rival_widget(), figures.eao_widget(),
+    for widget in (figures.cost_widget(()), figures.loo_widget(), figures.rival_widget(), figures.eao_widget(),
                    figures.scrubber_widget(found), figures.knobs_widget(SHORT)):  # fmt: skip
         control = widget.children[0]
         before = widget.children[-1].to_json()
