@@ -316,7 +316,7 @@ def bounds_widget() -> widgets.VBox:
         horizon=widgets.IntSlider(5, min=1, max=40, description="horizon"),
         data=widgets.SelectionSlider(value=1.0, options=[0.3, 1.0, 3.0, 10.0, 100.0], description="data"),
         gamma=widgets.FloatSlider(0.95, min=0.5, max=1.0, step=0.05, description="gamma"),
-        shared=widgets.Checkbox(False, description="one model for all steps (cyclic)"),
+        shared=widgets.Checkbox(False, description="one model for all steps: cyclic", layout={"width": "380px"}),
     )
 
 

@@ -124,14 +124,16 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     chance = np.where(moments > t, 1 / (horizon - t), 0)
     figure.add_bar(x=moments, y=chance, name="given t", marker_color=COLORS["ours"], row=1, col=2)
     law = future_law(horizon).numpy()
-    figure.add_scatter(x=np.clip(moments + t, 0, horizon), y=law, mode="lines", name="over all t, of t' - t",
+    left = horizon - t
+    figure.add_scatter(x=t + moments[:left], y=law[:left], mode="lines", name="over all t, of t' - t",
                        line={"color": COLORS["float"], "dash": "dash"}, row=1, col=2)  # fmt: skip
     figure.update_xaxes(range=[-1, 1], row=1, col=1)
     figure.update_yaxes(range=[-1, 1], scaleanchor="x", row=1, col=1)
-    figure.update_xaxes(title_text="t'", range=[0, horizon + 1], row=1, col=2)
+    figure.update_xaxes(title_text="later moment", range=[0, horizon + 1], row=1, col=2)
     reward = "0" if near[t + 1] else "-1"
     return figure.update_layout(
-        template="none", height=380, margin={"t": 70, "b": 45, "l": 40, "r": 10}, legend={"orientation": "h"},
+        template="none", height=400, margin={"t": 70, "b": 90, "l": 40, "r": 10},
+        legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
         title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} are 0",
                "font": {"size": 14}},
     )  # fmt: skip

@@ -64,7 +64,8 @@ def test_relabelling_under_the_lens(t, later):
     assert sum(bars.y) == pytest.approx(1)
     assert all(y == 0 for x, y in zip(bars.x, bars.y, strict=True) if x <= t)
     dashed = next(trace for trace in shown.data if trace.name == "over all t, of t' - t")
-    np.testing.assert_allclose(dashed.y, future_law(25).numpy())
+    np.testing.assert_allclose(dashed.y, future_law(25).numpy()[: 25 - t])  # what comes later than T is not shown
+    assert list(dashed.x) == list(range(t + 1, 26))
 
 
 def test_relabelling_refuses_the_past_and_the_widget_says_so():
