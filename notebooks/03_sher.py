@@ -449,7 +449,9 @@ paper.exercise("strategy").check({"strategy": "future", "k": 4.0})
 # **Open.** (1) Remove $V$: `SAC-v2` in `EXPERIMENTS["switches"]`. What changes in cost and in spread? (2) Find a world in which
 # the clip at 0 hurts a *trained* agent. (3) CHER's $\lambda$ grows by $1.0001$ a step; its diversity term uses one nearest
 # neighbour, which makes the set function a plain sum (see `curriculum.py`): what would two neighbours change?
-# (4) Neither learner leaves the `pocket`. With five times the budget? Write down what you expect before you look.
+# (4) Neither learner leaves the `pocket`. With five times the budget? Write down what you expect before you look. (5) In `push` a
+# point must push a disc to a mark, and in 48,000 steps none of our learners got anywhere (success 0 to .05, four seeds each).
+# In an episode in which the disc is not touched every relabelled reward is 0. How could the first touch come sooner?
 
 # %% [markdown]
 # ## 10 Full scale

@@ -171,6 +171,78 @@ class Reach:
         return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
 
 
+class Push:
+    """A point in [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and pushes a disc; the goal is a place for the disc.
+
+    The disc has no mass: where the point would enter it, it gives way along the line between the two, and at the edge
+    of the world it stands and the point with it. What makes the task hard is FetchPush's difficulty in small [ours]: in
+    an episode in which nothing was touched the achieved goal never changes, so every relabelled reward is 0.
+
+    Args:
+        radius: of the disc. It must be larger than a step's diagonal, or the point could jump across.
+    """
+
+    def __init__(
+        self,
+        step: float = 0.1,
+        radius: float = 0.2,
+        tolerance: float = 0.15,
+        horizon: int = 50,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if horizon < 1:
+            raise InputError(f"horizon must be at least 1; got {horizon}")
+        for name, size in (("step", step), ("radius", radius), ("tolerance", tolerance)):
+            if not 0 < size <= 1:
+                raise InputError(f"{name} must lie in (0, 1], half the width of the world; got {size}")
+        if radius <= step * 2**0.5:
+            raise InputError(f"radius {radius} must be above {step * 2**0.5:.3f}, a step's diagonal")
+        self.observation_size, self.goal_size, self.action_size = 4, 2, 2
+        self.stride, self.radius, self.tolerance = step, radius, tolerance
+        self.horizon, self.device = horizon, torch.device(device)
+        self._point = self._disc = self._goal = torch.zeros(0, 0, 2, device=self.device)
+
+    def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
+        """Point anywhere beside the disc, disc in the inner half, goal in the inner .7; all uniform, tests too."""
+        drawn = (2 * _uniform(copies, episodes, 6, generators) - 1).to(self.device)
+        self._disc, self._goal = 0.5 * drawn[..., 2:4], 0.7 * drawn[..., 4:]
+        self._point = self._outside(drawn[..., :2], self._disc)
+        return self._observe()
+
+    def step(self, action: Tensor) -> Observation:
+        """The point moves, the disc gives way, and at the edge the point does."""
+        _refuse_other_shape(action, self._point)
+        point = (self._point + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
+        self._disc = self._outside(self._disc, point).clamp(-1, 1)
+        self._point = self._outside(point, self._disc).clamp(-1, 1)
+        return self._observe()
+
+    def _outside(self, mover: Float[Tensor, "*batch 2"], other: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """`mover`, shifted straight away from `other` to a distance of `radius` where it is nearer than that."""
+        apart = mover - other
+        distance = apart.norm(dim=-1, keepdim=True)
+        sideways = torch.tensor([1.0, 0.0], device=mover.device)  # one on top of the other: any direction will do
+        direction = torch.where(distance > 0, apart / distance.clamp_min(1e-12), sideways)
+        return torch.where(distance < self.radius, other + self.radius * direction, mover)
+
+    def is_success(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Bool[Tensor, "*batch"]:
+        """The disc within the tolerance of its place, in Euclid's distance."""
+        return (achieved - desired).norm(dim=-1) <= self.tolerance
+
+    def compute_reward(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Float[Tensor, "*batch"]:
+        """-1 outside the tolerance, else 0."""
+        return self.is_success(achieved, desired).float() - 1
+
+    def _observe(self) -> Observation:
+        seen = torch.cat([self._point, self._disc - self._point], dim=-1)
+        return {"observation": seen, "achieved_goal": self._disc, "desired_goal": self._goal}
+
+
 @dataclass(frozen=True)
 class Layout:
     """Walls without thickness, and where episodes start and where goals lie (a box is picked, then a point in it)."""

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from labkit.rl.goal_environments import (
     GoalEnvironment,
     Layout,
     Maze,
+    Push,
     Reach,
     Walls,
     maze_layout,
@@ -39,6 +41,7 @@ WORLDS = {
     "bits, continuous": lambda: BitFlip(6, continuous=True),
     "line": lambda: Reach(1),
     "plane": lambda: Reach(2, step=0.2, tolerance=0.1, horizon=20),
+    "push": Push,
     **{name: lambda name=name: Walls(name) for name in LAYOUTS},
     "maze": lambda: Maze(ROOMS),
 }
@@ -87,6 +90,56 @@ def test_sizes_rewards_and_that_the_past_stays(make):
     assert torch.equal(
         world.is_success(now["achieved_goal"], goal), world.compute_reward(now["achieved_goal"], goal) == 0
     )
+
+
+def placed(point: tuple[float, float], disc: tuple[float, float]) -> Push:
+    world = Push(step=0.1, radius=0.2)
+    world.reset(1, 1, generators(0))
+    world._point, world._disc = (torch.tensor(place)[None, None] for place in (point, disc))
+    return world
+
+
+def test_a_disc_is_pushed_straight_and_only_where_it_is_touched():
+    world = placed((-0.5, 0.0), (0.0, 0.0))
+    where = [world.step(torch.tensor([[[1.0, 0.0]]]))["achieved_goal"][0, 0].tolist() for _ in range(5)]
+    assert where[:3] == [[0.0, 0.0]] * 3  # the point is at -.4, -.3, -.2: now they touch
+    np.testing.assert_allclose(where[3:], [[0.1, 0.0], [0.2, 0.0]], atol=1e-6)
+    world = placed((-0.25, 0.1), (0.0, 0.0))
+    now = world.step(torch.tensor([[[1.0, 0.0]]]))
+    point, disc = now["observation"][0, 0, :2], now["achieved_goal"][0, 0]
+    normal = torch.tensor([0.15, -0.1]) / torch.tensor([0.15, -0.1]).norm()  # a push beside the middle turns it aside
+    torch.testing.assert_close(disc, torch.tensor([-0.15, 0.1]) + 0.2 * normal)
+    torch.testing.assert_close(now["observation"][0, 0, 2:], disc - point)
+
+
+def test_at_the_edge_the_disc_stands_and_the_point_with_it():
+    world = placed((0.75, 0.0), (0.97, 0.0))
+    for _ in range(3):
+        now = world.step(torch.tensor([[[1.0, 0.0]]]))
+    torch.testing.assert_close(now["achieved_goal"][0, 0], torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(now["observation"][0, 0, :2], torch.tensor([0.8, 0.0]))
+    back = world.step(torch.tensor([[[-1.0, 0.0]]]))
+    torch.testing.assert_close(back["achieved_goal"][0, 0], torch.tensor([1.0, 0.0]))  # it is pushed, never pulled
+
+
+def test_nothing_is_entered_nothing_leaves_and_what_is_not_touched_teaches_nothing():
+    world = Push()
+    first = world.reset(2, 200, generators(0, 1))
+    assert float((first["observation"][..., 2:].norm(dim=-1)).min()) >= 0.2 - 1e-6
+    path = [first["achieved_goal"]]
+    for action in actions(world, 2, 200, steps=50):
+        now = world.step(action)
+        path.append(now["achieved_goal"])
+        point, gap = now["observation"][..., :2], now["observation"][..., 2:].norm(dim=-1)
+        assert float(now["achieved_goal"].abs().max()) <= 1
+        assert float(point.abs().max()) <= 1
+        free = (now["achieved_goal"].abs() < 0.8).all(-1)  # in a corner there may be no room for both
+        assert float(gap[free].min()) >= 0.2 - 1e-5
+    discs = torch.stack(path, 2)
+    still = (discs == discs[:, :, :1]).all(-1).all(-1)
+    assert 0.1 < float(still.float().mean()) < 0.9
+    rewards = world.compute_reward(discs[:, :, 1:-1], discs[:, :, 2:])  # relabelled with what comes next
+    assert bool((rewards[still] == 0).all())
 
 
 def test_bits_flip_one_at_a_time():
@@ -301,6 +354,9 @@ def test_a_narrow_maze_is_fenced_where_the_square_goes_on():
     ("wrong", "text"),
     [
         (lambda: BitFlip(0), "bits must be at least 1; got 0"),
+        (lambda: Push(horizon=0), "horizon must be at least 1; got 0"),
+        (lambda: Push(tolerance=0.0), "tolerance must lie in (0, 1]"),
+        (lambda: Push(step=0.15, radius=0.2), "radius 0.2 must be above 0.212, a step's diagonal"),
         (lambda: Reach(0), "dimensions must be at least 1; got 0"),
         (lambda: Reach(2, step=0.0), "step must lie in (0, 2]"),
         (lambda: Reach(2, tolerance=-1.0), "tolerance must lie in (0, 2]"),

@@ -70,7 +70,7 @@ class Experiment:
     """A world, a schedule and networks; its arms differ in nothing else.
 
     Args:
-        world: walls, reach, bits, or the id of a gymnasium-robotics environment.
+        world: walls, reach, push, bits, or the id of a gymnasium-robotics environment.
         layouts: of the walls, one stack for all; else one name for the results.
         cycles: rounds of [`episodes` new episodes per copy, `updates` gradient steps, one step of the targets].
         keep: target <- keep * target + (1 - keep) * source, once a cycle (not once a step) [official code].
@@ -261,6 +261,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             "SHER-official": SHER_OFFICIAL,
         },
     ),
+    # no learner here gets far: most first episodes touch nothing, and then hindsight has nothing to say [ours]
+    "push": replace(
+        _WALLS,
+        title="push a disc",
+        world="push",
+        layouts=("push",),
+        arms={"SHER": SHER_EPS, "HER-noise": HER_NOISE, "HER-none": HER},
+    ),
     "fetch-reach": _ROBOT,
     **{
         name: replace(_OFFICIAL, title=f"{world}, the released schedule", world=world)
@@ -350,7 +358,7 @@ class Config(BaseConfig):
 
 
 def is_robot(experiment: Experiment) -> bool:
-    return experiment.world not in ("walls", "reach", "bits")
+    return experiment.world not in ("walls", "reach", "push", "bits")
 
 
 CONFIGS: dict[Scale, Config] = {

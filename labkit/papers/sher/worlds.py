@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from labkit.errors import InputError
 from labkit.papers.sher.agent import Lane, Sizes
 from labkit.papers.sher.config import Experiment, is_robot
-from labkit.rl.goal_environments import BitFlip, GoalEnvironment, Observation, Reach, Walls
+from labkit.rl.goal_environments import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
 from labkit.rl.robotics import RoboticsWorld
 from labkit.training import Workers
 
@@ -30,6 +30,8 @@ def build_world(experiment: Experiment, lanes: Sequence[Lane], workers: Workers)
         return Walls([lane.layout for lane in lanes], device=workers.device)
     if experiment.world == "bits":
         return BitFlip(experiment.size, device=workers.device)
+    if experiment.world == "push":
+        return Push(device=workers.device)
     return Reach(experiment.size, step=0.2, tolerance=0.15, horizon=25, device=workers.device)
 
 
@@ -46,7 +48,8 @@ def name_of(experiment: Experiment) -> str:
     """What a result says it was trained on."""
     if is_robot(experiment):
         return experiment.world
-    return {"walls": "+".join(experiment.layouts), "bits": f"{experiment.size} bits"}.get(experiment.world, "reach")
+    names = {"walls": "+".join(experiment.layouts), "bits": f"{experiment.size} bits"}
+    return names.get(experiment.world, experiment.world)
 
 
 class SharedWorld:

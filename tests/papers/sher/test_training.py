@@ -307,6 +307,11 @@ def test_the_box_has_eight_corners():
 def test_names():
     walls = EXPERIMENTS["walls"]
     assert name_of(walls) == "gap+twoway"
+    assert [name_of(EXPERIMENTS[name]) for name in ("push", "reach", "bits")] == ["push", "reach", "12 bits"]
+    push = build_world(
+        EXPERIMENTS["push"], loop.stacks_of("push", TINY.override(experiments=["push"], arms=[]))[0], ALONE
+    )
+    assert (sizes_of(push).observation, sizes_of(push).goal) == (4, 2)
     assert (
         sizes_of(
             build_world(walls, loop.stacks_of("walls", TINY.override(experiments=["walls"], arms=[]))[0], ALONE)
