@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from labkit import paths
 from labkit.errors import ConfigError, DataError, InputError
 from labkit.papers.qnet import ARMS, PAPER, build_model, data
 from labkit.papers.qnet.evaluate import accuracy_in_mode, gradient_error
@@ -284,7 +284,7 @@ def test_lesson_data_falls_back_to_the_digits_and_says_so(tmp_path, monkeypatch)
     assert data.load(PAPER.config("lesson"), ALONE).name == "digits"
 
 
-@pytest.mark.skipif("LABKIT_DATA" not in os.environ, reason="needs Fashion-MNIST in LABKIT_DATA")
+@pytest.mark.skipif(not (paths.data_dir() / "fashion-mnist").is_dir(), reason="LABKIT_DATA holds no fashion-mnist/")
 def test_lesson_uses_fashion_mnist_where_it_is():
     task = data.load(PAPER.config("lesson"), ALONE)
     assert (task.name, task.train_examples, task.image_size) == ("fashion-mnist", 8000, 28)
