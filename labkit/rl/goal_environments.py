@@ -95,7 +95,25 @@ class BitFlip:
         return {"observation": self._state, "achieved_goal": self._state, "desired_goal": self._goal}
 
 
-class Reach:
+class _Near:
+    """Worlds whose goal is a place: reached within `tolerance` of it."""
+
+    tolerance: float
+
+    def is_success(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Bool[Tensor, "*batch"]:
+        """Within the tolerance, in Euclid's distance (also through a wall)."""
+        return (achieved - desired).norm(dim=-1) <= self.tolerance
+
+    def compute_reward(
+        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
+    ) -> Float[Tensor, "*batch"]:
+        """-1 outside the tolerance, else 0."""
+        return self.is_success(achieved, desired).float() - 1
+
+
+class Reach(_Near):
     """A point in [-1, 1]^d that moves by `step` * clip(a, -1, 1); start and goal are uniform. The optimum is known."""
 
     def __init__(
@@ -129,18 +147,6 @@ class Reach:
         self._position = (self._position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
         return self._observe()
 
-    def is_success(
-        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
-    ) -> Bool[Tensor, "*batch"]:
-        """Within the tolerance, in Euclid's distance."""
-        return (achieved - desired).norm(dim=-1) <= self.tolerance
-
-    def compute_reward(
-        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
-    ) -> Float[Tensor, "*batch"]:
-        """-1 outside the tolerance, else 0."""
-        return self.is_success(achieved, desired).float() - 1
-
     def penalties(
         self, position: Float[Tensor, "*batch space"], goal: Float[Tensor, "*batch space"]
     ) -> Float[Tensor, "*batch"]:
@@ -171,7 +177,7 @@ class Reach:
         return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
 
 
-class Push:
+class Push(_Near):
     """A point in [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and pushes a disc; the goal is a place for the disc.
 
     The disc has no mass: where the point would enter it, it gives way along the line between the two, and at the edge
@@ -226,18 +232,6 @@ class Push:
         direction = torch.where(distance > 0, apart / distance.clamp_min(1e-12), sideways)
         return torch.where(distance < self.radius, other + self.radius * direction, mover)
 
-    def is_success(
-        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
-    ) -> Bool[Tensor, "*batch"]:
-        """The disc within the tolerance of its place, in Euclid's distance."""
-        return (achieved - desired).norm(dim=-1) <= self.tolerance
-
-    def compute_reward(
-        self, achieved: Float[Tensor, "*batch space"], desired: Float[Tensor, "*batch space"]
-    ) -> Float[Tensor, "*batch"]:
-        """-1 outside the tolerance, else 0."""
-        return self.is_success(achieved, desired).float() - 1
-
     def _observe(self) -> Observation:
         seen = torch.cat([self._point, self._disc - self._point], dim=-1)
         return {"observation": seen, "achieved_goal": self._disc, "desired_goal": self._goal}
@@ -287,7 +281,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-class Walls:
+class Walls(_Near):
     """A point in the square [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and slides along walls it cannot cross.
 
     `layout` is a name out of LAYOUTS, a Layout, or one of these per copy, so that several worlds train in one stack.
@@ -353,18 +347,6 @@ class Walls:
             if walls.shape[1]:
                 target = _stop(position, target, walls, across)
         return target
-
-    def is_success(
-        self, achieved: Float[Tensor, "*batch 2"], desired: Float[Tensor, "*batch 2"]
-    ) -> Bool[Tensor, "*batch"]:
-        """Within the tolerance, as the crow flies (also through a wall)."""
-        return (achieved - desired).norm(dim=-1) <= self.tolerance
-
-    def compute_reward(
-        self, achieved: Float[Tensor, "*batch 2"], desired: Float[Tensor, "*batch 2"]
-    ) -> Float[Tensor, "*batch"]:
-        """-1 outside the tolerance, else 0."""
-        return self.is_success(achieved, desired).float() - 1
 
     def _observe(self) -> Observation:
         return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
