@@ -196,7 +196,8 @@ def side_by_side(tasks: Sequence[Callable[[], Item]], at_once: int) -> list[Item
 
     Torch lets go of Python's lock while it computes, so two trainings of small networks keep two cores busy, where two
     threads inside of one product would wait for each other. Tasks must draw from generators of their own and write to
-    directories of their own; then the results are those of one task after the other.
+    directories of their own; then the results are those of one task after the other. How many threads torch itself
+    uses is for the caller to say, around all of them: `one_thread`.
 
     The first error, or Ctrl-C, ends all others at the next item of their `progress`: like a kill, and like after a kill
     a run goes on from its checkpoints.
@@ -221,8 +222,8 @@ def side_by_side(tasks: Sequence[Callable[[], Item]], at_once: int) -> list[Item
             for future in done:
                 future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # first, or who stops would take up the next task
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
 

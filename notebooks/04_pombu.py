@@ -305,8 +305,8 @@ figures.change_widget(maps) if maps else None
 # always. 24 seeds at every amount, all from the records.
 #
 # - $\alpha=0$ improves 3 of 24 policies with one episode on the left, then 6, 6, 13, and 20 with sixteen [.64, .93]; $\alpha=2$
-#   improves 23 and then all. Data close the gap, but slowly: sixteen times the data help less than $\alpha=2$ does with one
-#   episode. With sixteen the worst of the 24 still loses 2.1.
+#   improves 23 and then all. Data close the gap, but slowly: with sixteen episodes $\alpha=0$ saves fewer of the seeds than
+#   $\alpha=2$ does with one (though it gains more on average), and the worst of the 24 still loses 2.1.
 # - **The best $\alpha$ falls with data.** By mean gain it is 2 with one episode (+.78), 1 or 2 with two and four, .5 or 1 with
 #   eight, and .5 with sixteen: +1.77 against +1.34 for $\alpha=2$. The official code's .5, far too weak at first, is then the best
 #   of the five. Too much caution costs, and costs more the better the models are.

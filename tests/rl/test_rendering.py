@@ -161,6 +161,17 @@ def straight_to_the_goal(time: int, seen: dict[str, torch.Tensor]) -> torch.Tens
 
 
 @pytest.mark.usefixtures("gl")
+@pytest.mark.parametrize("seed", [1, 2, 3])  # goals in front of the table
+def test_the_goal_can_be_seen_in_a_small_picture(seed):
+    """Catches the environments' own camera: from there the goal is 3 to 7 pixels."""
+    world = make_goal_vector("FetchReach-v4", 1, seed, render=(160, 120))
+    world.reset()
+    frame = world.render().astype(int)
+    assert int((frame[..., 0] - frame[..., 1:].max(-1) > 60).sum()) >= 10
+    world.close()
+
+
+@pytest.mark.usefixtures("gl")
 def test_a_film_of_fetch_reach_ends_green_when_the_goal_is_reached():
     world = RoboticsWorld("FetchReach-v4", render=(80, 60))
     films, reached = record_episodes(world, straight_to_the_goal, torch.Generator().manual_seed(1), 2, every=25)

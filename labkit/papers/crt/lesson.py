@@ -289,11 +289,15 @@ def ridge_costs(rows: tuple[int, ...] = (30, 100, 300, 1000, 3000), rounds: int 
                 continue
             x, y = torch.randn(1, n, d, generator=generator), torch.randn(1, n, generator=generator)
             solve = partial(ridge.fit, x, y, 0.1, form=form)
-            found.append(Cost(form, n, d, min(_milliseconds(solve) for _ in range(rounds))))
+            found.append(Cost(form, n, d, best_milliseconds(solve, rounds)))
     return tuple(found)
 
 
-def _milliseconds(call: Callable[[], Any]) -> float:
-    start = time.process_time_ns()
-    call()
-    return (time.process_time_ns() - start) / 1e6
+def best_milliseconds(call: Callable[[], Any], rounds: int) -> float:
+    """CPU time of one call, the best of some rounds."""
+    spent = []
+    for _ in range(rounds):
+        start = time.process_time_ns()
+        call()
+        spent.append(time.process_time_ns() - start)
+    return min(spent) / 1e6

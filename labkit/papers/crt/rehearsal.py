@@ -5,7 +5,6 @@ decision: they are cut out and described once, and stage 1's candidates are kept
 left to do when a setting moves is ridge regression: a head that learns from the first frame to the last.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -24,6 +23,7 @@ from labkit.papers.crt.clips import KINDS, look_alikes
 from labkit.papers.crt.convolution import Convolution, Regression, candidates
 from labkit.papers.crt.crop import crop
 from labkit.papers.crt.features import Maps
+from labkit.papers.crt.lesson import best_milliseconds
 from labkit.papers.crt.ridge_head import Mining, Ridge, RidgeHead, Rivals, Rows
 from labkit.papers.crt.sampling import boxes_at, label, ring_boxes
 
@@ -128,13 +128,9 @@ def _options(cascade: Cascade, maps: Maps, stage: Regression, target: Tensor) ->
 
 def solve_milliseconds(rows: list[Rows], rounds: int = 5) -> float:
     """CPU milliseconds of one solve of the running Gram, the best of some rounds."""
-    head, best = RidgeHead(Ridge()), float("inf")
+    head = RidgeHead(Ridge())
     head.first(rows)
-    for _ in range(rounds):
-        start = time.process_time()
-        head.solve()
-        best = min(best, time.process_time() - start)
-    return 1000 * best
+    return best_milliseconds(head.solve, rounds)
 
 
 # -- what a choice of settings makes of it ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit import training
 from labkit.exercises import Exercise
 from labkit.papers.sher import checks
 from labkit.papers.sher.agent import Lane
@@ -57,7 +58,8 @@ def success_with(strategy: str, k: float) -> float:
     found = EXPERIMENTS["bits"]
     arm = replace(found.arms["hindsight"], strategy=strategy, k=k)
     lanes = [Lane("yours", arm, "", r, seed_of(0, r)) for r in range(3)]
-    _, _, curve = fit_unkept(replace(found, size=9, cycles=20, updates=40, evaluate_every=20), lanes)
+    with training.one_thread():
+        _, _, curve = fit_unkept(replace(found, size=9, cycles=20, updates=40, evaluate_every=20), lanes)
     return sum(curve.rates[-1]) / 3
 
 

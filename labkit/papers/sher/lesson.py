@@ -102,7 +102,8 @@ def line_values() -> LineValues:
     def learn(name: str) -> tuple[Any, GoalEnvironment]:
         return fit_unkept(LINE, [Lane(name, LINE.arms[name], "reach", 0, 1)])[:2]
 
-    found = training.side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
+    with training.one_thread():
+        found = training.side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
     position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
     goal = torch.full_like(position, 0.5)
     world = found[0][1]

@@ -171,9 +171,12 @@ def fit(
 
 
 def fit_unkept(experiment: Experiment, lanes: Sequence[Lane]) -> tuple[Any, GoalEnvironment, Curve]:
-    """Train a few learners in a small world, on the CPU, and keep nothing: for a picture or an exercise, in seconds."""
+    """Train a few learners in a small world, on the CPU, and keep nothing: for a picture or an exercise, in seconds.
+
+    To be called inside of `training.one_thread`.
+    """
     config = Config(experiments=("reach",), exact=False)  # `fit` takes the schedule from `experiment`
-    with TemporaryDirectory() as folder, training.workers("cpu") as workers, training.one_thread():
+    with TemporaryDirectory() as folder, training.workers("cpu") as workers:
         world = build_world(experiment, lanes, workers)
         agent = build_agent(lanes, experiment, world, workers.device)
         run = Run.open(folder, config)
