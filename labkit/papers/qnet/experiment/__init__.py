@@ -1,0 +1,1 @@
+"""The method put to the test: configs, data, rivals, training, evaluation, claims."""

@@ -1,0 +1,1 @@
+"""What makes a run a run and a claim a claim."""
