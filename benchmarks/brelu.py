@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit.benchmark import BenchRow, compare
 from labkit.kernels.int8_conv import Requantizer, int8_conv2d, requantize
-from labkit.papers.brelu.export import to_onnx
-from labkit.papers.brelu.integer import IntegerNetwork, snap, to_codes, to_integer
-from labkit.papers.brelu.model import vdsr
-from labkit.papers.brelu.network import Network, calibrate, set_bounds
-from labkit.papers.brelu.weights import layers, quantize_layers
+from labkit.papers.brelu.experiment.model import vdsr
+from labkit.papers.brelu.method.export import to_onnx
+from labkit.papers.brelu.method.integer import IntegerNetwork, snap, to_codes, to_integer
+from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.method.weights import layers, quantize_layers
+from labkit.workbench.benchmark import BenchRow, compare
 
 LAYERS = ((64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (64, 64, 128, 3))  # in, out, side, kernel
 REQUANTIZER = Requantizer(46239, 45, 14)  # the stem of the authors' ResNet-152

@@ -17,18 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit.benchmark import BenchRow, compare
 from labkit.data.tracking import Sequence, development
 from labkit.data.tracking.development import is_there
 from labkit.metrics.tracking import OnePass
-from labkit.papers.crt import data
-from labkit.papers.crt.cascade import Cascade, CascadeTracker, stage1_only
-from labkit.papers.crt.peers import OpenCVTracker, StaticBox
-from labkit.papers.crt.prroi import pool, pool_whole
-from labkit.papers.crt.ridge import fit
-from labkit.papers.crt.runner import Trajectory, one_pass_score, run
-from labkit.papers.crt.tracker import Tracker
-from labkit.papers.crt.tracking import track_together
+from labkit.papers.crt.experiment import data
+from labkit.papers.crt.experiment.tracking import track_together
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, stage1_only
+from labkit.papers.crt.method.prroi import pool, pool_whole
+from labkit.papers.crt.method.ridge import fit
+from labkit.tracking.peers import OpenCVTracker, StaticBox
+from labkit.tracking.runner import Trajectory, one_pass_score, run
+from labkit.tracking.tracker import Tracker
+from labkit.workbench.benchmark import BenchRow, compare
 
 OURS = "cascade"
 PEERS = ("CSRT", "KCF", "MIL", "static")

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit import training
-from labkit.benchmark import BenchRow, compare
-from labkit.papers.itid import data
-from labkit.papers.itid import train as loop
-from labkit.papers.itid.config import EXPERIMENTS, Config
-from labkit.papers.itid.domainbed import seen
-from labkit.papers.itid.model import Single, build_network
-from labkit.papers.itid.objectives import ERM, Penalised
-from labkit.papers.itid.renderers import PALETTE, Backgrounds
-from labkit.runs import Run
+from labkit.papers.itid.experiment import data
+from labkit.papers.itid.experiment import train as loop
+from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
+from labkit.papers.itid.experiment.domainbed import seen
+from labkit.papers.itid.experiment.model import Single, build_network
+from labkit.papers.itid.experiment.objectives import ERM, Penalised
+from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
+from labkit.workbench import training
+from labkit.workbench.benchmark import BenchRow, compare
+from labkit.workbench.runs import Run
 
 GRID = ("ERM", "mixup", "IRM-1e2", "V-REx", "GroupDRO-group", "IE-weight", "IE-edit", "IE-swap")
 REPLICAS, STEPS = 5, 25

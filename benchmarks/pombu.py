@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from labkit.benchmark import BenchRow, compare
 from labkit.errors import LabkitError
-from labkit.papers.pombu.ensemble import DynamicsEnsemble, make_adam, train_step
-from labkit.papers.pombu.imagination import draw, imagine
-from labkit.papers.pombu.improvement import Batch, PolicyPass
-from labkit.papers.pombu.loop import LoopConfig, run_loop
-from labkit.papers.pombu.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.rewards import half_cheetah
-from labkit.papers.pombu.uncertainty import propagate
+from labkit.papers.pombu.experiment.rewards import half_cheetah
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, make_adam, train_step
+from labkit.papers.pombu.method.imagination import draw, imagine
+from labkit.papers.pombu.method.improvement import Batch, PolicyPass
+from labkit.papers.pombu.method.loop import LoopConfig, run_loop
+from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
+from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench.benchmark import BenchRow, compare
+from labkit.workbench.runs import Run
 
 MEMBERS, STATE, ACTION, MAX_NORM, RATE = 5, 17, 6, 0.5, 2e-4
 WIDTHS = {"cuda": 512, "cpu": 128}  # of a model: the paper's, and what a CPU can repeat often enough

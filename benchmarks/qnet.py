@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from labkit.benchmark import BenchRow, compare
 from labkit.kernels import soft_quantize, soft_quantize_reference
-from labkit.papers.qnet.activations import quantize_activations
-from labkit.papers.qnet.levels import LEVELS
-from labkit.papers.qnet.model import build_model
-from labkit.papers.qnet.packing import pack_network, save_packed
-from labkit.papers.qnet.weights import quantize_weights
+from labkit.papers.qnet.experiment.model import build_model
+from labkit.papers.qnet.method.activations import quantize_activations
+from labkit.papers.qnet.method.levels import LEVELS
+from labkit.papers.qnet.method.packing import pack_network, save_packed
+from labkit.papers.qnet.method.weights import quantize_weights
+from labkit.workbench.benchmark import BenchRow, compare
 
 GPU_BYTES_PER_SECOND = 4.8e12
 CASES = ("A1", "A2", "A4")
@@ -173,7 +173,7 @@ def training_rows(device: torch.device) -> Iterator[BenchRow]:
 
 def widget_row() -> BenchRow:
     """One move of a handle in the notebook, against what feels immediate."""
-    from labkit.papers.qnet.figures import staircase_widget
+    from labkit.papers.qnet.teaching.figures import staircase_widget
 
     box, cpu = staircase_widget(), torch.device("cpu")
     slider = box.children[1]

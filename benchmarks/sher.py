@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import training
-from labkit.benchmark import BenchRow, compare
-from labkit.papers.sher import train as loop
-from labkit.papers.sher.agent import Agent, Lane, Optimizers
-from labkit.papers.sher.config import EXPERIMENTS, Arm, Config
-from labkit.papers.sher.evaluate import deterministic
-from labkit.rl.evaluation import success_rate
-from labkit.rl.goal_environments import GoalEnvironment
-from labkit.rl.replay import EpisodeBuffer, only_episodes
-from labkit.rl.robotics import RoboticsWorld, check_task, make_goal_vector
-from labkit.rl.rollout import rollout
+from labkit.papers.sher.experiment import train as loop
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
+from labkit.papers.sher.experiment.evaluate import deterministic
+from labkit.papers.sher.experiment.evaluation import success_rate
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
+from labkit.papers.sher.experiment.robotics import RoboticsWorld, check_task, make_goal_vector
+from labkit.papers.sher.experiment.rollout import rollout
+from labkit.papers.sher.method.agent import Agent, Lane, Optimizers
+from labkit.papers.sher.method.hindsight import EpisodeBuffer, only_episodes
+from labkit.workbench import training
+from labkit.workbench.benchmark import BenchRow, compare
 
 TASK = "FetchReach-v4"
 # Small last layers: the peer starts with PyTorch's own weights, which are as small; at 1 learning takes 500 steps more.

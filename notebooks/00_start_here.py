@@ -25,7 +25,8 @@
 # %%
 from IPython.display import Markdown, display
 
-from labkit import doctor, papers, viz
+from labkit import papers, viz
+from labkit.workbench import doctor
 
 viz.use()
 rooms = [papers.load(slug) for slug in papers.names()]

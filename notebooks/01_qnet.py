@@ -36,9 +36,10 @@
 import math
 
 from labkit import viz
-from labkit.exercises import NotAttempted
 from labkit.papers import load
-from labkit.papers.qnet import exercises, figures, forward_mode
+from labkit.papers.qnet import forward_mode
+from labkit.papers.qnet.teaching import exercises, figures
+from labkit.workbench.exercises import NotAttempted
 
 viz.use()
 paper = load("qnet")
@@ -132,7 +133,7 @@ print("left as they are:", ", ".join(placement.excluded))
 # **The loop.** Nothing is hidden: a plain loop in which the temperature rises with every step.
 
 # %%
-from labkit.papers.qnet.train import HISTOGRAM_BINS, fit
+from labkit.papers.qnet.experiment.train import HISTOGRAM_BINS, fit
 
 viz.show_source(fit)
 
@@ -150,7 +151,7 @@ viz.show_source(fit)
 
 # %%
 from labkit.papers.qnet import soft_quantize
-from labkit.papers.qnet.diagnostics import slope
+from labkit.papers.qnet.experiment.diagnostics import slope
 
 x = torch.linspace(-8, 8, 160_001, dtype=torch.float64)
 two = SoftQuantizer((-1.0, 1.0), torch.zeros(1), beta=0.25, alpha=2.0).double()
@@ -221,9 +222,9 @@ figures.splitting_animation(metrics, edges)
 # different batches stop agreeing on a direction.
 
 # %%
-from labkit.papers.qnet import lesson
+from labkit.papers.qnet.teaching import scenes
 
-figures.agreement_figure(lesson.activation_gradients(config, run, bits=1))
+figures.agreement_figure(scenes.activation_gradients(config, run, bits=1))
 
 # %% [markdown]
 # Keeping the backward pass wide while only the forward pass sharpens mends most of it (`A2-bell` against `A2` above).
@@ -237,7 +238,7 @@ figures.agreement_figure(lesson.activation_gradients(config, run, bits=1))
 # thirds of what stage 2 loses against straight-through weights, which never freeze. [ours]
 
 # %%
-from labkit import records
+from labkit.workbench import records
 
 joint = next(record for record in records.load_all("qnet") if record.label == "joint")
 both = {
@@ -256,7 +257,7 @@ figures.seeds_figure(joint.results, both)
 
 # %%
 by_the_paper = tuple(arm for arm in config.arms if arm in LEVELS)
-stored = lesson.stored_networks(config, run, tuple(arm for arm in by_the_paper if arm.startswith("W")))
+stored = scenes.stored_networks(config, run, tuple(arm for arm in by_the_paper if arm.startswith("W")))
 figures.memory_figure({arm: network.bytes for arm, network in stored.items()})
 
 # %%

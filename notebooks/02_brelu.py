@@ -38,9 +38,9 @@
 from IPython.display import Markdown
 
 from labkit import viz
-from labkit.exercises import NotAttempted
 from labkit.papers import load
-from labkit.papers.brelu import exercises, figures
+from labkit.papers.brelu.teaching import exercises, figures
+from labkit.workbench.exercises import NotAttempted
 
 viz.use()
 paper = load("brelu")
@@ -95,7 +95,7 @@ Markdown(
 
 # %%
 from labkit.papers.brelu import mul_shift
-from labkit.papers.brelu.multiply_shift import requantizer, snapped_bound
+from labkit.papers.brelu.method.multiply_shift import requantizer, snapped_bound
 
 ratio, bound = 9_731.5, 0.83
 found = requantizer(bound, ratio)
@@ -124,7 +124,7 @@ figures.snapping_figure(46_000, 6)
 # activations that rank is 3.5 standard deviations (0.99865 is 3). No layer is tuned by hand.
 
 # %%
-from labkit.papers.brelu.bounds import ActivationStatistics
+from labkit.papers.brelu.method.bounds import ActivationStatistics
 
 viz.show_source(ActivationStatistics.bound)
 
@@ -133,7 +133,7 @@ viz.show_source(ActivationStatistics.bound)
 # (straight through). Bounds are in place and clip; *activations are not rounded while training*. Batch norm is frozen.
 
 # %%
-from labkit.papers.brelu.weights import quantize_straight_through
+from labkit.papers.brelu.method.weights import quantize_straight_through
 
 viz.show_source(quantize_straight_through)
 
@@ -147,7 +147,7 @@ viz.show_source(quantize_straight_through)
 # we give both branches one bound first, so that almost nothing is left to correct [ours].
 
 # %%
-from labkit.papers.brelu.integer import align_addition, align_concatenation
+from labkit.papers.brelu.method.integer import align_addition, align_concatenation
 
 viz.show_source(align_addition, align_concatenation)
 
@@ -168,9 +168,9 @@ import torch
 
 from labkit.errors import InputError
 from labkit.papers.brelu import calibrate, from_resnet, quantize_layers, set_bounds, snap, to_integer
-from labkit.papers.brelu.bounds import best_bound, gaussian_error
-from labkit.papers.brelu.model import SmallResNet
-from labkit.papers.brelu.multiply_shift import snapped
+from labkit.papers.brelu.experiment.model import SmallResNet
+from labkit.papers.brelu.method.bounds import best_bound, gaussian_error
+from labkit.papers.brelu.method.multiply_shift import snapped
 
 released = [(7566, 275, 14), (46239, 45, 14), (21675, 3, 9), (57824, 2303, 20), (61425, 271, 17), (48959, 85, 15)]
 
@@ -224,7 +224,7 @@ print("5 same bits:", same, "- ratios of", len(mismatch), "additions equal to 1e
 # is the one that engines have fast kernels for; it rounds halves differently, so a code may differ by one.
 
 # %%
-from labkit.papers.brelu.export import onnx_runtime
+from labkit.papers.brelu.method.export import onnx_runtime
 
 engine = onnx_runtime(integer, form="exact")
 scores = None if engine is None else engine((pixels + 128).to(torch.uint8))
@@ -301,9 +301,9 @@ print("integers within 3 grey levels of their simulation:", shown["integer_diffe
 # **To see it.** A piece of a test picture; below, eight times the difference from the original.
 
 # %%
-from labkit.papers.brelu import lesson
+from labkit.papers.brelu.teaching import scenes
 
-trained = lesson.open_superresolution(config, run)
+trained = scenes.open_superresolution(config, run)
 figures.pictures_figure(trained)
 
 # %% [markdown]
@@ -311,7 +311,7 @@ figures.pictures_figure(trained)
 # float network has at the same place.
 
 # %%
-Markdown(figures.pixel_table(lesson.follow_pixel(trained, 40, 40)))
+Markdown(figures.pixel_table(scenes.follow_pixel(trained, 40, 40)))
 
 # %% [markdown]
 # **How fast could it be?** Measured here and now, one thread: what the machine's int8 and float32 products and its memory
@@ -319,7 +319,7 @@ Markdown(figures.pixel_table(lesson.follow_pixel(trained, 40, 40)))
 # quarter of the bytes. `labkit bench brelu` measures how near one gets.
 
 # %%
-from labkit.papers.brelu import roofline
+from labkit.papers.brelu.teaching import roofline
 
 figures.roofline_figure(roofline.measure(), [(64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (1, 64, 128, 3)])
 
@@ -495,7 +495,7 @@ my_bound = None  # a number
 paper.exercise("laplace").check(my_bound)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-from labkit.papers.brelu.bounds import laplace_error
+from labkit.papers.brelu.method.bounds import laplace_error
 
 # half of the mass clips with e^-k, half of it is rounded with (k / 127)^2 / 12
 paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k in range(100, 3000))[1])

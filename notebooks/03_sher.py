@@ -40,11 +40,11 @@
 # %%
 from labkit import viz
 from labkit.papers import load
-from labkit.papers.sher import exercises, figures, lesson
+from labkit.papers.sher.teaching import exercises, figures, scenes
 
 viz.use()
 paper = load("sher")
-failure = lesson.failure()
+failure = scenes.failure()
 figures.idea_figure(failure)
 
 # %% [markdown]
@@ -86,7 +86,7 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # moment $t'=t+1+\lfloor U\,(T-t)\rfloor$. The reward is computed anew by the environment itself. [official code]
 
 # %%
-from labkit.rl.replay import EpisodeBuffer, hindsight_time
+from labkit.papers.sher.method.hindsight import EpisodeBuffer, hindsight_time
 
 viz.show_source(hindsight_time, EpisodeBuffer.take)
 
@@ -109,7 +109,7 @@ viz.show_source(hindsight_time, EpisodeBuffer.take)
 # | $J_\pi$ | $\mathbb E[\alpha\log\pi(\tilde a)-Q_1(s,\tilde a,g)]$ |
 
 # %%
-from labkit.papers.sher.soft_actor_critic import SoftActorCritic
+from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic
 
 viz.show_source(SoftActorCritic)
 
@@ -150,8 +150,9 @@ figures.slope_figure()
 # %%
 import math
 
-from labkit.papers.sher import checks, soft_tabular
-from labkit.rl.replay import future_law
+from labkit.papers.sher.method import soft_tabular
+from labkit.papers.sher.method.hindsight import future_law
+from labkit.papers.sher.teaching import checks
 
 task = soft_tabular.bit_flip(6, stay=True)
 hard, soft = soft_tabular.hard_values(task, 0.98), soft_tabular.soft_values(task, 0.1, 0.98)
@@ -184,7 +185,7 @@ figures.temperature_figure()
 # But a narrow policy's entropy is *negative*, and is counted in: another $-1.07$. The rest is the network's error.
 
 # %%
-figures.value_figure(lesson.line_values())
+figures.value_figure(scenes.line_values())
 
 # %% [markdown]
 # ## 6 Train and compare
@@ -221,7 +222,7 @@ Markdown("\n".join(figures.seeds_table([result], shown)))
 # which seeds are drawn anew inside of each wall.
 
 # %%
-kept = lesson.recorded("") or [result]
+kept = scenes.recorded("") or [result]
 pairs = [("SHER", "HER-none"), ("SHER", "HER-eps"), ("SHER", "HER-noise")]
 lines = [*figures.seeds_table(kept), "", *figures.differences_table(kept, pairs)] if "walls" in kept[0] else []
 Markdown("\n".join(lines))
@@ -238,7 +239,7 @@ Markdown("\n".join(lines))
 # is learning cut short, so it says nothing about where the learners would end.
 
 # %%
-box = lesson.recorded("box")
+box = scenes.recorded("box")
 figures.box_figure(box) if box else "not recorded yet: labkit record sher --label box, see section 10"
 
 # %% [markdown]
@@ -246,7 +247,7 @@ figures.box_figure(box) if box else "not recorded yet: labkit record sher --labe
 # same twin critics, the same stochastic actor, no entropy in the objective.
 
 # %%
-warm = lesson.recorded("alpha")
+warm = scenes.recorded("alpha")
 figures.arms_figure(warm, "alpha") if warm else "not recorded yet: labkit record sher --label alpha, see section 10"
 
 # %% [markdown]
@@ -261,13 +262,13 @@ figures.curves_figure(result, "fetch-reach") if "fetch-reach" in trained else No
 # The arm before and after, on the same goals (red frame: not there; green: there).
 
 # %%
-films = lesson.fetch_films(config, run) if "fetch-reach" in trained else "no robot was trained"
+films = scenes.fetch_films(config, run) if "fetch-reach" in trained else "no robot was trained"
 print(films) if isinstance(films, str) else figures.film_figure(films)
 
 # %%
 from IPython.display import Image
 
-from labkit.rl.rendering import to_gif
+from labkit.papers.sher.teaching.rendering import to_gif
 
 None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=8, colours=24))
 
@@ -281,8 +282,8 @@ if shown == "walls":
     ends = result["walls"]["arms"]["HER-none"]["success"][layout]
     worst = ends.index(min(ends))
     arms = config.experiment("walls").arms
-    learners = {arm: lesson.trained(config, run, "walls", arm, layout, worst) for arm in arms}
-paths = {arm: lesson.fixed_paths(learner) for arm, learner in learners.items()}
+    learners = {arm: scenes.trained(config, run, "walls", arm, layout, worst) for arm in arms}
+paths = {arm: scenes.fixed_paths(learner) for arm, learner in learners.items()}
 figures.paths_figure(paths, layout) if paths else None
 
 # %% [markdown]
@@ -315,7 +316,7 @@ figures.arms_figure(kept, "walls") if "walls" in kept[0] else None
 
 # %%
 sources = {name: ([result], name) for name in trained if name != "bits"}
-sources |= {f"recorded: {name}": (found, name) for name in ("alpha", "switches") if (found := lesson.recorded(name))}
+sources |= {f"recorded: {name}": (found, name) for name in ("alpha", "switches") if (found := scenes.recorded(name))}
 figures.cloud_widget(sources)
 
 # %% [markdown]

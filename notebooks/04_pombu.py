@@ -43,7 +43,7 @@
 # %%
 from labkit import viz
 from labkit.papers import load
-from labkit.papers.pombu import exercises, figures, lesson
+from labkit.papers.pombu.teaching import exercises, figures, scenes
 
 viz.use()
 paper = load("pombu")
@@ -103,7 +103,8 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # $q_k=r(s,a,f_k)+\gamma V(f_k(s,a))$ (4), and the sum runs along an imagined rollout.
 
 # %%
-from labkit.papers.pombu import conservative_loss, local_uncertainty, propagate, scale_uncertainty, tabular
+from labkit.papers.pombu import conservative_loss, local_uncertainty, propagate, scale_uncertainty
+from labkit.papers.pombu.method import tabular
 
 viz.show_source(tabular.local_uncertainty, local_uncertainty, propagate)
 
@@ -132,7 +133,7 @@ viz.show_source(scale_uncertainty)
 # each in a random mixture of the models; each plays one real episode, and the policy is put back [official code].
 
 # %%
-from labkit.papers.pombu.exploration import explore
+from labkit.papers.pombu.method.exploration import explore
 
 viz.show_source(explore)
 
@@ -143,7 +144,7 @@ viz.show_source(explore)
 # illusion but caution. All arms of a seed share first policy, data, models and random numbers.
 
 # %%
-from labkit.papers.pombu import offline
+from labkit.papers.pombu.experiment import offline
 
 viz.show_source(offline.improve)
 
@@ -166,7 +167,8 @@ viz.show_source(offline.improve)
 import numpy as np
 import torch
 
-from labkit.papers.pombu import checks, lqr
+from labkit.papers.pombu.method import lqr
+from labkit.papers.pombu.teaching import checks
 
 posterior = tabular.random_posterior(seed=0)
 models = tabular.sample(posterior, 20_000, np.random.default_rng(0))
@@ -222,7 +224,7 @@ print(f"studies: {', '.join(trained)}")
 
 # %%
 if "calibration" in result:
-    rows = lesson.calibrations_of(run)
+    rows = scenes.calibrations_of(run)
     print(f"{'':18} {'rank corr.':>10} {'1 sigma':>8} {'2 sigma':>8} {'error/sigma':>12}")
     for name in config.calibrations:
         for key, label in (("sqrt_u", "√U"), ("persistent", "to the end")):
@@ -240,7 +242,7 @@ figures.calibration_figure({name: rows[name] for name in config.calibrations}) i
 # five models in blue, steering angle as background. Right: $\sqrt U$ of the first policy.
 
 # %%
-maps = lesson.maps_of(config, run) if "zone" in trained else None
+maps = scenes.maps_of(config, run) if "zone" in trained else None
 figures.maps_figure(maps) if maps else None
 
 # %% [markdown]
@@ -270,7 +272,7 @@ figures.changes_figure(maps, ("alpha-0", "alpha-2", "shuffled-2")) if maps else 
 # division penalties are ten times too strong, or too weak.
 
 # %%
-studies = {name: found for name in lesson.RECORDED if (found := lesson.pooled(name))}
+studies = {name: found for name in lesson.RECORDED if (found := scenes.pooled(name))}
 figures.variations_figure(studies) if studies else None
 
 # %% [markdown]
@@ -316,7 +318,7 @@ figures.change_widget(maps) if maps else None
 #   side give 6 of 24 with $\alpha=0$, and 24 with $\alpha=2$.
 
 # %%
-amounts = lesson.by_left()
+amounts = scenes.by_left()
 figures.data_figure(amounts) if amounts else print("There is no record of these studies here:", lesson.DATA_COMMAND)
 
 # %% [markdown]

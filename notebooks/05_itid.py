@@ -41,11 +41,12 @@
 # %%
 from labkit import viz
 from labkit.papers import load
-from labkit.papers.itid import Config, exercises, figures, lesson
+from labkit.papers.itid import Config
+from labkit.papers.itid.teaching import exercises, figures, scenes
 
 viz.use()
 paper = load("itid")
-figures.idea_figure(lesson.scene_of(Config()))
+figures.idea_figure(scenes.scene_of(Config()))
 
 # %% [markdown]
 # ## 2 Parameters
@@ -104,8 +105,9 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # identity; Theorem 1 does the rest.
 
 # %%
-from labkit.papers.itid import Swap, bounds
-from labkit.papers.itid.measures import iota
+from labkit.papers.itid import Swap
+from labkit.papers.itid.method import bounds
+from labkit.papers.itid.method.measures import iota
 
 viz.show_source(iota, bounds.itid_bound)
 
@@ -129,7 +131,7 @@ figures.sample_size_figure(0.98)
 # runs the forward pass, and a sum of losses has each network's own gradient.
 
 # %%
-from labkit.papers.itid.train import fit
+from labkit.papers.itid.experiment.train import fit
 
 viz.show_source(fit)
 
@@ -146,7 +148,9 @@ viz.show_source(fit)
 # 6. $\mathbb E w^2$ has a closed form (Theorem 6).
 
 # %%
-from labkit.papers.itid import all_hypotheses, checks, measures, toy_task, zero_one
+from labkit.papers.itid import all_hypotheses, toy_task, zero_one
+from labkit.papers.itid.method import measures
+from labkit.papers.itid.teaching import checks
 
 task, hypotheses = toy_task(), all_hypotheses(4, 2)
 losses = zero_one(hypotheses, 2)
@@ -222,7 +226,7 @@ figures.theorem_figure(result, [name for name in ("mild", "two-colours", "backgr
 followed = trained[0]
 arms = tuple(config.experiment(followed).arms)
 wanted = ("ERM", "IRM-1e4", "IE-weight", "IE-edit", "IE-swap", "consistency")
-figures.learning_figure(lesson.metrics_of(config, run, followed), [arm for arm in wanted if arm in arms])
+figures.learning_figure(scenes.metrics_of(config, run, followed), [arm for arm in wanted if arm in arms])
 
 # %% [markdown]
 # **A certificate.** Risk on fresh held-out data, plus $\hat\delta$ (no labels needed), plus confidence, is a ceiling for the
@@ -264,7 +268,7 @@ figures.map_widget()
 # **The recolour game.** One test digit in ten colours, and what the two networks say. Where do they break?
 
 # %%
-shown = lesson.answers_of(config, run) if "backgrounds" in trained else None
+shown = scenes.answers_of(config, run) if "backgrounds" in trained else None
 figures.heat_figure(shown) if shown else None
 
 # %%

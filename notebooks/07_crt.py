@@ -40,7 +40,7 @@
 # %%
 from labkit import viz
 from labkit.papers import load
-from labkit.papers.crt import figures, lesson
+from labkit.papers.crt.teaching import figures, scenes
 
 viz.use()
 paper = load("crt")
@@ -83,7 +83,7 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # surely uses a deep network; these need no training and no download]. One tracker is seven lines:
 
 # %%
-from labkit.papers.crt.cascade import Cascade, CascadeTracker
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
 
 viz.show_source(CascadeTracker)
 
@@ -97,7 +97,7 @@ viz.show_source(CascadeTracker)
 # computes, it is linear in $v$, and backpropagating *through it* gives $Jp$.
 
 # %%
-from labkit.papers.crt import convolution, gauss_newton
+from labkit.papers.crt.method import convolution, gauss_newton
 
 viz.show_source(gauss_newton._conjugate_gradient)
 
@@ -119,7 +119,7 @@ viz.show_source(convolution.candidates)
 # is a parabola. No compiled extension, and differentiable in the box.
 
 # %%
-from labkit.papers.crt import prroi, ridge
+from labkit.papers.crt.method import prroi, ridge
 
 viz.show_source(prroi.phi, prroi.bin_weights, prroi.pool_whole)
 
@@ -154,9 +154,9 @@ viz.show_source(Cascade._double_check)
 # %%
 import torch
 
-from labkit.papers.crt import crop
+from labkit.papers.crt.method import crop
 
-x, y, omega = lesson.frame_rows()
+x, y, omega = scenes.frame_rows()
 w = ridge.fit(x, y, 0.1, omega)
 alpha = ridge.dual_coefficients(x, y, 0.1, omega)
 left_out = ridge.leave_one_out(x, y, 0.1, omega)
@@ -227,7 +227,7 @@ figures.comparison_figure(result)
 # Each thin line is one clip, the dark bar is the mean. Differences on the same clips, with their intervals:
 
 # %%
-from labkit.papers.crt.evaluate import difference
+from labkit.papers.crt.experiment.evaluate import difference
 
 rows = []
 for kind, part in result.get("clips", {}).items():
@@ -243,7 +243,7 @@ Markdown("| clips | arm | lost frames, minus stage 1's | paired 95 % |\n|---|---
 # recorded runs on TLD_pedestrian2, three look-alike people in a car park (its frames may not be shown here):
 
 # %%
-from labkit.records import load_all
+from labkit.workbench.records import load_all
 
 lines = []
 for record in load_all("crt"):
@@ -281,14 +281,14 @@ Markdown("| source | candidates a frame | frames with one candidate or none |\n|
 
 # %%
 head = "| arm | difference | paired 95 % | clips |\n|---|---|---|---|\n"
-Markdown(head + "\n".join(lesson.recorded_differences("pooling", "stage-1", "lost") or ["| not recorded | | | |"]))
+Markdown(head + "\n".join(scenes.recorded_differences("pooling", "stage-1", "lost") or ["| not recorded | | | |"]))
 
 # %% [markdown]
 # Pooling finer changes next to nothing: it is the same evidence, cut smaller. **Features learned for the job change everything.**
 # That was seen on two seeds, so it was measured again on fresh ones:
 
 # %%
-Markdown(head + "\n".join(lesson.recorded_differences("learned", "stage-1", "lost") or ["| not recorded | | | |"]))
+Markdown(head + "\n".join(scenes.recorded_differences("learned", "stage-1", "lost") or ["| not recorded | | | |"]))
 
 # %% [markdown]
 # Two cautions. The network was trained on clips of these very kinds (other seeds, other textures, look-alikes of all degrees): it
@@ -306,8 +306,8 @@ Markdown(head + "\n".join(lesson.recorded_differences("learned", "stage-1", "los
 figures.mining_figure()
 
 # %%
-both = lesson.recorded_differences("mining", "cascade", "auc")
-both += lesson.recorded_differences("mining-learned", "cascade-learned", "auc")
+both = scenes.recorded_differences("mining", "cascade", "auc")
+both += scenes.recorded_differences("mining-learned", "cascade-learned", "auc")
 rows = [row for row in both if "stage-1" not in row]
 head = "| arm | success, minus that without mining | paired 95 % | clips |\n|---|---|---|---|\n"
 Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
@@ -326,8 +326,8 @@ Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
 # **Frame by frame.** The moment of doubt, first as a picture; then every frame, with a slider.
 
 # %%
-name, found = lesson.headline(config)
-figures.look_figure(lesson.crossing(found), title=name)
+name, found = scenes.headline(config)
+figures.look_figure(scenes.crossing(found), title=name)
 
 # %%
 figures.scrubber_widget(found)
@@ -337,7 +337,7 @@ figures.scrubber_widget(found)
 # target's. From which similarity on can no appearance help?
 
 # %%
-picture, first, second = lesson.scene().maps((140.0, 100.0), 0.8)
+picture, first, second = scenes.scene().maps((140.0, 100.0), 0.8)
 figure, axes = viz.subplots(1, 3, figsize=(7, 2.3))
 for axis, image, title in zip(axes, (picture, first, second), ("search image", "stage 1", "stage 2"), strict=True):
     axis.imshow(image, cmap="magma")
@@ -354,7 +354,7 @@ figures.rival_widget()
 # learning from the first frame to the last. $m=0$ is stage 1 alone. (4 x 4 bins here, so that thirty solves take no time.)
 
 # %%
-from labkit.papers.crt import rehearsal
+from labkit.papers.crt.teaching import rehearsal
 
 rehearsed = rehearsal.rehearsal()
 figures.knobs_picture(rehearsed)
@@ -373,13 +373,13 @@ figures.knobs_widget(rehearsed)
 # guarded by a gate and off by default.
 
 # %%
-figures.fears_figure(lesson.fears(lesson.data.clips("plain", 1, 3)[0]))
+figures.fears_figure(scenes.fears(scenes.data.clips("plain", 1, 3)[0]))
 
 # %% [markdown]
 # **Which form is cheaper?** Lines count operations, dots were measured here and now. Move the number of features.
 
 # %%
-costs = lesson.ridge_costs()
+costs = scenes.ridge_costs()
 figures.cost_picture(costs)
 
 # %%
@@ -460,7 +460,7 @@ paper.exercise("phi").check(integral)
 # box creeps away a little every frame. Mend it.
 
 # %% tags=["exercise"]
-from labkit.papers.crt import exercises
+from labkit.papers.crt.teaching import exercises
 
 viz.show_source(exercises.place_with_a_bug)
 my_place = None  # a function (index, kernel, stride) -> pixel

@@ -71,7 +71,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
 
     import toy_paper
 
-    from labkit.runs import Run
+    from labkit.workbench.runs import Run
 
     def stop(directory: Path, number: int, config: toy_paper.ToyConfig | None = None) -> bytes:
         config = config or toy_paper.ToyConfig()

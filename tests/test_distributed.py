@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from toy_paper import PAPER, ToyConfig
 
-from labkit.runs import Run
+from labkit.workbench.runs import Run
 
 FIELDS = {"precision": "float64", "steps": 20}
 WORDS = ("train", "toy", "--scale", "smoke", "-p", "precision", "float64", "-p", "steps", "20", "--device", "cpu")

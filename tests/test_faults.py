@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from toy_paper import PAPER, ToyConfig
 
-from labkit import runs
 from labkit.errors import RunError
-from labkit.runs import Run
+from labkit.workbench import runs
+from labkit.workbench.runs import Run
 
 ARMS = ("plain", "noisy")
 

@@ -10,7 +10,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from labkit import doctor, paths
+from labkit import paths
+from labkit.workbench import doctor
 
 ROOT = paths.root()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -22,8 +22,9 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
 import torch
 import toy_paper
 
-from labkit import cli, gpu, papers, runs, training
-from labkit.runs import Run
+from labkit import cli, papers
+from labkit.workbench import gpu, runs, training
+from labkit.workbench.runs import Run
 
 
 def die() -> None:

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from labkit import training
-from labkit.claims import Claim
-from labkit.exercises import Exercise
-from labkit.experiment import Config, Paper
-from labkit.runs import Run
+from labkit.workbench import training
+from labkit.workbench.claims import Claim
+from labkit.workbench.exercises import Exercise
+from labkit.workbench.experiment import Config, Paper
+from labkit.workbench.runs import Run
 
 
 def on_step(step: int) -> None:

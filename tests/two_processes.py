@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from labkit import training
 from labkit.errors import InputError
+from labkit.workbench import training
 
 CASES = [
     (nn.BatchNorm1d, (8, 3)),

@@ -20,12 +20,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit import cli_data, cli_track, doctor, gpu, notebooks, papers, paths, records, training
-from labkit.benchmark import BenchRow
-from labkit.claims import Verdict
+from labkit import papers, paths
+from labkit.cli import data as cli_data
+from labkit.cli import track as cli_track
 from labkit.errors import InputError, LabkitError, RunError
-from labkit.experiment import SCALES, Config, Paper
-from labkit.runs import Run, latest_unfinished, new_directory
+from labkit.workbench import doctor, gpu, notebooks, records, training
+from labkit.workbench.benchmark import BenchRow
+from labkit.workbench.claims import Verdict
+from labkit.workbench.experiment import SCALES, Config, Paper
+from labkit.workbench.runs import Run, latest_unfinished, new_directory
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
 app.add_typer(cli_data.app, name="data")

@@ -25,7 +25,7 @@ def track(
 ) -> None:
     """Follow a target through a video; writes OUT with the box drawn in, and its boxes as CSV."""
     given, console = parse_box(box), Console()
-    from labkit.papers.crt.video import follow, make_tracker  # here: other commands need not wait for the room
+    from labkit.tracking.video import follow, make_tracker  # here: other commands need not wait for the room
 
     found = follow(video, given, out, make_tracker(tracker, device), start, frames, overwrite, shown(console))
     if found.missing:

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 
 from labkit.errors import InputError
-from labkit.experiment import Paper
+from labkit.workbench.experiment import Paper
 
 
 def names() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import InputError
-from labkit.papers.crt.tracker import Box, Tracked, check_box, check_frame
+from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 OPENCV = ("CSRT", "KCF", "MIL", "MOSSE", "MedianFlow", "Boosting", "TLD")
 """OpenCV's trackers that need no weight file. The first three stand in `cv2`, the others in `cv2.legacy`."""

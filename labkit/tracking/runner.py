@@ -23,9 +23,9 @@ from labkit.errors import InputError, RunError
 from labkit.metrics import tracking as metrics
 from labkit.metrics.tracking import supervised as vot
 from labkit.metrics.tracking.presence import count
-from labkit.papers.crt.tracker import Tracked, Tracker
-from labkit.runs import write_atomically
-from labkit.training import progress
+from labkit.tracking.tracker import Tracked, Tracker
+from labkit.workbench.runs import write_atomically
+from labkit.workbench.training import progress
 
 MakeTracker = Callable[[], Tracker]
 

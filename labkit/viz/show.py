@@ -8,7 +8,7 @@ from typing import Any
 from IPython.display import Code, Markdown, display
 from pydantic import BaseModel
 
-from labkit.claims import Verdict, ledger_markdown
+from labkit.workbench.claims import Verdict, ledger_markdown
 
 
 def show_source(*things: Callable[..., Any] | type) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from labkit import training
-from labkit.claims import Claim, Verdict, judge, prediction_interval
 from labkit.errors import ConfigError, InputError, RunError
-from labkit.exercises import Exercise
-from labkit.records import Record, load_all
-from labkit.runs import Run
+from labkit.workbench import training
+from labkit.workbench.claims import Claim, Verdict, judge, prediction_interval
+from labkit.workbench.exercises import Exercise
+from labkit.workbench.records import Record, load_all
+from labkit.workbench.runs import Run
 
 Scale = Literal["smoke", "lesson", "gpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -143,7 +143,7 @@ class Paper:
 
     def open_run(self, scale: str, config: Config, run_dir: str | Path = "") -> Run:
         """The run directory `run_dir` for `config`, or a new one under `runs/` when it is empty."""
-        from labkit.runs import new_directory
+        from labkit.workbench.runs import new_directory
 
         training.pick_device(config.device)  # an impossible device is an error before anything starts
         return Run.open(run_dir or new_directory(self.slug, scale), config)

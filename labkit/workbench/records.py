@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from labkit import paths
 from labkit.errors import RunError
-from labkit.runs import Run, write_atomically
+from labkit.workbench.runs import Run, write_atomically
 
 
 class Record(BaseModel, frozen=True, extra="forbid"):

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from labkit.metrics.tracking import box_overlaps
-from labkit.papers.crt import Cascade, HandMade, Settings, data, ridge, track_together
-from labkit.papers.crt.crop import View, crop
-from labkit.papers.crt.prroi import pool
+from labkit.papers.crt import Cascade, HandMade, Settings, track_together
+from labkit.papers.crt.experiment import data
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.crop import View, crop
+from labkit.papers.crt.method.prroi import pool
 
 pytestmark = [
     pytest.mark.gpu,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from labkit.papers.itid import train as loop
-from labkit.papers.itid.config import Config
-from labkit.runs import Run
+from labkit.papers.itid.experiment import train as loop
+from labkit.papers.itid.experiment.config import Config
+from labkit.workbench.runs import Run
 
 pytestmark = [
     pytest.mark.gpu,

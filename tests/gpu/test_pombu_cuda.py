@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from labkit.kernels import discounted_trace as kernel
-from labkit.papers.pombu.baselines import run_algorithm
-from labkit.papers.pombu.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit
-from labkit.papers.pombu.improvement import Batch, PolicyPass
-from labkit.papers.pombu.loop import LoopConfig, run_loop
-from labkit.papers.pombu.networks import GaussianPolicy
+from labkit.papers.pombu.experiment.baselines import run_algorithm
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit
+from labkit.papers.pombu.method.improvement import Batch, PolicyPass
+from labkit.papers.pombu.method.loop import LoopConfig, run_loop
+from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench.runs import Run
 
 pytestmark = [
     pytest.mark.gpu,

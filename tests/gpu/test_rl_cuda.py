@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from labkit.rl.goal_environments import BitFlip, Maze, Reach, Walls
+from labkit.papers.sher.experiment.goal_environments import BitFlip, Maze, Reach, Walls
+from labkit.papers.sher.experiment.robotics import GoalRule, RoboticsWorld
+from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Episodes, Transitions
 from labkit.rl.recorded import Recorded
-from labkit.rl.replay import DRAWS, EpisodeBuffer, Episodes, Transitions
-from labkit.rl.robotics import GoalRule, RoboticsWorld
 
 pytestmark = [
     pytest.mark.gpu,

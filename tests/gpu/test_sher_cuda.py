@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from labkit.papers.sher import train as loop
-from labkit.papers.sher.config import CONFIGS, Config
-from labkit.runs import Run
+from labkit.papers.sher.experiment import train as loop
+from labkit.papers.sher.experiment.config import CONFIGS, Config
+from labkit.workbench.runs import Run
 
 pytestmark = [
     pytest.mark.gpu,

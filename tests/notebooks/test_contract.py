@@ -7,7 +7,8 @@ import nbformat
 import papermill
 import pytest
 
-from labkit import notebooks, papers, paths
+from labkit import papers, paths
+from labkit.workbench import notebooks
 
 HEADINGS = (
     "1 The idea in one picture",

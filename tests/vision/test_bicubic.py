@@ -54,7 +54,7 @@ def test_interior_is_pytorchs_antialiased_bicubic():
 @pytest.mark.parametrize(("scale", "published"), [(2, 33.67), (3, 30.40), (4, 28.43)])
 def test_published_psnr_of_bicubic_on_set5(scale, published):
     """Check 10."""
-    from labkit.papers.brelu.data import bicubic_pair
+    from labkit.papers.brelu.experiment.data import bicubic_pair
 
     values = [psnr(*bicubic_pair(image, scale), scale) for image in photographs("Set5").images]
     assert sum(values) / 5 == pytest.approx(published, abs=0.006)

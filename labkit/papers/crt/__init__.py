@@ -4,17 +4,17 @@ Of the paper only the abstract is known to us: the cascade of convolutional and 
 every concrete setting a documented default of its nearest relatives (ATOM, DCFST) or our own.
 """
 
-from labkit.experiment import Paper
-from labkit.papers.crt.cascade import Cascade, CascadeTracker, Settings, stage1_only
-from labkit.papers.crt.claims import CLAIMS
-from labkit.papers.crt.clips import KINDS, LookAlikes, look_alikes
-from labkit.papers.crt.config import ARMS, CONFIGS, Arm, Config
-from labkit.papers.crt.exercises import EXERCISES
-from labkit.papers.crt.features import HandMade, Learned, ResNetFeatures
-from labkit.papers.crt.ridge_head import Ridge
-from labkit.papers.crt.tracker import Box, Tracked, Tracker
-from labkit.papers.crt.tracking import track_together
-from labkit.papers.crt.train import train as track_arms  # the name `train` stays the module's
+from labkit.papers.crt.experiment.claims import CLAIMS
+from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, look_alikes
+from labkit.papers.crt.experiment.config import ARMS, CONFIGS, Arm, Config
+from labkit.papers.crt.experiment.tracking import track_together
+from labkit.papers.crt.experiment.train import train as track_arms  # the name `train` stays the module's
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, Settings, stage1_only
+from labkit.papers.crt.method.features import HandMade, Learned, ResNetFeatures
+from labkit.papers.crt.method.ridge_head import Ridge
+from labkit.papers.crt.teaching.exercises import EXERCISES
+from labkit.tracking.tracker import Box, Tracked, Tracker
+from labkit.workbench.experiment import Paper
 
 PAPER = Paper(
     slug="crt",

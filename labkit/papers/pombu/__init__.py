@@ -4,15 +4,15 @@ Of the paper abstract and introduction are known to us; hyper-parameters are the
 and checked here.
 """
 
-from labkit.experiment import Paper
-from labkit.papers.pombu.claims import CLAIMS
-from labkit.papers.pombu.config import CONFIGS, Config
-from labkit.papers.pombu.ensemble import DynamicsEnsemble
-from labkit.papers.pombu.exercises import EXERCISES
-from labkit.papers.pombu.objective import conservative_loss, scale_uncertainty
-from labkit.papers.pombu.train import train as train_units  # the name `train` stays the module's
-from labkit.papers.pombu.uncertainty import local_uncertainty, propagate
-from labkit.papers.pombu.zone import Zone
+from labkit.papers.pombu.experiment.claims import CLAIMS
+from labkit.papers.pombu.experiment.config import CONFIGS, Config
+from labkit.papers.pombu.experiment.train import train as train_units  # the name `train` stays the module's
+from labkit.papers.pombu.experiment.zone import Zone
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
+from labkit.papers.pombu.method.objective import conservative_loss, scale_uncertainty
+from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
+from labkit.papers.pombu.teaching.exercises import EXERCISES
+from labkit.workbench.experiment import Paper
 
 PAPER = Paper(
     slug="pombu",

@@ -1,15 +1,15 @@
 """Quantization Networks (Yang et al., CVPR 2019, arXiv 1911.09464): quantisation as a function that is trained."""
 
-from labkit.experiment import Paper
-from labkit.papers.qnet.claims import CLAIMS
-from labkit.papers.qnet.config import ARMS, CONFIGS, Config
-from labkit.papers.qnet.exercises import EXERCISES
-from labkit.papers.qnet.levels import LEVELS, level_set
-from labkit.papers.qnet.model import build_model
-from labkit.papers.qnet.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
-from labkit.papers.qnet.thresholds import kmeans_thresholds
-from labkit.papers.qnet.train import train as train_arms  # the name `train` stays the module's
-from labkit.papers.qnet.weights import quantize_weights
+from labkit.papers.qnet.experiment.claims import CLAIMS
+from labkit.papers.qnet.experiment.config import ARMS, CONFIGS, Config
+from labkit.papers.qnet.experiment.model import build_model
+from labkit.papers.qnet.experiment.train import train as train_arms  # the name `train` stays the module's
+from labkit.papers.qnet.method.levels import LEVELS, level_set
+from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
+from labkit.papers.qnet.method.thresholds import kmeans_thresholds
+from labkit.papers.qnet.method.weights import quantize_weights
+from labkit.papers.qnet.teaching.exercises import EXERCISES
+from labkit.workbench.experiment import Paper
 
 PAPER = Paper(
     slug="qnet",

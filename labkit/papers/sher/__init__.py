@@ -3,11 +3,11 @@
 Of the paper only the abstract is known to us; the method is the authors' released code, complete.
 """
 
-from labkit.experiment import Paper
-from labkit.papers.sher.claims import CLAIMS
-from labkit.papers.sher.config import CONFIGS, EXPERIMENTS, Arm, Config, Experiment
-from labkit.papers.sher.exercises import EXERCISES
-from labkit.papers.sher.train import train as train_arms  # the name `train` stays the module's
+from labkit.papers.sher.experiment.claims import CLAIMS
+from labkit.papers.sher.experiment.config import CONFIGS, EXPERIMENTS, Arm, Config, Experiment
+from labkit.papers.sher.experiment.train import train as train_arms  # the name `train` stays the module's
+from labkit.papers.sher.teaching.exercises import EXERCISES
+from labkit.workbench.experiment import Paper
 
 PAPER = Paper(
     slug="sher",

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from labkit.papers import load
-from labkit.papers.brelu.config import CONFIGS
-from labkit.runs import Run
+from labkit.papers.brelu.experiment.config import CONFIGS
+from labkit.workbench.runs import Run
 
 TINY = CONFIGS["smoke"].override(
     tasks=["superresolution", "artifacts", "classification"], steps=12, artifact_steps=6, tune_steps=3, class_steps=20,

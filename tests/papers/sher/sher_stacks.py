@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from labkit.papers.sher.agent import Lane, Sizes
-from labkit.papers.sher.config import EXPERIMENTS, Arm
-from labkit.rl.replay import Transitions
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm
+from labkit.papers.sher.method.agent import Lane, Sizes
+from labkit.papers.sher.method.hindsight import Transitions
 
 SIZES = Sizes(observation=3, goal=2, action=2)
 AGENTS = ("sher", "sac", "her")

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from labkit.papers.brelu.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.bounds import ActivationStatistics
-from labkit.papers.brelu.network import Network, set_bounds
-from labkit.papers.brelu.weights import layers, quantize_layers
+from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
+from labkit.papers.brelu.method.bounds import ActivationStatistics
+from labkit.papers.brelu.method.network import Network, set_bounds
+from labkit.papers.brelu.method.weights import layers, quantize_layers
 
 
 def gemmlowp(network: Network, statistics: dict[str, ActivationStatistics]) -> Network:

@@ -8,7 +8,7 @@ figures are None: the abstract gives "2 times" and "1/4" and no table of it is k
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labkit.claims import Claim, Result
+from labkit.workbench.claims import Claim, Result
 
 Measure = Callable[[Result], float | None]
 

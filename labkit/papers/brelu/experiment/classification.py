@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.brelu import baselines
-from labkit.papers.brelu.bounded_relu import set_rounding
-from labkit.papers.brelu.config import Config
-from labkit.papers.brelu.data import Labelled
-from labkit.papers.brelu.evaluate import accuracy, agreement
-from labkit.papers.brelu.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
-from labkit.papers.brelu.model import classifier, from_resnet, parameter_count
-from labkit.papers.brelu.network import Network, calibrate, set_bounds
-from labkit.papers.brelu.regression import Statistics
-from labkit.papers.brelu.train import fit_classes
-from labkit.papers.brelu.weights import quantize_layers
-from labkit.runs import Run
-from labkit.training import Workers, seed_everything
+from labkit.papers.brelu.experiment import baselines
+from labkit.papers.brelu.experiment.config import Config
+from labkit.papers.brelu.experiment.data import Labelled
+from labkit.papers.brelu.experiment.evaluate import accuracy, agreement
+from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
+from labkit.papers.brelu.experiment.regression import Statistics
+from labkit.papers.brelu.experiment.train import fit_classes
+from labkit.papers.brelu.method.bounded_relu import set_rounding
+from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.method.weights import quantize_layers
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers, seed_everything
 
 
 def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[str, Any]:

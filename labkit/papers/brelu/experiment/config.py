@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
-from labkit.experiment import Config as BaseConfig
-from labkit.experiment import Scale
-from labkit.papers.brelu.bounds import check_rule
+from labkit.papers.brelu.method.bounds import check_rule
+from labkit.workbench.experiment import Config as BaseConfig
+from labkit.workbench.experiment import Scale
 
 Task = Literal["superresolution", "artifacts", "classification"]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from labkit import data
 from labkit.data import superresolution as sr
 from labkit.errors import InputError
-from labkit.papers.brelu.config import Config
-from labkit.training import ShuffledIndices, Workers
+from labkit.papers.brelu.experiment.config import Config
 from labkit.vision.bicubic import bicubic_resize
+from labkit.workbench.training import ShuffledIndices, Workers
 
 Pair = tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _"]]  # (what the network gets, what it should give), 0..255
 

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.data.superresolution import psnr
-from labkit.papers.brelu.data import Labelled, Pair
-from labkit.papers.brelu.integer import IntegerNetwork, to_codes
-from labkit.training import Workers
+from labkit.papers.brelu.experiment.data import Labelled, Pair
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes
+from labkit.workbench.training import Workers
 
 STRIP = 96  # rows of a picture at a time on a CPU
 Residual = Callable[[Float[Tensor, "h w"]], Float[Tensor, "h w"]]

@@ -6,20 +6,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from labkit.benchmark import compare
-from labkit.papers.brelu import baselines
-from labkit.papers.brelu.bounded_relu import bounded_relus, set_rounding
-from labkit.papers.brelu.bounds import ActivationStatistics
-from labkit.papers.brelu.config import Config
-from labkit.papers.brelu.data import INPUT_RATIO, Pictures
-from labkit.papers.brelu.evaluate import float_residual, integer_residual, mean_psnr
-from labkit.papers.brelu.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
-from labkit.papers.brelu.model import parameter_count, vdsr, vrcnn
-from labkit.papers.brelu.network import Network, calibrate, layer_report, set_bounds
-from labkit.papers.brelu.train import fit_pictures
-from labkit.papers.brelu.weights import layers, quantize_layers
-from labkit.runs import Run
-from labkit.training import Workers, seed_everything
+from labkit.papers.brelu.experiment import baselines
+from labkit.papers.brelu.experiment.config import Config
+from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pictures
+from labkit.papers.brelu.experiment.evaluate import float_residual, integer_residual, mean_psnr
+from labkit.papers.brelu.experiment.model import parameter_count, vdsr, vrcnn
+from labkit.papers.brelu.experiment.train import fit_pictures
+from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
+from labkit.papers.brelu.method.bounds import ActivationStatistics
+from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.method.network import Network, calibrate, layer_report, set_bounds
+from labkit.papers.brelu.method.weights import layers, quantize_layers
+from labkit.workbench.benchmark import compare
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers, seed_everything
 
 RULE = "3.5sigma"  # the authors' default
 Statistics = dict[str, ActivationStatistics]

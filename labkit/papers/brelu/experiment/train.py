@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit import training
-from labkit.papers.brelu import data
-from labkit.papers.brelu.config import Config
-from labkit.runs import Run, State
-from labkit.training import Workers
+from labkit.papers.brelu.experiment import data
+from labkit.papers.brelu.experiment.config import Config
+from labkit.workbench import training
+from labkit.workbench.runs import Run, State
+from labkit.workbench.training import Workers
 
 WARM_UP = 50  # steps
 
@@ -22,7 +22,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     Returns:
         {"data": what was really used, task: see `regression.measure` and `classification.measure`, ...}
     """
-    from labkit.papers.brelu import classification, regression
+    from labkit.papers.brelu.experiment import classification, regression
 
     with training.workers(config.device) as workers:
         result: dict[str, Any] = {}

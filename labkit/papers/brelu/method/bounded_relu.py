@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.brelu.bounds import ActivationStatistics
+from labkit.papers.brelu.method.bounds import ActivationStatistics
 
 
 class BoundedReLU(nn.Module):

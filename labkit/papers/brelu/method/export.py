@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.brelu.integer import IntegerNetwork
-from labkit.papers.brelu.network import Node
+from labkit.papers.brelu.method.integer import IntegerNetwork
+from labkit.papers.brelu.method.network import Node
 
 FORMS = ("auto", "qlinear", "exact")
 

@@ -15,16 +15,10 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference, requantize
-from labkit.papers.brelu.bounded_relu import BoundedReLU
-from labkit.papers.brelu.multiply_shift import (
-    Mode,
-    mul_shift_ratio,
-    requantizer,
-    snapped,
-    snapped_bound,
-)
-from labkit.papers.brelu.network import Network, Node, pad_channels
-from labkit.papers.brelu.weights import Layer, layers
+from labkit.papers.brelu.method.bounded_relu import BoundedReLU
+from labkit.papers.brelu.method.multiply_shift import Mode, mul_shift_ratio, requantizer, snapped, snapped_bound
+from labkit.papers.brelu.method.network import Network, Node, pad_channels
+from labkit.papers.brelu.method.weights import Layer, layers
 
 FORMAT = "labkit brelu integer network 1"
 
@@ -365,7 +359,7 @@ class IntegerNetwork(nn.Module):
 
     def save(self, path: str | Path) -> int:
         """Write weights in one byte each, biases in four, and the scales. Returns the size of the file in bytes."""
-        from labkit.runs import write_atomically
+        from labkit.workbench.runs import write_atomically
 
         content = self._as_bytes()
         write_atomically(Path(path), content)

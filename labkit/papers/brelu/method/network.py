@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.brelu.bounded_relu import BoundedReLU, bounded_relus
-from labkit.papers.brelu.bounds import ActivationStatistics, check_rule
-from labkit.papers.brelu.weights import Layer
+from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
+from labkit.papers.brelu.method.bounds import ActivationStatistics, check_rule
+from labkit.papers.brelu.method.weights import Layer
 
 Operation = Literal["layer", "bounded_relu", "max_pool", "global_average", "add", "concat", "pad_channels"]
 

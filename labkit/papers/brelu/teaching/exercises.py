@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.exercises import Exercise
-from labkit.papers.brelu import checks
-from labkit.papers.brelu.bounds import best_bound, laplace_error, order_statistic
-from labkit.papers.brelu.integer import align_addition
-from labkit.papers.brelu.multiply_shift import mul_shift, mul_shift_ratio
+from labkit.papers.brelu.method.bounds import best_bound, laplace_error, order_statistic
+from labkit.papers.brelu.method.integer import align_addition
+from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
+from labkit.papers.brelu.teaching import checks
+from labkit.workbench.exercises import Exercise
 
 # -- 1 fill in: clip, multiply, shift ---------------------------------------------------------------------------------
 

@@ -14,13 +14,13 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from labkit.data.superresolution import psnr
-from labkit.papers.brelu.bounded_relu import round_to_levels
-from labkit.papers.brelu.bounds import ActivationStatistics, gaussian_error
-from labkit.papers.brelu.evaluate import integer_residual, restored
-from labkit.papers.brelu.lesson import SuperResolution, follow_pixel, restored_at
-from labkit.papers.brelu.multiply_shift import snapped
-from labkit.papers.brelu.network import set_bounds
-from labkit.papers.brelu.roofline import Machine, layer_intensity
+from labkit.papers.brelu.experiment.evaluate import integer_residual, restored
+from labkit.papers.brelu.method.bounded_relu import round_to_levels
+from labkit.papers.brelu.method.bounds import ActivationStatistics, gaussian_error
+from labkit.papers.brelu.method.multiply_shift import snapped
+from labkit.papers.brelu.method.network import set_bounds
+from labkit.papers.brelu.teaching.roofline import Machine, layer_intensity
+from labkit.papers.brelu.teaching.scenes import SuperResolution, follow_pixel, restored_at
 from labkit.viz import COLORS, explore, subplots
 
 SHADES = {"127": 1.0, "31": 0.65, "15": 0.4, "7": 0.35, "3": 0.3, "1": 0.25}

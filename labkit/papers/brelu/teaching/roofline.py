@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from labkit.benchmark import compare
 from labkit.errors import InputError
+from labkit.workbench.benchmark import compare
 
 SIDE = 512  # of the square matrices: large enough for full speed, small enough for the second-level cache
 COPIED = 1 << 25  # bytes, far more than any cache of one core

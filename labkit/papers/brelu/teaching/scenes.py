@@ -7,19 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit import training
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import requantize
-from labkit.papers.brelu import regression
-from labkit.papers.brelu.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.config import Config
-from labkit.papers.brelu.data import INPUT_RATIO, Pair, superresolution
-from labkit.papers.brelu.evaluate import float_residual, restored
-from labkit.papers.brelu.integer import IntegerNetwork, Scales, to_codes, to_integer
-from labkit.papers.brelu.network import Network
-from labkit.papers.brelu.regression import RULE, Statistics
-from labkit.papers.brelu.weights import Layer
-from labkit.runs import Run
+from labkit.papers.brelu.experiment import regression
+from labkit.papers.brelu.experiment.config import Config
+from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pair, superresolution
+from labkit.papers.brelu.experiment.evaluate import float_residual, restored
+from labkit.papers.brelu.experiment.regression import RULE, Statistics
+from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
+from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, to_codes, to_integer
+from labkit.papers.brelu.method.network import Network
+from labkit.papers.brelu.method.weights import Layer
+from labkit.workbench import training
+from labkit.workbench.runs import Run
 
 
 @dataclass(frozen=True, eq=False)

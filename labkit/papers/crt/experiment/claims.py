@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.claims import Claim, Estimate, Result, bootstrap
+from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
 
 Measure = Callable[[Result], float | None]
 Pooled = Callable[[Sequence[Result]], Estimate | None]

@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from labkit.data.tracking import BENCHMARKS, DEVELOPMENT
-from labkit.experiment import EXECUTION, Scale
-from labkit.experiment import Config as BaseConfig
-from labkit.papers.crt.cascade import Settings, stage1_only
-from labkit.papers.crt.clips import KINDS
-from labkit.papers.crt.convolution import ATOM
-from labkit.papers.crt.ridge_head import Mining, Ridge
-from labkit.papers.crt.sgd_head import Sgd
+from labkit.papers.crt.experiment.clips import KINDS
+from labkit.papers.crt.experiment.sgd_head import Sgd
+from labkit.papers.crt.method.cascade import Settings, stage1_only
+from labkit.papers.crt.method.convolution import ATOM
+from labkit.papers.crt.method.ridge_head import Mining, Ridge
+from labkit.workbench.experiment import EXECUTION, Scale
+from labkit.workbench.experiment import Config as BaseConfig
 
 FeatureName = Literal["hand-made", "fine", "learned", "resnet18", "resnet50"]
 

@@ -12,8 +12,8 @@ from labkit.data import tracking
 from labkit.data.tracking import Sequence
 from labkit.data.tracking.development import is_there
 from labkit.errors import InputError
-from labkit.papers.crt.clips import KINDS, look_alikes
-from labkit.papers.crt.crop import View, crop
+from labkit.papers.crt.experiment.clips import KINDS, look_alikes
+from labkit.papers.crt.method.crop import View, crop
 
 TRAINING_SEEDS = 1_000_000  # clips to train on have seeds from here on: none of them is ever tracked for a result
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 
 from labkit.data import tracking
 from labkit.metrics.tracking import box_overlaps, interval_of_mean, one_pass, presence
-from labkit.papers.crt.tracking import Track
+from labkit.papers.crt.experiment.tracking import Track
 
 
 def measures(track: Track, sequence: tracking.Sequence) -> dict[str, Any]:

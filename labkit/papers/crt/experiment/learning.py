@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from labkit.papers.crt import ridge
-from labkit.papers.crt.data import Pairs
-from labkit.papers.crt.features import SmallNet, hand_made
-from labkit.papers.crt.prroi import descriptors
-from labkit.papers.crt.refine import IoUNet, training_boxes
-from labkit.papers.crt.sampling import boxes_at, label, ring_boxes
-from labkit.runs import Run, Stateful
-from labkit.training import ShuffledIndices, Workers, progress
+from labkit.papers.crt.experiment.data import Pairs
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.features import SmallNet, hand_made
+from labkit.papers.crt.method.prroi import descriptors
+from labkit.papers.crt.method.refine import IoUNet, training_boxes
+from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.workbench.runs import Run, Stateful
+from labkit.workbench.training import ShuffledIndices, Workers, progress
 
 Loss = Callable[[nn.Module, Pairs, Tensor], Tensor]
 DRAWS = 128  # random boxes per pair, of which the overlap loss keeps 16

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from labkit.papers.crt.ridge_head import Rivals, Rows
+from labkit.papers.crt.method.ridge_head import Rivals, Rows
 
 
 @dataclass(frozen=True)

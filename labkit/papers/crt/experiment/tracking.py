@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float64
 
 from labkit.data import tracking as data
 from labkit.errors import InputError
-from labkit.papers.crt.cascade import Cascade, Seen
-from labkit.papers.crt.data import start_of
-from labkit.papers.crt.tracker import check_box
+from labkit.papers.crt.experiment.data import start_of
+from labkit.papers.crt.method.cascade import Cascade, Seen
+from labkit.tracking.tracker import check_box
 
 
 @dataclass

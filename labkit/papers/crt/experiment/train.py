@@ -13,18 +13,20 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
-from labkit import paths, training
+from labkit import paths
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.papers.crt import data, learning, runner
-from labkit.papers.crt.cascade import Cascade, CascadeTracker
-from labkit.papers.crt.config import ARMS, Arm, Config
-from labkit.papers.crt.evaluate import measures, summarise
-from labkit.papers.crt.features import Features, HandMade, Learned, ResNetFeatures
-from labkit.papers.crt.refine import Refiner
-from labkit.papers.crt.tracking import Census, track_together
-from labkit.runs import Run, write_atomically
-from labkit.training import Workers, progress
+from labkit.papers.crt.experiment import data, learning
+from labkit.papers.crt.experiment.config import ARMS, Arm, Config
+from labkit.papers.crt.experiment.evaluate import measures, summarise
+from labkit.papers.crt.experiment.tracking import Census, track_together
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
+from labkit.papers.crt.method.features import Features, HandMade, Learned, ResNetFeatures
+from labkit.papers.crt.method.refine import Refiner
+from labkit.tracking import runner
+from labkit.workbench import training
+from labkit.workbench.runs import Run, write_atomically
+from labkit.workbench.training import Workers, progress
 
 
 def train(config: Config, run: Run) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit.papers.crt.crop import View, crop
-from labkit.papers.crt.features import Features, Maps
+from labkit.papers.crt.method.crop import View, crop
+from labkit.papers.crt.method.features import Features, Maps
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.crt.augmentation import AUGMENTATIONS, augmented
-from labkit.papers.crt.convolution import Candidates, Convolution, Regression, State, candidates, localise
-from labkit.papers.crt.crop import View, crop
-from labkit.papers.crt.features import Features, HandMade, Maps
-from labkit.papers.crt.prroi import descriptors
-from labkit.papers.crt.refine import Refiner
-from labkit.papers.crt.ridge_head import Ridge, RidgeHead, Rivals, Rows
-from labkit.papers.crt.sampling import Label, boxes_at, draw_boxes, grid_boxes, label, ring_boxes
-from labkit.papers.crt.sgd_head import Sgd, SgdHead
-from labkit.papers.crt.tracker import Box, Tracked, check_box, check_frame
+from labkit.papers.crt.experiment.sgd_head import Sgd, SgdHead
+from labkit.papers.crt.method.augmentation import AUGMENTATIONS, augmented
+from labkit.papers.crt.method.convolution import Candidates, Convolution, Regression, State, candidates, localise
+from labkit.papers.crt.method.crop import View, crop
+from labkit.papers.crt.method.features import Features, HandMade, Maps
+from labkit.papers.crt.method.prroi import descriptors
+from labkit.papers.crt.method.refine import Refiner
+from labkit.papers.crt.method.ridge_head import Ridge, RidgeHead, Rivals, Rows
+from labkit.papers.crt.method.sampling import Label, boxes_at, draw_boxes, grid_boxes, label, ring_boxes
+from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.crt.prroi import pool
-from labkit.papers.crt.sampling import iou
+from labkit.papers.crt.method.prroi import pool
+from labkit.papers.crt.method.sampling import iou
 
 
 class IoUNet(nn.Module):

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from labkit.papers.crt import ridge
-from labkit.papers.crt.sampling import HardNegatives
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.sampling import HardNegatives
 
 Mining = Literal["none", "naive", "rate", "negatives", "anchored", "irls"]
 Solver = Literal["gram", "primal", "dual"]

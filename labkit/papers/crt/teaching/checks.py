@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from labkit.metrics.tracking import max_gm
-from labkit.papers.crt import ridge
-from labkit.papers.crt.convolution import Convolution, Regression
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.convolution import Convolution, Regression
 
 
 def problem(n: int = 12, d: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:

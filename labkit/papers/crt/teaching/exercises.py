@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from labkit.data import tracking
-from labkit.exercises import Exercise
 from labkit.metrics.tracking import presence
-from labkit.papers.crt import checks, prroi, ridge
-from labkit.papers.crt.cascade import Cascade, Settings
-from labkit.papers.crt.clips import LookAlikes, look_alikes
-from labkit.papers.crt.evaluate import measures
-from labkit.papers.crt.tracking import Track, track_together
+from labkit.papers.crt.experiment.clips import LookAlikes, look_alikes
+from labkit.papers.crt.experiment.evaluate import measures
+from labkit.papers.crt.experiment.tracking import Track, track_together
+from labkit.papers.crt.method import prroi, ridge
+from labkit.papers.crt.method.cascade import Cascade, Settings
+from labkit.papers.crt.teaching import checks
+from labkit.workbench.exercises import Exercise
 
 # -- 1 fill in: the dual ----------------------------------------------------------------------------------------------
 

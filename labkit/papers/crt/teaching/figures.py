@@ -21,15 +21,16 @@ from plotly.subplots import make_subplots
 from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
-from labkit.papers.crt import lesson, rehearsal, ridge
-from labkit.papers.crt.claims import CLAIMS
-from labkit.papers.crt.config import MINING
-from labkit.papers.crt.convolution import Convolution, Regression
-from labkit.papers.crt.gauss_newton import Trace
-from labkit.papers.crt.lesson import DIMENSIONS, Cost, Fear, Look, operations
-from labkit.papers.crt.rehearsal import Rehearsal
-from labkit.papers.crt.ridge_head import Mining
-from labkit.papers.crt.tracking import Track
+from labkit.papers.crt.experiment.claims import CLAIMS
+from labkit.papers.crt.experiment.config import MINING
+from labkit.papers.crt.experiment.tracking import Track
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.convolution import Convolution, Regression
+from labkit.papers.crt.method.gauss_newton import Trace
+from labkit.papers.crt.method.ridge_head import Mining
+from labkit.papers.crt.teaching import rehearsal, scenes
+from labkit.papers.crt.teaching.rehearsal import Rehearsal
+from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, Fear, Look, operations
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
@@ -46,7 +47,7 @@ def color_of(arm: str, position: int = 0) -> str:
 
 def idea_figure(look: Look | None = None) -> Figure:
     """One frame through the cascade: search image, stage 1's answer, the two scores of what is left."""
-    return look_figure(look or lesson.crossing(lesson.example()), title="one frame through the cascade")
+    return look_figure(look or scenes.crossing(scenes.example()), title="one frame through the cascade")
 
 
 def look_figure(look: Look, title: str = "") -> Figure:
@@ -101,9 +102,9 @@ def convergence(kind: str) -> tuple[list[float], ...]:
 
 @cache
 def _first_frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    from labkit.papers.crt.clips import look_alikes
-    from labkit.papers.crt.crop import View, crop
-    from labkit.papers.crt.features import hand_made
+    from labkit.papers.crt.experiment.clips import look_alikes
+    from labkit.papers.crt.method.crop import View, crop
+    from labkit.papers.crt.method.features import hand_made
 
     clip = look_alikes(seed=2)
     box = torch.from_numpy(clip.boxes[0]).float()
@@ -130,7 +131,7 @@ def loo_figure(noise: float = 0.1) -> go.Figure:
     """Leave-one-out error against lam: closed form (line), refits (dots).  noise: added to the labels."""
     if noise < 0:
         raise InputError(f"noise must not be negative; got {noise}")
-    rows = lesson.frame_rows()
+    rows = scenes.frame_rows()
     generator = torch.Generator().manual_seed(0)
     y = rows.y + noise * torch.randn(rows.y.shape, generator=generator, dtype=torch.float64)
     lams = np.logspace(-5, 1, 25)
@@ -245,7 +246,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
 def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = ("stage-1", "cascade")) -> Figure:
     """Success curves with bootstrap bands over clips; the dashed line is what a perfect tracker reaches: 20 of 21."""
     figure, axis = subplots(figsize=(5, 3.2))
-    curves = lesson.success_curves(dict(result), kind)
+    curves = scenes.success_curves(dict(result), kind)
     for k, arm in enumerate(arms):
         mean, color = curves[arm].mean(0), color_of(arm, k)
         axis.step(OVERLAPS, mean, where="post", color=color, label=f"{arm}: {mean.mean():.3f}")
@@ -271,7 +272,7 @@ def mining_figure() -> Figure:
     for axis, value, title in zip(axes, ("auc", "lost"), ("success (right is better)", "lost frames (left is better)"),
                                   strict=True):  # fmt: skip
         for offset, (label, theirs, ending, color, name) in zip((0.15, -0.15), kinds, strict=True):
-            gains = lesson.recorded_gains(label, theirs, value)
+            gains = scenes.recorded_gains(label, theirs, value)
             rows = [(k + offset, *gains[way + ending]) for k, way in enumerate(MINING) if way + ending in gains]
             clips = f", {rows[0][2]} clips" if rows else ": not recorded"
             axis.hlines([y for y, _, _ in rows], [f.low for _, f, _ in rows], [f.high for _, f, _ in rows],
@@ -378,7 +379,7 @@ def scrubber_widget(found: Sequence[Look]) -> widgets.VBox:
 
 def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figure:
     """A rival put anywhere beside the target: what both stages answer."""
-    picture, first, second = lesson.scene().maps((float(x), float(y)), similarity)
+    picture, first, second = scenes.scene().maps((float(x), float(y)), similarity)
     figure = make_subplots(1, 3, subplot_titles=("search image", "stage 1", "stage 2"))
     figure.add_trace(go.Image(source=_source(picture)), 1, 1)
     for column, scores in ((2, first), (3, second)):
@@ -564,7 +565,7 @@ def eao_widget() -> widgets.VBox:
 
 def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) -> Figure:
     """Frames of a generated clip; the target's box in blue, rivals' centres in orange."""
-    from labkit.papers.crt.clips import KINDS, look_alikes
+    from labkit.papers.crt.experiment.clips import KINDS, look_alikes
 
     clip = look_alikes(KINDS[kind], seed)
     figure, axes = subplots(1, len(frames), figsize=(5.4, 1.5))

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.papers.crt.augmentation import AUGMENTATIONS, augmented
-from labkit.papers.crt.cascade import Cascade, Settings, admitted
-from labkit.papers.crt.clips import KINDS, look_alikes
-from labkit.papers.crt.convolution import Convolution, Regression, candidates
-from labkit.papers.crt.crop import crop
-from labkit.papers.crt.features import Maps
-from labkit.papers.crt.lesson import best_milliseconds
-from labkit.papers.crt.ridge_head import Mining, Ridge, RidgeHead, Rivals, Rows
-from labkit.papers.crt.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.experiment.clips import KINDS, look_alikes
+from labkit.papers.crt.method.augmentation import AUGMENTATIONS, augmented
+from labkit.papers.crt.method.cascade import Cascade, Settings, admitted
+from labkit.papers.crt.method.convolution import Convolution, Regression, candidates
+from labkit.papers.crt.method.crop import crop
+from labkit.papers.crt.method.features import Maps
+from labkit.papers.crt.method.ridge_head import Mining, Ridge, RidgeHead, Rivals, Rows
+from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.teaching.scenes import best_milliseconds
 
 KERNELS = (3, 5, 7, 11)
 LEAST_KAPPA = 0.1

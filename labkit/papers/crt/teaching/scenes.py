@@ -13,20 +13,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit import training
 from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.metrics.tracking import Interval, interval_of_mean
-from labkit.papers.crt import data, ridge
-from labkit.papers.crt.cascade import Cascade, Settings
-from labkit.papers.crt.clips import KINDS, LookAlikes, background, look_alikes
-from labkit.papers.crt.config import ARMS, Config
-from labkit.papers.crt.convolution import candidates
-from labkit.papers.crt.crop import View, crop
-from labkit.papers.crt.ridge_head import RidgeHead, Rows
-from labkit.papers.crt.sampling import boxes_at, label, ring_boxes
-from labkit.papers.crt.tracking import track_together
-from labkit.records import load_all
+from labkit.papers.crt.experiment import data
+from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, background, look_alikes
+from labkit.papers.crt.experiment.config import ARMS, Config
+from labkit.papers.crt.experiment.tracking import track_together
+from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.cascade import Cascade, Settings
+from labkit.papers.crt.method.convolution import candidates
+from labkit.papers.crt.method.crop import View, crop
+from labkit.papers.crt.method.ridge_head import RidgeHead, Rows
+from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.workbench import training
+from labkit.workbench.records import load_all
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ measuring: from the exploratory runs in which the experiments were found, at abo
 
 from collections.abc import Callable, Iterator
 
-from labkit.claims import Claim, Result
+from labkit.workbench.claims import Claim, Result
 
 Measure = Callable[[Result], float | None]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import Field, field_validator, model_validator
 
-from labkit.experiment import Config as BaseConfig
-from labkit.experiment import Scale
+from labkit.workbench.experiment import Config as BaseConfig
+from labkit.workbench.experiment import Scale
 
 
 @dataclass(frozen=True)

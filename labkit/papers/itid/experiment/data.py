@@ -14,9 +14,17 @@ from torch import Tensor
 from labkit import data, paths
 from labkit.data.coloured import mnist_or_fashion
 from labkit.errors import DataError, InputError
-from labkit.papers.itid.config import Experiment
-from labkit.papers.itid.modifiers import Batch
-from labkit.papers.itid.renderers import Backgrounds, Borders, Photographs, Renderer, Rotations, Shifts, TwoColours
+from labkit.papers.itid.experiment.config import Experiment
+from labkit.papers.itid.method.modifiers import Batch
+from labkit.papers.itid.method.renderers import (
+    Backgrounds,
+    Borders,
+    Photographs,
+    Renderer,
+    Rotations,
+    Shifts,
+    TwoColours,
+)
 
 HELD_OUT = 97  # images between training and test, on which IE-adaptive looks for weaknesses
 

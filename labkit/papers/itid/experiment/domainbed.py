@@ -12,16 +12,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from labkit import training
-from labkit.papers.itid import data, modifiers, selection
-from labkit.papers.itid.config import ALGORITHMS, Arm, Config
-from labkit.papers.itid.evaluate import answers
-from labkit.papers.itid.model import Single, build_network
-from labkit.papers.itid.modifiers import Batch
-from labkit.papers.itid.renderers import Rotations
-from labkit.papers.itid.selection import Candidate
-from labkit.runs import Run
-from labkit.training import Workers
+from labkit.papers.itid.experiment import data, selection
+from labkit.papers.itid.experiment.config import ALGORITHMS, Arm, Config
+from labkit.papers.itid.experiment.evaluate import answers
+from labkit.papers.itid.experiment.model import Single, build_network
+from labkit.papers.itid.experiment.selection import Candidate
+from labkit.papers.itid.method import modifiers
+from labkit.papers.itid.method.modifiers import Batch
+from labkit.papers.itid.method.renderers import Rotations
+from labkit.workbench import training
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 HOLD_OUT = 0.2
 CHECKPOINTS = 300  # steps between two evaluations
@@ -128,7 +129,7 @@ def train_one(
     workers: Workers, run: Run,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Accuracy on the held-out part of *every* environment at every checkpoint, trained on `chosen` only."""
-    from labkit.papers.itid import train as loop  # the loop's parts; it imports this module
+    from labkit.papers.itid.experiment import train as loop  # the loop's parts; it imports this module
 
     if run.result is not None:
         return {e: list(curve) for e, curve in run.result.items()}
@@ -226,7 +227,7 @@ def small_turns(
 
 def seen(batch: Batch, environments: int) -> Any:
     """The batch as a stack of one."""
-    from labkit.papers.itid.objectives import Seen
+    from labkit.papers.itid.experiment.objectives import Seen
 
     def one(value: Tensor | None) -> Tensor | None:
         return None if value is None else value[None]

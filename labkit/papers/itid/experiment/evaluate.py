@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from labkit.papers.itid import bounds
-from labkit.papers.itid.data import Scene
-from labkit.papers.itid.measures import measure_shift
-from labkit.papers.itid.model import Single, Stack
-from labkit.papers.itid.modifiers import Neutral, Weight
-from labkit.training import Workers
+from labkit.papers.itid.experiment.data import Scene
+from labkit.papers.itid.experiment.model import Single, Stack
+from labkit.papers.itid.method import bounds
+from labkit.papers.itid.method.measures import measure_shift
+from labkit.papers.itid.method.modifiers import Neutral, Weight
+from labkit.workbench.training import Workers
 
 if TYPE_CHECKING:
-    from labkit.papers.itid.train import Job
+    from labkit.papers.itid.experiment.train import Job
 
 CHUNK = 1000  # images at a time for one network
 CERTAINTY = 0.05  # d of the certificate

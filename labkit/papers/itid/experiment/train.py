@@ -10,18 +10,19 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from labkit import training
-from labkit.papers.itid import data, domainbed, modifiers
-from labkit.papers.itid.config import Arm, Config, Experiment
-from labkit.papers.itid.coverage import measure_coverage
-from labkit.papers.itid.data import Scene
-from labkit.papers.itid.edits import EDITS
-from labkit.papers.itid.evaluate import answers, summarise, summarise_arm
-from labkit.papers.itid.model import Single, Stack, build_network
-from labkit.papers.itid.modifiers import Batch, DistributionModifier
-from labkit.papers.itid.objectives import ERM, Consistency, GroupDRO, Objective, Penalised, Seen
-from labkit.runs import Run
-from labkit.training import Workers
+from labkit.papers.itid.experiment import data, domainbed
+from labkit.papers.itid.experiment.config import Arm, Config, Experiment
+from labkit.papers.itid.experiment.data import Scene
+from labkit.papers.itid.experiment.evaluate import answers, summarise, summarise_arm
+from labkit.papers.itid.experiment.model import Single, Stack, build_network
+from labkit.papers.itid.experiment.objectives import ERM, Consistency, GroupDRO, Objective, Penalised, Seen
+from labkit.papers.itid.method import modifiers
+from labkit.papers.itid.method.coverage import measure_coverage
+from labkit.papers.itid.method.edits import EDITS
+from labkit.papers.itid.method.modifiers import Batch, DistributionModifier
+from labkit.workbench import training
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 COVERAGE_SIZES = (50, 200, 800)
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.itid.measures import Estimate, Losses, PerHypothesis
-from labkit.papers.itid.task import NuisanceLaw, Task
+from labkit.papers.itid.method.measures import Estimate, Losses, PerHypothesis
+from labkit.papers.itid.method.task import NuisanceLaw, Task
 
 
 def _require(n: int, d: float, classes: int = 1) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.itid import bounds, measures
-from labkit.papers.itid.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
+from labkit.papers.itid.method import bounds, measures
+from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
 
 D = 0.1  # the bounds may fail in one sample of ten
 TRAINING_RHO, TARGET_RHO = (0.9, 0.8), 0.1  # colour agrees with the label in 90 and 80 % of the data, then in 10 %

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.itid.task import NuisanceLaw, Task
+from labkit.papers.itid.method.task import NuisanceLaw, Task
 
 Losses = Float[Tensor, "hypotheses contents labels nuisances"]
 Hypotheses = Int[Tensor, "hypotheses contents nuisances"]

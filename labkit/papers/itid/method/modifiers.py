@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.itid import bounds, edits
-from labkit.papers.itid.edits import Edit as EditFunction
-from labkit.papers.itid.renderers import Renderer
+from labkit.papers.itid.method import bounds, edits
+from labkit.papers.itid.method.edits import Edit as EditFunction
+from labkit.papers.itid.method.renderers import Renderer
 
 Content = Float[Tensor, "n channels height width"]
 Images = Float[Tensor, "n image_channels image_height image_width"]

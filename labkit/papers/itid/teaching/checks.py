@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.papers.itid import bounds, measures
-from labkit.papers.itid.modifiers import cell_counts, g_statistic
-from labkit.papers.itid.task import NuisanceLaw, all_hypotheses, random_law, toy_task, zero_one
+from labkit.papers.itid.method import bounds, measures
+from labkit.papers.itid.method.modifiers import cell_counts, g_statistic
+from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, random_law, toy_task, zero_one
 
 G_LIMIT = 126.08  # 99.9 % quantile of chi-squared with 81 degrees of freedom
 
@@ -144,7 +144,7 @@ def order_of_couplings() -> float:
     generator, worst = np.random.default_rng(1), -1.0
     hypotheses = torch.from_numpy(generator.integers(0, 3, (200, 3, 4)))
     task_law = torch.from_numpy(generator.dirichlet(np.ones(9)).reshape(3, 3))
-    from labkit.papers.itid.task import Task
+    from labkit.papers.itid.method.task import Task
 
     task, losses = Task(task_law), zero_one(hypotheses, 3)
     for _, concentration in itertools.product(range(20), (0.2, 1.0)):

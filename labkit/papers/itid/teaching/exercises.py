@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit import runs, training
-from labkit.exercises import Exercise
-from labkit.papers.itid import bounds, checks, data, edits
-from labkit.papers.itid.config import EXPERIMENTS, Config
-from labkit.papers.itid.evaluate import answers, measures_of, prediction_table
-from labkit.papers.itid.model import Single
-from labkit.papers.itid.modifiers import Edit, Unchanged
-from labkit.papers.itid.task import NuisanceLaw
-from labkit.papers.itid.train import Job, fit, networks_for
+from labkit.papers.itid.experiment import data
+from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
+from labkit.papers.itid.experiment.evaluate import answers, measures_of, prediction_table
+from labkit.papers.itid.experiment.model import Single
+from labkit.papers.itid.experiment.train import Job, fit, networks_for
+from labkit.papers.itid.method import bounds, edits
+from labkit.papers.itid.method.modifiers import Edit, Unchanged
+from labkit.papers.itid.method.task import NuisanceLaw
+from labkit.papers.itid.teaching import checks
+from labkit.workbench import runs, training
+from labkit.workbench.exercises import Exercise
 
 # -- 1 fill in: iota, and the bound of Theorem 1 ----------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ def _trained(name: str, family: Any) -> tuple[Any, Tensor, Tensor]:
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from labkit.papers.itid.modifiers import Neutral
+    from labkit.papers.itid.method.modifiers import Neutral
 
     experiment = replace(EXPERIMENTS["mild"], steps=150)
     scene = data.build(experiment, 0)

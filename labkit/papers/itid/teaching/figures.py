@@ -15,13 +15,14 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.itid import bounds, measures, selection
-from labkit.papers.itid.config import EXPERIMENTS
-from labkit.papers.itid.coverage import measure_coverage
-from labkit.papers.itid.data import Scene, build
-from labkit.papers.itid.renderers import PALETTE, Backgrounds
-from labkit.papers.itid.selection import Candidate
-from labkit.papers.itid.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
+from labkit.papers.itid.experiment import selection
+from labkit.papers.itid.experiment.config import EXPERIMENTS
+from labkit.papers.itid.experiment.data import Scene, build
+from labkit.papers.itid.experiment.selection import Candidate
+from labkit.papers.itid.method import bounds, measures
+from labkit.papers.itid.method.coverage import measure_coverage
+from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
+from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
 from labkit.viz import COLORS, explore, subplots
 
 NAMES = ("red", "green", "blue", "yellow", "magenta", "cyan", "dark red", "dark green", "dark blue", "grey")

@@ -2,14 +2,14 @@
 
 import torch
 
-from labkit import training
-from labkit.papers.itid import data
-from labkit.papers.itid.config import Config
-from labkit.papers.itid.data import Scene
-from labkit.papers.itid.evaluate import prediction_table
-from labkit.papers.itid.figures import Answers
-from labkit.papers.itid.train import bundles, networks_for, seed_of
-from labkit.runs import Run
+from labkit.papers.itid.experiment import data
+from labkit.papers.itid.experiment.config import Config
+from labkit.papers.itid.experiment.data import Scene
+from labkit.papers.itid.experiment.evaluate import prediction_table
+from labkit.papers.itid.experiment.train import bundles, networks_for, seed_of
+from labkit.papers.itid.teaching.figures import Answers
+from labkit.workbench import training
+from labkit.workbench.runs import Run
 
 
 def scene_of(config: Config, experiment: str = "backgrounds") -> Scene:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu import environments
-from labkit.papers.pombu.ensemble import DynamicsEnsemble, FitSettings, fit
-from labkit.papers.pombu.environments import Played
-from labkit.papers.pombu.loop import Experience, LoopConfig, run_loop, stream_seed
+from labkit.papers.pombu.experiment import environments
+from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, fit
+from labkit.papers.pombu.method.loop import Experience, LoopConfig, run_loop, stream_seed
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench.runs import Run
 
 Predict = Callable[[NDArray[np.float64], bool], NDArray[np.float32]]  # observations, deterministic? -> actions
 IN_LOOP = ("pombu", "pombu-scaled", "meppo", "me-trpo")

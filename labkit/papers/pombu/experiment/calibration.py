@@ -13,14 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.config import CALIBRATIONS, Config
-from labkit.papers.pombu.ensemble import DynamicsEnsemble
-from labkit.papers.pombu.imagination import Draws, draw, follow_members, imagine
-from labkit.papers.pombu.networks import GaussianPolicy
-from labkit.papers.pombu.offline import Setting, Task, TimedValue, clone_controller, first_value, prepare, seeds_of
-from labkit.papers.pombu.point import FakeEnsemble, Point
-from labkit.papers.pombu.uncertainty import propagate
-from labkit.papers.pombu.zone import setting_of, task_of
+from labkit.papers.pombu.experiment.config import CALIBRATIONS, Config
+from labkit.papers.pombu.experiment.offline import (
+    Setting,
+    Task,
+    TimedValue,
+    clone_controller,
+    first_value,
+    prepare,
+    seeds_of,
+)
+from labkit.papers.pombu.experiment.point import FakeEnsemble, Point
+from labkit.papers.pombu.experiment.zone import setting_of, task_of
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
+from labkit.papers.pombu.method.imagination import Draws, draw, follow_members, imagine
+from labkit.papers.pombu.method.networks import GaussianPolicy
+from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.streams import Streams
 
 NORMAL_COVERAGE = (0.683, 0.954, 0.997)

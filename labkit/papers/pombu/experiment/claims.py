@@ -11,8 +11,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.claims import Claim, Estimate, Result, bootstrap
 from labkit.rl.statistics import wilson_interval
+from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
 
 Measure = Callable[[Result], float | None]
 Pooled = Callable[[Sequence[Result]], Estimate | None]

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
-from labkit.experiment import Config as BaseConfig
-from labkit.experiment import Scale
+from labkit.workbench.experiment import Config as BaseConfig
+from labkit.workbench.experiment import Scale
 
 # what `studies` may name; "zone" is the plain task, the others change one thing each, see `zone.VARIATIONS`
 ZONE_STUDIES = (

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu import rewards
+from labkit.papers.pombu.experiment import rewards
 from labkit.rl.vector import InProcessVector
 
 
@@ -70,7 +70,7 @@ def make_environment(name: str, horizon: int, observation_noise: float = 0.0, ac
         raise InputError(
             f"horizon must be at least 1 and noise 0 or more; got {horizon}, {observation_noise}, {action_noise}."
         )
-    from labkit.papers.pombu import simulators  # Gymnasium is only needed where something is played
+    from labkit.papers.pombu.experiment import simulators  # Gymnasium is only needed where something is played
 
     return simulators.build(task, horizon, observation_noise, action_noise)
 

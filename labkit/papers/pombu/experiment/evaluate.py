@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit.papers.pombu.offline import Arms, History
+from labkit.papers.pombu.experiment.offline import Arms, History
 
 
 def summarise_zone(history: History, arms: Arms) -> dict[str, Any]:

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.kernels.discounted_trace import discounted_trace
-from labkit.papers.pombu.config import parse_arm
-from labkit.papers.pombu.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit, make_adam
-from labkit.papers.pombu.imagination import Dynamics, Rollout, draw, imagine
-from labkit.papers.pombu.improvement import Batch, PolicyPass
-from labkit.papers.pombu.networks import GaussianPolicy
-from labkit.papers.pombu.objective import Scaling, scale_uncertainty, standardise
-from labkit.papers.pombu.uncertainty import propagate
+from labkit.papers.pombu.experiment.config import parse_arm
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit, make_adam
+from labkit.papers.pombu.method.imagination import Dynamics, Rollout, draw, imagine
+from labkit.papers.pombu.method.improvement import Batch, PolicyPass
+from labkit.papers.pombu.method.networks import GaussianPolicy
+from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardise
+from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
-from labkit.runs import Run, State
+from labkit.workbench.runs import Run, State
 
 Lanes = TypeVar("Lanes", bound=nn.Module)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labkit.papers.pombu import rewards
-from labkit.papers.pombu.environments import Task, pendulum_step
+from labkit.papers.pombu.experiment import rewards
+from labkit.papers.pombu.experiment.environments import Task, pendulum_step
 
 
 class KnownReward(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32], Any, Any]):

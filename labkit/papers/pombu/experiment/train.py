@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from labkit import training
-from labkit.papers.pombu import baselines, calibration, tabular, zone
-from labkit.papers.pombu.config import Config
-from labkit.papers.pombu.evaluate import summarise_zone
-from labkit.papers.pombu.loop import LoopConfig
-from labkit.papers.pombu.offline import Arms, Improved, Prepared
-from labkit.runs import Run
+from labkit.papers.pombu.experiment import baselines, calibration, zone
+from labkit.papers.pombu.experiment.config import Config
+from labkit.papers.pombu.experiment.evaluate import summarise_zone
+from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared
+from labkit.papers.pombu.method import tabular
+from labkit.papers.pombu.method.loop import LoopConfig
+from labkit.workbench import training
+from labkit.workbench.runs import Run
 
 Unit = Callable[[Config, Run, torch.device], dict[str, Any]]
 

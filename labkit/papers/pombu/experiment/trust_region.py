@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.improvement import Batch
-from labkit.papers.pombu.networks import GaussianPolicy
-from labkit.papers.pombu.objective import ratio_change
+from labkit.papers.pombu.method.improvement import Batch
+from labkit.papers.pombu.method.networks import GaussianPolicy
+from labkit.papers.pombu.method.objective import ratio_change
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.streams import Streams
 

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.config import Config
-from labkit.papers.pombu.offline import Arms, Improved, Prepared, Setting, improve, prepare, seeds_of
+from labkit.papers.pombu.experiment.config import Config
+from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared, Setting, improve, prepare, seeds_of
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench.runs import Run
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.pombu.gaussian_members import StackedGaussianMLP
+from labkit.papers.pombu.experiment.gaussian_members import StackedGaussianMLP
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
 

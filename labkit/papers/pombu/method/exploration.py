@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.environments import Played
-from labkit.papers.pombu.improvement import Batch, PolicyPass
-from labkit.papers.pombu.networks import GaussianPolicy
+from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.method.improvement import Batch, PolicyPass
+from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.rl.streams import Streams
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.uncertainty import local_uncertainty, local_uncertainty_ube
+from labkit.papers.pombu.method.uncertainty import local_uncertainty, local_uncertainty_ube
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.streams import Streams
 

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.ensemble import make_adam
-from labkit.papers.pombu.imagination import Rollout
-from labkit.papers.pombu.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.objective import (
+from labkit.papers.pombu.method.ensemble import make_adam
+from labkit.papers.pombu.method.imagination import Rollout
+from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
+from labkit.papers.pombu.method.objective import (
     Objective,
     Scaling,
     approximate_kl,
@@ -25,7 +25,7 @@ from labkit.papers.pombu.objective import (
     scale_uncertainty,
     standardise,
 )
-from labkit.papers.pombu.uncertainty import propagate
+from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.networks import clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded

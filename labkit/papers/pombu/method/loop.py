@@ -13,11 +13,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, Field, field_validator, model_validator
 from torch import Tensor
 
-from labkit import training
 from labkit.errors import InputError
 from labkit.kernels.discounted_trace import discounted_trace
-from labkit.papers.pombu import environments
-from labkit.papers.pombu.ensemble import (
+from labkit.papers.pombu.experiment import environments
+from labkit.papers.pombu.experiment.environments import Played, World
+from labkit.papers.pombu.experiment.trust_region import TrustRegionPass
+from labkit.papers.pombu.method.ensemble import (
     DynamicsEnsemble,
     FitReport,
     FitSettings,
@@ -25,17 +26,16 @@ from labkit.papers.pombu.ensemble import (
     fit,
     set_learning_rate,
 )
-from labkit.papers.pombu.environments import Played, World
-from labkit.papers.pombu.exploration import explore, mixture_weights, one_member
-from labkit.papers.pombu.imagination import Draws, Rollout, draw, imagine
-from labkit.papers.pombu.improvement import Batch, CriticPass, Moved, PolicyPass, batch_of, moved
-from labkit.papers.pombu.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.objective import adapt_alpha, dead_zone
-from labkit.papers.pombu.trust_region import TrustRegionPass
+from labkit.papers.pombu.method.exploration import explore, mixture_weights, one_member
+from labkit.papers.pombu.method.imagination import Draws, Rollout, draw, imagine
+from labkit.papers.pombu.method.improvement import Batch, CriticPass, Moved, PolicyPass, batch_of, moved
+from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
+from labkit.papers.pombu.method.objective import adapt_alpha, dead_zone
 from labkit.rl.normalizer import RunningNormalizer
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench import training
+from labkit.workbench.runs import Run
 
 REWARD_CLIP = 5.0  # before the division by the returns' spread  [official code]
 STATE_BOUND = 1e5

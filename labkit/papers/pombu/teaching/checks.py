@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.papers.pombu import lqr, tabular
-from labkit.papers.pombu.objective import conservative_loss
-from labkit.papers.pombu.uncertainty import local_uncertainty, propagate
+from labkit.papers.pombu.method import lqr, tabular
+from labkit.papers.pombu.method.objective import conservative_loss
+from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
 
 
 def _close(got: Any, wanted: np.ndarray, message: str, tolerance: float = 1e-9) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from labkit import training
-from labkit.exercises import Exercise
-from labkit.papers.pombu import checks, lesson, zone
-from labkit.papers.pombu.config import Config, parse_arm
-from labkit.papers.pombu.evaluate import summarise_zone
-from labkit.papers.pombu.offline import Arms
-from labkit.runs import Run
+from labkit.papers.pombu.experiment import zone
+from labkit.papers.pombu.experiment.config import Config, parse_arm
+from labkit.papers.pombu.experiment.evaluate import summarise_zone
+from labkit.papers.pombu.experiment.offline import Arms
+from labkit.papers.pombu.teaching import checks, scenes
+from labkit.workbench import training
+from labkit.workbench.exercises import Exercise
+from labkit.workbench.runs import Run
 
 # -- 1 fill in: the uncertainty Bellman equation ----------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ def check_gain_is_worth_it(answer: str) -> None:
 
 
 def _recorded() -> dict[int, Any]:
-    studies = lesson.by_left()
+    studies = scenes.by_left()
     assert len(studies) == len(lesson.LEFT), f"the records are not all here; make them: {lesson.DATA_COMMAND}"
     return studies
 

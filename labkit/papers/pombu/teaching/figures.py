@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu import tabular
-from labkit.papers.pombu.calibration import Calibration
-from labkit.papers.pombu.config import parse_arm
-from labkit.papers.pombu.lesson import DATA_COMMAND, Maps
-from labkit.papers.pombu.objective import conservative_loss
-from labkit.papers.pombu.zone import VARIATIONS, Zone
+from labkit.papers.pombu.experiment.calibration import Calibration
+from labkit.papers.pombu.experiment.config import parse_arm
+from labkit.papers.pombu.experiment.zone import VARIATIONS, Zone
+from labkit.papers.pombu.method import tabular
+from labkit.papers.pombu.method.objective import conservative_loss
+from labkit.papers.pombu.teaching.scenes import DATA_COMMAND, Maps
 from labkit.rl.statistics import Interval, wilson_interval
 from labkit.rl.streams import Streams
 from labkit.viz import COLORS, explore, subplots

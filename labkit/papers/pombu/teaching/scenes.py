@@ -10,19 +10,19 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from labkit import records
 from labkit.errors import RunError
-from labkit.papers.pombu import zone
-from labkit.papers.pombu.calibration import Calibration
-from labkit.papers.pombu.config import Config
-from labkit.papers.pombu.ensemble import DynamicsEnsemble
-from labkit.papers.pombu.imagination import draw, imagine
-from labkit.papers.pombu.networks import GaussianPolicy
-from labkit.papers.pombu.offline import TimedValue
-from labkit.papers.pombu.uncertainty import propagate
-from labkit.papers.pombu.zone import Zone
+from labkit.papers.pombu.experiment import zone
+from labkit.papers.pombu.experiment.calibration import Calibration
+from labkit.papers.pombu.experiment.config import Config
+from labkit.papers.pombu.experiment.offline import TimedValue
+from labkit.papers.pombu.experiment.zone import Zone
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
+from labkit.papers.pombu.method.imagination import draw, imagine
+from labkit.papers.pombu.method.networks import GaussianPolicy
+from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.streams import Streams
-from labkit.runs import Run
+from labkit.workbench import records
+from labkit.workbench.runs import Run
 
 RECORDED = (
     "zone",

@@ -18,9 +18,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.levels import activation_levels
-from labkit.papers.qnet.soft_quantizer import Quantizer
-from labkit.papers.qnet.thresholds import initialize
+from labkit.papers.qnet.method.levels import activation_levels
+from labkit.papers.qnet.method.soft_quantizer import Quantizer
+from labkit.papers.qnet.method.thresholds import initialize
 
 Fit = Callable[[Tensor], Quantizer]
 

@@ -5,7 +5,7 @@ standard error of about 0.33 points, a paired difference less; one claim
 notes that its margin came later. Published figures are None: the abstract gives none.
 """
 
-from labkit.claims import Claim, Result
+from labkit.workbench.claims import Claim, Result
 
 WEIGHTS = ("W1", "W2", "W3pm2", "W3pm4")
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from labkit.experiment import Config as BaseConfig
-from labkit.experiment import Scale
+from labkit.workbench.experiment import Config as BaseConfig
+from labkit.workbench.experiment import Scale
 
 INF = math.inf
 

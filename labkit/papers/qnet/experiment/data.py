@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from labkit import data
-from labkit.papers.qnet.config import Config
-from labkit.training import ShuffledIndices, Workers
+from labkit.papers.qnet.experiment.config import Config
+from labkit.workbench.training import ShuffledIndices, Workers
 
 Batch = tuple[Float[Tensor, "batch channels height width"], Int[Tensor, " batch"]]
 

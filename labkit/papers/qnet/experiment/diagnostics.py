@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.soft_quantizer import SoftQuantizer, forward_mode, quantizers
-from labkit.papers.qnet.weights import float_weight
+from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, quantizers
+from labkit.papers.qnet.method.weights import float_weight
 
 Batch = TypeVar("Batch")
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from labkit.papers.qnet.batch_norm import reestimate_batch_norm
-from labkit.papers.qnet.data import Task
-from labkit.papers.qnet.soft_quantizer import forward_mode
-from labkit.training import Workers
+from labkit.papers.qnet.experiment.data import Task
+from labkit.papers.qnet.method.batch_norm import reestimate_batch_norm
+from labkit.papers.qnet.method.soft_quantizer import forward_mode
+from labkit.workbench.training import Workers
 
 
 @torch.no_grad()

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit import training
 from labkit.errors import InputError
-from labkit.papers.qnet import baselines, data, temperature
-from labkit.papers.qnet.activations import quantize_activations
-from labkit.papers.qnet.config import ARMS, Arm, Config
-from labkit.papers.qnet.diagnostics import learning_fraction
-from labkit.papers.qnet.evaluate import accuracy, accuracy_in_mode, evaluate_hard, gradient_error
-from labkit.papers.qnet.levels import level_set
-from labkit.papers.qnet.model import build_model
-from labkit.papers.qnet.soft_quantizer import (
+from labkit.papers.qnet.experiment import baselines, data
+from labkit.papers.qnet.experiment.config import ARMS, Arm, Config
+from labkit.papers.qnet.experiment.diagnostics import learning_fraction
+from labkit.papers.qnet.experiment.evaluate import accuracy, accuracy_in_mode, evaluate_hard, gradient_error
+from labkit.papers.qnet.experiment.model import build_model
+from labkit.papers.qnet.method import temperature
+from labkit.papers.qnet.method.activations import quantize_activations
+from labkit.papers.qnet.method.levels import level_set
+from labkit.papers.qnet.method.soft_quantizer import (
     EXACT,
     Backward,
     SoftQuantizer,
@@ -26,9 +26,10 @@ from labkit.papers.qnet.soft_quantizer import (
     set_temperature,
     wide_bell,
 )
-from labkit.papers.qnet.weights import float_weight, quantize_weights
-from labkit.runs import Run, State
-from labkit.training import Workers
+from labkit.papers.qnet.method.weights import float_weight, quantize_weights
+from labkit.workbench import training
+from labkit.workbench.runs import Run, State
+from labkit.workbench.training import Workers
 
 HISTOGRAM_BINS = torch.linspace(-1.5, 1.5, 61)  # stored weights as beta * w / largest level, see `weight_histogram`
 

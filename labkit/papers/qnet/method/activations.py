@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.soft_quantizer import EXACT, Backward, forward_mode, quantizers
-from labkit.papers.qnet.thresholds import MAX_SAMPLES, Init
-from labkit.papers.qnet.weights import Method, Placement, make_quantizer
+from labkit.papers.qnet.method.soft_quantizer import EXACT, Backward, forward_mode, quantizers
+from labkit.papers.qnet.method.thresholds import MAX_SAMPLES, Init
+from labkit.papers.qnet.method.weights import Method, Placement, make_quantizer
 
 
 def quantize_activations(

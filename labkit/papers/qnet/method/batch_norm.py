@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.errors import InputError
-from labkit.papers.qnet.soft_quantizer import forward_mode
+from labkit.papers.qnet.method.soft_quantizer import forward_mode
 
 
 @torch.no_grad()

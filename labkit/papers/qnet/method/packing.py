@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.levels import bits_needed
-from labkit.papers.qnet.soft_quantizer import Quantizer, quantizers
-from labkit.papers.qnet.weights import float_weight
+from labkit.papers.qnet.method.levels import bits_needed
+from labkit.papers.qnet.method.soft_quantizer import Quantizer, quantizers
+from labkit.papers.qnet.method.weights import float_weight
 
 FORMAT = "labkit-qnet-packed-1"
 

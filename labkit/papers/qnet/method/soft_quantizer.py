@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.kernels import soft_quantize
-from labkit.papers.qnet.levels import check_levels
-from labkit.papers.qnet.thresholds import Init, initialize
+from labkit.papers.qnet.method.levels import check_levels
+from labkit.papers.qnet.method.thresholds import Init, initialize
 
 __all__ = [
     "EXACT",
@@ -137,7 +137,7 @@ class SoftQuantizer(Quantizer):
     Buffers, saved with the rest: `levels`, `temperature`, `thresholds`.
 
     Args:
-        levels: Y, ascending; see `labkit.papers.qnet.levels`.
+        levels: Y, ascending; see `labkit.papers.qnet.method.levels`.
         thresholds: b, one fewer, ascending, in units of beta x.
         beta: scale of the input.
         alpha: scale of the output; None: 1 / beta.  [official code]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.qnet.levels import check_levels, is_binary
+from labkit.papers.qnet.method.levels import check_levels, is_binary
 
 Init = Literal["range", "trimmed", "mse"]
 

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from labkit.errors import InputError
-from labkit.papers.qnet.soft_quantizer import EXACT, Backward, Quantizer, SoftQuantizer, forward_mode, quantizers
-from labkit.papers.qnet.thresholds import Init
+from labkit.papers.qnet.method.soft_quantizer import (
+    EXACT,
+    Backward,
+    Quantizer,
+    SoftQuantizer,
+    forward_mode,
+    quantizers,
+)
+from labkit.papers.qnet.method.thresholds import Init
 
 Method = Sequence[float] | Callable[[Tensor], Quantizer]
 """Levels, for the paper's quantiser; or a function from a sample of values to a quantiser, for any other."""

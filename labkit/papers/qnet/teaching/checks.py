@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.papers.qnet.soft_quantizer import SoftQuantizer, forward_mode
-from labkit.papers.qnet.weights import quantize_weights
+from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode
+from labkit.papers.qnet.method.weights import quantize_weights
 
 
 def _close(got: Any, wanted: Any, tolerance: float, message: str) -> None:

@@ -9,22 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit import runs, training
-from labkit.exercises import Exercise
-from labkit.papers.qnet import checks, data, thresholds
-from labkit.papers.qnet.batch_norm import reestimate_batch_norm
-from labkit.papers.qnet.config import CONFIGS, Arm
-from labkit.papers.qnet.diagnostics import learning_fraction
-from labkit.papers.qnet.evaluate import accuracy_in_mode
-from labkit.papers.qnet.soft_quantizer import (
+from labkit.papers.qnet.experiment import data
+from labkit.papers.qnet.experiment.config import CONFIGS, Arm
+from labkit.papers.qnet.experiment.diagnostics import learning_fraction
+from labkit.papers.qnet.experiment.evaluate import accuracy_in_mode
+from labkit.papers.qnet.experiment.train import fit, start_of, train_float
+from labkit.papers.qnet.method import thresholds
+from labkit.papers.qnet.method.batch_norm import reestimate_batch_norm
+from labkit.papers.qnet.method.soft_quantizer import (
     SoftQuantizer,
     forward_mode,
     quantizers,
     set_temperature,
     soft_quantize,
 )
-from labkit.papers.qnet.train import fit, start_of, train_float
-from labkit.papers.qnet.weights import float_weight
+from labkit.papers.qnet.method.weights import float_weight
+from labkit.papers.qnet.teaching import checks
+from labkit.workbench import runs, training
+from labkit.workbench.exercises import Exercise
 
 # -- 1 fill in: the quantiser -----------------------------------------------------------------------------------------
 

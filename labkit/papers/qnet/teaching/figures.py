@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from labkit.papers.qnet.diagnostics import GradientAgreement, learning_fraction, slope
-from labkit.papers.qnet.levels import LEVELS
-from labkit.papers.qnet.soft_quantizer import SoftQuantizer, hard_quantize
+from labkit.papers.qnet.experiment.diagnostics import GradientAgreement, learning_fraction, slope
+from labkit.papers.qnet.method.levels import LEVELS
+from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, hard_quantize
 from labkit.viz import COLORS, explore, subplots
 
 GRID = torch.linspace(-1.6, 1.6, 801)  # stored weight, in units of the largest level

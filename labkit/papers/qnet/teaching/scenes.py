@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit import training
-from labkit.papers.qnet import data
-from labkit.papers.qnet.config import Arm, Config
-from labkit.papers.qnet.diagnostics import GradientAgreement, gradient_agreement
-from labkit.papers.qnet.packing import load_packed, pack_network, save_packed
-from labkit.papers.qnet.soft_quantizer import set_temperature
-from labkit.papers.qnet.train import load_arm, start_of
-from labkit.runs import Run
+from labkit.papers.qnet.experiment import data
+from labkit.papers.qnet.experiment.config import Arm, Config
+from labkit.papers.qnet.experiment.diagnostics import GradientAgreement, gradient_agreement
+from labkit.papers.qnet.experiment.train import load_arm, start_of
+from labkit.papers.qnet.method.packing import load_packed, pack_network, save_packed
+from labkit.papers.qnet.method.soft_quantizer import set_temperature
+from labkit.workbench import training
+from labkit.workbench.runs import Run
 
 BATCHES = 6  # for the agreement of gradients: 15 pairs
 

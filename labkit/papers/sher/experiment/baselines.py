@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from labkit.papers.sher.agent import Lane, Sizes, clip_target, per_copy, starting_generators
-from labkit.papers.sher.config import Experiment
-from labkit.papers.sher.model import GoalInput, Value
+from labkit.papers.sher.experiment.config import Experiment
+from labkit.papers.sher.method.agent import Lane, Sizes, clip_target, per_copy, starting_generators
+from labkit.papers.sher.method.hindsight import Transitions
+from labkit.papers.sher.method.model import GoalInput, Value
 from labkit.rl.networks import StackedMLP, polyak_
-from labkit.rl.replay import Transitions
 
 
 class DeterministicActorCritic(nn.Module):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.claims import Claim, Estimate, Result, bootstrap
-from labkit.papers.sher.config import BOX, SIX
+from labkit.papers.sher.experiment.config import BOX, SIX
 from labkit.rl.statistics import mean_seed_deviation, pooled_iqm
+from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
 
 Measure = Callable[[Result], float | None]
 Pooled = Callable[[Sequence[Result]], Estimate | None]

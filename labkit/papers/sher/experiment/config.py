@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
-from labkit.experiment import EXECUTION, Scale
-from labkit.experiment import Config as BaseConfig
-from labkit.rl.replay import STRATEGIES
+from labkit.papers.sher.method.hindsight import STRATEGIES
+from labkit.workbench.experiment import EXECUTION, Scale
+from labkit.workbench.experiment import Config as BaseConfig
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "agent": ("sher", "sac", "her", "q-learning"),

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.rl.replay import Transitions
+from labkit.papers.sher.method.hindsight import Transitions
 
 CANDIDATES_PER_PICK = 3
 GROWTH = 1.0001  # of lambda, per update

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit.papers.sher import soft_tabular
-from labkit.papers.sher.agent import Agent, explore
-from labkit.papers.sher.config import Experiment
-from labkit.papers.sher.soft_actor_critic import SoftActorCritic, SoftActorCritic2
-from labkit.rl.evaluation import success_rate
-from labkit.rl.goal_environments import GoalEnvironment, Observation
-from labkit.rl.rollout import Act
+from labkit.papers.sher.experiment.config import Experiment
+from labkit.papers.sher.experiment.evaluation import success_rate
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Observation
+from labkit.papers.sher.experiment.rollout import Act
+from labkit.papers.sher.method import soft_tabular
+from labkit.papers.sher.method.agent import Agent, explore
+from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2
 from labkit.rl.streams import Streams
 
 OFFICIAL_EPSILON = 0.05  # random actions, in evaluation too [official code]

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from labkit.rl.goal_environments import GoalEnvironment
-from labkit.rl.replay import Episodes
-from labkit.rl.rollout import Act, rollout
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
+from labkit.papers.sher.experiment.rollout import Act, rollout
+from labkit.papers.sher.method.hindsight import Episodes
 
 TEST_SEED = 7  # every agent and every copy meets the same test episodes
 

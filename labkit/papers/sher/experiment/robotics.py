@@ -369,7 +369,7 @@ def make_goal_vector(
         raise InputError("threads need lean=True: the environments' own step is all Python, one thread at a time")
     options: dict[str, Any] = {}
     if render is not None:
-        from labkit.rl import rendering
+        from labkit.papers.sher.teaching import rendering
 
         rendering.require_gl()  # before MuJoCo is imported: which GL it uses is settled there
         options = {"render_mode": "rgb_array", "width": render[0], "height": render[1]}

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
-from labkit.rl.goal_environments import GoalEnvironment, Observation
-from labkit.rl.replay import Episodes
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Observation
+from labkit.papers.sher.method.hindsight import Episodes
 
 Act = Callable[[int, Observation], Tensor]  # (time, what is seen) -> action
 

@@ -9,23 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit import training
 from labkit.errors import InputError
-from labkit.papers.sher.agent import Agent, Lane, Optimizers, explore, per_copy
-from labkit.papers.sher.baselines import DeterministicActorCritic, QLearning
-from labkit.papers.sher.config import Arm, Config, Experiment, is_robot
-from labkit.papers.sher.curriculum import curriculum
-from labkit.papers.sher.evaluate import Curve, deterministic, exact_lab, summarise
-from labkit.papers.sher.soft_actor_critic import SoftActorCritic, SoftActorCritic2
-from labkit.papers.sher.worlds import build_world, name_of, sizes_of, stored_action_size
-from labkit.rl.evaluation import success_rate
-from labkit.rl.goal_environments import BitFlip, GoalEnvironment, Observation
+from labkit.papers.sher.experiment.baselines import DeterministicActorCritic, QLearning
+from labkit.papers.sher.experiment.config import Arm, Config, Experiment, is_robot
+from labkit.papers.sher.experiment.curriculum import curriculum
+from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, summarise
+from labkit.papers.sher.experiment.evaluation import success_rate
+from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation
+from labkit.papers.sher.experiment.rollout import Act, rollout
+from labkit.papers.sher.experiment.worlds import build_world, name_of, sizes_of, stored_action_size
+from labkit.papers.sher.method.agent import Agent, Lane, Optimizers, explore, per_copy
+from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Transitions, only_episodes
+from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2
 from labkit.rl.recorded import Recorded
-from labkit.rl.replay import DRAWS, EpisodeBuffer, Transitions, only_episodes
-from labkit.rl.rollout import Act, rollout
 from labkit.rl.streams import Streams
-from labkit.runs import Run
-from labkit.training import Workers
+from labkit.workbench import training
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 AGENTS: dict[str, type[nn.Module]] = {
     "sher": SoftActorCritic,

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.agent import Lane, Sizes
-from labkit.papers.sher.config import Experiment, is_robot
-from labkit.rl.goal_environments import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
-from labkit.rl.robotics import RoboticsWorld
-from labkit.training import Workers
+from labkit.papers.sher.experiment.config import Experiment, is_robot
+from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
+from labkit.papers.sher.experiment.robotics import RoboticsWorld
+from labkit.papers.sher.method.agent import Lane, Sizes
+from labkit.workbench.training import Workers
 
 
 def build_world(experiment: Experiment, lanes: Sequence[Lane], workers: Workers) -> GoalEnvironment:

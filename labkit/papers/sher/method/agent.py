@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.sher.config import Arm, Experiment
-from labkit.papers.sher.model import GoalInput
-from labkit.rl.replay import Transitions
+from labkit.papers.sher.experiment.config import Arm, Experiment
+from labkit.papers.sher.method.hindsight import Transitions
+from labkit.papers.sher.method.model import GoalInput
 
 
 @dataclass(frozen=True)

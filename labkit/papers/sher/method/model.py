@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from labkit.errors import InputError
+from labkit.papers.sher.method.hindsight import Transitions
 from labkit.rl.networks import StackedMLP
 from labkit.rl.normalizer import RunningNormalizer
-from labkit.rl.replay import Transitions
 
 
 class GoalInput(nn.Module):

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from labkit.papers.sher.agent import Lane, Sizes, clip_target, per_copy, starting_generators
-from labkit.papers.sher.config import Experiment
-from labkit.papers.sher.model import GaussianPolicy, GoalInput, Value
+from labkit.papers.sher.experiment.config import Experiment
+from labkit.papers.sher.method.agent import Lane, Sizes, clip_target, per_copy, starting_generators
+from labkit.papers.sher.method.hindsight import Transitions
+from labkit.papers.sher.method.model import GaussianPolicy, GoalInput, Value
 from labkit.rl.gaussian import tanh_gaussian
 from labkit.rl.networks import polyak_
-from labkit.rl.replay import Transitions
 
 
 class Temperature(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from labkit.papers.sher import soft_tabular
-from labkit.rl.replay import future_law
+from labkit.papers.sher.method import soft_tabular
+from labkit.papers.sher.method.hindsight import future_law
 
 ROWS = 100_000
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit import training
-from labkit.exercises import Exercise
-from labkit.papers.sher import checks
-from labkit.papers.sher.agent import Lane
-from labkit.papers.sher.config import EXPERIMENTS
-from labkit.papers.sher.train import fit_unkept, seed_of
+from labkit.papers.sher.experiment.config import EXPERIMENTS
+from labkit.papers.sher.experiment.train import fit_unkept, seed_of
+from labkit.papers.sher.method.agent import Lane
+from labkit.papers.sher.method.hindsight import STRATEGIES, hindsight_time
+from labkit.papers.sher.teaching import checks
 from labkit.rl.gaussian import log_tanh_slope
-from labkit.rl.replay import STRATEGIES, hindsight_time
+from labkit.workbench import training
+from labkit.workbench.exercises import Exercise
 
 # -- find the bug -----------------------------------------------------------------------------------------------------
 

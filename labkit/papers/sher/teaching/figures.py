@@ -12,15 +12,14 @@ import torch
 from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
-from labkit.claims import Result
 from labkit.errors import InputError
-from labkit.papers.sher import soft_tabular
-from labkit.papers.sher.claims import strata
-from labkit.papers.sher.config import BOX
-from labkit.papers.sher.evaluate import GRID
+from labkit.papers.sher.experiment.claims import strata
+from labkit.papers.sher.experiment.config import BOX
+from labkit.papers.sher.experiment.evaluate import GRID
+from labkit.papers.sher.experiment.goal_environments import LAYOUTS, Segment
+from labkit.papers.sher.method import soft_tabular
+from labkit.papers.sher.method.hindsight import future_law
 from labkit.rl.gaussian import log_tanh_slope, tanh_gaussian
-from labkit.rl.goal_environments import LAYOUTS, Segment
-from labkit.rl.replay import future_law
 from labkit.rl.statistics import (
     bootstrap_difference,
     mean_seed_deviation,
@@ -28,6 +27,7 @@ from labkit.rl.statistics import (
     stratified_bootstrap,
 )
 from labkit.viz import COLORS, explore, subplots
+from labkit.workbench.claims import Result
 
 ARM_COLORS = {
     "SHER": COLORS["ours"],
@@ -71,7 +71,7 @@ def _color(arm: str) -> str:
 def idea_figure(failure: Failure | None = None) -> Figure:
     """The same failed episode twice: with the goal that was asked for, and with one that it did reach."""
     if failure is None:
-        from labkit.papers.sher.lesson import failure as made
+        from labkit.papers.sher.teaching.scenes import failure as made
 
         failure = made()
     figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
@@ -517,7 +517,7 @@ def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
 
 def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
     """Films as strips, one below the other: green frame, the goal is reached."""
-    from labkit.rl.rendering import film_strip
+    from labkit.papers.sher.teaching.rendering import film_strip
 
     figure, axes = subplots(len(films), 1, figsize=(9, 1.35 * len(films)), squeeze=False)
     for axis, (name, frames) in zip(axes[:, 0], films.items(), strict=True):

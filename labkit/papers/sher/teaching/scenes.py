@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import records, training
-from labkit.claims import Result
 from labkit.errors import InputError
-from labkit.papers.sher.agent import Lane
-from labkit.papers.sher.config import EXPERIMENTS, Arm, Config
-from labkit.papers.sher.evaluate import deterministic
-from labkit.papers.sher.figures import Failure, LineValues
-from labkit.papers.sher.train import build_agent, fit_unkept, place_of, stacks_of
-from labkit.papers.sher.worlds import build_world
-from labkit.rl import rendering
-from labkit.rl.evaluation import play_test, same_generators
-from labkit.rl.goal_environments import GoalEnvironment, Reach, Walls
-from labkit.rl.robotics import RoboticsWorld
-from labkit.runs import Run
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
+from labkit.papers.sher.experiment.evaluate import deterministic
+from labkit.papers.sher.experiment.evaluation import play_test, same_generators
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Reach, Walls
+from labkit.papers.sher.experiment.robotics import RoboticsWorld
+from labkit.papers.sher.experiment.train import build_agent, fit_unkept, place_of, stacks_of
+from labkit.papers.sher.experiment.worlds import build_world
+from labkit.papers.sher.method.agent import Lane
+from labkit.papers.sher.teaching import rendering
+from labkit.papers.sher.teaching.figures import Failure, LineValues
+from labkit.workbench import records, training
+from labkit.workbench.claims import Result
+from labkit.workbench.runs import Run
 
 
 def one_lane(agent: Any, row: int, experiment: Any, world: GoalEnvironment) -> Any:

@@ -1,0 +1,316 @@
+"""The command line: what it prints, what it leaves on disk, and with which code it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toy_paper
+from toy_paper import ToyConfig
+
+from labkit import cli, paths
+from labkit.errors import DataError
+from labkit.workbench import notebooks
+from labkit.workbench.runs import Run
+
+
+@pytest.fixture
+def here(toy, monkeypatch, capsys):
+    """`labkit <words>` in this process, on the toy: exit code, stdout, stderr."""
+    monkeypatch.setattr(cli.console, "_width", 300)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def tree(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train", "toi"), ["no paper 'toi'", "toy"]),
+        (("train", "toy", "--scale", "huge"), ["scale must be one of smoke, lesson, gpu, full", "'huge'"]),
+        (("train", "toy", "-p", "step", "3"), ["no field 'step'", "did you mean steps"]),
+        (("train", "toy", "-p", "steps", "many"), ["steps", "optimiser steps", "integer", "'many'"]),
+        (("train", "toy", "-p", "steps", "-4"), ["steps", "greater than or equal to 0", "-4"]),
+        (("train", "toy", "-p", "loss", "hinge"), ["loss", "'logistic' or 'ridge'", "'hinge'"]),
+        (("train", "toy", "-p", "shuffle_labels", "perhaps"), ["shuffle_labels", "boolean", "'perhaps'"]),
+        (("train", "toy", "-p", "steps"), ["-p takes a key and a value", "'steps'"]),
+        (("train", "toy", "-p"), ["-p takes a key and a value"]),
+        (("train", "toy", "--seed", "-1"), ["seed", "greater than or equal to 0", "-1"]),
+        (("train", "toy", "--device", "tpu"), ["device", "auto, cpu, cuda", "'tpu'"]),
+        (("train", "toy", "--device", "cuda:99"), ["99" if cli.torch.cuda.is_available() else "--device cpu"]),
+        (("train", "toy", "--resume"), ["no unfinished run of toy"]),
+        (("train", "toy", "--resume", "--run-dir", "nowhere"), ["nowhere holds no run", "--resume"]),
+        (("run", "toy", "-p", "steps", "many"), ["steps", "'many'"]),
+        (("record", "toy", "--seeds", "0,x"), ["--seeds", "'0,x'"]),
+        (("record", "toy", "--seeds", "1,1"), ["--seeds", "twice"]),
+        (("record", "toy", "--label", "../x"), ["--label", "'../x'"]),
+        (("claims", "toi"), ["no paper 'toi'"]),
+        (("bench", "toy"), ["no benchmark for 'toy'"]),
+        (("gpu", "toi"), ["no paper 'toi'"]),
+        (("gpu", "toy", "--minutes", "0"), ["--minutes must be above 0"]),
+        (("train",), ["Missing argument"]),
+        (("train", "toy", "--sead", "3"), ["No such option"]),
+        (("notebooks", "77_none"), ["no notebook 77_none.py"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_told_before_anything_starts(here, tmp_path, monkeypatch, words, parts):
+    monkeypatch.chdir(tmp_path)
+    code, _, told = here(*words)
+    assert code == 2
+    assert "Traceback" not in told
+    for part in parts:
+        assert part in " ".join(told.split())
+    assert tree(tmp_path) == []
+
+
+def test_training_ends_with_the_ledger_and_code_zero(here, tmp_path):
+    code, printed, told = here("train", "toy", "--scale", "smoke", "-p", "steps", "2", "-p", "learning_rate=1e-3")
+    assert (code, told) == (0, "")
+    assert "[in our own words]" in printed  # not taken for markup
+    run = json.loads((tmp_path / "runs/toy/smoke-001/config.json").read_text())
+    assert (run["steps"], run["learning_rate"]) == (2, 0.001)
+    assert (tmp_path / "runs/toy/smoke-001/result.json").exists()
+
+
+def test_ctrl_c_ends_in_one_sentence(here, tmp_path, monkeypatch):
+    def press(step: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toy_paper, "on_step", press)
+    code, _, told = here("train", "toy", "--scale", "smoke")
+    assert (code, told) == (1, "labkit: stopped. What is saved stays; go on with --resume.\n")
+
+
+def test_a_run_that_fails_says_how_to_go_on(here, tmp_path, stop_at):
+    """Here for want of a whole checkpoint; the line can be pasted once the cause is mended."""
+    place = tmp_path / "run"
+    stop_at(place, 18)
+    (place / "plain" / "checkpoint.pt").write_bytes(b"rubbish")
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(place), "--resume")
+    code, _, told = here(*words)
+    assert code == 1
+    assert told.startswith(f"labkit: {place}/plain/checkpoint.pt is damaged")
+    assert told.splitlines()[-1] == f"Go on with: labkit {' '.join(words)}"
+
+
+@pytest.mark.parametrize(
+    ("words", "pairs"),
+    [
+        (["-p", "a", "1"], ["-p", "a=1"]),
+        (["-p", "a=1"], ["-p", "a=1"]),
+        (["-p", "a", "-1", "--seed", "3"], ["-p", "a=-1", "--seed", "3"]),
+        (["-p", "note", "x=y"], ["-p", "note=x=y"]),
+        (["-p", "note", ""], ["-p", "note="]),
+        (["-p", "a"], ["-p", "a"]),
+        (["--seed", "3"], ["--seed", "3"]),
+    ],
+)
+def test_a_key_and_a_value_are_two_words_or_one(words, pairs):
+    assert cli.join_pairs(words) == pairs
+
+
+def test_an_existing_run_is_gone_on_with_only_when_asked(here, tmp_path):
+    words = ("train", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
+    assert here(*words)[0] == 0
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.json", "result.json", "timing.json")}
+    code, _, told = here(*words)
+    assert (code, "holds a run already" in told, "--resume" in told) == (2, True, True)
+    code, printed, _ = here(*words, "--resume")  # it is finished: shown, not trained again
+    assert (code, "toy learns" in printed) == (0, True)
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+    code, _, told = here(*words[:4], "--run-dir", str(tmp_path / "run"), "--resume")
+    assert (code, "steps = 2 there, 40 here" in told) == (2, True)
+
+
+def test_resume_alone_finds_the_latest_unfinished_run_of_this_config(here, tmp_path, stop_at):
+    stop_at(tmp_path / "runs" / "toy" / "smoke-001", 18)
+    Run.open(tmp_path / "runs" / "toy" / "smoke-002", ToyConfig(steps=3))
+    assert here("train", "toy", "--scale", "smoke", "--resume")[0] == 0
+    assert (tmp_path / "runs/toy/smoke-001/result.json").exists()
+    assert not (tmp_path / "runs/toy/smoke-002/result.json").exists()
+    assert here("train", "toy", "--scale", "smoke", "--resume")[0] == 2  # there is none left
+
+
+def test_claims_as_json(here, tmp_path):
+    keys = {"paper", "key", "sentence", "published", "measured", "margin", "scale", "holds", "source"}
+    code, printed, _ = here("claims", "--json")
+    rows = json.loads(printed)
+    assert code == 0
+    assert [row["key"] for row in rows] == ["learns", "noise-helps"]
+    assert all(row.keys() == keys for row in rows)
+    assert (rows[0]["measured"], rows[0]["holds"], rows[0]["source"]) == (None, None, None)
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "-p", "steps", "30")[0] == 0
+    row = json.loads(here("claims", "toy", "--json")[1])[0]
+    assert row["source"] == "toy/smoke-cpu.json"
+    assert isinstance(row["holds"], bool)
+    assert isinstance(row["measured"], float)
+    _, printed, _ = here("claims")
+    assert "noise-helps" in printed
+    assert "not measured" in printed
+
+
+def test_a_stopped_recording_goes_on_where_it_was(here, tmp_path, stop_at):
+    root = tmp_path / "runs" / "toy" / "record-smoke"
+    stop_at(root / "seed-0", 60)
+    code, _, _ = here("record", "toy", "--scale", "smoke", "--seeds", "0", "--device", "cpu")
+    assert code == 0
+    record = json.loads((tmp_path / "records" / "toy" / "smoke-cpu.json").read_text())
+    assert record["command"] == "labkit record toy --scale smoke --seeds 0 --device cpu"
+    assert record["device"] == "cpu"
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "--label", "two")[0] == 0
+    assert (tmp_path / "records" / "toy" / "smoke-cpu-two.json").exists()
+
+
+def test_bench_as_json(here, tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "toy.py").write_text(
+        "from labkit.workbench.benchmark import BenchRow\n"
+        "def rows(device, seconds):\n"
+        "    yield BenchRow('add', 'ms', 1.0, seconds, 'a peer')\n"
+        "    yield BenchRow('rate', 'images/s', 300.0, 100.0, 'another', lower_is_better=False)\n"
+    )
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    code, printed, _ = here("bench", "toy", "--json", "--device", "cpu", "--seconds", "4")
+    assert code == 0
+    rows = json.loads(printed)
+    assert rows[0] == {
+        "paper": "toy", "workload": "add", "unit": "ms", "ours": 1.0, "peer": 4.0, "peer_name": "a peer", "ratio": 4.0,
+        "device": "cpu",
+    }  # fmt: skip
+    assert rows[1]["ratio"] == 3.0
+    assert "4.00" in here("bench", "--device", "cpu", "--seconds", "4")[1]
+
+
+def test_list_shows_how_the_claims_stand(here):
+    code, printed, _ = here("list")
+    assert code == 0
+    assert "Toys Learn" in printed
+    assert "0 hold, 0 do not, 2 not measured" in printed
+
+
+def test_errors_of_ours_leave_with_their_own_code(here, monkeypatch):
+    def fail(slug: str):
+        raise DataError("dataset 'x' is missing. Get it: labkit data get x")
+
+    monkeypatch.setattr(cli.papers, "load", fail)
+    assert here("claims", "toy") == (2, "", "labkit: dataset 'x' is missing. Get it: labkit data get x\n")
+
+
+def test_the_line_to_go_on_with_can_be_pasted(tmp_path):
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "config.json").touch()
+    line = cli._again("train", "toy", "smoke", ["note=x y", "steps=3"], 4, "cpu", tmp_path / "a run")
+    assert line == (
+        "\nGo on with: labkit train toy --scale smoke -p note 'x y' -p steps 3 --seed 4 --device cpu "
+        f"--run-dir '{tmp_path}/a run' --resume"
+    )
+    assert cli._again("train", "toy", "smoke", [], None, None, tmp_path) == ""
+
+
+def test_starting_up_imports_nothing_heavy():
+    """A GPU box has torch and the light packages only, and nobody waits for what a command does not need."""
+    heavy = "jupyterlab jupytext papermill nbformat IPython ipywidgets mujoco gymnasium sklearn matplotlib plotly"
+    heavy += " tensorboard transformers cv2 onnxruntime"
+    rooms = "[labkit.papers.load(slug) for slug in labkit.papers.names()]"
+    code = (
+        "import sys, labkit.cli, labkit.papers\n"
+        f"assert 'scipy' not in sys.modules; {rooms}; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root())
+    assert call.stdout.strip() == "[]", call.stderr
+
+
+def test_it_runs_from_any_folder_as_a_module(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(paths.root())}
+    call = subprocess.run(
+        [sys.executable, "-m", "labkit", "--help"], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert call.returncode == 0
+    for command in ("list", "run", "train", "claims", "bench", "record", "data", "lab", "doctor", "gpu"):
+        assert command in call.stdout
+    assert tree(tmp_path) == []
+
+
+# -- a notebook under papermill ---------------------------------------------------------------------------------------
+
+NOTEBOOK = {
+    "parameters": "scale: str = 'lesson'\nseed: int = 0\nrun_dir: str = ''\noverrides: dict = {}",
+    "set up": "import os, signal, sys\nsys.path[:0] = ['TESTS', 'ROOT']\nimport toy_paper\nPAPER = toy_paper.PAPER\n"
+    "config = PAPER.config(scale, seed=seed, **overrides)\nprint('steps', config.steps)",
+    "fault": "if config.note and not os.path.exists(config.note):\n"
+    "    open(config.note, 'w').close()\n"
+    "    toy_paper.on_step = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == 18 else None",
+    "train": "from labkit.workbench.runs import Run\n"
+    "result = PAPER.run(config, Run.open(run_dir, config, checkpoint_seconds=0.0))\nprint('done')",
+}
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """The toy's notebook, in a folder of its own."""
+    import nbformat
+
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    made = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    tests = Path(__file__).parent.parent
+    for name, source in NOTEBOOK.items():
+        cell = nbformat.v4.new_code_cell(source.replace("TESTS", str(tests)).replace("ROOT", str(tests.parent)))
+        cell.metadata["tags"] = [name] if name == "parameters" else []
+        made.cells.append(cell)
+    nbformat.write(made, folder / "99_toy.ipynb")
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: folder)
+    return folder / "99_toy.ipynb"
+
+
+def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here, notebook, tmp_path):
+    place = tmp_path / "run"
+    words = ("run", "toy", "--scale", "smoke", "-p", "note", str(tmp_path / "killed"), "--run-dir", str(place))
+    code, _, told = here(*words)
+    assert code == 1
+    assert "Traceback" not in told
+    assert str(place / "notebook.ipynb") in told
+    assert "--resume" in told
+    partial = (place / "notebook.ipynb").read_text()
+    assert "steps 40" in partial
+    assert not (place / "result.json").exists()
+    assert (place / "plain" / "checkpoint.pt").exists()
+    code, printed, told = here(*words, "--resume")
+    assert code == 0, told
+    assert "toy learns" in printed
+    assert "notebook.html" in printed
+    whole = tmp_path / "undisturbed"
+    assert here("train", *words[1:-1], str(whole))[0] == 0
+    assert (place / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+
+
+def test_a_failing_cell_ends_with_code_one_and_says_what_was_wrong(here, notebook, tmp_path):
+    notebook.write_text(notebook.read_text().replace("print('done')", "raise RuntimeError('no luck')"))
+    code, _, told = here("run", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
+    assert code == 1
+    assert "no luck" in told
+    assert "Traceback" not in told
+
+
+def test_a_notebook_without_the_parameters_is_refused(here, notebook, tmp_path):
+    notebook.write_text(notebook.read_text().replace("overrides: dict = {}", ""))
+    code, _, told = here("run", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"))
+    assert (code, "no parameter overrides" in told) == (2, True)
+
+
+def test_names_of_notebooks_are_in_reading_order():
+    assert notebooks.names() == sorted(notebooks.names())

@@ -1,0 +1,307 @@
+"""`labkit track` on small generated videos: what it writes, and what it says about all that cannot be tracked."""
+
+import csv
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labkit import cli
+from labkit.errors import InputError
+from labkit.tracking import video as following
+from labkit.tracking.peers import StaticBox
+from labkit.tracking.tracker import Tracked
+
+av = pytest.importorskip("av", reason="needs the extra 'video'")
+
+
+def video(path: Path, frames: int = 8, size: tuple[int, int] = (96, 64), rate: int = 10, step: int = 3) -> Path:
+    """A textured square of 16 pixels on noise, moving `step` pixels a frame to the right from x = 20, y = 24."""
+    random = np.random.default_rng(0)
+    ground = random.integers(60, 120, (size[1], size[0], 3), dtype=np.uint8)
+    target = random.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.options = {"crf": "10"}
+        for t in range(frames):
+            picture = ground.copy()
+            picture[24:40, 20 + step * t : 36 + step * t] = target
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        sink.mux(stream.encode())
+    return path
+
+
+def read(path: Path) -> tuple[list[np.ndarray], Fraction]:
+    with av.open(str(path)) as source:
+        rate = source.streams.video[0].average_rate
+        return [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)], rate
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+class Wanders:
+    """Moves by three pixels a frame, and loses its target in the third."""
+
+    def init(self, frame: np.ndarray, box: tuple[float, float, float, float]) -> None:
+        self.box, self.t = box, 0
+
+    def update(self, frame: np.ndarray) -> Tracked:
+        self.t += 1
+        x, y, w, h = self.box
+        self.box = (x + 3, y, w, h)
+        return Tracked(self.box, 0.5, self.t != 2)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return video(tmp_path / "clip.mp4")
+
+
+def test_the_video_and_its_table_hold_every_frame(clip, tmp_path):
+    seen = []
+
+    class Bar:
+        def __enter__(self):
+            return lambda done, total: seen.append((done, total))
+
+        def __exit__(self, *_):
+            return None
+
+    report = following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "out.mp4", Wanders(), show=Bar)
+    frames, rate = read(tmp_path / "out.mp4")
+    assert (len(frames), frames[0].shape, rate) == (8, (64, 96, 3), 10)
+    rows = table(tmp_path / "out.csv")
+    assert [int(row["frame"]) for row in rows] == list(range(8))
+    assert [float(row["x"]) for row in rows] == [20 + 3 * t for t in range(8)]
+    assert [row["present"] for row in rows] == ["1", "1", "0", "1", "1", "1", "1", "1"]
+    assert (report.frames, report.absent) == (8, 1)
+    assert seen == [(t, 8) for t in range(1, 9)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.csv", "out.mp4"]
+
+
+def test_the_box_is_drawn_where_it_is_and_in_the_colour_of_presence():
+    picture = np.full((60, 80, 3), 50, dtype=np.uint8)
+    shown = following.drawn(picture, Tracked((20.0, 30.0, 10.0, 8.0), 0.9, True))
+    assert shown[30, 20].tolist() == shown[37, 29].tolist() == list(following.PRESENT)
+    assert shown[34, 25].tolist() == [50] * 3  # the inside stays free
+    assert shown[34, 31].tolist() == [50] * 3
+    gone = following.drawn(picture, Tracked((20.0, 30.0, 10.0, 8.0), 0.9, False))
+    assert gone[30, 20].tolist() == list(following.ABSENT)
+    assert (picture == 50).all()  # the tracker's frame is not drawn into
+    following.drawn(picture, Tracked((-500.0, 900.0, 1.0, 0.5), 0.1, True))  # far outside: nothing to draw, no error
+
+
+def test_start_and_frames_choose_a_stretch(clip, tmp_path):
+    report = following.follow(clip, (26.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", StaticBox(), start=2, frames=3)
+    assert report.frames == 3
+    assert [int(row["frame"]) for row in table(tmp_path / "o.csv")] == [2, 3, 4]
+    assert len(read(tmp_path / "o.mp4")[0]) == 3
+
+
+def test_odd_sizes_and_other_containers(tmp_path):
+    """97 x 65 frames in Matroska; H.264 wants even sides, so the last row and column are doubled."""
+    clip = video(tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "odd.mkv"), "w") as sink:
+        stream = sink.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 97, 65, "bgr0"
+        for picture in read(clip)[0]:
+            frame = av.VideoFrame.from_ndarray(np.pad(picture, ((0, 1), (0, 1), (0, 0))), format="rgb24")
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode())
+    following.follow(tmp_path / "odd.mkv", (20.0, 24.0, 77.0, 41.0), tmp_path / "o.mkv", StaticBox())
+    frames, _ = read(tmp_path / "o.mkv")
+    assert (len(frames), frames[0].shape) == (8, (66, 98, 3))
+
+
+def test_a_turned_recording_is_tracked_as_it_is_shown(clip, tmp_path, monkeypatch):
+    """Telephones store a picture on its side, and the turn beside it."""
+    shapes = []
+
+    class Watches(StaticBox):
+        def init(self, frame, box):
+            shapes.append(frame.shape)
+            super().init(frame, box)
+
+    class Turned:
+        def __init__(self, frame):
+            self.frame, self.rotation = frame, 90
+
+        def to_ndarray(self, format):
+            return self.frame.to_ndarray(format=format)
+
+    opened = following._pictures
+
+    class Source:
+        def __init__(self, source):
+            self.source = source
+
+        def decode(self, stream):
+            return (Turned(frame) for frame in self.source.decode(stream))
+
+    monkeypatch.setattr(following, "_pictures", lambda source, stream, path: opened(Source(source), stream, path))
+    following.follow(clip, (10.0, 20.0, 16.0, 70.0), tmp_path / "o.mp4", Watches())  # only inside the turned frame
+    assert shapes == [(96, 64, 3)]
+    assert read(tmp_path / "o.mp4")[0][0].shape == (96, 64, 3)
+
+
+def test_the_cascade_follows_the_square(clip, tmp_path):
+    following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", following.make_tracker("cascade", "cpu"))
+    last = table(tmp_path / "o.csv")[-1]
+    assert abs(float(last["x"]) - 41) < 4
+    assert abs(float(last["y"]) - 24) < 4
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """`labkit track <words>` in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["track", *words])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, " ".join(captured.err.split())
+
+    return call
+
+
+def test_the_command(here, clip):
+    code, printed, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
+    assert (code, told) == (0, "")
+    assert "8 frames" in printed
+    assert "target not seen in 0" in printed
+    assert "out.csv" in printed
+    assert len(read(Path("out.mp4"))[0]) == 8
+    code, _, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
+    assert (code, "out.mp4 is there already" in told, "--overwrite" in told) == (2, True, True)
+    words = (
+        str(clip),
+        "--box",
+        "20,24,16,16",
+        "--out",
+        "out.mp4",
+        "--tracker",
+        "static",
+        "--frames",
+        "2",
+        "--overwrite",
+    )
+    assert here(*words)[0] == 0
+    assert len(table(Path("out.csv"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--box", "20,24,16"), ["--box takes four numbers x,y,w,h", "'20,24,16'"]),
+        (("--box", "a,b,c,d"), ["four numbers", "'a,b,c,d'"]),
+        (("--box", "20,24,0,16"), ["width and height above 0"]),
+        (("--box", "nan,1,2,3"), ["width and height above 0"]),
+        (("--box", "90,24,16,16"), ["does not lie inside the frame, which is 96 x 64 pixels", "at most 96"]),
+        (("--box=-1,24,16,16",), ["does not lie inside the frame"]),
+        (("--box", "20,24,16,16", "--start", "99"), ["has no frame 99 that can be decoded"]),
+        (("--box", "20,24,16,16", "--start", "-1"), ["--start and --frames must be 0 or more"]),
+        (("--box", "20,24,16,16", "--tracker", "siamese"), ["--tracker must be one of cascade", "'siamese'"]),
+        (("--box", "20,24,16,16", "--device", "tpu"), ["device", "'tpu'"]),
+        (("--box", "20,24,16,16", "--out", "o.csv"), ["--out needs the ending of a video"]),
+        (("--box", "20,24,16,16", "--out", "video"), ["--out needs the ending of a video"]),
+        (("--box", "20,24,16,16", "--out", "o.xyz"), ["o.xyz cannot be written", ".mp4"]),
+        (("--box", "20,24,16,16", "--out", "nowhere/o.mp4"), ["there is no folder nowhere"]),
+        (("--box", "20,24,16,16", "--out", "clip.mp4"), ["--out is the video itself"]),
+        ((), ["Missing option", "--box"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_told_before_anything_is_written(here, clip, words, parts):
+    code, _, told = here("clip.mp4", *words, *(() if "--out" in words else ("--out", "o.mp4")))
+    assert code == 2
+    assert "Traceback" not in told
+    for part in parts:
+        assert part in told
+    assert [path.name for path in Path().iterdir() if path.suffix != ".part"] == ["clip.mp4"]
+
+
+def test_files_that_are_no_videos(here, tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video, not at all" * 50)
+    with av.open(str(tmp_path / "sound.wav"), "w") as sink:
+        stream = sink.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        sink.mux(stream.encode(frame))
+    for name, part in (
+        ("nothing.mp4", "there is no video nothing.mp4"),
+        ("text.mp4", "text.mp4 cannot be read as a video"),
+        ("sound.wav", "sound.wav holds no video stream, only audio"),
+    ):
+        code, _, told = here(name, "--box", "1,1,9,9", "--out", "o.mp4")
+        assert (code, part in told) == (2, True), told
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_file_that_broke_off_is_tracked_as_far_as_it_goes_and_that_is_said(here, tmp_path):
+    """FFmpeg ends such a file in silence; only its header tells that there was more."""
+    whole = video(tmp_path / "whole.avi", frames=20, step=2).read_bytes()
+    (tmp_path / "torn.avi").write_bytes(whole[: len(whole) * 3 // 4])
+    code, printed, _ = here("torn.avi", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static")
+    rows = table(tmp_path / "o.csv")
+    assert (code, 0 < len(rows) < 20) == (0, True)
+    assert f"torn.avi announces {20 - len(rows)} more frames than can be decoded" in printed
+    words = ("torn.avi", "--box", "20,24,16,16", "--out", "p.mp4", "--tracker", "static", "--frames", "1")
+    assert "announces" not in here(*words)[1]
+
+
+def test_damage_that_stops_the_decoder_leaves_nothing_and_says_how_far_it_goes(here, clip, monkeypatch):
+    opened = following._pictures
+
+    class Source:
+        def __init__(self, source):
+            self.source = source
+
+        def decode(self, stream):
+            for index, frame in enumerate(self.source.decode(stream)):
+                if index == 5:
+                    raise av.error.InvalidDataError(1, "Invalid data found when processing input")
+                yield frame
+
+    monkeypatch.setattr(following, "_pictures", lambda source, stream, path: opened(Source(source), stream, path))
+    code, _, told = here("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static")
+    assert (code, "clip.mp4 cannot be decoded beyond 5 frames (Invalid data" in told, "--frames" in told) == (
+        2,
+        True,
+        True,
+    )
+    assert [path.name for path in Path().iterdir()] == ["clip.mp4"]
+    assert here("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static", "--frames", "5")[0] == 0
+
+
+def test_a_tracker_that_fails_leaves_nothing(clip, tmp_path):
+    class Breaks(StaticBox):
+        def update(self, frame):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", Breaks())
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_without_pyav_the_error_names_the_extra(clip, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'labkit\[video\]'"):
+        following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", StaticBox())
+
+
+@pytest.mark.parametrize("name", ["cascade", "stage1", "static", "CSRT", "KCF", "MIL"])
+def test_every_tracker_of_the_list_can_be_made(name):
+    if name not in ("cascade", "stage1", "static"):
+        pytest.importorskip("cv2", reason="needs the extra 'peers'")
+    tracker = following.make_tracker(name, "cpu")
+    frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    tracker.init(frame, (20.0, 20.0, 20.0, 20.0))
+    assert len(tracker.update(frame).box) == 4

@@ -1,0 +1,325 @@
+"""The network in integers: identities of the scales, no float anywhere, the same bits on every body, files."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from labkit.errors import InputError
+from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr, vrcnn
+from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
+from labkit.papers.brelu.method.integer import (
+    IntegerNetwork,
+    align_addition,
+    align_concatenation,
+    max_pool,
+    snap,
+    to_codes,
+    to_integer,
+)
+from labkit.papers.brelu.method.multiply_shift import mul_shift
+from labkit.papers.brelu.method.network import calibrate, set_bounds
+from labkit.papers.brelu.method.weights import layers, quantize_layers
+from labkit.papers.brelu.teaching import checks
+
+GREY, NORMALISED = 255.0, 255 * 0.226
+
+
+def trained_like(name: str):
+    """A network whose batch norm has seen data, with an input in int8 and in real units, and its ratio."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    if name in ("vdsr", "vrcnn"):
+        network, ratio, shape = (vdsr(5, 8) if name == "vdsr" else vrcnn(16)), GREY, (2, 1, 24, 31)
+    else:
+        size = 32 if name in ("resnet18", "resnet50") else 12
+        model = classifier(name, 10, 3, size)
+        ratio, shape = NORMALISED, (4, 3, size, size)
+        model.train()(torch.randn(8, 3, size, size, generator=generator))
+        network = from_resnet(model.eval())
+    codes = torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
+    return network.eval(), codes, codes.float() / ratio, ratio
+
+
+def deployed(name: str, levels: int = 127, units: bool = True):
+    network, codes, real, ratio = trained_like(name)
+    quantize_layers(network)
+    set_bounds(network, calibrate(network, [real]), "3.5sigma", levels)
+    output = GREY if units and name in ("vdsr", "vrcnn") else None
+    scales = snap(network, ratio, real, levels=levels, output_units=output)
+    return network, scales, to_integer(network, scales), codes, real
+
+
+NETWORKS = ["vdsr", "vrcnn", "small", "resnet20", "resnet18"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fast_and_plain_integers_are_the_same_bits(name):
+    _, _, integer, codes, _ = deployed(name)
+    fast = integer(codes)
+    integer.reference = True
+    assert torch.equal(fast, integer(codes))
+
+
+@pytest.mark.parametrize("levels", [127, 15])
+@pytest.mark.parametrize("name", ["vdsr", "vrcnn", "small"])
+def test_every_layer_is_within_one_code_of_the_simulation(name, levels):
+    """Check 2. The simulation's inputs are the integers' own, layer by layer, so that differences do not add up."""
+    network, scales, integer, codes, _ = deployed(name, levels)
+    seen = {}
+    compute = integer._compute
+    integer._compute = lambda node, values: record(compute(node, values), seen)
+    integer(codes)
+    set_rounding(network, True, levels)
+    checked = 0
+    for node in network.nodes:
+        if node.operation != "bounded_relu" or node.name not in scales.requantizers:
+            continue
+        source = next(n for n in network.nodes if n.name == node.inputs[0])
+        if source.operation != "layer":
+            continue
+        before = source.inputs[0]
+        inputs = codes if before == "input" else seen[before][0]
+        if inputs is None:
+            continue
+        real = inputs.float() / scales.codes[before]
+        with torch.no_grad():
+            simulated = network.parts[node.name](network.parts[source.name](real)) * scales.codes[node.name]
+        assert float((simulated - seen[node.name][0]).abs().max()) < 1.01
+        checked += 1
+    assert checked >= 3
+
+
+def record(values, seen):
+    seen |= {name: value for name, value in values.items() if value[0] is not None}
+    return values
+
+
+@pytest.mark.parametrize("name", ["vdsr", "small"])
+def test_whole_network_is_near_its_simulation(name):
+    network, scales, integer, codes, real = deployed(name, units=False)
+    set_rounding(network, True, 127)
+    with torch.no_grad():
+        wanted = network(real)
+    got = integer(codes).double() / scales.sums[network.nodes[-1].name]
+    assert float((got - wanted).abs().max()) < 0.06 * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize("name", ["small", "resnet20", "resnet18", "resnet50"])
+def test_additions_add_equal_ratios(name):
+    """Check 6: r_main = r_shortcut mul / 2^shift to 1e-12, with the weight steps the layers really have."""
+    network, scales, _, _, _ = deployed(name)
+    adds = [node for node in network.nodes if node.operation == "add"]
+    assert len(adds) >= 3
+    for node in adds:
+        main, shortcut = node.inputs
+        source = next(n for n in network.nodes if n.name == main).inputs[0]
+        mul, shift = scales.shortcuts[node.name]
+        r_main = scales.codes[source] / network.parts[main].step
+        assert abs(r_main / (scales.sums[shortcut] * mul / 2**shift) - 1) < 1e-12
+
+
+def test_concatenated_branches_have_one_ratio():
+    network, scales, _, _, _ = deployed("vrcnn")
+    for node in network.nodes:
+        if node.operation == "concat":
+            first, second = (scales.codes[name] for name in node.inputs)
+            assert abs(first / second - 1) < 1e-12
+            for name in node.inputs:
+                source = next(n for n in network.nodes if n.name == name).inputs[0]
+                layer, before = network.parts[source], next(n for n in network.nodes if n.name == source).inputs[0]
+                found = scales.requantizers[name]
+                ratio = scales.codes[before] / layer.step * found.mul / 2**found.shift
+                assert abs(ratio / first - 1) < 1e-12
+                assert float(network.parts[name].bound) == pytest.approx(127 / first)
+
+
+def test_the_papers_rule_for_concatenation():
+    """s_a := (s_b 2^shift_b / mul_b) mul_a / 2^shift_a for the branch with the larger mul / (s 2^shift)."""
+    r, (s_a, s_b), bounds = 812.0, (0.004, 0.007), (0.3, 0.5)
+    (mul_a, sh_a), (mul_b, sh_b) = (mul_shift(round(b * r / s)) for b, s in zip(bounds, (s_a, s_b), strict=True))
+    out_a, out_b = r * mul_a / (s_a * 2**sh_a), r * mul_b / (s_b * 2**sh_b)
+    assert out_a > out_b
+    new = align_concatenation(s_a, out_a, out_b)
+    assert new == pytest.approx((s_b * 2**sh_b / mul_b) * mul_a / 2**sh_a, rel=1e-12)
+
+
+def test_alignment_of_additions():
+    checks.check_alignment(align_addition)
+
+
+def test_adding_nothing_changes_nothing():
+    """A shortcut of zeros: the block gives what its main path gives."""
+    _, scales, integer, codes, _ = deployed("small")
+    add = next(n.name for n in integer.nodes if n.operation == "add")
+    shortcut, seen = integer._shortcut, {}
+    integer._shortcut = lambda node, values: shortcut(node, values) * 0
+    compute = integer._compute
+    integer._compute = lambda node, values: record(compute(node, values), seen)
+    integer(codes)
+    relu = next(n.name for n in integer.nodes if add in n.inputs)
+    main = next(n for n in integer.nodes if n.name == add).inputs or ()
+    source = next(n for n in integer.nodes if n.name == main[0]).inputs[0]
+    from labkit.kernels.int8_conv import int8_conv2d
+
+    weight, bias = getattr(integer, f"{main[0]}_weight"), getattr(integer, f"{main[0]}_bias")
+    alone = int8_conv2d(seen[source][0], weight, bias, padding=1, requantizer=scales.requantizers[relu])
+    assert torch.equal(alone.codes, seen[relu][0])
+
+
+class OnlyIntegers(TorchDispatchMode):
+    """Refuses every operation that touches a floating-point tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.dtypes = 0, set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves((args, kwargs or {}, result)):
+            if isinstance(value, torch.Tensor):
+                assert not value.is_floating_point(), f"{operation} computes in {value.dtype}"
+                self.dtypes.add(value.dtype)
+        self.operations += 1
+        return result
+
+
+@pytest.mark.parametrize("name", ["vdsr", "vrcnn", "small", "resnet20"])
+def test_no_floating_point_operation_from_input_to_output(name):
+    _, _, integer, codes, _ = deployed(name)
+    with OnlyIntegers() as watch:
+        integer(codes)
+    assert watch.operations > 20
+    assert watch.dtypes == {torch.int8, torch.int32}
+
+
+def test_the_watch_would_see_a_float():
+    with OnlyIntegers(), pytest.raises(AssertionError, match=r"computes in torch\.float32"):
+        torch.ones(3, dtype=torch.int32).float()
+
+
+def test_bounds_are_snapped_to_what_integers_reach():
+    network, scales, _, _, _ = deployed("vdsr")
+    for name, relu in bounded_relus(network.parts).items():
+        found = scales.requantizers[name]
+        assert float(relu.bound) * scales.sums[name] == pytest.approx(127 * 2**found.shift / found.mul)
+        assert (found.u_max * found.mul + (1 << found.shift) // 2) >> found.shift == 127
+
+
+def test_snapping_again_hardly_moves_anything():
+    network, _, _, _, real = deployed("small")
+    before = {name: float(relu.bound) for name, relu in bounded_relus(network.parts).items()}
+    snap(network, NORMALISED, real)
+    for name, relu in bounded_relus(network.parts).items():
+        assert float(relu.bound) == pytest.approx(before[name], rel=0.02)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_saved_network_gives_the_same_bits(name, tmp_path):
+    _, _, integer, codes, _ = deployed(name)
+    size = integer.save(tmp_path / "net.safetensors")
+    assert size == (tmp_path / "net.safetensors").stat().st_size == integer.stored_bytes
+    assert torch.equal(IntegerNetwork.load(tmp_path / "net.safetensors")(codes), integer(codes))
+
+
+def test_vdsr_in_its_published_size_takes_a_quarter(tmp_path):
+    """Check 10: 665,921 parameters; the authors' integer file has 671,544 bytes, ours about as many."""
+    network = vdsr()
+    quantize_layers(network)
+    real = torch.rand(1, 1, 8, 8) - 0.5
+    set_bounds(network, calibrate(network, [real]), "3.5sigma")
+    integer = to_integer(network, snap(network, GREY, real, output_units=GREY))
+    size = integer.save(tmp_path / "vdsr")
+    assert integer.weight_bytes == 664_704 + 4 * 1217
+    assert 671_544 * 0.98 < size < 0.27 * 4 * 665_921
+
+
+@pytest.fixture
+def file(tmp_path):
+    _, _, integer, _, _ = deployed("vdsr")
+    integer.save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 500, -1])
+def test_a_truncated_file_is_refused(file, keep):
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(InputError, match="cut short or damaged"):
+        IntegerNetwork.load(file)
+
+
+def test_foreign_files_are_refused(file, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(3)}, tmp_path / "other")
+    with pytest.raises(InputError, match="is not an integer network"):
+        IntegerNetwork.load(tmp_path / "other")
+    with pytest.raises(InputError, match="there is no file"):
+        IntegerNetwork.load(tmp_path / "missing")
+    text = file.read_bytes().replace(b"conv2_weight", b"conv2_waight")
+    file.write_bytes(text)
+    with pytest.raises(InputError, match="is damaged"):
+        IntegerNetwork.load(file)
+
+
+def test_max_pool_of_integers_is_torchs():
+    x = torch.randint(-5000, 5000, (2, 3, 11, 14), dtype=torch.int32)
+    for options in ((3, 2, 1), (2, 2, 0), (3, 1, 1)):
+        wanted = torch.nn.functional.max_pool2d(x.double(), *options)
+        assert torch.equal(max_pool(x, options).double(), wanted)
+
+
+def test_pixels_become_codes():
+    assert to_codes(torch.tensor([0, 128, 255], dtype=torch.uint8)).tolist() == [-128, 0, 127]
+    assert to_codes(torch.tensor([0.4, 127.6, 255.0])).tolist() == [-128, 0, 127]
+
+
+def test_output_is_in_grey_levels():
+    network, scales, integer, codes, real = deployed("vdsr")
+    set_rounding(network, True, 127)
+    with torch.no_grad():
+        wanted = 255 * network(real)
+    assert float((integer(codes) - wanted).abs().max()) < 2.5
+    assert scales.output[0] / 2 ** scales.output[1] == pytest.approx(255 / scales.sums["conv5"], rel=1e-3)
+
+
+def test_bad_input():
+    network, _, real, ratio = trained_like("vdsr")
+    with pytest.raises(InputError, match="call quantize_layers"):
+        snap(network, ratio, real)
+    quantize_layers(network)
+    with pytest.raises(InputError, match="call set_bounds"):
+        snap(network, ratio, real)
+    with pytest.raises(InputError, match="ratio must be positive"):
+        snap(network, 0.0, real)
+    quantize_layers(network, per_channel=True)
+    with pytest.raises(InputError, match="one step per channel"):
+        snap(network, ratio, real)
+    _, _, integer, _, _ = deployed("small")
+    with pytest.raises(InputError, match="pixels to average"):
+        integer(torch.zeros(1, 3, 32, 32, dtype=torch.int8))
+    if not hasattr(IntegerNetwork.forward, "__wrapped__"):  # the shape checks refuse it before
+        with pytest.raises(InputError, match="takes int8"):
+            integer(torch.zeros(1, 3, 12, 12))
+
+
+def test_an_enormous_bias_is_refused():
+    network, scales, _, _, _ = deployed("vdsr")
+    with torch.no_grad():
+        network.parts["conv2"].conv.bias.fill_(1e9)
+    with pytest.raises(InputError, match="leave int32"):
+        to_integer(network, scales)
+
+
+def test_a_network_that_was_not_tuned_keeps_its_float_weights():
+    network, *_ = trained_like("vdsr")
+    before = copy.deepcopy(network.state_dict())
+    deployed_copy = copy.deepcopy(network)
+    quantize_layers(deployed_copy)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(layer.step == 0 for layer in layers(network).values())
+    assert isinstance(network, nn.Module)
+    assert dataclasses.is_dataclass(network.nodes[0])

@@ -1,0 +1,254 @@
+"""The tracker: exact cases, one target or many, every switch, the protocol, bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.errors import InputError
+from labkit.metrics.tracking import box_overlaps
+from labkit.papers.crt import (
+    Cascade,
+    CascadeTracker,
+    HandMade,
+    LookAlikes,
+    ResNetFeatures,
+    Ridge,
+    Settings,
+    Tracker,
+    look_alikes,
+    stage1_only,
+    track_together,
+)
+from labkit.papers.crt.experiment.config import ARMS, DEEP, MINING
+from labkit.papers.crt.experiment.sgd_head import Sgd
+from labkit.papers.crt.experiment.tracking import Census
+from labkit.papers.crt.method.convolution import Convolution
+
+EASY = LookAlikes(frames=10, rivals=1, similarity=0.3, height=120, width=160)
+CLIP = look_alikes(EASY, 0)
+HARD = look_alikes(replace(EASY, rivals=4, similarity=0.9, own_light=True, frames=14), 1)
+
+
+def follow(tracker, clip):
+    tracker.init(clip.frames[0], tuple(clip.boxes[0].tolist()))
+    return [tracker.update(clip.frames[t]) for t in range(1, len(clip))]
+
+
+def boxes_of(told):
+    return np.array([each.box for each in told])
+
+
+def test_it_obeys_the_protocol_and_follows():
+    tracker = CascadeTracker()
+    assert isinstance(tracker, Tracker)
+    told = follow(tracker, CLIP)
+    assert box_overlaps(boxes_of(told), CLIP.boxes[1:]).min() > 0.6
+    assert all(each.present and each.score > 0.25 for each in told)
+
+
+def test_init_starts_over():
+    tracker = CascadeTracker()
+    first = boxes_of(follow(tracker, CLIP))
+    follow(tracker, HARD)
+    np.testing.assert_array_equal(boxes_of(follow(tracker, CLIP)), first)
+
+
+def test_without_weight_stage_2_decides_nothing():
+    """m = 0: the cascade is stage 1, box by box."""
+    np.testing.assert_array_equal(
+        boxes_of(follow(CascadeTracker(Settings(mix=0.0)), HARD)), boxes_of(follow(CascadeTracker(stage1_only()), HARD))
+    )
+
+
+def test_with_one_candidate_the_cascade_is_stage_1():
+    settings = Settings(most=1, skip_single=True)
+    np.testing.assert_array_equal(
+        boxes_of(follow(CascadeTracker(settings), HARD)), boxes_of(follow(CascadeTracker(stage1_only(settings)), HARD))
+    )
+
+
+def test_stage_2_does_decide_something():
+    """The counterpart: if it did not, the two tests above would prove nothing."""
+    full, alone = (boxes_of(follow(CascadeTracker(s), HARD)) for s in (Settings(), stage1_only()))
+    assert np.abs(full - alone).max() > 1
+
+
+def test_side_by_side_is_one_by_one():
+    """Two videos of different sizes and targets of different shapes in one batch."""
+    other = look_alikes(replace(EASY, height=150, width=140, aspect=0.5, frames=10), 3)
+    mining = Settings(ridge=Ridge(mining="anchored"), gate=(0.1, 0.05, 0.1), states=True)
+    for settings in (Settings(), mining):
+        together = track_together(Cascade(settings), [CLIP, other])
+        for track, clip in zip(together, (CLIP, other), strict=True):
+            alone = boxes_of(follow(CascadeTracker(settings), clip))
+            np.testing.assert_allclose(track.boxes[1:], alone, atol=1e-3)
+            assert len(track.boxes) == len(clip)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, arm in ARMS.items() if arm.features in ("hand-made", "fine") and name != "refined"]
+)
+def test_every_arm_tracks_an_easy_clip(name):
+    arm = ARMS[name]
+    features = HandMade(second=2) if arm.features == "fine" else HandMade()
+    (track,) = track_together(Cascade(arm.settings, features), [CLIP])
+    assert box_overlaps(track.boxes, CLIP.boxes).min() > 0.4
+
+
+@pytest.mark.parametrize("way", MINING)
+def test_mining_with_learned_features_differs_in_nothing_else(way):
+    """One comparison, two kinds of evidence: no gate, weight or rate was chosen anew."""
+    assert ARMS[f"{way}-learned"] == replace(ARMS[way], features="learned")
+    assert replace(ARMS[way].settings, ridge=ARMS["cascade"].settings.ridge) == ARMS["cascade"].settings
+
+
+@pytest.mark.parametrize("way", MINING)
+def test_mining_changes_what_is_learned_only_through_the_gate(way):
+    shut = Settings(ridge=Ridge(mining=way), gate=(2.0, 0.0, 0.0))
+    plain = Settings(ridge=Ridge(mining=way if way == "irls" else "none"))
+    open_ = Settings(ridge=Ridge(mining=way), gate=(0.0, 0.0, 0.0))
+    cascades = [Cascade(s) for s in (shut, plain, open_)]
+    shut_boxes, plain_boxes, _ = (track_together(c, [HARD])[0].boxes for c in cascades)
+    w = [c.head.w for c in cascades]
+    if way != "irls":
+        np.testing.assert_array_equal(shut_boxes, plain_boxes)
+        torch.testing.assert_close(w[0], w[1])
+    assert float((w[2] - w[0]).abs().max()) > 1e-4
+
+
+def test_anchored_rivals_score_less_and_the_first_positives_the_same():
+    settings = Settings(ridge=Ridge(mining="anchored", anchor_lam=1e-3, hard_weight=5.0), gate=(0.0, 0.0, 0.0))
+    cascade = Cascade(settings)
+    track_together(cascade, [HARD])
+    head = cascade.head
+    plain = head.running.solve(settings.ridge.lam)
+    hard = head.hard.x[0][head.hard.valid[0]]
+    assert len(hard)
+    before, after = hard @ plain[0], hard @ head.w[0]
+    assert float(after.abs().mean()) < 0.5 * float(before.abs().mean())
+    kept = (head.positives[0] @ (head.w - plain)[0]).abs().mean()
+    assert float(kept) < float((before - after).abs().mean())
+
+
+@pytest.mark.parametrize("solver", ["primal", "dual"])
+def test_all_rows_kept_is_the_running_gram(solver):
+    """As long as nothing is forgotten, and every frame is learned from."""
+    boxes = [
+        track_together(Cascade(Settings(ridge=Ridge(solver=s, frames=100), confident=0.0, learn_every=1)), [CLIP])[
+            0
+        ].boxes
+        for s in ("gram", solver)
+    ]
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=0.05)
+
+
+def test_mdnets_samples_and_labels_follow_too():
+    for kind in ("binary", "iou"):
+        (track,) = track_together(Cascade(Settings(samples="random", label=kind)), [CLIP])
+        assert box_overlaps(track.boxes, CLIP.boxes).min() > 0.4
+
+
+def test_presence():
+    """The target vanishes behind grey: absent; and with stay_when_lost the box stays where it was."""
+    grey = np.full_like(CLIP.frames[0], 128)
+    tracker = CascadeTracker(Settings(stay_when_lost=True, widen=1.2))
+    told = follow(tracker, CLIP)
+    gone = [tracker.update(grey) for _ in range(3)]
+    assert not any(each.present for each in gone)
+    assert gone[-1].box == pytest.approx(told[-1].box)
+    assert tracker.update(CLIP.frames[-1]).present
+
+
+def test_a_box_never_leaves_the_frame_and_stays_finite():
+    noise = np.random.default_rng(0).integers(0, 256, (12, 60, 80, 3), dtype=np.uint8)
+    tracker = CascadeTracker(Settings(scales=(0.9, 1.0, 1.1), confident=0.0))
+    tracker.init(noise[0], (2.0, 2.0, 12.0, 30.0))
+    for frame in noise[1:]:
+        x, y, w, h = tracker.update(frame).box
+        assert np.isfinite([x, y, w, h]).all()
+        assert 0 <= x + w / 2 <= 80
+        assert 0 <= y + h / 2 <= 60
+
+
+def test_scales_follow_a_growing_target():
+    frames = 26
+    clip = look_alikes(LookAlikes(frames=frames, rivals=0, sprite=30, zoom=0.3, clutter=15.0, speed=0.3, light=0.0), 2)
+    clip = clip.part(0, frames)
+    change = clip.boxes[-1, 2] / clip.boxes[0, 2]
+    (track,) = track_together(Cascade(ARMS["scales"].settings), [clip])
+    grown = track.boxes[-1, 2] / track.boxes[0, 2]
+    assert abs(change - 1) > 0.1
+    assert (grown - 1) * (change - 1) > 0  # the right direction
+
+
+def test_a_deep_cascade_runs():
+    """Projection, ATOM's augmentation and states, PrRoI on two maps; random weights, so only that it runs."""
+    stage1 = replace(DEEP.stage1, projection=8, memory=40, first_steps=(2, 2))
+    settings = replace(DEEP, size=64, stage1=stage1, bins=1)
+    (track,) = track_together(Cascade(settings, ResNetFeatures(18)), [CLIP.part(0, 3)])
+    assert np.isfinite(track.boxes).all()
+
+
+def test_sgd_converges_to_ridge():
+    """A linear head with enough steps answers like ridge: they minimise the same thing, up to lam."""
+    ridge = Cascade(Settings())
+    sgd = Cascade(Settings(stage2="sgd", sgd=Sgd(hidden=0, learning_rate=1.0, first_steps=1500, batch=200)))
+    for cascade in (ridge, sgd):
+        cascade.init([CLIP.frames[0]], CLIP.boxes[:1])
+    x = ridge.head.history[0].x[:, :29]
+    first, second = ridge.head.score(x), sgd.head.score(x)
+    assert float((first - second).abs().max()) < 0.15
+    assert float(torch.corrcoef(torch.cat([first, second]))[0, 1]) > 0.99
+
+
+def test_census_counts():
+    cascade = Cascade(Settings())
+    census = Census([HARD], 0.35, 0.08)
+    track_together(cascade, [HARD], census)
+    found = census.summary(0)
+    assert 0 < found["hard_share"] < 0.3
+    assert found["hard_share"] < found["hard_response"] < 1
+    assert found["candidates"] >= 1
+    assert len(census.share[0]) == len(HARD) - 1
+
+
+@pytest.mark.parametrize("kernel", [7, 4])
+def test_on_a_still_picture_the_box_stays_within_a_cell(kernel):
+    frame = CLIP.frames[0]
+    tracker = CascadeTracker(stage1_only(Settings(stage1=Convolution(kernel=kernel))))
+    tracker.init(frame, tuple(CLIP.boxes[0].tolist()))
+    for _ in range(15):
+        told = tracker.update(frame)
+    cell = 5 * CLIP.boxes[0, 2] / 40
+    assert np.abs(np.array(told.box) - CLIP.boxes[0]).max() <= cell + 0.01  # half a cell every frame would be 7 cells
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Settings(mix=1.5), "mix must lie between"),
+        (lambda: Settings(bins=0), "bins >= 1"),
+        (lambda: Cascade(Settings(refine=True)), "trained Refiner"),
+        (lambda: Cascade(Settings(size=90)), "multiple of the features' stride"),
+        (lambda: Cascade().update([CLIP.frames[0]]), "call init"),
+        (lambda: Cascade().init([CLIP.frames[0]], []), "one box per frame"),
+        (lambda: CascadeTracker().init(CLIP.frames[0], (0.0, 0.0, 1.0, 50.0)), "at least 2 x 2"),
+        (lambda: CascadeTracker().init(CLIP.frames[0], (0.0, float("nan"), 9.0, 5.0)), "finite"),
+        (lambda: CascadeTracker().init(CLIP.frames[0], (500.0, 0.0, 9.0, 5.0)), "outside the 160 x 120"),
+        (lambda: CascadeTracker().init(CLIP.frames[0].astype(np.float32), (5.0, 5.0, 9.0, 5.0)), "uint8 RGB"),
+        (lambda: CascadeTracker().init(CLIP.frames[0][..., 0], (5.0, 5.0, 9.0, 5.0)), "uint8 RGB"),
+        (lambda: track_together(Cascade(), []), "no sequence"),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+def test_a_wrong_number_of_frames():
+    cascade = Cascade()
+    cascade.init([CLIP.frames[0]], CLIP.boxes[:1])
+    with pytest.raises(InputError, match="there are 1 targets; got 2"):
+        cascade.update([CLIP.frames[1]] * 2)

@@ -1,0 +1,345 @@
+"""Enumeration instead of belief: every hypothesis on a small space, exact risks, the sheet's known values."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.errors import InputError
+from labkit.papers.itid.method import bounds, gaussian, measures
+from labkit.papers.itid.method.coverage import measure_coverage
+from labkit.papers.itid.method.task import (
+    NuisanceLaw,
+    Task,
+    all_hypotheses,
+    pull_back,
+    random_law,
+    toy_task,
+    zero_one,
+)
+
+TASK = toy_task()
+HYPOTHESES = all_hypotheses(4, 2)
+LOSSES = zero_one(HYPOTHESES, 2)
+
+
+def test_there_are_256_hypotheses_and_16_invariant_ones():
+    assert len(HYPOTHESES) == 256
+    assert len({tuple(h.flatten().tolist()) for h in HYPOTHESES}) == 256
+    invariant = measures.oscillation(TASK, LOSSES) == 0
+    assert int(invariant.sum()) == 2**4
+    assert torch.equal(invariant, (HYPOTHESES[..., 0] == HYPOTHESES[..., 1]).all(1))
+
+
+def worst_violation(measure=measures) -> float:
+    """Lemma 0 and Theorem 1 for all hypotheses and many pairs of laws; how far the order is broken at worst."""
+    generator, worst = np.random.default_rng(0), -1.0
+    for trial in range(400):
+        q, q2 = (random_law(TASK, 2, (0.2, 1.0)[trial % 2], generator) for _ in range(2))
+        gap = (TASK.risk(LOSSES, q) - TASK.risk(LOSSES, q2)).abs()
+        iota = measure.iota(TASK, LOSSES, q, q2)
+        tv = measure.tv_prediction(TASK, HYPOTHESES, q, q2)
+        chain = [
+            gap - iota,
+            iota - measure.oscillation_times_tv(TASK, LOSSES, q, q2),
+            iota - tv,
+            tv - measure.delta(TASK, HYPOTHESES, q, q2),
+            iota - measure.oscillation(TASK, LOSSES),
+        ]
+        worst = max(worst, *(float(link.max()) for link in chain))
+    return worst
+
+
+def test_the_four_measures_are_ordered():
+    assert worst_violation() <= 4e-16
+
+
+def test_binary_measures_touch_each_other():
+    """With two labels and Q the same for both, iota and tv_prediction agree where P(y|c) is 0 or 1; a factor shows."""
+    task = Task(torch.tensor([[0.3, 0.0], [0.0, 0.7]], dtype=torch.float64))
+    hypotheses = all_hypotheses(2, 2)
+    q, q2 = (
+        NuisanceLaw.by_label(torch.tensor([[0.9, 0.1]] * 2, dtype=torch.float64), 2),
+        NuisanceLaw.by_label(torch.tensor([[0.2, 0.8]] * 2, dtype=torch.float64), 2),
+    )
+    iota = measures.iota(task, zero_one(hypotheses, 2), q, q2)
+    torch.testing.assert_close(measures.tv_prediction(task, hypotheses, q, q2), iota, rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        measures.oscillation_times_tv(task, zero_one(hypotheses, 2), q, q2), iota, rtol=0, atol=1e-15
+    )
+    assert float(measures.total_variation(q, q2)[0, 0]) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_delta_is_the_probability_of_two_answers(labels):
+    """Against a plain sum over pairs of nuisances."""
+    generator = np.random.default_rng(3)
+    task = Task(torch.from_numpy(generator.dirichlet(np.ones(2 * labels)).reshape(2, labels)))
+    hypotheses = torch.from_numpy(generator.integers(0, labels, (20, 2, 3)))
+    q, q2 = random_law(task, 3, 1.0, generator), random_law(task, 3, 1.0, generator)
+    wanted = torch.zeros(20, dtype=torch.float64)
+    for c, y, z, z2 in itertools.product(range(2), range(labels), range(3), range(3)):
+        weight = task.law[c, y] * q.table[c, y, z] * q2.table[c, y, z2]
+        wanted += weight * (hypotheses[:, c, z] != hypotheses[:, c, z2])
+    torch.testing.assert_close(measures.delta(task, hypotheses, q, q2), wanted, rtol=0, atol=1e-14)
+
+
+def test_the_largest_gap_is_omega_and_the_extreme_laws_reach_it():
+    omega = measures.oscillation(TASK, LOSSES)
+    for h in range(256):
+        high, low = bounds.extreme_laws(LOSSES[h])
+        gap = TASK.risk(LOSSES[h : h + 1], high) - TASK.risk(LOSSES[h : h + 1], low)
+        assert float(gap) == pytest.approx(float(omega[h]), abs=4e-16)
+
+
+def test_omega_y_is_the_largest_gap_over_laws_that_see_the_label_only():
+    gaps = []
+    for first, second in itertools.product(itertools.product(range(2), repeat=2), repeat=2):
+        q, q2 = (NuisanceLaw.points(torch.tensor(z).expand(4, 2), 2) for z in (first, second))
+        gaps.append(TASK.risk(LOSSES, q) - TASK.risk(LOSSES, q2))
+    wanted = torch.stack(gaps).amax(0)
+    found = measures.oscillation_by_label(TASK, LOSSES)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=4e-16)
+    assert bool((found <= measures.oscillation(TASK, LOSSES) + 1e-15).all())
+
+
+@pytest.mark.slow
+def test_coverage_of_the_itid_bound_and_failure_of_the_iid_one():
+    """Known values of the toy: penalties, violation rates, what ERM picks."""
+    found = {n: measure_coverage(n, 1000, seed=0) for n in (50, 200, 800)}
+    assert [round(found[n].penalty, 3) for n in found] == [0.28, 0.14, 0.07]
+    assert [round(found[n].invariant_penalty, 3) for n in found] == [0.225, 0.113, 0.056]
+    for n, wanted in ((50, 0.364), (200, 0.313), (800, 0.333)):
+        assert found[n].itid_violations <= 0.01  # <= 10 % is what the theorem promises
+        assert found[n].iid_violations == 1.0
+        assert found[n].rerendered_violations <= 0.01
+        assert found[n].erm_target == pytest.approx(wanted, abs=0.03)
+        assert found[n].erm_train < 0.1
+        assert found[n].invariant_target == pytest.approx(0.107, abs=0.005)
+        assert found[n].rerendered_target <= 0.115
+    assert toy_task().bayes_risk() == pytest.approx(0.105, abs=5e-4)
+
+
+def test_penalties_of_the_invariant_class():
+    assert bounds.penalty_ratio(4, 2, 2, 0.1) == pytest.approx(math.sqrt(math.log(160) / math.log(2560)), abs=1e-15)
+    assert bounds.penalty_ratio(4, 2, 2, 0.1) == pytest.approx(0.804, abs=5e-4)
+    many = bounds.penalty_ratio(400, 25, 2, 0.1)
+    assert many == pytest.approx(1 / 5, abs=0.01)
+    assert bounds.deviation(50, 0.1, 256) == pytest.approx(math.sqrt(math.log(2560) / 100), abs=1e-15)
+
+
+@pytest.mark.parametrize(("a", "train", "flipped"), [(2.0, 0.9873, 0.0899), (1.0, 0.9214, 0.5), (0.5, 0.8682, 0.7488)])
+def test_gaussian_closed_form(a, train, flipped):
+    found = gaussian.accuracies(a)
+    assert found["train"] == pytest.approx(train, abs=5e-5)
+    assert found["flipped"] == pytest.approx(flipped, abs=5e-5)
+    assert found["invariant"] == pytest.approx(0.8413, abs=5e-5)
+    generator = torch.Generator().manual_seed(0)
+    y, c, z = gaussian.sample(400_000, a, generator)
+    assert float(((c + a * z) * y > 0).double().mean()) == pytest.approx(train, abs=0.0015)
+    assert float(((c + a * (z - 2 * a * y)) * y > 0).double().mean()) == pytest.approx(flipped, abs=0.0025)
+    assert float((c * y > 0).double().mean()) == pytest.approx(0.8413, abs=0.0015)
+
+
+def test_least_squares_forgets_a_permuted_nuisance():
+    generator = torch.Generator().manual_seed(1)
+    y, c, z = gaussian.sample(400_000, 2.0, generator)
+    assert gaussian.least_squares(c, z, y).tolist() == pytest.approx([1 / 6, 1 / 3], abs=0.003)
+    swapped = z[torch.randperm(len(z), generator=generator)]
+    assert gaussian.least_squares(c, swapped, y).tolist() == pytest.approx([0.5, 0.0], abs=0.003)
+
+
+def test_bayes_after_reweighting_sees_the_content_only():
+    q = NuisanceLaw.aligned(0.9, 4)
+    joint = TASK.joint(q)
+    weights = bounds.independence_weights(joint.sum(0))
+    reweighted = joint * weights
+    assert float(reweighted.sum()) == pytest.approx(1.0, abs=1e-15)
+    posterior = reweighted[:, 1] / reweighted.sum(1)
+    eta = TASK.law[:, 1] / TASK.law.sum(1)
+    torch.testing.assert_close(posterior, eta[:, None].expand(4, 2), rtol=0, atol=2e-16)
+
+
+def test_log_odds_split_into_content_and_shortcut():
+    q = NuisanceLaw.aligned(0.9, 4)
+    content = (TASK.law[:, 1] / TASK.law[:, 0]).log()
+    shortcut = (q.table[0, 1] / q.table[0, 0]).log()
+    torch.testing.assert_close(bounds.bayes_log_odds(TASK.joint(q)), content[:, None] + shortcut, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("rho", "train", "flipped"), [(0.74, 0.75, 0.75), (0.76, 0.76, 0.1), (0.85, 0.85, 0.1), (0.6, 0.75, 0.75)]
+)
+def test_phase_transition(rho, train, flipped):
+    assert bounds.two_colour_accuracies(rho, 0.25, 0.1) == pytest.approx((train, flipped), abs=1e-12)
+
+
+def test_second_moment_of_the_weights():
+    assert bounds.second_moment(torch.tensor([[0.45, 0.05], [0.05, 0.45]])) == pytest.approx(1 / (4 * 0.9 * 0.1), 1e-6)
+    for rho, wanted in ((0.9, 9.01), (0.98, 45.0), (0.5, 1.82)):
+        assert bounds.second_moment_aligned(rho, 10) == pytest.approx(wanted, abs=0.05)
+        table = torch.full((10, 10), (1 - rho) / 100, dtype=torch.float64) + torch.eye(10).double() * rho / 10
+        assert bounds.second_moment(table) == pytest.approx(bounds.second_moment_aligned(rho, 10), abs=1e-12)
+    independent = torch.outer(torch.tensor([0.2, 0.8]), torch.tensor([0.5, 0.3, 0.2])).double()
+    torch.testing.assert_close(bounds.independence_weights(independent), torch.ones(2, 3).double())
+
+
+def test_plug_in_weights_reach_the_closed_form_with_many_data():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (2_000_000,), generator=generator)
+    aligned = torch.rand(len(labels), generator=generator) < 0.9
+    nuisance = torch.where(aligned, labels, torch.randint(10, labels.shape, generator=generator))
+    counts = torch.zeros(10, 10, dtype=torch.float64)
+    counts.index_put_((labels, nuisance), torch.ones((), dtype=torch.float64), accumulate=True)
+    weights = bounds.independence_weights(counts)[labels, nuisance]
+    assert bounds.effective_sample_size(weights) * 9.01 / len(labels) == pytest.approx(1, abs=0.01)
+    assert not bounds.overlap_alarm(weights)
+    few = counts.clone()
+    few[0, 1:] = 0
+    assert bounds.overlap_alarm(bounds.independence_weights(few)[labels, nuisance] * (few > 0)[labels, nuisance])
+
+
+def test_variance_splits():
+    q = NuisanceLaw(torch.full((4, 2, 2), 0.5, dtype=torch.float64))
+    between, within = bounds.variance_split(TASK, LOSSES, q)
+    mean = TASK.risk(LOSSES, q)
+    total = TASK.risk(LOSSES**2, q) - mean**2
+    torch.testing.assert_close(between + within, total, rtol=0, atol=1e-15)
+    assert float(total[137]) == pytest.approx(0.2432, abs=5e-5)
+    assert float(between[137]) == pytest.approx(0.0619, abs=5e-5)
+
+
+def test_rademacher_of_the_ball_lies_below_its_bound():
+    """sup over |w| <= B of <w, v> is B |v|: the empirical complexity is known exactly, up to the signs."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(64, 5, generator=generator).double()) * 2.0
+    signs = torch.randint(0, 2, (20_000, 64), generator=generator).double() * 2 - 1
+    empirical = float(3.0 * (signs @ x).norm(dim=1).mean() / 64)
+    bound = bounds.rademacher_linear(2.0, 3.0, 64)
+    assert 0.9 * bound < empirical <= bound
+
+
+def test_linear_bound_counts_complexity_twice_and_divides_by_the_margin():
+    loose = bounds.itid_bound_linear(0.1, 0.05, 0.5, 2.0, 3.0, 400, 0.1)
+    wanted = 0.1 + 0.05 + 2 * (2 * 3 / 20) / 0.5 + math.sqrt(math.log(10) / 800)
+    assert loose == pytest.approx(wanted, abs=1e-12)
+
+
+def test_maps_that_make_the_same_image_share_its_answer():
+    renderer = torch.tensor([[0, 1], [1, 2]])  # not injective: image 1 is both
+    hypotheses = pull_back(all_hypotheses(3, 1).squeeze(2), renderer)
+    assert hypotheses.shape == (8, 2, 2)
+    assert torch.equal(hypotheses[:, 0, 1], hypotheses[:, 1, 0])
+
+
+def test_tasks_with_other_label_rules_add_a_gap_that_no_invariance_removes():
+    content = torch.tensor([0.25, 0.75])
+    assert bounds.label_rule_gap(content, torch.tensor([0.1, 0.9]), torch.tensor([0.1, 0.5])) == pytest.approx(0.3)
+
+
+def test_certificate_is_risk_plus_delta_plus_two_deviations():
+    assert bounds.certificate(0.1, 0.05, 500, 0.1) == pytest.approx(0.15 + 2 * math.sqrt(math.log(20) / 1000))
+
+
+def test_measured_shift_of_a_table_agrees_with_the_exact_measures():
+    """A finite test set *is* a task: contents are data, P_T puts 1/n on (i, y_i)."""
+    generator = np.random.default_rng(5)
+    labels = torch.from_numpy(generator.integers(0, 3, 12))
+    predictions = torch.from_numpy(generator.integers(0, 3, (12, 4)))
+    q, q2 = (torch.from_numpy(generator.dirichlet(np.ones(4), 12)) for _ in range(2))
+    found = measures.measure_shift(predictions, labels, q, q2)
+    law = torch.zeros(12, 3, dtype=torch.float64)
+    law[torch.arange(12), labels] = 1 / 12
+    task, losses = Task(law), zero_one(predictions[None], 3)
+    first, second = (NuisanceLaw(t[:, None].expand(12, 3, 4).contiguous()) for t in (q, q2))
+    assert found.iota == pytest.approx(float(measures.iota(task, losses, first, second)), abs=1e-12)
+    assert found.delta == pytest.approx(float(measures.delta(task, predictions[None], first, second)), abs=1e-12)
+    tv = measures.tv_prediction(task, predictions[None], first, second)
+    assert found.tv_prediction == pytest.approx(float(tv), abs=1e-12)
+    assert found.oscillation == pytest.approx(float(measures.oscillation(task, losses)), abs=1e-12)
+    assert found.risk == pytest.approx(float(task.risk(losses, first)), abs=1e-12)
+    assert found.gap <= found.iota <= min(found.tv_prediction, found.oscillation_times_tv) + 1e-12
+    assert found.tv_prediction <= found.delta + 1e-12
+
+
+def test_estimates_hold_the_truth_and_shrink():
+    generator = torch.Generator().manual_seed(0)
+    truth, covered = 0.2, 0
+    for _ in range(200):
+        first = torch.zeros(300, dtype=torch.int64)
+        second = (torch.rand(300, generator=generator) < truth).long()
+        estimate = measures.estimate_delta(first, second, d=0.1)
+        covered += estimate.low <= truth <= estimate.high
+    assert covered >= 180
+    assert estimate.high - estimate.value == pytest.approx(math.sqrt(math.log(20) / 600), abs=1e-12)
+    resampled = measures.bootstrap((first != second).double(), generator)
+    assert resampled.high - resampled.low < estimate.high - estimate.low
+    draws = torch.rand(2000, 400, generator=generator)
+    iota = measures.estimate_iota(draws < 0.5, draws.flip(1) < 0.2)
+    assert iota.value == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Task(torch.tensor([[0.5, 0.2]]).double()), "must add up to 1"),
+        (lambda: Task(torch.tensor([[1.5, -0.5]]).double()), "not negative"),
+        (lambda: NuisanceLaw(torch.ones(1, 2, 2).double()), "must add up to 1 over z"),
+        (lambda: NuisanceLaw.aligned(1.2, 2), "rho is a probability"),
+        (lambda: TASK.risk(LOSSES, NuisanceLaw.aligned(0.5, 3)), "the task has"),
+        (lambda: all_hypotheses(10, 10), "too many to enumerate"),
+        (lambda: bounds.deviation(0, 0.1, 2), "at least one datum"),
+        (lambda: bounds.deviation(10, 1.5, 2), "between 0 and 1"),
+        (lambda: bounds.certificate(1.5, 0.1, 10, 0.1), "risk and delta lie between"),
+        (lambda: bounds.two_colour_accuracies(0.5, 2.0, 0.1), "noise is a probability"),
+        (lambda: bounds.second_moment_aligned(1.0, 10), "no weight can help"),
+        (lambda: bounds.itid_bound_linear(0.1, 0.1, 0.0, 1.0, 1.0, 10, 0.1), "margin of the ramp loss is positive"),
+        (lambda: bounds.rademacher_linear(-1.0, 1.0, 5), "norms are not negative"),
+        (lambda: measures.hoeffding(torch.tensor([0.5, 2.0])), "between 0 and 1"),
+        (lambda: measures.bootstrap(torch.tensor([]), torch.Generator()), "needs values"),
+        (lambda: measures.estimate_delta(torch.zeros(2).long(), torch.zeros(3).long()), "the same data"),
+        (lambda: gaussian.accuracies(math.inf), "must be finite"),
+    ],
+)
+def test_bad_input_is_refused_with_the_reason(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+# -- mutants: each is a slip that somebody could make ----------------------------------------------------------------
+
+
+class Mutant:
+    """The measures, one of them replaced."""
+
+    def __init__(self, name, wrong):
+        self.name, self.wrong = name, wrong
+
+    def __getattr__(self, name):
+        return self.wrong if name == self.name else getattr(measures, name)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        Mutant("oscillation_times_tv", lambda *a: measures.oscillation_times_tv(*a) / 2),
+        Mutant("oscillation_times_tv", lambda t, f, q, q2: torch.einsum(
+            "cy,hcy->h", t.law * measures.total_variation(q, q2), (f - f.mean(-1, keepdim=True)).abs().mean(-1))),
+        Mutant("oscillation", lambda t, f: torch.einsum("cy,hcy->h", t.law, f.amax(-1) - f.mean(-1))),
+        Mutant("iota", lambda t, f, q, q2: (t.risk(f, q) - t.risk(f, q2)).abs() / 2),
+        Mutant("tv_prediction", lambda *a: measures.tv_prediction(*a) * 2),
+        Mutant("delta", lambda t, h, q, q2: measures.delta(t, h, q, q2) / 2),
+    ],
+)  # fmt: skip
+def test_a_wrong_measure_breaks_the_order(mutant):
+    assert worst_violation(mutant) > 1e-3
+
+
+def test_wrong_deviations_are_seen():
+    """|H| instead of ln |H|, n instead of 2n."""
+    right = bounds.deviation(50, 0.1, 256)
+    assert right == pytest.approx(0.280, abs=5e-4)
+    assert abs(math.sqrt(256 / (2 * 50)) - right) > 0.1
+    assert abs(math.sqrt(math.log(2560) / 50) - right) > 0.1

@@ -1,0 +1,83 @@
+"""CHER's sampler against a slow, literal facility location."""
+
+import math
+
+import pytest
+import torch
+
+from labkit.errors import InputError
+from labkit.papers.sher.experiment.curriculum import curriculum, diversity, lazy_greedy, nearest_neighbours
+from labkit.papers.sher.method.hindsight import Transitions
+
+
+def literal_gain(goals: torch.Tensor, chosen: set[int], candidate: int) -> float:
+    """F(chosen + candidate) - F(chosen), F(A) = sum_i max_{j in A} s_ij, s_ij only for i's nearest neighbour j."""
+    count = len(goals)
+    gaps = torch.cdist(goals, goals)
+    gaps.fill_diagonal_(math.inf)
+    distance, neighbour = gaps.min(1)
+    similarity = torch.exp(-((distance / distance.mean()) ** 2))
+
+    def value(some: set[int]) -> float:
+        return sum(float(similarity[i]) for i in range(count) if int(neighbour[i]) in some)
+
+    return value(chosen | {candidate}) - value(chosen)
+
+
+def test_gain_is_the_literal_one_whatever_was_chosen():
+    """The function is modular: the literal gain is the same at every stage of the greedy, and equal to `diversity`."""
+    goals = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    ours = diversity(goals[None])[0]
+    chosen: set[int] = set()
+    for candidate in range(20):
+        assert literal_gain(goals, chosen, candidate) == pytest.approx(float(ours[candidate]), abs=1e-5)
+        chosen.add(candidate)
+
+
+def test_neighbours_exclude_the_goal_itself():
+    goals = torch.tensor([[[0.0], [1.0], [1.5], [9.0]]])
+    distance, neighbour = nearest_neighbours(goals)
+    assert distance.tolist() == [[1.0, 0.5, 0.5, 7.5]]
+    assert neighbour.tolist() == [[1, 2, 1, 2]]
+
+
+def test_greedy_takes_the_best_of_three_and_nothing_twice():
+    scores = torch.arange(12.0)[None].expand(2, -1).contiguous()
+    u = torch.rand(2, 6, 12, generator=torch.Generator().manual_seed(0))
+    chosen = lazy_greedy(scores, 6, u)
+    for copy in range(2):
+        left = set(range(12))
+        for pick, index in enumerate(chosen[copy].tolist()):
+            looked_at = sorted(left, key=lambda j: -float(u[copy, pick, j]))[:3]
+            assert index == max(looked_at)
+            left.remove(index)
+
+
+def test_favours_high_scores_but_not_only():
+    """Of 100 with scores 0..99, 50 picks: their mean is well above 49.5, and the worst are not all left out."""
+    u = torch.rand(1, 50, 100, generator=torch.Generator().manual_seed(1))
+    chosen = lazy_greedy(torch.arange(100.0)[None], 50, u)[0]
+    assert 60 < float(chosen.float().mean()) < 74.5
+    assert int(chosen.min()) < 30
+
+
+def test_lambda_grows_from_one_until_only_the_distance_counts():
+    generator = torch.Generator().manual_seed(0)
+    goal = 0.1 * torch.randn(30, 64, 2, generator=generator)
+    achieved = 0.1 * torch.randn(30, 64, 2, generator=generator)
+    row = torch.arange(64.0).expand(30, -1)
+    candidates = Transitions(goal, row[..., None], goal, achieved, achieved, goal, row, row > 31)
+    u = torch.rand(30, 32, 64, generator=generator)
+    early, late = (curriculum(candidates, 32, step, u) for step in (0, 200_000))
+    far = (goal - achieved).norm(dim=-1)
+    assert torch.equal(early.reward.long(), lazy_greedy(diversity(goal) - far, 32, u))
+    assert torch.equal(late.reward.long(), lazy_greedy(-far, 32, u))
+    assert not torch.equal(early.reward, late.reward)
+    torch.testing.assert_close(early.action[..., 0], early.reward)  # rows stay together
+    torch.testing.assert_close(early.goal[0], goal[0, early.reward[0].long()])
+    assert torch.equal(early.relabelled, early.reward > 31)
+
+
+def test_too_few_candidates():
+    with pytest.raises(InputError, match="need more than 4 candidates"):
+        lazy_greedy(torch.zeros(1, 4), 3, torch.rand(1, 3, 4))

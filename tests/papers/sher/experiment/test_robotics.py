@@ -1,0 +1,330 @@
+"""Fetch and Hand: every task against gymnasium's own, bit for bit, and the batched goal rule against the tasks'."""
+
+import importlib.metadata
+import re
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium_robotics.utils import rotations
+
+from labkit.errors import InputError
+from labkit.papers.sher.experiment import robotics
+from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
+from labkit.papers.sher.experiment.robotics import (
+    TASKS,
+    GoalRule,
+    GoalVector,
+    RoboticsWorld,
+    euler_from_quaternion,
+    goal_rule,
+    make_goal_vector,
+    quaternion_from_euler,
+)
+from labkit.rl.vector import member_seed
+
+KEYS = ("observation", "achieved_goal", "desired_goal")
+SIZES = {"FetchReach": (10, 3, 4), "Fetch": (25, 3, 4), "HandReach": (63, 15, 20), "HandManipulate": (61, 7, 20)}
+TOUCH = "HandManipulateBlock_ContinuousTouchSensors-v1"
+
+
+def official(env_id: str) -> gymnasium.Env:
+    """The environment with all its wrappers, as anybody would make it."""
+    robotics.check_task(env_id)
+    return gymnasium.make(env_id)
+
+
+def same(seen: dict[str, np.ndarray], index: int, expected: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(seen[key][index], expected[key]) for key in KEYS)
+
+
+@pytest.mark.parametrize("env_id", [*TASKS, TOUCH, "FetchPushDense-v4"])
+def test_a_lean_step_is_the_environments_step_bit_for_bit(env_id):
+    """Two environments in turn on one model, an episode and the start of a second, against one made by gymnasium."""
+    tasks, alone = make_goal_vector(env_id, 2, seed=3), official(env_id)
+    sizes = next(size for name, size in SIZES.items() if env_id.startswith(name))
+    assert (tasks.observation_size, tasks.goal_size, tasks.action_size) == sizes or env_id == TOUCH
+    assert tasks.horizon == (100 if "Manipulate" in env_id else 50)
+    draw = np.random.default_rng(0)
+    for episode, dtype in enumerate((np.float32, np.float64)):
+        seen = tasks.reset()
+        expected, _ = alone.reset(seed=member_seed(3, 1) if episode == 0 else None)
+        assert same(seen, 1, expected)
+        for _ in range(tasks.horizon if episode == 0 else 5):
+            actions = draw.uniform(-1.1, 1.1, (2, tasks.action_size)).astype(dtype)
+            seen = tasks.step(actions)
+            expected, reward, _, truncated, info = alone.step(np.clip(actions[1], -1, 1))
+            assert same(seen, 1, expected)
+            pair = seen["achieved_goal"], seen["desired_goal"]
+            assert tasks.compute_reward(*pair)[1] == pytest.approx(reward, abs=1e-12)
+            assert bool(tasks.is_success(*pair)[1]) == bool(info["is_success"])
+        assert truncated == (episode == 0)
+    tasks.close()
+    alone.close()
+
+
+@pytest.mark.parametrize("env_id", ["FetchPickAndPlace-v4", "HandManipulatePenRotate-v1", "HandReach-v3", TOUCH])
+def test_threads_and_the_environments_own_step_give_the_same_numbers(env_id):
+    one = make_goal_vector(env_id, 5, seed=1)
+    three = make_goal_vector(env_id, 5, seed=1, threads=3)
+    plain = make_goal_vector(env_id, 5, seed=1, lean=False)
+    actions = np.random.default_rng(1).uniform(-1, 1, (6, 5, one.action_size))
+    for _ in range(2):
+        seen = [vector.reset() for vector in (one, three, plain)]
+        for action in actions:
+            seen = [vector.step(action) for vector in (one, three, plain)]
+        for other in seen[1:]:
+            assert all(np.array_equal(seen[0][key], other[key]) for key in KEYS)
+    assert not np.array_equal(seen[0]["observation"][0], seen[0]["observation"][3])
+    for vector in (one, three, plain):
+        vector.close()
+
+
+def check_some_lean_steps(tasks: GoalVector, alone: gymnasium.Env, steps: int = 15) -> None:
+    seen, (expected, _) = tasks.reset([5]), alone.reset(seed=5)
+    for action in np.random.default_rng(3).uniform(-1.5, 1.5, (steps, 1, tasks.action_size)):
+        assert same(seen, 0, expected)
+        seen, (expected, *_) = tasks.step(action), alone.step(action[0])
+    assert same(seen, 0, expected)
+
+
+def fingers_stay_where_they_are(tasks: GoalVector) -> None:
+    tasks._stepper.blocked = False
+
+
+def no_servo_hears(tasks: GoalVector) -> None:
+    tasks._stepper.driven = []
+
+
+def actions_are_not_clipped(tasks: GoalVector) -> None:
+    within = tasks._stepper.controls
+    tasks._stepper.controls = lambda actions: within(actions * 1.01)
+
+
+def half_as_many_simulator_steps(tasks: GoalVector) -> None:
+    tasks._stepper.substeps //= 2
+
+
+@pytest.mark.parametrize(
+    ("env_id", "bug"),
+    [
+        ("FetchReach-v4", fingers_stay_where_they_are),
+        ("FetchPickAndPlace-v4", no_servo_hears),
+        ("FetchPush-v4", actions_are_not_clipped),
+        ("HandReach-v3", half_as_many_simulator_steps),
+    ],
+)
+def test_the_comparison_rejects_a_step_that_is_only_similar(env_id, bug):
+    alone = official(env_id)
+    check_some_lean_steps(make_goal_vector(env_id, 1, seed=0), alone)
+    wrong = make_goal_vector(env_id, 1, seed=0)
+    bug(wrong)
+    with pytest.raises(AssertionError):
+        check_some_lean_steps(wrong, alone)
+    alone.close()
+
+
+def some_goals(env_id: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of goals of which many are within the tolerance, and many not."""
+    draw = np.random.default_rng(seed)
+    if "Manipulate" not in env_id:
+        goals = draw.normal(size=(rows, 15 if "Hand" in env_id else 3))
+        size = 0.0026 if "Hand" in env_id else 0.05
+        return goals + draw.normal(size=goals.shape) * size, goals
+    place, turn = draw.normal(size=(rows, 3)), draw.normal(size=(rows, 4))
+    turn /= np.linalg.norm(turn, axis=1, keepdims=True)
+    nudge = np.concatenate([np.ones((rows, 1)), draw.normal(size=(rows, 3)) * 0.025], axis=1)
+    turned = rotations.quat_mul(nudge / np.linalg.norm(nudge, axis=1, keepdims=True), turn)
+    turned[::3] *= draw.choice([-1, 1], size=(len(turned[::3]), 1))  # the same rotation, written with the other sign
+    about_z = np.stack([np.cos(draw.uniform(-3, 3, rows)), *np.zeros((2, rows)), np.zeros(rows)], axis=1)
+    about_z[:, 3] = np.sqrt(1 - about_z[:, 0] ** 2)
+    turned[1::4] = rotations.quat_mul(turned[1::4], about_z[1::4])
+    near = draw.normal(size=(rows, 3)) * (0.02 if "Pen" in env_id else 0.005)
+    return np.concatenate([place + near, turned], axis=1), np.concatenate([place, turn], axis=1)
+
+
+@pytest.mark.parametrize(
+    "env_id", [*TASKS, "FetchPushDense-v4", "HandManipulateEggDense-v1", "HandManipulatePenDense-v1"]
+)
+def test_the_batched_rule_is_the_environments_own_row_by_row(env_id):
+    alone = official(env_id).unwrapped
+    rule = goal_rule(alone)
+    achieved, desired = some_goals(env_id, 400, seed=2)
+    rewards = np.array([alone.compute_reward(a, d, {}) for a, d in zip(achieved, desired, strict=True)])
+    success = np.array([alone._is_success(a, d) for a, d in zip(achieved, desired, strict=True)])
+    assert 20 < success.sum() < 380
+    np.testing.assert_allclose(rule.compute_reward(achieved, desired), rewards, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(rule.is_success(achieved, desired), success == 1)
+    shape = (20, 4, 5, achieved.shape[1])
+    tensors = torch.from_numpy(achieved).reshape(shape), torch.from_numpy(desired).reshape(shape)
+    assert torch.equal(rule.is_success(*tensors).flatten(), torch.from_numpy(success == 1))
+    if not rule.dense:
+        assert rule.compute_reward(*tensors).dtype == torch.float32
+        single = rule.compute_reward(*(tensor.float() for tensor in tensors)).flatten()
+        assert (single.numpy() != rewards).mean() < 0.01  # only pairs at the very tolerance may differ
+    alone.close()
+
+
+def test_a_batch_of_pens_given_to_the_environment_itself_comes_out_wrong():
+    """Its third row loses its own angles, all others keep their turn about z: why the rule above is written anew."""
+    alone = official("HandManipulatePenRotate-v1").unwrapped
+    achieved, desired = some_goals("HandManipulatePen", 400, seed=2)
+    by_row = np.array([alone.compute_reward(a, d, {}) for a, d in zip(achieved, desired, strict=True)])
+    assert (alone.compute_reward(achieved, desired, {}) != by_row).mean() > 0.1
+    alone.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "change"),
+    [
+        ("HandManipulatePenRotate-v1", {"ignores_turn_about_z": False}),
+        ("HandManipulateBlockFull-v1", {"uses_position": False}),
+        ("HandManipulateBlockFull-v1", {"uses_rotation": False}),
+        ("HandManipulateBlockRotateXYZ-v1", {"uses_position": True}),
+        ("FetchPush-v4", {"distance": 0.06}),
+    ],
+)
+def test_the_rows_tell_a_wrong_rule_from_the_right_one(env_id, change):
+    alone = official(env_id).unwrapped
+    rule = goal_rule(alone)
+    achieved, desired = some_goals(env_id, 400, seed=2)
+    if "RotateXYZ" in env_id:
+        achieved[:, :3] += 1  # far away, which this task does not mind
+    assert (rule.is_success(achieved, desired) != replace(rule, **change).is_success(achieved, desired)).any()
+    success = np.array([alone._is_success(a, d) for a, d in zip(achieved, desired, strict=True)])
+    np.testing.assert_array_equal(rule.is_success(achieved, desired), success == 1)
+    alone.close()
+
+
+def test_the_sign_of_a_quaternion_counts():
+    """q and -q are one rotation, yet the environment's angle between them is 2 pi [official code]."""
+    rule = GoalRule(0.01, 0.1)
+    goal = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    assert rule.is_success(goal, goal)
+    assert not rule.is_success(goal * torch.tensor([1, 1, 1, -1, -1, -1, -1]), goal)
+
+
+def check_angles(from_quaternion, from_euler) -> None:
+    """Against gymnasium-robotics' own conversions, signs of quaternions included, and where two axes coincide."""
+    draw = torch.Generator().manual_seed(0)
+    angles = 3 * (2 * torch.rand(500, 3, dtype=torch.float64, generator=draw) - 1)
+    angles[:20, 1] = torch.pi / 2
+    q = from_euler(angles)
+    np.testing.assert_allclose(q.numpy(), rotations.euler2quat(angles.numpy()), atol=1e-12)
+    regular = from_quaternion(q)[20:].numpy()
+    np.testing.assert_allclose(regular, rotations.quat2euler(q.numpy())[20:], atol=1e-9)
+    unit = torch.tensor([[0.5**0.5, 0.0, 0.5**0.5, 0.0]], dtype=torch.float64)
+    np.testing.assert_allclose(from_quaternion(unit).numpy(), rotations.quat2euler(unit.numpy()), atol=1e-6)
+    np.testing.assert_allclose(from_quaternion(2 * q).numpy()[20:], regular, atol=1e-9)
+
+
+def test_angles_and_quaternions_agree_with_the_library():
+    check_angles(euler_from_quaternion, quaternion_from_euler)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda angles: quaternion_from_euler(angles.flip(-1)),
+        lambda angles: -quaternion_from_euler(angles),
+        lambda angles: quaternion_from_euler(angles) * torch.tensor([1, 1, 1, -1]),
+    ],
+    ids=["order zyx", "other sign", "z turned back"],
+)
+def test_the_check_of_angles_rejects(wrong):
+    with pytest.raises(AssertionError):
+        check_angles(euler_from_quaternion, wrong)
+
+
+def test_a_seeded_reset_forgets_what_was_played_before():
+    for env_id in ("FetchPush-v4", "HandManipulateBlock-v1"):
+        tasks, plain = make_goal_vector(env_id, 2, seed=0), make_goal_vector(env_id, 2, seed=9, lean=False)
+        draw = np.random.default_rng(0)
+        for vector in (tasks, plain):
+            vector.reset()
+            for _ in range(5):
+                vector.step(draw.uniform(-1, 1, (2, tasks.action_size)))
+        after, of_plain = tasks.reset([41, 42]), plain.reset([41, 42])
+        alone = official(env_id)
+        fresh, _ = alone.reset(seed=42)
+        assert same(after, 1, fresh)
+        assert same(of_plain, 1, fresh)
+        action = draw.uniform(-1, 1, (2, tasks.action_size))
+        assert same(tasks.step(action), 1, alone.step(action[1])[0])
+        alone.close()
+
+
+def test_a_world_of_tensors_plays_the_same_episodes_alone_and_among_others():
+    world, alone = RoboticsWorld("FetchReach-v4", threads=2), RoboticsWorld("FetchReach-v4")
+    assert isinstance(world, GoalEnvironment)
+    actions = torch.rand(10, 3, 2, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+    single = [torch.Generator().manual_seed(6)]
+    for _ in range(2):  # the second episodes come from where the generators stand now
+        now, other = world.reset(3, 2, generators), alone.reset(1, 2, single)
+        for action in actions:
+            now, other = world.step(action), alone.step(action[1:2])
+        for key in KEYS:
+            assert now[key].dtype == torch.float32
+            assert torch.equal(now[key][1:2], other[key])
+    assert now["observation"].shape == (3, 2, 10)
+    reward = world.compute_reward(now["achieved_goal"], now["desired_goal"])
+    assert torch.equal(reward == 0, world.is_success(now["achieved_goal"], now["desired_goal"]))
+    test = world.reset(1, 4, [torch.Generator().manual_seed(7)], training=False)  # another number of episodes
+    again = world.reset(1, 4, [torch.Generator().manual_seed(7)], training=False)
+    assert torch.equal(test["desired_goal"], again["desired_goal"])
+    world.close()
+    alone.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (
+            lambda: make_goal_vector("FetchReech-v4", 1, 0),
+            "there is no environment 'FetchReech-v4'; did you mean FetchReach-v4",
+        ),
+        (lambda: make_goal_vector("FetchPush-v1", 1, 0), "needs the abandoned package mujoco-py; use 'FetchPush-v4'"),
+        (lambda: make_goal_vector("HalfCheetah-v5", 1, 0), "'HalfCheetah-v5' is not a Fetch or Hand task with goals"),
+        (lambda: make_goal_vector("zzz", 1, 0), "did you mean FetchReach-v4 or FetchPush-v4"),
+        (lambda: make_goal_vector("FetchReach-v4", 0, 0), "count and threads must be at least 1; got 0 and 1"),
+        (lambda: make_goal_vector("FetchReach-v4", 2, 0, lean=False, threads=2), "threads need lean=True"),
+        (lambda: make_goal_vector("FetchReach-v4", 2, 0).step(np.zeros((2, 4))), "call reset() before the first step"),
+        (lambda: make_goal_vector("FetchReach-v4", 2, 0).step(np.zeros((2, 3))), "= (2, 4); got (2, 3)"),
+        (lambda: make_goal_vector("FetchReach-v4", 2, 0).reset([1]), "2 in all; got 1"),
+        (lambda: make_goal_vector("FetchReach-v4", 1, 0).render(), "make the vector with render=(width, height)"),
+        (lambda: GoalRule(0.1).is_success(np.zeros((2, 3)), np.zeros((1, 3))), "differ in shape: (2, 3) and (1, 3)"),
+        (lambda: RoboticsWorld("FetchReach-v4").reset(2, 1, [torch.Generator()]), "a generator per copy; got 1"),
+        (
+            lambda: RoboticsWorld("FetchReach-v4").step(torch.zeros(1, 2, 4)),
+            "= (1, 1, 4) of the last reset; got (1, 2, 4)",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_words(wrong, text):
+    with pytest.raises(InputError, match=re.escape(text)):
+        wrong()
+
+
+@pytest.mark.parametrize("release", ["4.0.0", "3.12.0", "3.2.7", "2.3.7"])
+def test_another_mujoco_is_refused_before_anything_is_made(monkeypatch, release):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: release)
+    with pytest.raises(InputError, match=re.escape(f"MuJoCo {release} is installed")) as caught:
+        make_goal_vector("FetchReach-v4", 1, 0)
+    assert "pip install 'mujoco>=3.3,<3.12'" in str(caught.value)
+
+
+def test_a_missing_mujoco_is_named(monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(InputError, match="MuJoCo is not installed: pip install"):
+        robotics.check_mujoco()
+
+
+def test_the_pin_is_the_projects_pin():
+    wanted = importlib.metadata.requires("labkit") or []
+    assert any(re.fullmatch(r"mujoco\s*(<3\.12,\s*>=3\.3|>=3\.3,\s*<3\.12)", line) for line in wanted)

@@ -1,0 +1,70 @@
+"""An exercise answers in one sentence whatever the reader writes."""
+
+import pytest
+from toy_paper import is_above_three
+
+from labkit.workbench.exercises import Exercise, NotAttempted
+
+
+def small(answer) -> None:
+    assert answer() < 10, "too large"
+
+
+def silent(answer) -> None:
+    if answer() != 4:
+        raise AssertionError
+
+
+THREE = Exercise(
+    "three", "fill in", "more than 3", {"above": is_above_three, "small": small, "four": silent}, lambda: 4
+)
+
+
+def stub() -> float:
+    raise NotAttempted
+
+
+@pytest.mark.parametrize("answer", [None, ..., stub])
+def test_an_untouched_stub_is_not_attempted_and_not_wrong(answer):
+    outcome = THREE.check(answer)
+    assert (outcome.passed, outcome.attempted) == (False, False)
+    assert repr(outcome) == "… three: not attempted yet"
+
+
+def test_the_solution_passes_and_says_what_was_checked():
+    assert repr(THREE.check(THREE.solution)) == "✓ three: passed (above, small, four)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda: 2, "✗ three: above: 2 is not above 3"),
+        (lambda: 20, "✗ three: small: too large"),
+        (lambda: 5, "✗ three: four: does not hold"),
+        (lambda: 1 / 0, "✗ three: above: your answer raised ZeroDivisionError: division by zero"),
+        (lambda: None, "✗ three: above: your answer raised TypeError"),
+        (5, "✗ three: above: your answer raised TypeError"),
+    ],
+)
+def test_a_wrong_answer_gets_the_property_it_breaks(answer, message):
+    outcome = THREE.check(answer)
+    assert (outcome.passed, outcome.attempted) == (False, True)
+    assert repr(outcome).startswith(message)
+
+
+def test_a_kind_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="kind must be one of fill in"):
+        Exercise("x", "riddle", "", {}, None)
+
+
+def test_an_exercise_that_does_not_exist_names_those_that_do(toy):
+    assert toy.exercise("three") is toy.exercises[0]
+    with pytest.raises(ValueError, match="no exercise 'four'; there are three"):
+        toy.exercise("four")
+
+
+def test_the_toys_exercise_keeps_its_word(toy):
+    """What each room's own tests ask of its exercises."""
+    (exercise,) = toy.exercises
+    assert not exercise.check(None).attempted
+    assert exercise.check(exercise.solution).passed
