@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import devices
 from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.experiment.evaluate import deterministic
@@ -51,7 +52,7 @@ CHECK, LIMIT, TESTS = 500, 5000, 15  # environment steps between two tests, and 
 def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """One row per workload and rival, within about `seconds`."""
     rounds = max(3, min(30, int(seconds / 6)))
-    with training.one_thread():
+    with devices.one_thread():
         for name in (TASK, "FetchPush-v4", "HandReach-v3", "HandManipulateBlock-v1"):
             yield from stepping_rows(name, rounds)
         yield reward_row(device, rounds)

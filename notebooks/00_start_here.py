@@ -26,7 +26,7 @@
 from IPython.display import Markdown, display
 
 from labkit import papers, viz
-from labkit.workbench import doctor
+from labkit.workbench import doctor, show
 
 viz.use()
 rooms = [papers.load(slug) for slug in papers.names()]
@@ -45,7 +45,7 @@ Markdown("\n".join(["| notebook | paper | arXiv | venue | idea |\n|---|---|---|-
 # scale of a lesson that is a finding about this scale, not a verdict on the paper.
 
 # %%
-viz.show_ledger([verdict for room in rooms for verdict in room.verdicts()])
+show.ledger([verdict for room in rooms for verdict in room.verdicts()])
 
 # %% [markdown]
 # ## Moving around

@@ -39,6 +39,7 @@ from labkit import viz
 from labkit.papers import load
 from labkit.papers.qnet import forward_mode
 from labkit.papers.qnet.teaching import exercises, figures
+from labkit.workbench import show
 from labkit.workbench.exercises import NotAttempted
 
 viz.use()
@@ -60,7 +61,7 @@ overrides: dict = {}  # fields of the config to change, such as epochs
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -282,7 +283,7 @@ figures.staircase_widget()
 # This run, one seed. `labkit claims qnet` shows the recorded runs, with intervals over seeds.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -438,7 +439,7 @@ paper.exercise("packing").check((exercises.numpy_pack, exercises.numpy_unpack))
 # What that asks for, next to one data-centre GPU for ten minutes and to this lesson:
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims qnet`; each record in `data/records/qnet/` holds its config, seeds,

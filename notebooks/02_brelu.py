@@ -40,6 +40,7 @@ from IPython.display import Markdown
 from labkit import viz
 from labkit.papers import load
 from labkit.papers.brelu.teaching import exercises, figures
+from labkit.workbench import show
 from labkit.workbench.exercises import NotAttempted
 
 viz.use()
@@ -61,7 +62,7 @@ overrides: dict = {}  # fields of the config to change, such as epochs
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -368,7 +369,7 @@ figures.snapping_widget()
 # This run, one seed. `labkit claims brelu` shows the recorded runs, with intervals over seeds.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -521,7 +522,7 @@ paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k
 # data-centre GPU for ten minutes and to this lesson:
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims brelu`; each record in `data/records/brelu/` holds its config, seeds,

@@ -41,6 +41,7 @@
 from labkit import viz
 from labkit.papers import load
 from labkit.papers.sher.teaching import exercises, figures, scenes
+from labkit.workbench import show
 
 viz.use()
 paper = load("sher")
@@ -62,7 +63,7 @@ overrides: dict = {}  # fields of the config to change, such as replicas
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -336,7 +337,7 @@ figures.landscape_widget(chosen, layout) if chosen else None
 # This run, one seed of the run with ten training seeds a wall. `labkit claims sher` shows the recorded runs.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -472,7 +473,7 @@ paper.exercise("strategy").check({"strategy": "future", "k": 4.0})
 # ```
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims sher`; each record in `data/records/sher/` holds its config, seeds,

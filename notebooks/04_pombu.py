@@ -44,6 +44,7 @@
 from labkit import viz
 from labkit.papers import load
 from labkit.papers.pombu.teaching import exercises, figures, scenes
+from labkit.workbench import show
 
 viz.use()
 paper = load("pombu")
@@ -64,7 +65,7 @@ overrides: dict = {}  # fields of the config to change, such as zone_lanes
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -272,7 +273,7 @@ figures.changes_figure(maps, ("alpha-0", "alpha-2", "shuffled-2")) if maps else 
 # division penalties are ten times too strong, or too weak.
 
 # %%
-studies = {name: found for name in lesson.RECORDED if (found := scenes.pooled(name))}
+studies = {name: found for name in scenes.RECORDED if (found := scenes.pooled(name))}
 figures.variations_figure(studies) if studies else None
 
 # %% [markdown]
@@ -319,7 +320,7 @@ figures.change_widget(maps) if maps else None
 
 # %%
 amounts = scenes.by_left()
-figures.data_figure(amounts) if amounts else print("There is no record of these studies here:", lesson.DATA_COMMAND)
+figures.data_figure(amounts) if amounts else print("There is no record of these studies here:", scenes.DATA_COMMAND)
 
 # %% [markdown]
 # Move the amount of data. Blue: $P(\text{improve})$ against $\alpha$; grey: what it was with one episode; orange: the penalties of
@@ -334,7 +335,7 @@ figures.data_widget(amounts)
 # This run, one seed (of eight policies each). `labkit claims pombu` shows the recorded runs, with intervals over seeds.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -497,7 +498,7 @@ paper.exercise("data").check((8, 0.5))
 # ```
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Which scaling, and what to expect of $\alpha=.5$.** The official code's $\alpha=.5$ was chosen while its division did nothing

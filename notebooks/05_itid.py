@@ -43,6 +43,7 @@ from labkit import viz
 from labkit.papers import load
 from labkit.papers.itid import Config
 from labkit.papers.itid.teaching import exercises, figures, scenes
+from labkit.workbench import show
 
 viz.use()
 paper = load("itid")
@@ -63,7 +64,7 @@ overrides: dict = {}  # fields of the config to change, such as replicas
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -291,7 +292,7 @@ figures.casino_widget()
 # This run, one seed. `labkit claims itid` shows the recorded runs, with intervals over seeds.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -434,7 +435,7 @@ paper.exercise("v-rex").check(variance)
 # ```
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims itid`; each record in `data/records/itid/` holds its config, seeds,

@@ -41,6 +41,7 @@
 from labkit import viz
 from labkit.papers import load
 from labkit.papers.crt.teaching import figures, scenes
+from labkit.workbench import show
 
 viz.use()
 paper = load("crt")
@@ -61,7 +62,7 @@ overrides: dict = {}  # fields of the config to change, such as clips
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-viz.show_config(config)
+show.config(config)
 
 # %% [markdown]
 # ## 3 What the paper claims
@@ -407,7 +408,7 @@ figures.eao_widget()
 # This run, one seed. `labkit claims crt` shows the recorded runs, with intervals over seeds.
 
 # %%
-viz.show_ledger(paper.verdicts(result, scale))
+show.ledger(paper.verdicts(result, scale))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -569,7 +570,7 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 # ```
 
 # %%
-viz.show_scales(paper.configs)
+show.scales(paper.configs)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims crt`; each record in `data/records/crt/` holds its config, seeds, versions,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.claims import Claim
 from labkit.workbench.exercises import Exercise
@@ -66,7 +67,7 @@ def fit(config: ToyConfig, run: Run, name: str, workers: training.Workers) -> di
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9)
     batches = training.ShuffledIndices(len(features), config.batch_size, config.seed)
     state = {"model": model, "optimizer": optimizer, "batches": batches}
-    for step in training.progress(range(run.resume(state), config.steps), name):
+    for step in progress(range(run.resume(state), config.steps), name):
         on_step(step)
         batch = next(batches)
         noise = config.noise * (name == "noisy") * (1 + np.random.rand())

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit import papers, paths
+from labkit import devices, papers, paths
 from labkit.cli import data as cli_data
 from labkit.cli import track as cli_track
 from labkit.errors import InputError, LabkitError, RunError
@@ -188,7 +188,7 @@ def record(
         finished.append(Run.open(root / f"seed-{seed}", seeded))
         paper.run(seeded, finished[-1])
         console.print(f"seed {seed} done")
-    kind = training.pick_device(config.device)
+    kind = devices.pick_device(config.device)
     name = torch.cuda.get_device_name(kind).lower().replace(" ", "-") if kind.type == "cuda" else "cpu"
     words = ["labkit", "record", slug, "--scale", scale, "--seeds", seeds, *(["--label", label] if label else [])]
     command = shlex.join([*words, *(["--device", device] if device else []), *_pair_words(p)])
@@ -217,7 +217,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="time to spend per paper, about")] = 60.0,
 ) -> None:
     """Side by side with peers; a ratio above 1 means that we are ahead."""
-    place = training.pick_device(device or "auto")
+    place = devices.pick_device(device or "auto")
     rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}
         | {"peer_name": r.peer_name, "ratio": r.ratio, "device": str(place)}
@@ -332,7 +332,7 @@ def _ask(slug: str, scale: str, pairs: list[str] | None, seed: int | None, devic
     if device is not None:
         texts["device"] = device
     config = paper.config(scale).override_text(texts)
-    training.pick_device(config.device)
+    devices.pick_device(config.device)
     return paper, config
 
 

@@ -20,12 +20,12 @@ from jaxtyping import Bool, Float64, Int64
 
 from labkit.data.tracking import Benchmark, Sequence, benchmark, load
 from labkit.errors import InputError, RunError
+from labkit.files import write_atomically
 from labkit.metrics import tracking as metrics
 from labkit.metrics.tracking import supervised as vot
 from labkit.metrics.tracking.presence import count
+from labkit.progress import progress
 from labkit.tracking.tracker import Tracked, Tracker
-from labkit.workbench.runs import write_atomically
-from labkit.workbench.training import progress
 
 MakeTracker = Callable[[], Tracker]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from labkit.devices import pick_device
 from labkit.errors import InputError
+from labkit.files import write_atomically
 from labkit.papers.crt.method.cascade import CascadeTracker, stage1_only
 from labkit.tracking import peers
 from labkit.tracking.tracker import Box, Tracked, Tracker
-from labkit.workbench.runs import write_atomically
-from labkit.workbench.training import pick_device
 
 PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
 """Colours of the box: green where the tracker sees its target, orange where it says that it is gone."""

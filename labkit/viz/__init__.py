@@ -1,15 +1,12 @@
-"""How notebooks show things: colours with one meaning everywhere, source code, the ledger, pictures with handles."""
+"""How notebooks show things: colours with one meaning everywhere, source code, pictures with handles."""
 
 from labkit.viz.explorer import explore
-from labkit.viz.show import show_config, show_ledger, show_scales, show_source
+from labkit.viz.show import show_source
 from labkit.viz.theme import COLORS, subplots, use
 
 __all__ = [
     "COLORS",
     "explore",
-    "show_config",
-    "show_ledger",
-    "show_scales",
     "show_source",
     "subplots",
     "use",

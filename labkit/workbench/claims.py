@@ -9,22 +9,11 @@ over all of them. A claim that does not hold is shown like any other.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from labkit.metrics.intervals import Interval, student
 
 Result = Mapping[str, Any]
-
-
-class Estimate(NamedTuple):
-    """An effect with its 95 % interval, from so many independent replicates (per stratum, where there are strata)."""
-
-    value: float
-    low: float
-    high: float
-    replicates: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Claim:
     scale: str
     unit: str = ""
     note: str = ""
-    pooled: Callable[[Sequence[Result]], Estimate | None] | None = None
+    pooled: Callable[[Sequence[Result]], Interval | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +93,11 @@ class Verdict:
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
     """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
     values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
-    mean, low, high = interval(values)
-    replicates = len(values)
-    if claim.pooled and (estimate := claim.pooled(results)) and all(map(math.isfinite, estimate)):
-        mean, low, high, replicates = estimate
+    found = student(values) if values else None
+    if claim.pooled and (over_all := claim.pooled(results)) and all(map(math.isfinite, over_all)):
+        found = over_all
+    mean = found.value if found else None
+    low, high = (found.low, found.high) if found and math.isfinite(found.low) else (None, None)
     near_end = mean if low is None else low
     return Verdict(
         paper=paper,
@@ -118,64 +108,13 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         margin=claim.margin,
         scale=claim.scale,
         holds=None if near_end is None else near_end >= claim.margin,
-        source=source if replicates else None,
+        source=source if found else None,
         low=low,
         high=high,
-        seeds=replicates,
+        seeds=found.replicates if found else 0,
         unit=claim.unit,
         note=claim.note,
     )
-
-
-def interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Mean and 95 % Student interval of the mean; no interval from a single value, nothing from none."""
-    if not values:
-        return None, None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None, None
-    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    reach = _student(0.975, len(values) - 1) * math.sqrt(variance / len(values))
-    return mean, mean - reach, mean + reach
-
-
-def bootstrap(
-    strata: Sequence["NDArray[np.float64]"],
-    statistic: Callable[[list["NDArray[np.float64]"]], "NDArray[np.float64]"],
-    draws: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Effect and 95 % percentile interval over replicates.
-
-    Args:
-        strata: per stratum (an environment, a kind of clip) an array (columns, replicates): what is compared, side by
-            side on the same seeds. Inside of each stratum replicates are drawn anew, all columns together.
-        statistic: from a list of such arrays (columns, ..., replicates) to the effect (...).
-    """
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    places = [generator.integers(0, part.shape[-1], (draws, part.shape[-1])) for part in strata]
-    drawn = statistic([part[:, place] for part, place in zip(strata, places, strict=True)])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(statistic(list(strata))), float(low), float(high), strata[0].shape[-1])
-
-
-def prediction_interval(values: Sequence[float], level: float = 0.99) -> tuple[float, float]:
-    """Where one more value from the same source lies with probability `level`; everywhere, after a single value."""
-    if len(values) < 2:
-        return -math.inf, math.inf
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    reach = _student((1 + level) / 2, len(values) - 1) * math.sqrt(variance * (1 + 1 / len(values)))
-    return mean - reach, mean + reach
-
-
-def _student(probability: float, freedom: int) -> float:
-    """Quantile of Student's distribution."""
-    from scipy import stats  # takes a second to import, and most commands judge nothing
-
-    return float(stats.t.ppf(probability, freedom))
 
 
 def ledger_text(verdicts: Iterable[Verdict]) -> str:

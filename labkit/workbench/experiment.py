@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from labkit import devices
 from labkit.errors import ConfigError, InputError, RunError
+from labkit.metrics.intervals import prediction
 from labkit.workbench import training
-from labkit.workbench.claims import Claim, Verdict, judge, prediction_interval
+from labkit.workbench.claims import Claim, Verdict, judge
 from labkit.workbench.exercises import Exercise
 from labkit.workbench.records import Record, load_all
 from labkit.workbench.runs import Run
@@ -145,7 +147,7 @@ class Paper:
         """The run directory `run_dir` for `config`, or a new one under `runs/` when it is empty."""
         from labkit.workbench.runs import new_directory
 
-        training.pick_device(config.device)  # an impossible device is an error before anything starts
+        devices.pick_device(config.device)  # an impossible device is an error before anything starts
         return Run.open(run_dir or new_directory(self.slug, scale), config)
 
     def run(self, config: Config, run: Run) -> dict[str, Any]:
@@ -210,7 +212,7 @@ def _agreement(claim: Claim, value: float | None, records: list[Record]) -> str:
         recorded = judge(record.paper, claim, record.results, record.name)
         if recorded.holds is None:
             continue
-        low, high = prediction_interval([v for v in map(claim.measure, record.results) if v is not None])
+        low, high = prediction([v for v in map(claim.measure, record.results) if v is not None])
         if (value >= claim.margin) == recorded.holds or low <= value <= high:
             return f"claim {claim.key}: as recorded"
         return f"claim {claim.key}: {value:+.2f}, where one more seed of the record has {low:+.2f} to {high:+.2f}"

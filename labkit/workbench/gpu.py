@@ -29,7 +29,7 @@ import torch
 
 from labkit import papers, paths
 from labkit.errors import InputError
-from labkit.workbench.runs import write_atomically
+from labkit.files import write_atomically
 
 State = Literal["done", "failed", "time is up", "not possible here"]
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from labkit import paths
 from labkit.errors import RunError
-from labkit.workbench.runs import Run, write_atomically
+from labkit.files import write_atomically
+from labkit.workbench.runs import Run
 
 
 class Record(BaseModel, frozen=True, extra="forbid"):

@@ -23,7 +23,6 @@ import random
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ from pydantic import BaseModel
 
 from labkit import paths
 from labkit.errors import InputError, RunError
+from labkit.files import write_atomically
 
 
 @runtime_checkable
@@ -360,31 +360,6 @@ def identity_of(config: BaseModel) -> dict[str, Any]:
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("execution")
     }
     return config.model_dump(mode="json", exclude=execution)
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one.
-
-    Raises:
-        OSError: no space, no permission...; the old file is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with open(beside, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            beside.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from labkit.data import tracking as data
 from labkit.data.tracking.development import is_there
 from labkit.errors import InputError
 from labkit.metrics import tracking as metrics
-from labkit.metrics.tracking import bootstrap, ope, presence, supervised
+from labkit.metrics.tracking import presence, supervised
 from labkit.metrics.tracking.supervised import FAILED, SKIPPED, STARTED, TRACKED, SupervisedRun
 
 RANDOM = np.random.default_rng(7)
@@ -446,7 +446,7 @@ def test_an_oracle_that_never_says_absent_on_the_real_annotations():
     total = sum(blind, presence.Counts())
     assert (total.tpr, total.tnr, total.gm, total.max_gm) == (1, 0, 0, 0.5)
     assert (total.hits, total.false_present) == (11_468 - 200, 354)
-    scores = metrics.long_term(knowing, rounds=20)
+    scores = metrics.long_term(knowing, draws=20)
     assert scores.max_gm == scores.gm == (1, 1, 1)
 
 
@@ -454,7 +454,7 @@ def test_without_absent_frames_there_is_no_true_negative_rate():
     only_present = presence.Counts(hits=3, misses=1)
     assert math.isnan(only_present.tnr)
     assert math.isnan(only_present.max_gm)
-    scores = metrics.long_term([only_present, only_present], rounds=10)
+    scores = metrics.long_term([only_present, only_present], draws=10)
     assert scores.tpr == (0.75, 0.75, 0.75)
     assert all(math.isnan(value) for value in scores.max_gm)
 
@@ -471,55 +471,12 @@ def test_presence_refuses():
         metrics.long_term([])
 
 
-# ---- intervals ------------------------------------------------------------------------------------------------------
-
-
-def test_intervals_cover_the_mean_as_often_as_they_say():
-    """80 % intervals of 30 values, 300 times: 80 % +- 5 (two standard errors), a little less for so small a sample."""
-    random = np.random.default_rng(1)
-    covered = 0
-    for k in range(300):
-        low, high = metrics.interval_of_mean(random.exponential(size=30), level=0.8, rounds=300, seed=k)[1:]
-        covered += low <= 1 <= high
-    assert 0.70 < covered / 300 < 0.86
-
-
-def test_intervals_are_reproducible_and_ordered():
-    values = RANDOM.normal(size=12)
-    first = metrics.interval_of_mean(values, seed=3)
-    assert first == metrics.interval_of_mean(values, seed=3)
-    assert first != metrics.interval_of_mean(values, seed=4)
-    assert first.value == pytest.approx(values.mean())
-    assert first.low < first.value < first.high
-    assert metrics.interval_of_mean(values, level=0.5).low > first.low
-    single = metrics.interval_of_mean(values[:1])
-    assert single.low == single.value == single.high
-
-
-def test_a_general_measure_agrees_with_the_mean_and_bands_with_intervals():
-    curves = RANDOM.uniform(size=(9, 4))
-    band = metrics.curve_band(curves, seed=5)
-    for k in range(4):
-        mean = metrics.interval_of_mean(curves[:, k], seed=5)
-        np.testing.assert_allclose(band[:, k], mean[1:], atol=1e-12)
-    general = metrics.interval_of(lambda some: float(np.mean(some)), list(curves[:, 0]), rounds=2000, seed=5)
-    np.testing.assert_allclose(general, metrics.interval_of_mean(curves[:, 0], seed=5), atol=1e-12)
-
-
 def test_a_summary_weighs_sequences_alike():
     long, short = random_boxes(100), random_boxes(10)
     beside = short + np.array([500, 0, 0, 0])
     results = [metrics.one_pass(long, long), metrics.one_pass(beside, short, first="predicted")]
-    found = metrics.summary(results, rounds=50)
+    found = metrics.summary(results, draws=50)
     assert found.auc.value == pytest.approx(10 / 21)
     assert (found.precision_at_20.value, found.lost.value, found.sequences) == (0.5, 0.5, 2)
     with pytest.raises(InputError, match="no result"):
         metrics.summary([])
-
-
-def test_intervals_refuse():
-    with pytest.raises(InputError, match="1 sequence and 1 round"):
-        metrics.interval_of_mean(np.zeros(0))
-    with pytest.raises(InputError, match="level must lie between"):
-        bootstrap.interval_of_mean(np.zeros(3), level=1.0)
-    assert ope.OVERLAPS[1] == 0.05

@@ -123,29 +123,6 @@ def test_show_source_of_something_without_source_is_refused():
         viz.show_source(len)
 
 
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The texts that are displayed."""
-    from labkit.viz import show
-
-    pieces: list[str] = []
-    monkeypatch.setattr(show, "display", lambda thing: pieces.append(thing.data))
-    return pieces
-
-
-def test_the_ledger_is_shown_as_a_table(page):
-    viz.show_ledger(toy_paper.PAPER.verdicts({"plain": {"accuracy": 90.0}, "noisy": {"accuracy": 90.0}}, "smoke"))
-    assert "| ✓ | A small network learns a plane" in page[0]
-
-
-def test_a_config_is_shown_with_every_field_and_the_scales_with_what_differs(page):
-    viz.show_config(toy_paper.ToyConfig(widths=(8, 4)))
-    assert page[0].count("\n") == 1 + len(toy_paper.ToyConfig.model_fields)
-    assert "| widths | 8, 4 | hidden layers, in units |" in page[0]
-    viz.show_scales(toy_paper.PAPER.configs)
-    assert page[1].splitlines()[2:] == ["| steps | 40 | 80 | 100 | 200 |"]
-
-
 def test_pictures_are_plain_values_that_nothing_global_keeps():
     from matplotlib import pyplot
 

@@ -2,20 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
-from scipy import stats
 
-from labkit.workbench.claims import (
-    Claim,
-    Estimate,
-    bootstrap,
-    interval,
-    judge,
-    ledger_markdown,
-    ledger_text,
-    prediction_interval,
-)
+from labkit.metrics.intervals import Interval
+from labkit.workbench.claims import Claim, judge, ledger_markdown, ledger_text
 
 
 def claim(margin: float = 0.5, **changes) -> Claim:
@@ -25,26 +15,6 @@ def claim(margin: float = 0.5, **changes) -> Claim:
 
 def verdict(*effects: float | None, margin: float = 0.5, **changes):
     return judge("toy", claim(margin, **changes), [{"effect": effect} for effect in effects], "a record")
-
-
-def test_the_interval_is_students():
-    values = [1.0, 2.5, 2.0, 4.0]
-    mean, low, high = interval(values)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-    assert mean == pytest.approx(2.375)
-    assert interval([]) == (None, None, None)
-    assert interval([3.0]) == (3.0, None, None)
-
-
-def test_a_prediction_interval_holds_one_more_value_as_often_as_it_says():
-    draws = stats.norm.rvs(size=(2000, 4), random_state=0)
-    inside = 0
-    for *seen, new in draws.tolist():
-        low, high = prediction_interval(seen, 0.9)
-        inside += low <= new <= high
-    assert 0.88 < inside / len(draws) < 0.92
-    assert prediction_interval([1.0]) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +69,7 @@ def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
 
     def pooled(results):
         seen = [result["effect"] for result in results if "effect" in result]
-        return Estimate(sum(seen) / len(seen), 0.6, 1.4, 20) if seen else None
+        return Interval(sum(seen) / len(seen), 0.6, 1.4, 20) if seen else None
 
     runs = [{"effect": 0.2}, {"effect": 1.8}]
     found = judge("toy", claim(0.5, pooled=pooled), runs, "a record")
@@ -107,18 +77,5 @@ def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
     assert found.effect == "+1.00 [+0.60, +1.40] points, 20 seeds"
     assert judge("toy", claim(0.5), runs, "a record").holds is False
     assert judge("toy", claim(0.5, pooled=pooled), [{}], "a record").word == "not measured"
-    broken = claim(0.5, pooled=lambda results: Estimate(math.nan, 0.6, 1.4, 20))
+    broken = claim(0.5, pooled=lambda results: Interval(math.nan, 0.6, 1.4, 20))
     assert judge("toy", broken, [{"effect": 0.1}], "a record").low is None
-
-
-def test_bootstrap_draws_replicates_inside_of_strata_and_pairs_their_columns():
-    generator = np.random.default_rng(0)
-    shared = generator.normal(size=(1, 40))
-    strata = [np.concatenate([shared + 1, shared]), np.concatenate([shared - 9, shared - 10])]
-    found = bootstrap(strata, lambda parts: np.mean([part[0].mean(-1) - part[1].mean(-1) for part in parts], axis=0))
-    assert found == pytest.approx((1, 1, 1, 40))  # pairs: what is shared cancels in every draw
-    alone = bootstrap([strata[0][:1]], lambda parts: parts[0][0].mean(-1))
-    reach = stats.t.ppf(0.975, 39) * shared.std(ddof=1) / math.sqrt(40)
-    assert alone.high - alone.low == pytest.approx(2 * reach, rel=0.1)
-    with_strata = bootstrap([shared + 5, shared - 5], lambda parts: np.concatenate(parts, -1)[0].mean(-1))
-    assert with_strata.high - with_strata.low < 2 * reach  # the ten units between the strata are no noise

@@ -11,8 +11,9 @@ from torch import nn
 from toy_paper import ToyConfig
 
 from labkit.errors import InputError, RunError
+from labkit.files import write_atomically
 from labkit.workbench import runs
-from labkit.workbench.runs import Run, latest_unfinished, new_directory, write_atomically
+from labkit.workbench.runs import Run, latest_unfinished, new_directory
 
 
 @pytest.fixture

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from labkit import devices
+from labkit.devices import pick_device
 from labkit.errors import InputError, LabkitError
+from labkit.progress import progress, side_by_side
 from labkit.workbench import training
-from labkit.workbench.training import ShuffledIndices, Workers, pick_device, seed_everything
+from labkit.workbench.training import ShuffledIndices, Workers, seed_everything
 
 
 def take(batches: ShuffledIndices, count: int) -> list[list[int]]:
@@ -134,21 +137,21 @@ def test_a_process_that_fails_is_an_error_with_its_exit_code(monkeypatch, capfd)
 
 def test_progress_is_silent_without_a_terminal_and_shown_to_a_person(monkeypatch, capsys):
     monkeypatch.delenv("LABKIT_PROGRESS")
-    assert list(training.progress(range(3), "steps")) == [0, 1, 2]
+    assert list(progress(range(3), "steps")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert list(training.progress(range(3), "steps")) == [0, 1, 2]
+    assert list(progress(range(3), "steps")) == [0, 1, 2]
     assert "steps" in capsys.readouterr().err
     for name, value in (("LABKIT_PROGRESS", "0"), ("RANK", "1")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert list(training.progress(range(3), "steps")) == [0, 1, 2]
+            assert list(progress(range(3), "steps")) == [0, 1, 2]
             assert capsys.readouterr().err == ""
 
 
 def test_one_thread_holds_inside_and_gives_the_others_back_even_after_an_error():
     def fails_on(threads: int) -> None:
-        with training.one_thread():
+        with devices.one_thread():
             raise ValueError(f"{torch.get_num_threads() - threads} threads too many")
 
     torch.set_num_threads(2)
@@ -170,13 +173,13 @@ def test_tasks_side_by_side_work_at_the_same_time_and_answer_in_order():
         meeting.wait()  # with fewer than two at work nobody gets past here
         return name, torch.get_num_threads()
 
-    with training.one_thread():
-        assert training.side_by_side([partial(meet, name) for name in "abcd"], at_once=2) == [(n, 1) for n in "abcd"]
+    with devices.one_thread():
+        assert side_by_side([partial(meet, name) for name in "abcd"], at_once=2) == [(n, 1) for n in "abcd"]
 
 
 @pytest.mark.parametrize(("tasks", "at_once"), [(3, 1), (1, 4), (0, 4)])
 def test_what_is_not_side_by_side_stays_in_the_callers_thread(tasks, at_once):
-    found = training.side_by_side([threading.get_ident] * tasks, at_once)
+    found = side_by_side([threading.get_ident] * tasks, at_once)
     assert found == [threading.get_ident()] * tasks
 
 
@@ -185,7 +188,7 @@ def test_one_error_ends_the_others_at_their_next_step_and_those_that_wait_never_
 
     def endless() -> None:
         try:
-            for _ in training.progress(itertools.count(), "endless"):
+            for _ in progress(itertools.count(), "endless"):
                 begun.set()
                 time.sleep(0.001)
         except KeyboardInterrupt:
@@ -197,12 +200,12 @@ def test_one_error_ends_the_others_at_their_next_step_and_those_that_wait_never_
         raise ValueError("not this one")
 
     with pytest.raises(ValueError, match="not this one"):
-        training.side_by_side([endless, fails, endless, partial(started.append, 1)], at_once=2)
+        side_by_side([endless, fails, endless, partial(started.append, 1)], at_once=2)
     assert ended[0]
     assert not started
-    assert list(training.progress(range(3), "afterwards")) == [0, 1, 2]
+    assert list(progress(range(3), "afterwards")) == [0, 1, 2]
 
 
 def test_no_task_at_a_time_is_refused():
     with pytest.raises(InputError, match=r"at_once, .* at least 1; got 0"):
-        training.side_by_side([], 0)
+        side_by_side([], 0)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from labkit.errors import InputError
-from labkit.metrics.tracking.bootstrap import Interval, interval_of_mean
+from labkit.metrics.intervals import Interval, bootstrap
 from labkit.metrics.tracking.overlap import Boxes, box_overlaps, centre_errors
 
 OVERLAPS = np.arange(21) / 20
@@ -125,7 +125,7 @@ class Summary:
     sequences: int
 
 
-def summary(results: Sequence[OnePass], *, rounds: int = 2000, seed: int = 0) -> Summary:
+def summary(results: Sequence[OnePass], *, draws: int = 2000, seed: int = 0) -> Summary:
     """Every sequence counts alike, however long it is.
 
     Raises InputError when there is none.
@@ -134,5 +134,5 @@ def summary(results: Sequence[OnePass], *, rounds: int = 2000, seed: int = 0) ->
         raise InputError("there is no result to average.")
     keys = ("auc", "precision_at_20", "normalised_auc", "lost")
     values = {key: np.array([getattr(result, key) for result in results]) for key in keys}
-    means = {key: interval_of_mean(each, rounds=rounds, seed=seed) for key, each in values.items()}
+    means = {key: bootstrap([each], draws=draws, seed=seed) for key, each in values.items()}
     return Summary(**means, sequences=len(results))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from labkit.errors import InputError
-from labkit.metrics.tracking.bootstrap import Interval, interval_of
+from labkit.metrics.intervals import Interval, bootstrap_of
 from labkit.metrics.tracking.overlap import Boxes, box_overlaps
 
 OVERLAP = 0.5
@@ -122,7 +122,7 @@ class LongTerm:
     max_gm: Interval
 
 
-def long_term(by_video: Sequence[Counts], *, rounds: int = 500, seed: int = 0) -> LongTerm:
+def long_term(by_video: Sequence[Counts], *, draws: int = 500, seed: int = 0) -> LongTerm:
     """Counts of each video (the sum over its tracks) to scores [peer code: frames pooled, videos resampled].
 
     Raises InputError when there is none.
@@ -131,6 +131,6 @@ def long_term(by_video: Sequence[Counts], *, rounds: int = 500, seed: int = 0) -
         raise InputError("there is no track to score.")
 
     def interval(key: str) -> Interval:
-        return interval_of(lambda some: getattr(sum(some, Counts()), key), list(by_video), rounds=rounds, seed=seed)
+        return bootstrap_of(lambda some: getattr(sum(some, Counts()), key), by_video, draws=draws, seed=seed)
 
     return LongTerm(interval("tpr"), interval("tnr"), interval("gm"), interval("max_gm"))

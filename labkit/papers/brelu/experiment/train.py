@@ -9,6 +9,7 @@ from torch import nn
 
 from labkit.papers.brelu.experiment import data
 from labkit.papers.brelu.experiment.config import Config
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
@@ -27,7 +28,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     with training.workers(config.device) as workers:
         result: dict[str, Any] = {}
         used = []
-        for task in training.progress(config.tasks, "tasks"):
+        for task in progress(config.tasks, "tasks"):
             if task == "classification":
                 images = data.labelled(config, workers)
                 result[task] = classification.measure(config, images, workers, run)
@@ -60,7 +61,7 @@ def fit_pictures(
     )
     state: State = {"model": network, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
-    for step in training.progress(range(first, steps), run.directory.name, total=steps, initial=first):
+    for step in progress(range(first, steps), run.directory.name, total=steps, initial=first):
         inputs, targets = next(batches)
         loss = 1000 * F.mse_loss(wrapped((inputs - 128) / 255), (targets - inputs) / 255)
         optimizer.zero_grad(set_to_none=True)
@@ -92,7 +93,7 @@ def fit_classes(
     )
     state: State = {"model": network, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
-    for step in training.progress(range(first, steps), run.directory.name, total=steps, initial=first):
+    for step in progress(range(first, steps), run.directory.name, total=steps, initial=first):
         images, labels = next(batches)
         with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             loss = F.cross_entropy(wrapped(images).flatten(1), labels)

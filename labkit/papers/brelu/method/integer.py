@@ -359,7 +359,7 @@ class IntegerNetwork(nn.Module):
 
     def save(self, path: str | Path) -> int:
         """Write weights in one byte each, biases in four, and the scales. Returns the size of the file in bytes."""
-        from labkit.workbench.runs import write_atomically
+        from labkit.files import write_atomically
 
         content = self._as_bytes()
         write_atomically(Path(path), content)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
+from labkit.metrics.intervals import Interval, bootstrap
+from labkit.workbench.claims import Claim, Result
 
 Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Estimate | None]
+Pooled = Callable[[Sequence[Result]], Interval | None]
 Clips = NDArray[np.float64]
 CELLS = 1600  # of the search image, at stride 4
 
@@ -70,9 +71,9 @@ def each_clip(results: Sequence[Result], *sources: tuple[str, str]) -> list[Clip
 def over_clips(statistic: Callable[[list[Clips]], Clips], *sources: tuple[str, str]) -> Pooled:
     """Bootstrap over the clips of all runs, which all arms share, inside of each kind."""
 
-    def of(results: Sequence[Result]) -> Estimate | None:
+    def of(results: Sequence[Result]) -> Interval | None:
         found = each_clip(results, *sources)
-        return None if found is None or found[0].shape[1] < 2 else bootstrap(found, statistic)
+        return None if found is None else bootstrap(found, lambda *parts, axis: statistic(list(parts)))
 
     return of
 

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from labkit.data import tracking
-from labkit.metrics.tracking import box_overlaps, interval_of_mean, one_pass, presence
+from labkit.metrics.intervals import bootstrap
+from labkit.metrics.tracking import box_overlaps, one_pass, presence
 from labkit.papers.crt.experiment.tracking import Track
 
 
@@ -59,5 +60,5 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def difference(result: Mapping[str, Any], ours: str, theirs: str, value: str) -> tuple[float, float, float]:
     """Mean of ours minus theirs over the same sequences, with the 95 % interval of a paired bootstrap."""
     a, b = (np.asarray(result["arms"][arm]["each"][value]) for arm in (ours, theirs))
-    found = interval_of_mean(a - b)
+    found = bootstrap([a - b])
     return found.value, found.low, found.high

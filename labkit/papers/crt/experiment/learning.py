@@ -19,8 +19,9 @@ from labkit.papers.crt.method.features import SmallNet, hand_made
 from labkit.papers.crt.method.prroi import descriptors
 from labkit.papers.crt.method.refine import IoUNet, training_boxes
 from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.progress import progress
 from labkit.workbench.runs import Run, Stateful
-from labkit.workbench.training import ShuffledIndices, Workers, progress
+from labkit.workbench.training import ShuffledIndices, Workers
 
 Loss = Callable[[nn.Module, Pairs, Tensor], Tensor]
 DRAWS = 128  # random boxes per pair, of which the overlap loss keeps 16

@@ -13,9 +13,10 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
-from labkit import paths
+from labkit import devices, paths
 from labkit.data import tracking
 from labkit.errors import InputError
+from labkit.files import write_atomically
 from labkit.papers.crt.experiment import data, learning
 from labkit.papers.crt.experiment.config import ARMS, Arm, Config
 from labkit.papers.crt.experiment.evaluate import measures, summarise
@@ -23,10 +24,11 @@ from labkit.papers.crt.experiment.tracking import Census, track_together
 from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
 from labkit.papers.crt.method.features import Features, HandMade, Learned, ResNetFeatures
 from labkit.papers.crt.method.refine import Refiner
+from labkit.progress import progress
 from labkit.tracking import runner
 from labkit.workbench import training
-from labkit.workbench.runs import Run, write_atomically
-from labkit.workbench.training import Workers, progress
+from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 
 def train(config: Config, run: Run) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, "clips": {kind: {"arms": {arm: see `evaluate.summarise`}}}, "footage": {name: {"arms": ...}},
         "benchmarks": {name: {arm: scores}}, "speed": frames per CPU second}; what was not asked for is left out.
     """
-    with training.workers(config.device) as workers, training.one_thread():
+    with training.workers(config.device) as workers, devices.one_thread():
         kit = Toolkit(config, workers, run)
         result: dict[str, Any] = {"data": data_name(config)}
         if config.clips and config.kinds:

@@ -20,7 +20,8 @@ from plotly.subplots import make_subplots
 
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.metrics.tracking import OVERLAPS, SupervisedRun, curve_band, eao_curve
+from labkit.metrics.intervals import bootstrap_band
+from labkit.metrics.tracking import OVERLAPS, SupervisedRun, eao_curve
 from labkit.papers.crt.experiment.claims import CLAIMS
 from labkit.papers.crt.experiment.config import MINING
 from labkit.papers.crt.experiment.tracking import Track
@@ -251,7 +252,7 @@ def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = (
         mean, color = curves[arm].mean(0), color_of(arm, k)
         axis.step(OVERLAPS, mean, where="post", color=color, label=f"{arm}: {mean.mean():.3f}")
         if len(curves[arm]) > 1:
-            low, high = curve_band(curves[arm].astype(np.float64))
+            low, high = bootstrap_band(curves[arm])
             axis.fill_between(OVERLAPS, low, high, step="post", color=color, alpha=0.15)
     axis.plot([0, 0.95, 0.95, 1], [1, 1, 0, 0], ls="--", lw=1, color=COLORS["hard"], label="perfect: 20/21 = .952")
     axis.set(

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from labkit import devices
 from labkit.data import tracking
 from labkit.errors import InputError
-from labkit.metrics.tracking import Interval, interval_of_mean
+from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.crt.experiment import data
 from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, background, look_alikes
 from labkit.papers.crt.experiment.config import ARMS, Config
@@ -26,7 +27,6 @@ from labkit.papers.crt.method.convolution import candidates
 from labkit.papers.crt.method.crop import View, crop
 from labkit.papers.crt.method.ridge_head import RidgeHead, Rows
 from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
-from labkit.workbench import training
 from labkit.workbench.records import load_all
 
 
@@ -239,7 +239,7 @@ def recorded_gains(label: str, theirs: str, value: str) -> dict[str, tuple[Inter
         for arm in parts[0].keys() - {theirs}:
             apart = [np.subtract(arms[arm]["each"][value], arms[theirs]["each"][value]) for arms in parts]
             each = np.concatenate(apart).astype(np.float64)
-            found[arm] = interval_of_mean(each), len(each)
+            found[arm] = bootstrap([each]), len(each)
     return found
 
 
@@ -284,7 +284,7 @@ def ridge_costs(rows: tuple[int, ...] = (30, 100, 300, 1000, 3000), rounds: int 
     """Both forms, measured here for every d of `DIMENSIONS` where it takes no time: CPU time, the best of a few."""
     found = []
     generator = torch.Generator().manual_seed(0)
-    with training.one_thread():
+    with devices.one_thread():
         for form, n, d in itertools.product(("primal", "dual"), rows, DIMENSIONS):
             if operations(form, n, d) > MOST:
                 continue

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from labkit import devices
 from labkit.papers.itid.experiment import data, domainbed
 from labkit.papers.itid.experiment.config import Arm, Config, Experiment
 from labkit.papers.itid.experiment.data import Scene
@@ -20,6 +21,7 @@ from labkit.papers.itid.method import modifiers
 from labkit.papers.itid.method.coverage import measure_coverage
 from labkit.papers.itid.method.edits import EDITS
 from labkit.papers.itid.method.modifiers import Batch, DistributionModifier
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
@@ -34,7 +36,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarise_arm`}, ...}, "coverage": {...},
         "sweep": {...}}
     """
-    with training.workers(config.device) as workers, training.one_thread():
+    with training.workers(config.device) as workers, devices.one_thread():
         result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
         if config.coverage_samples:
             sizes = COVERAGE_SIZES
@@ -190,7 +192,7 @@ def fit(
     state |= {name: job.modifier for name, job in adaptive.items()}
     first = run.resume(state)
     networks.train()
-    for step in training.progress(range(first, experiment.steps), run.directory.name, experiment.steps, first):
+    for step in progress(range(first, experiment.steps), run.directory.name, experiment.steps, first):
         if any(needs_fresh_optimizer(objectives[arm], step) for arm in rows):
             optimizer.state.clear()
         batches = batches_at(step, jobs, experiment)

@@ -11,11 +11,11 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.rl.statistics import wilson_interval
-from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
+from labkit.metrics.intervals import Interval, bootstrap, wilson
+from labkit.workbench.claims import Claim, Result
 
 Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Estimate | None]
+Pooled = Callable[[Sequence[Result]], Interval | None]
 Seeds = NDArray[np.float64]
 
 
@@ -93,12 +93,9 @@ def seeds_of(results: Sequence[Result], *sources: tuple[str, str, str]) -> Seeds
 def improved(study: str, name: str) -> Pooled:
     """P(improve) of one arm with Wilson's interval."""
 
-    def of(results: Sequence[Result]) -> Estimate | None:
+    def of(results: Sequence[Result]) -> Interval | None:
         found = seeds_of(results, (study, name, "real"))
-        if found is None:
-            return None
-        rate = wilson_interval(int((found > 0).sum()), found.size)
-        return Estimate(rate.value, rate.low, rate.high, found.size)
+        return None if found is None else wilson(int((found > 0).sum()), found.size)
 
     return of
 
@@ -106,9 +103,9 @@ def improved(study: str, name: str) -> Pooled:
 def paired(statistic: Callable[[Seeds], Seeds], *sources: tuple[str, str, str]) -> Pooled:
     """A statistic (sources, ..., seeds) -> (...) over seeds that all sources share: all arms start from one policy."""
 
-    def of(results: Sequence[Result]) -> Estimate | None:
+    def of(results: Sequence[Result]) -> Interval | None:
         found = seeds_of(results, *sources)
-        return None if found is None or found.shape[1] < 2 else bootstrap([found], lambda parts: statistic(parts[0]))
+        return None if found is None else bootstrap([found], lambda seeds, axis: statistic(seeds))
 
     return of
 

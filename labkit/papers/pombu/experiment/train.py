@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from labkit import devices
 from labkit.papers.pombu.experiment import baselines, calibration, zone
 from labkit.papers.pombu.experiment.config import Config
 from labkit.papers.pombu.experiment.evaluate import summarise_zone
@@ -25,7 +26,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     Returns:
         {"data": "simulated", study: its numbers, environment: {algorithm: learning curves}}
     """
-    with training.workers(config.device) as workers, training.one_thread():
+    with training.workers(config.device) as workers, devices.one_thread():
         units = units_of(config)
         left = [name for name in units if run.part(name).result is None]
         workers.barrier()  # all have looked before anybody begins

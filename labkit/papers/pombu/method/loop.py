@@ -31,10 +31,10 @@ from labkit.papers.pombu.method.imagination import Draws, Rollout, draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, Moved, PolicyPass, batch_of, moved
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
 from labkit.papers.pombu.method.objective import adapt_alpha, dead_zone
+from labkit.progress import progress
 from labkit.rl.normalizer import RunningNormalizer
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
-from labkit.workbench import training
 from labkit.workbench.runs import Run
 
 REWARD_CLIP = 5.0  # before the division by the returns' spread  [official code]
@@ -463,7 +463,7 @@ def run_loop(
     if first:
         learner.refresh()
         learner.ensemble.freeze()
-    for iteration in training.progress(range(first, config.iterations), run.directory.name, config.iterations, first):
+    for iteration in progress(range(first, config.iterations), run.directory.name, config.iterations, first):
         learner.begin(iteration)
         collected = learner.collect(iteration)
         learner.refresh()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from labkit import devices
 from labkit.papers.pombu.experiment import zone
 from labkit.papers.pombu.experiment.config import Config, parse_arm
 from labkit.papers.pombu.experiment.evaluate import summarise_zone
 from labkit.papers.pombu.experiment.offline import Arms
 from labkit.papers.pombu.teaching import checks, scenes
-from labkit.workbench import training
 from labkit.workbench.exercises import Exercise
 from labkit.workbench.runs import Run
 
@@ -132,7 +132,7 @@ SMALL = Config(studies=("zone",), zone_lanes=4, zone_evaluations=100)
 def trained(arm: str) -> dict[str, Any]:
     """A small Zone study of one arm: 4 seeds; some seconds."""
     config = SMALL.override(zone_arms=[arm])
-    with TemporaryDirectory() as folder, training.one_thread():
+    with TemporaryDirectory() as folder, devices.one_thread():
         run = Run.open(folder, config)
         _, _, found = zone.study("zone", config, run)
         run.close()
@@ -165,14 +165,14 @@ def check_gain_is_worth_it(answer: str) -> None:
 
 def _recorded() -> dict[int, Any]:
     studies = scenes.by_left()
-    assert len(studies) == len(lesson.LEFT), f"the records are not all here; make them: {lesson.DATA_COMMAND}"
+    assert len(studies) == len(scenes.LEFT), f"the records are not all here; make them: {scenes.DATA_COMMAND}"
     return studies
 
 
 def check_two_numbers(answer: Any) -> None:
     assert isinstance(answer, tuple | list), "answer with two numbers: an amount of episodes, and an alpha"
     assert len(answer) == 2, f"answer with two numbers: an amount of episodes, and an alpha; got {len(answer)}"
-    assert answer[0] in lesson.LEFT, f"amounts are {', '.join(map(str, lesson.LEFT))}; got {answer[0]!r}"
+    assert answer[0] in scenes.LEFT, f"amounts are {', '.join(map(str, scenes.LEFT))}; got {answer[0]!r}"
     assert answer[1] in (0, 0.5, 1, 2, 4), f"alphas are 0, .5, 1, 2 and 4; got {answer[1]!r}"
 
 
@@ -186,7 +186,7 @@ def check_half_improve(answer: Sequence[int | float]) -> None:
 
 def check_best_alpha(answer: Sequence[int | float]) -> None:
     """The alpha whose mean real gain is largest with the most data."""
-    arms = _recorded()[max(lesson.LEFT)]["arms"]
+    arms = _recorded()[max(scenes.LEFT)]["arms"]
     gains = {parse_arm(arm)[1]: float(np.mean(found["real"])) for arm, found in arms.items() if arm[:5] == "alpha"}
     mine = gains[answer[1]]
     assert mine == max(gains.values()), f"alpha = {answer[1]:g} gains {mine:+.2f} on average; another gains more"

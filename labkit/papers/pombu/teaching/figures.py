@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.metrics.intervals import Interval, wilson
 from labkit.papers.pombu.experiment.calibration import Calibration
 from labkit.papers.pombu.experiment.config import parse_arm
 from labkit.papers.pombu.experiment.zone import VARIATIONS, Zone
 from labkit.papers.pombu.method import tabular
 from labkit.papers.pombu.method.objective import conservative_loss
 from labkit.papers.pombu.teaching.scenes import DATA_COMMAND, Maps
-from labkit.rl.statistics import Interval, wilson_interval
 from labkit.rl.streams import Streams
 from labkit.viz import COLORS, explore, subplots
 
@@ -193,7 +193,7 @@ def _reach(share: Interval) -> list[list[float]]:
 
 def share_improved(gains: Sequence[float]) -> Interval:
     """P(improve) with Wilson's interval."""
-    return wilson_interval(sum(gain > 0 for gain in gains), len(gains))
+    return wilson(sum(gain > 0 for gain in gains), len(gains))
 
 
 def _shares(axis: Any, arms: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from labkit.papers.qnet.method.soft_quantizer import (
     wide_bell,
 )
 from labkit.papers.qnet.method.weights import float_weight, quantize_weights
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
@@ -44,7 +45,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     with training.workers(config.device) as workers:
         task = data.load(config, workers)
         result: dict[str, Any] = {"data": task.name, "float": train_float(config, task, workers, run)}
-        for name in training.progress(config.arms, "arms"):
+        for name in progress(config.arms, "arms"):
             result[name] = train_arm(name, config, task, workers, run)
     return result
 
@@ -115,7 +116,7 @@ def fit(
     first = run.resume(state)
     if config.compile:
         network = torch.compile(network)  # type: ignore[assignment]
-    for step in training.progress(range(first, steps), run.directory.name, total=steps, initial=first):
+    for step in progress(range(first, steps), run.directory.name, total=steps, initial=first):
         anneal((step + 1) / steps)
         images, labels = next(batches)
         with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):

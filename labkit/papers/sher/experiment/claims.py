@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.sher.experiment.config import BOX, SIX
 from labkit.rl.statistics import mean_seed_deviation, pooled_iqm
-from labkit.workbench.claims import Claim, Estimate, Result, bootstrap
+from labkit.workbench.claims import Claim, Result
 
 Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Estimate | None]
+Pooled = Callable[[Sequence[Result]], Interval | None]
 Statistic = Callable[[list[NDArray[np.float64]]], NDArray[np.float64]]
 
 
@@ -60,16 +61,16 @@ def share_below_half(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 def over_seeds(statistic: Statistic, experiment: str, more: str, less: str) -> Pooled:
     """statistic(more) - statistic(less) over the seeds of all runs; None where no run has both arms."""
 
-    def of(results: Sequence[Result]) -> Estimate | None:
+    def of(results: Sequence[Result]) -> Interval | None:
         pairs = [(strata(r, experiment, more), strata(r, experiment, less)) for r in results]
         known = [(first, second) for first, second in pairs if first and second]
         if not known:
             return None
         runs = [[np.stack(sides) for sides in zip(*pair, strict=True)] for pair in known]  # per run, per layout
         layouts = [np.concatenate(parts, axis=1) for parts in zip(*runs, strict=True)]
-        if layouts[0].shape[1] < 2:
-            return None
-        return bootstrap(layouts, lambda parts: statistic([p[0] for p in parts]) - statistic([p[1] for p in parts]))
+        return bootstrap(
+            layouts, lambda *parts, axis: statistic([p[0] for p in parts]) - statistic([p[1] for p in parts])
+        )
 
     return of
 

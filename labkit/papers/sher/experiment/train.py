@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit import devices
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.baselines import DeterministicActorCritic, QLearning
 from labkit.papers.sher.experiment.config import Arm, Config, Experiment, is_robot
@@ -21,6 +22,7 @@ from labkit.papers.sher.experiment.worlds import build_world, name_of, sizes_of,
 from labkit.papers.sher.method.agent import Agent, Lane, Optimizers, explore, per_copy
 from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Transitions, only_episodes
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2
+from labkit.progress import progress, side_by_side
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
 from labkit.workbench import training
@@ -43,11 +45,11 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarise`}, "steps": [...]},
         "exact": see `evaluate.exact_lab`}
     """
-    with training.workers(config.device) as workers, training.one_thread():
+    with training.workers(config.device) as workers, devices.one_thread():
         run.checkpoint_seconds = config.checkpoint_seconds
         tasks = [task for name in config.experiments for task in unfinished(name, config, workers, run.part(name))]
         alone = workers.size == 1 and workers.device.type == "cpu"
-        training.side_by_side(tasks, config.at_once if alone else 1)
+        side_by_side(tasks, config.at_once if alone else 1)
         result: dict[str, Any] = {name: gathered(name, config, run.part(name)) for name in config.experiments}
         if config.exact:
             result["exact"] = exact_lab()
@@ -153,7 +155,7 @@ def fit(
              "playing": playing, "learning": learning}  # fmt: skip
     first = run.resume(state)
     update = updater(agent, optimizers, buffer, world, learning, experiment, config, workers)
-    for cycle in training.progress(range(first, experiment.cycles), run.directory.name, experiment.cycles, first):
+    for cycle in progress(range(first, experiment.cycles), run.directory.name, experiment.cycles, first):
         act = exploring(agent, world, playing, experiment.episodes)
         played = rollout(act, world, copies, experiment.episodes, playing.generators)
         buffer.add(played)
@@ -173,7 +175,7 @@ def fit(
 def fit_unkept(experiment: Experiment, lanes: Sequence[Lane]) -> tuple[Any, GoalEnvironment, Curve]:
     """Train a few learners in a small world, on the CPU, and keep nothing: for a picture or an exercise, in seconds.
 
-    To be called inside of `training.one_thread`.
+    To be called inside of `devices.one_thread`.
     """
     config = Config(experiments=("reach",), exact=False)  # `fit` takes the schedule from `experiment`
     with TemporaryDirectory() as folder, training.workers("cpu") as workers:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit import devices
 from labkit.papers.sher.experiment.config import EXPERIMENTS
 from labkit.papers.sher.experiment.train import fit_unkept, seed_of
 from labkit.papers.sher.method.agent import Lane
 from labkit.papers.sher.method.hindsight import STRATEGIES, hindsight_time
 from labkit.papers.sher.teaching import checks
 from labkit.rl.gaussian import log_tanh_slope
-from labkit.workbench import training
 from labkit.workbench.exercises import Exercise
 
 # -- find the bug -----------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def success_with(strategy: str, k: float) -> float:
     found = EXPERIMENTS["bits"]
     arm = replace(found.arms["hindsight"], strategy=strategy, k=k)
     lanes = [Lane("yours", arm, "", r, seed_of(0, r)) for r in range(3)]
-    with training.one_thread():
+    with devices.one_thread():
         _, _, curve = fit_unkept(replace(found, size=9, cycles=20, updates=40, evaluate_every=20), lanes)
     return sum(curve.rates[-1]) / 3
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
+from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.sher.experiment.claims import strata
 from labkit.papers.sher.experiment.config import BOX
 from labkit.papers.sher.experiment.evaluate import GRID
@@ -21,10 +22,9 @@ from labkit.papers.sher.method import soft_tabular
 from labkit.papers.sher.method.hindsight import future_law
 from labkit.rl.gaussian import log_tanh_slope, tanh_gaussian
 from labkit.rl.statistics import (
-    bootstrap_difference,
+    Statistic,
     mean_seed_deviation,
     pooled_iqm,
-    stratified_bootstrap,
 )
 from labkit.viz import COLORS, explore, subplots
 from labkit.workbench.claims import Result
@@ -313,14 +313,20 @@ def seeds_table(results: Sequence[Result], experiment: str = "walls") -> list[st
     for arm in arms:
         seeds = pooled(results, experiment, arm)
         everyone = np.concatenate(seeds)
-        middle = stratified_bootstrap(seeds, pooled_iqm)
-        spread = stratified_bootstrap(seeds, mean_seed_deviation)
+        middle = bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts))
+        spread = bootstrap(seeds, lambda *layouts, axis: mean_seed_deviation(layouts))
         lines.append(
             f"| {arm} | {middle.value:.2f} [{middle.low:.2f}, {middle.high:.2f}] | "
             f"{spread.value:.2f} [{spread.low:.2f}, {spread.high:.2f}] | {everyone.min():.2f} | "
             f"{int((everyone < 0.5).sum())} of {len(everyone)} |"
         )
     return lines
+
+
+def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray], statistic: Statistic) -> Interval:
+    """statistic(first) - statistic(second) with the interval of independent seeds, drawn anew inside of each layout."""
+    count = len(first)
+    return bootstrap([*first, *second], lambda *layouts, axis: statistic(layouts[:count]) - statistic(layouts[count:]))
 
 
 def differences_table(
@@ -330,8 +336,7 @@ def differences_table(
     lines = ["| | IQM | spread over seeds |", "|---|---|---|"]
     for first, second in pairs:
         one, two = (pooled(results, experiment, arm) for arm in (first, second))
-        iqm = bootstrap_difference(one, two, pooled_iqm, paired=False)
-        spread = bootstrap_difference(one, two, mean_seed_deviation, paired=False)
+        iqm, spread = (difference(one, two, statistic) for statistic in (pooled_iqm, mean_seed_deviation))
         lines.append(f"| {first} - {second} | {iqm} | {spread} |")
     return lines
 
@@ -352,7 +357,7 @@ def cloud_figure(results: Sequence[Result], experiment: str = "walls", measure: 
         dots["x"] += list(place + jitter.uniform(-0.22, 0.12, len(everyone)))
         dots["y"] += list(everyone + jitter.uniform(-0.008, 0.008, len(everyone)))
         dots["color"] += [_color(arm)] * len(everyone)
-        middles.append(stratified_bootstrap(seeds, pooled_iqm, draws=500))
+        middles.append(bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts), draws=500))
     figure.add_scatter(x=dots["x"], y=dots["y"], mode="markers", marker={"color": dots["color"], "size": 6},
                        opacity=0.5, name="seeds")  # fmt: skip
     figure.add_scatter(
@@ -410,7 +415,7 @@ def arms_figure(results: Sequence[Result], experiment: str) -> Figure:
     figure, axis = subplots(figsize=(max(4.5, 1.0 * len(arms)), 2.9))
     for place, arm in enumerate(arms):
         seeds = pooled(results, experiment, arm)
-        everyone, middle = np.concatenate(seeds), stratified_bootstrap(seeds, pooled_iqm)
+        everyone, middle = np.concatenate(seeds), bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts))
         axis.scatter(np.full(len(everyone), place) - 0.15, everyone, s=6, color=_color(arm), alpha=0.5)
         axis.errorbar(place + 0.15, middle.value, [[middle.value - middle.low], [middle.high - middle.value]],
                       fmt="D", color=COLORS["hard"], ms=5, capsize=3)  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit import devices
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.experiment.evaluate import deterministic
@@ -19,6 +20,7 @@ from labkit.papers.sher.experiment.worlds import build_world
 from labkit.papers.sher.method.agent import Lane
 from labkit.papers.sher.teaching import rendering
 from labkit.papers.sher.teaching.figures import Failure, LineValues
+from labkit.progress import side_by_side
 from labkit.workbench import records, training
 from labkit.workbench.claims import Result
 from labkit.workbench.runs import Run
@@ -102,8 +104,8 @@ def line_values() -> LineValues:
     def learn(name: str) -> tuple[Any, GoalEnvironment]:
         return fit_unkept(LINE, [Lane(name, LINE.arms[name], "reach", 0, 1)])[:2]
 
-    with training.one_thread():
-        found = training.side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
+    with devices.one_thread():
+        found = side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
     position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
     goal = torch.full_like(position, 0.5)
     world = found[0][1]

@@ -90,7 +90,7 @@ def test_cost_crosses_where_the_flops_do():
 
 
 def test_measured_solves_lie_on_or_above_the_line_of_the_quickest():
-    costs = [lesson.Cost("primal", 100, 576, 4.0), lesson.Cost("dual", 100, 576, 1.0), lesson.Cost("dual", 10, 64, 9.0)]
+    costs = [scenes.Cost("primal", 100, 576, 4.0), scenes.Cost("dual", 100, 576, 1.0), scenes.Cost("dual", 10, 64, 9.0)]
     drawn = {trace.name: trace for trace in figures.cost_figure(576, costs).data}
     assert (list(drawn["primal, measured"].x), list(drawn["primal, measured"].y)) == ([100], [4.0])
     assert (list(drawn["dual, measured"].x), list(drawn["dual, measured"].y)) == ([100], [1.0])
@@ -104,7 +104,7 @@ def test_measured_solves_lie_on_or_above_the_line_of_the_quickest():
 def test_solves_are_measured_in_both_forms_and_none_is_long():
     found = scenes.ridge_costs(rows=(20, 40), rounds=1)
     assert {(c.form, c.d) for c in found} >= {("primal", 64), ("dual", 64), ("dual", 4608)}
-    assert all(scenes.operations(c.form, c.n, c.d) <= lesson.MOST for c in found)
+    assert all(scenes.operations(c.form, c.n, c.d) <= scenes.MOST for c in found)
     assert max(c.d for c in found if c.form == "primal") == 576  # 1024^3 / 3 alone is beyond it
     assert all(c.milliseconds > 0 for c in found)
 

@@ -26,7 +26,7 @@ def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):
     exercise = PAPER.exercise("data")
     arms = {f"alpha-{a}": zone_arm([gain] * 2) for a, gain in ((0, -1.0), (0.5, 1.0), (1, 3.0), (2, 2.0), (4, 1.0))}
     better = arms | {"alpha-0": zone_arm([1.0, -1.0])}
-    studies = {n: {"arms": better if n >= 4 else arms} for n in lesson.LEFT}
+    studies = {n: {"arms": better if n >= 4 else arms} for n in scenes.LEFT}
     with monkeypatch.context() as patch:
         patch.setattr(scenes, "by_left", lambda: studies)
         assert exercise.check((4, 1)).passed
@@ -34,7 +34,7 @@ def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):
         assert "improves 50%: that is more than is needed" in exercise.check((8, 1)).message
         assert "alpha = 2 gains +2.00 on average; another gains more" in exercise.check((4, 2)).message
     monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
-    assert lesson.DATA_COMMAND in exercise.check(exercise.solution).message
+    assert scenes.DATA_COMMAND in exercise.check(exercise.solution).message
 
 
 def keeps_its_word(exercise):

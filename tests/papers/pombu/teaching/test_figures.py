@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from labkit.errors import InputError
+from labkit.metrics.intervals import wilson
 from labkit.papers.pombu.experiment import offline, zone
 from labkit.papers.pombu.experiment.calibration import Calibration
 from labkit.papers.pombu.experiment.config import CONFIGS
@@ -14,7 +15,6 @@ from labkit.papers.pombu.experiment.offline import Setting
 from labkit.papers.pombu.experiment.zone import Zone
 from labkit.papers.pombu.teaching import figures, scenes
 from labkit.papers.pombu.teaching.scenes import Maps
-from labkit.rl.statistics import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_data_explorer_counts_seeds_at_the_amount_asked_for():
         assert list(figure.layout.xaxis.ticktext) == ["0", "0.5", "1", "2", "4"]
         assert list(control.y) == [shares[3]]
         assert abs(control.x[0] - 3) < 0.5  # beside alpha = 2, whose penalties are shuffled
-        share = wilson_interval(round(10 * shares[0]), 10)
+        share = wilson(round(10 * shares[0]), 10)
         assert ours.error_y.array[0] == pytest.approx(share.high - share.value)
         assert ours.error_y.arrayminus[0] == pytest.approx(share.value - share.low)
         assert min(*ours.error_y.array, *ours.error_y.arrayminus) >= 0
@@ -167,7 +167,7 @@ def test_data_widget_follows_its_handle_or_says_what_is_missing():
     assert shown.data[1].y[0] == pytest.approx(0.9)
     assert shown.layout.title.text.startswith("episodes on the left: 4")
     missing = figures.data_widget({})
-    assert lesson.DATA_COMMAND in missing.children[0].value
+    assert scenes.DATA_COMMAND in missing.children[0].value
 
 
 def test_data_figure_shows_shares_and_gains():
@@ -182,9 +182,9 @@ def test_data_figure_shows_shares_and_gains():
 
 
 def test_by_left_reads_the_records_there_are(monkeypatch):
-    assert set(lesson.LEFT.values()) <= set(zone.VARIATIONS)
-    assert all(zone.task_of(study).left == episodes for episodes, study in lesson.LEFT.items())
-    assert all(study in lesson.DATA_COMMAND for episodes, study in lesson.LEFT.items() if episodes > 1)
+    assert set(scenes.LEFT.values()) <= set(zone.VARIATIONS)
+    assert all(zone.task_of(study).left == episodes for episodes, study in scenes.LEFT.items())
+    assert all(study in scenes.DATA_COMMAND for episodes, study in scenes.LEFT.items() if episodes > 1)
     recorded = {"zone": {"arms": {}, "record": "a"}, "zone-left-8": {"arms": {}, "record": "b"}}
     monkeypatch.setattr(scenes, "pooled", recorded.get)
     assert scenes.by_left() == {1: recorded["zone"], 8: recorded["zone-left-8"]}
