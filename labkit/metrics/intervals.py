@@ -63,7 +63,9 @@ def bootstrap(
     value, replicates = float(statistic(*arrays, axis=-1)), max(array.shape[-1] for array in arrays)
     if replicates == 1:
         return Interval(value, math.nan, math.nan, 1)
-    ends = np.nanquantile(_distribution(arrays, statistic, draws, seed), [low, high])
+    drawn = _distribution(arrays, statistic, draws, seed)
+    defined = drawn[~np.isnan(drawn)]
+    ends = np.quantile(defined, [low, high]) if len(defined) else (math.nan, math.nan)
     return Interval(value, float(ends[0]), float(ends[1]), replicates)
 
 
