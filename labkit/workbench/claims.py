@@ -14,6 +14,8 @@ from typing import Any
 from labkit.metrics.intervals import Interval, student
 
 Result = Mapping[str, Any]
+Measure = Callable[[Result], float | None]
+Pooled = Callable[[Sequence[Result]], Interval | None]
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,61 @@ class Claim:
     key: str
     sentence: str
     published: str | None
-    measure: Callable[[Result], float | None]
+    measure: Measure
     margin: float
     scale: str
     unit: str = ""
     note: str = ""
-    pooled: Callable[[Sequence[Result]], Interval | None] | None = None
+    pooled: Pooled | None = None
+
+
+def read(result: Result, *path: str) -> Any:
+    """`result[path[0]][path[1]]...`; None where the run did not measure it."""
+    found: Any = result
+    for key in path:
+        if not isinstance(found, Mapping) or key not in found:
+            return None
+        found = found[key]
+    return found
+
+
+def number(*path: str) -> Measure:
+    """Measure of a claim: one number of the result."""
+
+    def measure(result: Result) -> float | None:
+        found = read(result, *path)
+        return None if found is None else float(found)
+
+    return measure
+
+
+def difference(first: Measure, second: Measure) -> Measure:
+    """Measure of a claim: the first minus the second; None where a run lacks one of them."""
+
+    def measure(result: Result) -> float | None:
+        a, b = first(result), second(result)
+        return None if a is None or b is None else a - b
+
+    return measure
+
+
+def least(*measures: Measure) -> Measure:
+    """The smallest of several effects: the claim must hold for each. None where a run lacks one of them."""
+    return _over_all(min, measures)
+
+
+def largest(*measures: Measure) -> Measure:
+    """The largest of several, such as the best of the rivals. None where a run lacks one of them."""
+    return _over_all(max, measures)
+
+
+def _over_all(choose: Callable[[list[float]], float], measures: Sequence[Measure]) -> Measure:
+    def measure(result: Result) -> float | None:
+        values = [one(result) for one in measures]
+        known = [value for value in values if value is not None]
+        return choose(known) if len(known) == len(values) else None
+
+    return measure
 
 
 @dataclass(frozen=True)

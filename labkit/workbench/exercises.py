@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 KINDS = ("fill in", "predict, then run", "find the bug", "ablation", "open")
 
 
@@ -66,3 +68,35 @@ class Exercise:
             except Exception as error:  # the reader's code may raise anything; the answer is a sentence, not a trace
                 return Outcome(False, True, f"{self.key}: {name}: your answer raised {type(error).__name__}: {error}")
         return Outcome(True, True, f"{self.key}: passed ({', '.join(self.properties)})")
+
+
+# -- what checks are made of --------------------------------------------------------------------------------------
+
+
+def close(got: Any, wanted: Any, message: str, tolerance: float = 1e-9) -> None:
+    """Fail with `message` and the largest error unless `got` has the shape of `wanted` and its values."""
+    got, wanted = (torch.as_tensor(value, dtype=torch.float64) for value in (got, wanted))
+    assert got.shape == wanted.shape, f"{message} Wanted shape {tuple(wanted.shape)}, got {tuple(got.shape)}."
+    error = float((got - wanted).abs().max()) if got.numel() else 0.0
+    assert error <= tolerance, f"{message} The largest error is {error:.3g} (allowed: {tolerance:.1g})."  # NaN fails
+
+
+def number(wanted: float, tolerance: float, hint: str) -> Callable[[Any], None]:
+    """The check of an answer that is a number within `tolerance` of `wanted`."""
+
+    def check(answer: Any) -> None:
+        assert isinstance(answer, int | float), f"a number is asked for; got {answer!r}"
+        assert abs(answer - wanted) <= tolerance, hint
+
+    return check
+
+
+def pair(check: Callable[..., None], what: str) -> Callable[[Any], None]:
+    """The check of an answer that is a pair, handed to `check` as two arguments; `what` names both."""
+
+    def of_pair(answer: Any) -> None:
+        assert isinstance(answer, tuple), f"a pair is asked for, ({what}); got {answer!r}"
+        assert len(answer) == 2, f"a pair is asked for, ({what}); got {len(answer)} things"
+        check(*answer)
+
+    return of_pair

@@ -447,7 +447,7 @@ def test_an_oracle_that_never_says_absent_on_the_real_annotations():
     assert (total.tpr, total.tnr, total.gm, total.max_gm) == (1, 0, 0, 0.5)
     assert (total.hits, total.false_present) == (11_468 - 200, 354)
     scores = metrics.long_term(knowing, draws=20)
-    assert scores.max_gm == scores.gm == (1, 1, 1)
+    assert scores.max_gm == scores.gm == (1, 1, 1, len(knowing))
 
 
 def test_without_absent_frames_there_is_no_true_negative_rate():
@@ -455,8 +455,8 @@ def test_without_absent_frames_there_is_no_true_negative_rate():
     assert math.isnan(only_present.tnr)
     assert math.isnan(only_present.max_gm)
     scores = metrics.long_term([only_present, only_present], draws=10)
-    assert scores.tpr == (0.75, 0.75, 0.75)
-    assert all(math.isnan(value) for value in scores.max_gm)
+    assert scores.tpr == (0.75, 0.75, 0.75, 2)
+    assert all(math.isnan(value) for value in scores.max_gm[:3])
 
 
 def test_presence_refuses():

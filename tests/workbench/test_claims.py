@@ -5,7 +5,7 @@ import math
 import pytest
 
 from labkit.metrics.intervals import Interval
-from labkit.workbench.claims import Claim, judge, ledger_markdown, ledger_text
+from labkit.workbench.claims import Claim, difference, judge, largest, least, ledger_markdown, ledger_text, number
 
 
 def claim(margin: float = 0.5, **changes) -> Claim:
@@ -79,3 +79,13 @@ def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
     assert judge("toy", claim(0.5, pooled=pooled), [{}], "a record").word == "not measured"
     broken = claim(0.5, pooled=lambda results: Interval(math.nan, 0.6, 1.4, 20))
     assert judge("toy", broken, [{"effect": 0.1}], "a record").low is None
+
+
+def test_measures_read_a_path_and_what_is_missing_is_not_measured():
+    result = {"a": {"b": 3, "c": {"d": 1.5}}, "e": 7}
+    first, second, missing = number("a", "b"), number("a", "c", "d"), number("a", "x")
+    assert (first(result), second(result), missing(result), number("e", "f")(result)) == (3.0, 1.5, None, None)
+    assert difference(first, second)(result) == 1.5
+    assert difference(first, missing)(result) is None
+    assert (least(first, second)(result), largest(first, second)(result)) == (1.5, 3.0)
+    assert least(first, missing)(result) is largest(missing, first)(result) is None

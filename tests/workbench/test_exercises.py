@@ -3,7 +3,7 @@
 import pytest
 from toy_paper import is_above_three
 
-from labkit.workbench.exercises import Exercise, NotAttempted
+from labkit.workbench.exercises import Exercise, NotAttempted, close, number, pair
 
 
 def small(answer) -> None:
@@ -68,3 +68,29 @@ def test_the_toys_exercise_keeps_its_word(toy):
     (exercise,) = toy.exercises
     assert not exercise.check(None).attempted
     assert exercise.check(exercise.solution).passed
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: close([1.0, 2.0], [1.0], "Values."), r"Values\. Wanted shape \(1,\), got \(2,\)"),
+        (lambda: close([1.0, 2.5], [1.0, 2.0], "Values."), "largest error is 0.5"),
+        (lambda: close([float("nan")], [1.0], "Values."), "largest error is nan"),
+        (lambda: number(3.0, 0.5, "think again")(4.0), "think again"),
+        (lambda: number(3.0, 0.5, "think again")("three"), "a number is asked for; got 'three'"),
+        (lambda: pair(lambda a, b: None, "pack, unpack")([1, 2]), r"a pair is asked for, \(pack, unpack\)"),
+        (lambda: pair(lambda a, b: None, "pack, unpack")((1, 2, 3)), "got 3 things"),
+    ],
+)
+def test_parts_of_checks_fail_in_words(call, words):
+    with pytest.raises(AssertionError, match=words):
+        call()
+
+
+def test_parts_of_checks_pass_what_is_right():
+    close([[1.0, 2.0]], [[1.0, 2.0 + 1e-10]], "Values.")
+    close([], [], "Nothing.")
+    number(3.0, 0.5, "")(3.5)
+    seen = []
+    pair(lambda a, b: seen.append((a, b)), "pack, unpack")((1, 2))
+    assert seen == [(1, 2)]
