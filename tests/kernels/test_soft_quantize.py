@@ -13,8 +13,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels import soft_quantize, soft_quantize_reference
+from labkit.kernels.soft_quantize import reference
 
-KERNEL = sys.modules["labkit.kernels.soft_quantize"]  # the package's attribute of this name is the function
+FACE = sys.modules["labkit.kernels.soft_quantize"]  # the package's attribute of this name is the function
 GRADIENTS = ("y", "dx", "dalpha", "dbeta", "db")
 
 
@@ -91,7 +92,7 @@ def test_gradcheck():
 def test_chunks_join_without_a_seam(monkeypatch):
     x = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     whole = both_passes(soft_quantize, x)
-    monkeypatch.setattr(KERNEL, "CHUNK", 64)
+    monkeypatch.setattr(reference, "CHUNK", 64)
     assert_all_close(both_passes(soft_quantize, x), whole, 1e-13)
 
 
@@ -200,7 +201,7 @@ def test_bad_input_is_named(change, message):
 
 def test_integers_are_refused():
     with pytest.raises(InputError, match=r"floating-point tensors; got torch.int64. Convert it first: x.float\(\)"):
-        KERNEL._check(torch.arange(3), torch.zeros(2), torch.zeros(1), 1.0, None, 1.0)  # the hook would come before it
+        FACE._check(torch.arange(3), torch.zeros(2), torch.zeros(1), 1.0, None, 1.0)  # the hook would come before it
 
 
 # --- the Triton body, through its interpreter ---------------------------------------------------------------------
@@ -216,24 +217,24 @@ OPTIONS = {
 
 def compare_triton_with_torch() -> None:
     """Runs in a process of its own, where Triton is its interpreter: every layout, option and precision."""
-    triton_body = __import__("labkit.kernels.soft_quantize_triton", fromlist=["TRITON_BODY"])
+    triton_body = __import__("labkit.kernels.soft_quantize.triton", fromlist=["TRITON_BODY"])
     triton_body.BLOCK = 512  # several programs per tensor, the last one partly empty
 
     def with_body(body: object) -> Callable[..., list[Tensor]]:
         def run(*args: Tensor, **kwargs: object) -> list[Tensor]:
-            KERNEL._body = lambda x: body
+            FACE._body = lambda x: body
             return both_passes(soft_quantize, *args, **kwargs)
 
         return run
 
-    ours, reference = with_body(triton_body.TRITON_BODY), with_body(KERNEL.TORCH_BODY)
+    triton, plain = with_body(triton_body.TRITON_BODY), with_body(reference.TORCH_BODY)
     for x in layouts(torch.float64).values():
-        assert_all_close(ours(x), reference(x), 1e-13)
+        assert_all_close(triton(x), plain(x), 1e-13)
     for temperature, options in OPTIONS.values():
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 8e-3)):
             x = layouts(dtype)["contiguous"]
-            assert_all_close(ours(x, temperature, **options), reference(x, temperature, **options), tolerance)
-    KERNEL._body = lambda x: triton_body.TRITON_BODY
+            assert_all_close(triton(x, temperature, **options), plain(x, temperature, **options), tolerance)
+    FACE._body = lambda x: triton_body.TRITON_BODY
     assert on_a_threshold().tolist() == [-1.0, -1.0, -1.0]
     print("agrees")
 
