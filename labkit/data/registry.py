@@ -396,9 +396,9 @@ def status(name: str) -> Status:
 
 def check(name: str) -> Status:
     """As `status`, but reads everything: compares sha256, or counts the files of a tree."""
-    found = status(name)
-    if found.state != "present":
-        return found
+    current = status(name)
+    if current.state != "present":
+        return current
     dataset = get(name)
     faults = [
         f"{tree.name}/ holds {count:,} files instead of {tree.files:,}"
@@ -406,7 +406,7 @@ def check(name: str) -> Status:
         if tree.files and (count := _count_files(folder(name) / tree.name)) != tree.files
     ]
     faults += filter(None, (_fault_in_contents(folder(name) / file.name, file) for file in _files_in_use(dataset)))
-    return Status("damaged", "; ".join(faults)) if faults else found
+    return Status("damaged", "; ".join(faults)) if faults else current
 
 
 def require(name: str) -> Path:
@@ -417,15 +417,15 @@ def require(name: str) -> Path:
     dataset = get(name)
     if dataset.bundled:
         raise InputError(f"Dataset '{name}' has no folder: it lies {dataset.layout}.")
-    found = status(name)
-    if found.state == "present":
+    current = status(name)
+    if current.state == "present":
         faults = (
             _fault_in_contents(folder(name) / file.name, file, known=_verified) for file in _files_in_use(dataset)
         )
         if fault := next(filter(None, faults), ""):
-            found = Status("damaged", fault)
-    if found.state != "present":
-        raise DataError(how_to_mend(name, found))
+            current = Status("damaged", fault)
+    if current.state != "present":
+        raise DataError(how_to_mend(name, current))
     return folder(name)
 
 
@@ -447,12 +447,12 @@ def _status_of_trees(dataset: Dataset) -> Status:
     where = folder(dataset.name)
     if not where.is_dir():
         return _absent(dataset)
-    found = {tree: _count_folders(where / tree.name) for tree in dataset.trees}
-    faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in found.items() if count == 0]
+    folders = {tree: _count_folders(where / tree.name) for tree in dataset.trees}
+    faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in folders.items() if count == 0]
     if faults:
         return Status("damaged", "; ".join(faults))
-    told = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in found.items())
-    return Status("present", ", ".join(told))
+    counts = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in folders.items())
+    return Status("present", ", ".join(counts))
 
 
 def _absent(dataset: Dataset) -> Status:
@@ -484,7 +484,7 @@ def _count_files(tree: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(tree))
 
 
-# File states whose contents were found right. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
+# File states whose contents were verified. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
 # in the next process (0.1 s for 31 MB) is cheaper than trusting a note somebody else left behind.
 _verified: set[tuple[str, ...]] = set()
 
@@ -512,20 +512,20 @@ def _fault_in_contents(path: Path, file: RemoteFile, known: Container[tuple[str,
     return ""
 
 
-def how_to_mend(name: str, found: Status) -> str:
+def how_to_mend(name: str, current: Status) -> str:
     """An error's text: what is wrong, size and licence, and the command."""
     dataset = get(name)
     terms = f"({dataset.size}, {dataset.licence})"
     if dataset.registration:
-        state = "is not in LABKIT_DATA" if found.state != "damaged" else f"is damaged: {found.detail}"
+        state = "is not in LABKIT_DATA" if current.state != "damaged" else f"is damaged: {current.detail}"
         return (
             f"Dataset '{dataset.name}' {state}. It cannot be passed on {terms}. {dataset.registration} "
             f"Expected below {paths.data_dir()}: {dataset.layout}. Then: labkit data check {dataset.name}"
         )
     command = f"{terms}: labkit data get {dataset.name}"
-    if found.state == "missing":
+    if current.state == "missing":
         return f"Dataset '{dataset.name}' is not in LABKIT_DATA. Get it {command}"
-    return f"Dataset '{dataset.name}' in {folder(dataset.name)} is damaged: {found.detail}. Get it anew {command}"
+    return f"Dataset '{dataset.name}' in {folder(dataset.name)} is damaged: {current.detail}. Get it anew {command}"
 
 
 # ---- fetching -------------------------------------------------------------------------------------------------------
