@@ -105,7 +105,7 @@ def image_batches(
     """Batches of pixels 0..255 and labels, in exactly this order; the last one may be smaller.
 
     order: indices into `images`. A resumed run passes what is left of it, a process among many its own share.
-    Pixels stay bytes, a quarter of the traffic to the GPU: `normalise` them there.
+    Pixels stay bytes, a quarter of the traffic to the GPU: `normalize` them there.
     """
     if batch_size < 1 or workers < 0:
         raise InputError(f"batch_size must be 1 or more and workers 0 or more; got {batch_size} and {workers}.")
