@@ -75,13 +75,13 @@ def imagenet(split: str, seed: int = 0, size: int = 224) -> ImageFolder:
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        found = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
-        if not found:
+        names = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
+        if not names:
             raise DataError(
                 f"{folder / wnid} holds no .JPEG files; unpack that class anew, then: labkit data check imagenet"
             )
-        files += [os.fsencode(f"{wnid}/{name}") for name in found]
-        labels += [label] * len(found)
+        files += [os.fsencode(f"{wnid}/{name}") for name in names]
+        labels += [label] * len(names)
     return ImageFolder(folder, np.array(files), torch.tensor(labels), tuple(classes), size, split == "train", seed)
 
 
@@ -105,7 +105,7 @@ def image_batches(
     """Batches of pixels 0..255 and labels, in exactly this order; the last one may be smaller.
 
     order: indices into `images`. A resumed run passes what is left of it, a process among many its own share.
-    Pixels stay bytes, a quarter of the traffic to the GPU: `normalise` them there.
+    Pixels stay bytes, a quarter of the traffic to the GPU: `normalize` them there.
     """
     if batch_size < 1 or workers < 0:
         raise InputError(f"batch_size must be 1 or more and workers 0 or more; got {batch_size} and {workers}.")

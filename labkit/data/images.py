@@ -15,7 +15,7 @@ from labkit.data import registry
 from labkit.errors import DataError, InputError
 
 
-def normalise(
+def normalize(
     images: UInt8[Tensor, "n c h w"], mean: float | Sequence[float], std: float | Sequence[float]
 ) -> Float32[Tensor, "n c h w"]:
     """(images - mean) / std, on the images' own device; mean and std in 0..255, one value or one per channel."""
@@ -58,9 +58,9 @@ class ImageSet:
     def to(self, device: str | torch.device) -> "ImageSet":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def normalised(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Float32[Tensor, "n c h w"]:
-        """`normalise` of all images."""
-        return normalise(self.images, mean, std)
+    def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Float32[Tensor, "n c h w"]:
+        """`normalize` of all images."""
+        return normalize(self.images, mean, std)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation over all pixels, one per channel, in 0..255."""
@@ -95,17 +95,8 @@ def digits(split: str) -> ImageSet:
 
 
 FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 
 def fashion_mnist(split: str) -> ImageSet:

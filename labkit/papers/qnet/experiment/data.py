@@ -84,7 +84,7 @@ class MemoryTask:
         self.workers = workers
         mean, std = train.statistics()
         self._train, self._test = (
-            part.to(workers.device).normalised(mean, std).contiguous(memory_format=layout) for part in (train, test)
+            part.to(workers.device).normalized(mean, std).contiguous(memory_format=layout) for part in (train, test)
         )
         self._train_labels, self._test_labels = (part.labels.to(workers.device) for part in (train, test))
 
@@ -168,7 +168,7 @@ class FolderTask:
         for pixels, labels in loader:
             pixels = pixels.to(self.workers.device, non_blocking=True)
             labels = labels.to(self.workers.device, non_blocking=True)
-            normal = data.normalise(pixels, data.IMAGENET_MEAN, data.IMAGENET_STD)
+            normal = data.normalize(pixels, data.IMAGENET_MEAN, data.IMAGENET_STD)
             yield normal.contiguous(memory_format=memory_format(self.config)), labels
 
 

@@ -218,7 +218,7 @@ def test_a_part_of_a_folder_holds_all_its_classes(tmp_path, monkeypatch):
     assert [labels.tolist() for _, labels in task.test_batches()] == [[0, 1]]
     calibration = torch.cat(list(task.calibration_images(2, 1)))
     plain = replace(task.train, augment=False)
-    first_of_each = [data.data.normalise(plain.image(k)[None], data.data.IMAGENET_MEAN, data.data.IMAGENET_STD)
+    first_of_each = [data.data.normalize(plain.image(k)[None], data.data.IMAGENET_MEAN, data.data.IMAGENET_STD)
                      for k in (0, 6)]  # fmt: skip
     assert torch.equal(calibration, torch.cat(first_of_each))
 
