@@ -1,7 +1,6 @@
 """Faults, really done: killed processes, full disks, folders that cannot be written. Nothing saved is ever lost."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -192,9 +191,9 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbe
 
 
 def test_a_training_that_diverged_is_not_recorded_as_a_result(tmp_path, monkeypatch):
-    diverged = dataclasses.replace(PAPER, train=lambda config, run: {"arm": {"worst": float("nan")}})
+    monkeypatch.setattr(type(PAPER), "train", lambda *_: {"arm": {"worst": float("nan")}})
     with pytest.raises(RunError, match=r"arm\.worst = nan"):
-        diverged.run(ToyConfig(), Run.open(tmp_path / "run", ToyConfig()))
+        PAPER.run(ToyConfig(), Run.open(tmp_path / "run", ToyConfig()))
     assert not (tmp_path / "run" / "result.json").exists()
 
 
