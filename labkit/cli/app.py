@@ -16,7 +16,7 @@ from labkit.cli.gpu import gpu
 from labkit.cli.lab import lab
 from labkit.cli.list import list_papers
 from labkit.cli.notebooks import refresh
-from labkit.cli.readme import readme
+from labkit.cli.readme import write_tables
 from labkit.cli.record import record
 from labkit.cli.run import run
 from labkit.cli.track import track
@@ -37,8 +37,13 @@ app.command()(gpu)
 app.command()(lab)
 app.command("doctor")(examine)
 app.command("notebooks")(refresh)
-app.command()(readme)
 app.command(hidden=True)(worker)
+
+
+@app.command()
+def readme() -> None:
+    """Write the tables of README.md anew: the papers with their claims, and the commands."""
+    write_tables(typer.main.get_group(app).commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,9 +1,8 @@
 """`labkit readme`."""
 
 import re
-from collections.abc import Iterator
-
-import typer
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from labkit import paths
 from labkit.cli.options import rooms
@@ -12,11 +11,18 @@ from labkit.errors import InputError
 from labkit.files import write_atomically
 
 
-def readme(context: typer.Context) -> None:
-    """Write the tables of README.md anew: the papers with their claims, and the commands."""
+def write_tables(commands: Mapping[str, Any]) -> None:
+    """Write the rows between the marks in README.md anew.
+
+    Args:
+        commands: name to command, as typer has them.
+
+    Raises:
+        InputError: README.md has lost a mark.
+    """
     path = paths.root() / "README.md"
     text = path.read_text()
-    for name, rows in (("papers", paper_rows()), ("commands", command_rows(context))):
+    for name, rows in (("papers", paper_rows()), ("commands", command_rows(commands))):
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, begin, rest = text.partition(marks[0])
         _, end, tail = rest.partition(marks[1])
@@ -35,13 +41,11 @@ def paper_rows() -> Iterator[str]:
         yield f"| {notebook} | {paper} | {room.idea} | {standing(room)} |"
 
 
-def command_rows(context: typer.Context) -> Iterator[str]:
+def command_rows(commands: Mapping[str, Any]) -> Iterator[str]:
     """The Makefile's targets and labkit's commands, in the words of their own help."""
     yield "| command | what it does |\n|---|---|"
     for target, words in re.findall(r"^(\w+):.*## (.+)$", (paths.root() / "Makefile").read_text(), re.MULTILINE):
         yield f"| `make {target}` | {words} |"
-    program = context.find_root().command
-    assert isinstance(program, typer.core.TyperGroup)
-    for name, command in program.commands.items():
+    for name, command in commands.items():
         if not command.hidden:
             yield f"| `labkit {name}` | {(command.help or '').splitlines()[0]} |"
