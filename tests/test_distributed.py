@@ -12,6 +12,7 @@ from toy_paper import PAPER, ToyConfig
 
 from labkit.workbench.runs import Run
 
+pytestmark = pytest.mark.slow  # each starts processes that import torch
 FIELDS = {"precision": "float64", "steps": 20}
 WORDS = ("train", "toy", "--scale", "smoke", "-p", "precision", "float64", "-p", "steps", "20", "--device", "cpu")
 

@@ -227,7 +227,9 @@ def test_the_line_to_go_on_with_can_be_pasted(tmp_path):
     assert go_on_with("train", "toy", "smoke", [], None, None, tmp_path) == ""
 
 
-@pytest.mark.parametrize("words", ["--help", "list", "claims", "data list", "doctor"])
+@pytest.mark.parametrize(
+    "words", ["--help", "list", "claims", "data list", pytest.param("doctor", marks=pytest.mark.slow)]
+)
 def test_what_only_looks_imports_no_torch(words, monkeypatch):
     """Nobody waits for what a command does not need; and the doctor must be able to say that torch is broken."""
     code = (
@@ -288,6 +290,7 @@ def notebook(tmp_path, monkeypatch):
     return folder / "99_toy.ipynb"
 
 
+@pytest.mark.slow
 def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here, notebook, tmp_path):
     place = tmp_path / "run"
     words = ("run", "toy", "--scale", "smoke", "-p", "note", str(tmp_path / "killed"), "--run-dir", str(place))
@@ -310,6 +313,7 @@ def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here
     assert (place / "result.json").read_bytes() == (whole / "result.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_ends_with_code_one_and_says_what_was_wrong(here, notebook, tmp_path):
     notebook.write_text(notebook.read_text().replace("print('done')", "raise RuntimeError('no luck')"))
     code, _, told = here("run", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))

@@ -52,6 +52,7 @@ def states(reports) -> dict[str, str]:
     return {report.step: report.state for report in reports}
 
 
+@pytest.mark.slow
 def test_it_does_what_can_be_done_and_writes_the_record(box, tmp_path, capfd):
     reports = box(10.0, seeds="0")
     assert states(reports) == {"tests": "not possible here", "bench toy": "not possible here", "train toy": "done"}
@@ -69,6 +70,7 @@ def test_it_does_what_can_be_done_and_writes_the_record(box, tmp_path, capfd):
     assert again[2].detail == "in an earlier call"
 
 
+@pytest.mark.slow
 def test_when_the_time_is_up_the_checkpoint_is_kept_and_the_next_call_goes_on(box, clock, tmp_path, monkeypatch):
     metrics = tmp_path / "out/runs/toy/smoke/seed-0/plain/metrics.jsonl"
     monkeypatch.setenv("TOY_SECONDS", "0")
@@ -95,6 +97,7 @@ def test_a_step_that_fails_is_told_with_its_code_and_tried_again(box, tmp_path, 
     assert states(box(10.0))["train toy"] == "failed"
 
 
+@pytest.mark.slow
 def test_with_a_gpu_the_tests_and_the_benchmarks_come_first(box, tmp_path, monkeypatch):
     """The commands are replaced by ones that print what the real ones would."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
