@@ -1,5 +1,6 @@
 """`labkit readme`."""
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,4 +49,4 @@ def command_rows(commands: Mapping[str, Any]) -> Iterator[str]:
         yield f"| `make {target}` | {words} |"
     for name, command in commands.items():
         if not command.hidden:
-            yield f"| `labkit {name}` | {(command.help or '').splitlines()[0]} |"
+            yield f"| `labkit {name}` | {html.escape((command.help or '').splitlines()[0], quote=False)} |"
