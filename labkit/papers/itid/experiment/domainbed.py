@@ -20,6 +20,7 @@ from labkit.papers.itid.experiment.selection import Candidate
 from labkit.papers.itid.method import modifiers
 from labkit.papers.itid.method.modifiers import Batch
 from labkit.papers.itid.method.renderers import Rotations
+from labkit.seeds import derive
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
@@ -29,7 +30,7 @@ CHECKPOINTS = 300  # steps between two evaluations
 BATCH_LIMIT = 5000  # images of an environment that an evaluation looks at, at most
 
 
-def draw(algorithm: str, number: int, trial: int) -> dict[str, float]:
+def draw(algorithm: str, seed: int, trial: int, number: int) -> dict[str, float]:
     """Hyper-parameters of one draw; draw 0 is the defaults [peer code, small images].
 
     learning rate 10^U(-4.5, -2.5), batch 2^U(3, 9) per environment; lam 10^U(-1, 5), anneal 10^U(0, 4), eta
@@ -38,7 +39,9 @@ def draw(algorithm: str, number: int, trial: int) -> dict[str, float]:
     if number == 0:
         return {"learning_rate": 1e-3, "batch": 64, "lam": 10.0 if algorithm == "V-REx" else 100.0, "anneal": 500,
                 "eta": 1e-2, "alpha": 0.2}  # fmt: skip
-    generator = torch.Generator().manual_seed(trial * 10_007 + number)
+    from labkit.papers.itid.experiment.train import Purpose  # the loop's parts; it imports this module
+
+    generator = torch.Generator().manual_seed(derive(seed, trial, Purpose.HYPERPARAMETERS, number))
     u = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
 
     def log_uniform(low: float, high: float, k: int) -> float:
@@ -93,15 +96,16 @@ def candidate(
     """One draw: the network, and its twins that miss one more training environment each."""
     part = run.part(f"{name.replace(':', '-')}-without-{left_out}-{algorithm}-{trial}-{number}")
     if part.result is None:
-        seed = config.seed * 1000 + trial
-        environments = data.domainbed_environments(name, seed, config.max_images)
+        from labkit.papers.itid.experiment.train import data_seed
+
+        environments = data.domainbed_environments(name, data_seed(config.seed, trial), config.max_images)
         others = [e for e in range(len(environments)) if e != left_out]
-        drawn = draw(algorithm, number, trial)
-        curves = train_one(algorithm, drawn, environments, others, seed, config, workers, part.part("all"))
+        drawn = draw(algorithm, config.seed, trial, number)
+        curves = train_one(algorithm, drawn, environments, others, trial, config, workers, part.part("all"))
         twins = {}
         for e in others if len(others) > 1 else []:
             rest = [o for o in others if o != e]
-            twin = train_one(algorithm, drawn, environments, rest, seed, config, workers, part.part(f"without-{e}"))
+            twin = train_one(algorithm, drawn, environments, rest, trial, config, workers, part.part(f"without-{e}"))
             twins[str(e)] = twin[str(e)][-1]
         part.finish(
             {"held_out": {str(e): curves[str(e)] for e in others}, "test": curves[str(left_out)], "twins": twins}
@@ -125,7 +129,7 @@ def split(environment: Batch, seed: int) -> tuple[Batch, Batch]:
 
 
 def train_one(
-    algorithm: str, drawn: dict[str, float], environments: list[Batch], chosen: list[int], seed: int, config: Config,
+    algorithm: str, drawn: dict[str, float], environments: list[Batch], chosen: list[int], trial: int, config: Config,
     workers: Workers, run: Run,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Accuracy on the held-out part of *every* environment at every checkpoint, trained on `chosen` only."""
@@ -133,12 +137,15 @@ def train_one(
 
     if run.result is not None:
         return {e: list(curve) for e, curve in run.result.items()}
-    parts = [split(environment, seed + e) for e, environment in enumerate(environments)]
+    seed = config.seed
+    parts = [
+        split(environment, derive(seed, trial, loop.Purpose.SPLIT, e)) for e, environment in enumerate(environments)
+    ]
     arm = replace(
         ALGORITHMS[algorithm], lam=drawn["lam"], anneal=int(drawn["anneal"]), eta=drawn["eta"], alpha=drawn["alpha"]
     )
     classes = 1 + max(int(environment.labels.max()) for environment in environments)
-    training.seed_everything(seed)
+    training.seed_everything(derive(seed, trial, loop.Purpose.WEIGHTS))
     shape = environments[0].images.shape[1:]
     network = build_network("mnist-cnn", shape, 0, 1 if classes == 2 else classes)
     networks = Single(network).to(workers.device)
@@ -153,8 +160,9 @@ def train_one(
     for step in range(run.resume(state), config.sweep_steps):
         if loop.needs_fresh_optimizer(objective, step):
             optimizer.state.clear()
-        index = balanced_indices([len(pool) for pool in pools], int(drawn["batch"]), loop.stream(seed, step, 0))
-        batch = modifier(pooled.take(index.to(workers.device)), loop.stream(seed, step, 1))
+        indices = loop.stream(seed, trial, loop.Purpose.INDICES, step)
+        index = balanced_indices([len(pool) for pool in pools], int(drawn["batch"]), indices)
+        batch = modifier(pooled.take(index.to(workers.device)), loop.stream(seed, trial, loop.Purpose.MODIFIER, step))
         logits = loop.forward(networks, [batch.images], slice(None), workers)
         loss = objective(logits, seen(batch, len(environments)), step) / objective.divisor(step)
         optimizer.zero_grad(set_to_none=True)

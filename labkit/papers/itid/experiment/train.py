@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from labkit.papers.itid.method.coverage import measure_coverage
 from labkit.papers.itid.method.edits import EDITS
 from labkit.papers.itid.method.modifiers import Batch, DistributionModifier
 from labkit.progress import progress
+from labkit.seeds import derive
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
@@ -51,13 +53,25 @@ def train(config: Config, run: Run) -> dict[str, Any]:
 # -- one experiment ---------------------------------------------------------------------------------------------------
 
 
+class Purpose(IntEnum):
+    """What random numbers are drawn for. Seeds are `derive(seed of the run, replica, purpose, ...)`."""
+
+    DATA = 0
+    WEIGHTS = 1
+    INDICES = 2
+    MODIFIER = 3
+    ADAPTATION = 4
+    SPLIT = 5
+    HYPERPARAMETERS = 6
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One network to train: an arm and a replica."""
+    """One network to train: an arm and a replica. seed: of the run."""
 
     arm: str
-    replica: int
     seed: int
+    replica: int
     scene: Scene
     modifier: DistributionModifier
 
@@ -71,7 +85,7 @@ def train_experiment(name: str, config: Config, workers: Workers, run: Run) -> d
     if part.result is not None:
         return part.result
     experiment = config.experiment(name)
-    scenes = [data.build(experiment, seed_of(config.seed, r), workers.device) for r in range(config.replicas)]
+    scenes = [data.build(experiment, data_seed(config.seed, r), workers.device) for r in range(config.replicas)]
     table: dict[str, list[dict[str, Any]]] = {arm: [] for arm in experiment.arms}
     for jobs, place in bundles(experiment, scenes, config, part):
         networks = networks_for(jobs, experiment, config).to(workers.device)
@@ -86,9 +100,9 @@ def train_experiment(name: str, config: Config, workers: Workers, run: Run) -> d
     return part.finish({"data": scenes[0].name, "arms": arms})
 
 
-def seed_of(seed: int, replica: int) -> int:
-    """Replicas of a run share nothing with those of the next seed."""
-    return seed * 1000 + replica
+def data_seed(seed: int, replica: int) -> int:
+    """Seed of a replica's data: split, nuisances, label noise."""
+    return derive(seed, replica, Purpose.DATA)
 
 
 def groups_of(experiment: Experiment) -> list[list[str]]:
@@ -119,7 +133,7 @@ def stackable(experiment: Experiment, config: Config) -> bool:
 def make_jobs(arms: Sequence[str], experiment: Experiment, scenes: list[Scene], config: Config) -> list[Job]:
     """One job per arm and replica; all replicas of an arm stand next to each other."""
     return [
-        Job(arm, r, seed_of(config.seed, r), scene, modifier_of(experiment.arms[arm], scene))
+        Job(arm, config.seed, r, scene, modifier_of(experiment.arms[arm], scene))
         for arm in arms
         for r, scene in enumerate(scenes)
     ]
@@ -129,7 +143,7 @@ def networks_for(jobs: Sequence[Job], experiment: Experiment, config: Config) ->
     """Fresh networks; all arms of one replica start from the same weights."""
     made = []
     for job in jobs:
-        training.seed_everything(job.seed)
+        training.seed_everything(derive(job.seed, job.replica, Purpose.WEIGHTS))
         hidden = experiment.arms[job.arm].hidden or experiment.hidden
         scene = job.scene
         made.append(
@@ -198,24 +212,21 @@ def fit(
         batches = batches_at(step, jobs, experiment)
         with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             logits = forward(networks, [b.images for b in batches], slice(None), workers)
-        divided = torch.cat([l2.new_full((r.stop - r.start,), objectives[a].divisor(step)) for a, r in rows.items()])
-        losses = networks.squared_norms() * l2 / divided
-        seen_risk = []
+        losses = []
         for arm, row in rows.items():
             seen = seen_by(batches[row], jobs[row.start].scene, networks, row, workers)
-            loss = objectives[arm](logits[row], seen, step) / objectives[arm].divisor(step)
-            losses = torch.cat([losses[: row.start], losses[row] + loss, losses[row.stop :]])
-            seen_risk.append(loss.detach().mean())
+            losses.append(objectives[arm](logits[row], seen, step))
+        divisors = torch.tensor([objectives[job.arm].divisor(step) for job in jobs], device=workers.device)
         optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()
+        ((torch.cat(losses) + l2 * networks.squared_norms()) / divisors).sum().backward()
         sum_gradients(networks, workers)
         optimizer.step()
         schedule.step()
         for job in adaptive.values():
             adapt(job, networks, list(jobs).index(job), step)
         if step % config.log_every == 0 or step == experiment.steps - 1:
-            run.log(step, **{f"loss/{arm}": float(r) for arm, r in zip(rows, seen_risk, strict=True)},
-                    **followed(networks, jobs, config))  # fmt: skip
+            risks = {f"loss/{arm}": float(loss.detach().mean()) for arm, loss in zip(rows, losses, strict=True)}
+            run.log(step, **risks, **followed(networks, jobs, config))
         run.save_if_due(step + 1, state)
 
 
@@ -236,9 +247,9 @@ def optimizer_for(
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
-def stream(seed: int, step: int, purpose: int) -> torch.Generator:
-    """Random numbers that depend on these three alone: nothing to save, the same for every arm and in every process."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 8 + purpose)
+def stream(seed: int, replica: int, purpose: Purpose, step: int) -> torch.Generator:
+    """Random numbers that depend on these four alone: nothing to save, the same for every arm and in every process."""
+    return torch.Generator().manual_seed(derive(seed, replica, purpose, step))
 
 
 def batches_at(step: int, jobs: Sequence[Job], experiment: Experiment) -> list[Batch]:
@@ -248,7 +259,7 @@ def batches_at(step: int, jobs: Sequence[Job], experiment: Experiment) -> list[B
     for job in jobs:
         if job.replica not in raw:
             raw[job.replica] = job.scene.train.take(indices_at(step, job, experiment))
-        found.append(job.modifier(raw[job.replica], stream(job.seed, step, 1)))
+        found.append(job.modifier(raw[job.replica], stream(job.seed, job.replica, Purpose.MODIFIER, step)))
     return found
 
 
@@ -257,7 +268,9 @@ def indices_at(step: int, job: Job, experiment: Experiment) -> Int[Tensor, " bat
     count = len(job.scene.train)
     index = torch.arange(count)
     if experiment.batch:
-        index = torch.randint(count, (experiment.batch,), generator=stream(job.seed, step, 0))
+        index = torch.randint(
+            count, (experiment.batch,), generator=stream(job.seed, job.replica, Purpose.INDICES, step)
+        )
     return index.to(job.scene.train.labels.device)
 
 
@@ -319,7 +332,7 @@ def adapt(job: Job, networks: Stack | Single, place: int, step: int) -> None:
     assert isinstance(job.modifier, modifiers.Adaptive)
     if (step + 1) % job.modifier.every == 0:
         ask = lambda images: answers(networks, images[None], slice(place, place + 1))[0]  # noqa: E731
-        job.modifier.update(ask, job.scene.held_out, stream(job.seed, step, 2))
+        job.modifier.update(ask, job.scene.held_out, stream(job.seed, job.replica, Purpose.ADAPTATION, step))
 
 
 @torch.no_grad()

@@ -93,10 +93,10 @@ def test_domain_folder_reads_the_layout_and_says_what_is_wrong(domains):
 
 
 def test_draws_are_the_defaults_first_then_in_their_ranges():
-    assert domainbed.draw("IRM", 0, 0)["lam"] == 100
-    assert domainbed.draw("V-REx", 0, 0)["lam"] == 10
-    drawn = [domainbed.draw("IRM", k, t) for k in range(1, 40) for t in range(3)]
-    assert domainbed.draw("IRM", 3, 1) == domainbed.draw("IRM", 3, 1) != domainbed.draw("IRM", 3, 2)
+    assert domainbed.draw("IRM", 0, 0, 0)["lam"] == 100
+    assert domainbed.draw("V-REx", 0, 0, 0)["lam"] == 10
+    drawn = [domainbed.draw("IRM", 0, t, k) for k in range(1, 40) for t in range(3)]
+    assert domainbed.draw("IRM", 0, 1, 3) == domainbed.draw("IRM", 0, 1, 3) != domainbed.draw("IRM", 0, 2, 3)
     ranges = {"learning_rate": (10**-4.5, 10**-2.5), "batch": (8, 512), "lam": (0.1, 1e5), "anneal": (1, 1e4),
               "eta": (1e-3, 0.1), "alpha": (0.1, 10)}  # fmt: skip
     for name, (low, high) in ranges.items():
