@@ -22,67 +22,6 @@ Content = Float[Tensor, "n channels height width"]
 Images = Float[Tensor, "n image_channels image_height image_width"]
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Data with their bookkeeping: images[i] = renderer(content[i], nuisance[i]) until somebody edits them.
-
-    weights: of each datum in the loss. second_labels, mix: mixup's other label and the first one's share. partner: the
-    same data seen in another way, for the consistency penalty.
-    """
-
-    content: Content
-    labels: Int[Tensor, " n"]
-    nuisance: Int[Tensor, " n"]
-    environment: Int[Tensor, " n"]
-    images: Images
-    weights: Float[Tensor, " n"]
-    renderer: Renderer
-    second_labels: Int[Tensor, " n"] | None = None
-    mix: Float[Tensor, " n"] | None = None
-    partner: Images | None = None
-    edited: bool = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def render(
-        cls, content: Content, labels: Tensor, nuisance: Tensor, environment: Tensor, renderer: Renderer
-    ) -> "Batch":
-        """Raises InputError when the parts differ in length, or a nuisance does not exist."""
-        lengths = {len(content), len(labels), len(nuisance), len(environment)}
-        if len(lengths) > 1:
-            raise InputError(f"content, labels, nuisance and environment must have one length; got {sorted(lengths)}.")
-        images = renderer(content, nuisance)
-        return cls(content, labels, nuisance, environment, images, torch.ones_like(images[:, 0, 0, 0]), renderer)
-
-    def take(self, index: Int[Tensor, " m"]) -> "Batch":
-        return replace(
-            self,
-            content=self.content[index],
-            labels=self.labels[index],
-            nuisance=self.nuisance[index],
-            environment=self.environment[index],
-            images=self.images[index],
-            weights=self.weights[index],
-        )
-
-    def to(self, device: torch.device) -> "Batch":
-        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        there: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return replace(self, **there)
-
-    def rendered_with(self, nuisance: Int[Tensor, " n"]) -> "Batch":
-        """The same contents with another nuisance.
-
-        Raises:
-            InputError: the images were edited before: rendering anew would undo that.
-        """
-        if self.edited:
-            raise InputError("rendering anew would undo the edit before it; put Swap or Uniform first in the chain.")
-        return replace(self, nuisance=nuisance, images=self.renderer(self.content, nuisance))
-
-
 @runtime_checkable
 class DistributionModifier(Protocol):
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch: ...
