@@ -6,7 +6,8 @@ Of the paper only the abstract is known to us: theory and algorithm here are our
 from labkit.papers.itid.experiment.claims import CLAIMS
 from labkit.papers.itid.experiment.config import CONFIGS, EXPERIMENTS, Config
 from labkit.papers.itid.experiment.train import train as train_arms  # the name `train` stays the module's
-from labkit.papers.itid.method.modifiers import Adaptive, Batch, Chain, Edit, Mixup, Resample, Swap, Uniform, Weight
+from labkit.papers.itid.method.batch import Batch
+from labkit.papers.itid.method.modifiers import Adaptive, Chain, Edit, Mixup, Resample, Swap, Uniform, Weight
 from labkit.papers.itid.method.task import NuisanceLaw, Task, all_hypotheses, toy_task, zero_one
 from labkit.papers.itid.teaching.exercises import EXERCISES
 from labkit.workbench.experiment import Paper

@@ -13,10 +13,10 @@ from labkit.papers.itid.method.renderers import Content, Images, Renderer
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Data with their bookkeeping: images[i] = renderer(content[i], nuisance[i]) until somebody edits them.
+    """Data and how they were generated: images[i] = renderer(content[i], nuisance[i]) unless `edited`.
 
-    weights: of each datum in the loss. second_labels, mix: mixup's other label and the first one's share. partner: the
-    same data seen in another way, for the consistency penalty.
+    weights: of each datum in the loss. second_labels, mix: mixup's second label, and the weight of the first one.
+    partner: second views of the same data, for the consistency penalty.
     """
 
     content: Content
@@ -38,7 +38,11 @@ class Batch:
     def render(
         cls, content: Content, labels: Tensor, nuisance: Tensor, environment: Tensor, renderer: Renderer
     ) -> "Batch":
-        """Raises InputError when the parts differ in length, or a nuisance does not exist."""
+        """Render the images; all weights are 1.
+
+        Raises:
+            InputError: the parts differ in length, or a nuisance does not exist.
+        """
         lengths = {len(content), len(labels), len(nuisance), len(environment)}
         if len(lengths) > 1:
             raise InputError(f"content, labels, nuisance and environment must have one length; got {sorted(lengths)}.")
@@ -58,10 +62,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        there: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return replace(self, **there)
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
-    def rendered_with(self, nuisance: Int[Tensor, " n"]) -> "Batch":
+    def rerender(self, nuisance: Int[Tensor, " n"]) -> "Batch":
         """The same contents with another nuisance.
 
         Raises:

@@ -109,16 +109,6 @@ def all_hypotheses(contents: int, nuisances: int, labels: int = 2) -> Int[Tensor
     return (numbers % labels).view(-1, contents, nuisances)
 
 
-def pull_back(
-    of_images: Int[Tensor, "hypotheses images"], renderer: Int[Tensor, "contents nuisances"]
-) -> Int[Tensor, "hypotheses contents nuisances"]:
-    """h(g(c, z)) for a renderer given as a table of image numbers; it need not be injective.
-
-    With renderer[c, t] the number of the image t.c, this is the reading of ITID as a set of label-preserving maps.
-    """
-    return of_images[:, renderer]
-
-
 def zero_one(
     hypotheses: Int[Tensor, "hypotheses contents nuisances"], labels: int
 ) -> Float[Tensor, "hypotheses contents labels nuisances"]:

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 
 from labkit.errors import ConfigError, InputError
 from labkit.papers.itid import PAPER
-from labkit.papers.itid.experiment import data
-from labkit.papers.itid.experiment import train as loop
+from labkit.papers.itid.experiment import data, loop, train
 from labkit.papers.itid.experiment.config import CONFIGS, EXPERIMENTS, Arm, Config
 from labkit.papers.itid.experiment.evaluate import measures_of, prediction_table
+from labkit.papers.itid.experiment.jobs import Job, build_networks, make_jobs
 from labkit.papers.itid.experiment.model import Single, Stack, build_network
+from labkit.papers.itid.experiment.objectives import Penalised
+from labkit.papers.itid.method.modifiers import Unchanged
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 
@@ -49,12 +51,12 @@ def test_training_the_stack_is_training_one_by_one(tmp_path):
     experiment = replace(config.experiment("backgrounds"), anneal=5, l2=1e-3)
     scenes = [data.build(experiment, 3)]
     with training.workers("cpu") as workers:
-        jobs = loop.make_jobs(list(experiment.arms), experiment, scenes, config)
-        stack = loop.networks_for(jobs, experiment, config)
+        jobs = make_jobs(list(experiment.arms), experiment, scenes, config)
+        stack = build_networks(jobs, experiment, config)
         loop.fit(stack, jobs, experiment, config, workers, run_of(tmp_path / "stack", config))
         alone = config.override(stacked=False)
-        for k, job in enumerate(loop.make_jobs(list(experiment.arms), experiment, scenes, config)):
-            single = loop.networks_for([job], experiment, alone)
+        for k, job in enumerate(make_jobs(list(experiment.arms), experiment, scenes, config)):
+            single = build_networks([job], experiment, alone)
             loop.fit(single, [job], experiment, alone, workers, run_of(tmp_path / job.arm, alone))
             for name, value in zip(stack.names, stack.values, strict=True):
                 torch.testing.assert_close(value[k], single.network.get_parameter(name), rtol=1e-4, atol=2e-5)
@@ -64,8 +66,8 @@ def trained(arm, folder, steps=15, **changes):
     config = Config(experiments=("backgrounds",), replicas=1, train_examples=200, test_examples=100, probes=0)
     experiment = replace(config.experiment("backgrounds"), arms={"arm": arm}, steps=steps, **changes)
     with training.workers("cpu") as workers:
-        jobs = loop.make_jobs(["arm"], experiment, [data.build(experiment, 0)], config)
-        stack = loop.networks_for(jobs, experiment, config)
+        jobs = make_jobs(["arm"], experiment, [data.build(experiment, 0)], config)
+        stack = build_networks(jobs, experiment, config)
         loop.fit(stack, jobs, experiment, config, workers, run_of(folder, config))
     return stack
 
@@ -90,8 +92,8 @@ def test_a_large_penalty_needs_the_rescaling_or_a_fresh_optimiser(tmp_path):
     rescaled = trained(Arm(objective="irm", lam=1e4, anneal=8), tmp_path / "rescaled")
     fresh = trained(Arm(objective="irm", lam=1e4, anneal=8, rescale=False), tmp_path / "fresh")
     assert distance(rescaled, fresh) > 1e-4
-    assert loop.needs_fresh_optimizer(loop.Penalised("irm", 1e4, 8, rescale=False), 8)
-    assert not loop.needs_fresh_optimizer(loop.Penalised("irm", 1e4, 8), 8)
+    assert loop.needs_fresh_optimizer(Penalised("irm", 1e4, 8, rescale=False), 8)
+    assert not loop.needs_fresh_optimizer(Penalised("irm", 1e4, 8), 8)
 
 
 def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
@@ -113,7 +115,7 @@ def test_oscillation_is_measured_on_test_data(tmp_path):
     stack = trained(Arm(), tmp_path, steps=60)
     experiment = replace(EXPERIMENTS["backgrounds"], train_examples=200, test_examples=100)
     scene = data.build(experiment, 0)
-    job = loop.Job("arm", 0, 0, scene, loop.modifiers.Unchanged())
+    job = Job("arm", 0, 0, scene, Unchanged())
     table = prediction_table(stack, [job])[0]
     assert table.shape == (100, 10)
     assert measures_of(table, scene)["omega"] > 0.5
@@ -160,7 +162,7 @@ def test_killed_between_the_weights_and_the_result(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "summarise", dying)
+        patch.setattr(train, "summarise", dying)
         with pytest.raises(Killed):
             PAPER.run(config, run_of(tmp_path / "run", config))
     assert PAPER.run(config, run_of(tmp_path / "run", config)) == undisturbed
@@ -211,7 +213,7 @@ def test_every_lesson_experiment_starts(tmp_path, name):
     ("changes", "words"),
     [
         ({"experiments": ("cats",)}, "there is no experiment 'cats'"),
-        ({"experiments": ("mild", "mild")}, "stands there twice"),
+        ({"experiments": ("mild", "mild")}, "is named twice"),
         ({"experiments": (), "arms": ()}, "at least one experiment"),
         ({"arms": ("IE-magic",)}, "no experiment asked for has an arm 'IE-magic'"),
         ({"sweep": ("pacs",)}, "folder:NAME"),

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from labkit.errors import InputError
+from labkit.metrics.intervals import wilson
 from labkit.papers.itid.method import bounds, gaussian, measures
 from labkit.papers.itid.method.coverage import measure_coverage
 from labkit.papers.itid.method.task import (
     NuisanceLaw,
     Task,
     all_hypotheses,
-    pull_back,
     random_law,
     toy_task,
     zero_one,
@@ -109,16 +109,16 @@ def test_omega_y_is_the_largest_gap_over_laws_that_see_the_label_only():
 def test_coverage_of_the_itid_bound_and_failure_of_the_iid_one():
     """Known values of the toy: penalties, violation rates, what ERM picks."""
     found = {n: measure_coverage(n, 1000, seed=0) for n in (50, 200, 800)}
-    assert [round(found[n].penalty, 3) for n in found] == [0.28, 0.14, 0.07]
-    assert [round(found[n].invariant_penalty, 3) for n in found] == [0.225, 0.113, 0.056]
+    assert [round(found[n]["penalty"], 3) for n in found] == [0.28, 0.14, 0.07]
+    assert [round(found[n]["invariant_penalty"], 3) for n in found] == [0.225, 0.113, 0.056]
     for n, wanted in ((50, 0.364), (200, 0.313), (800, 0.333)):
-        assert found[n].itid_violations <= 0.01  # <= 10 % is what the theorem promises
-        assert found[n].iid_violations == 1.0
-        assert found[n].rerendered_violations <= 0.01
-        assert found[n].erm_target == pytest.approx(wanted, abs=0.03)
-        assert found[n].erm_train < 0.1
-        assert found[n].invariant_target == pytest.approx(0.107, abs=0.005)
-        assert found[n].rerendered_target <= 0.115
+        assert found[n]["itid_violations"] <= 0.01  # <= 10 % is what the theorem promises
+        assert found[n]["iid_violations"] == 1.0
+        assert found[n]["rerendered_violations"] <= 0.01
+        assert found[n]["erm_target"] == pytest.approx(wanted, abs=0.03)
+        assert found[n]["erm_train"] < 0.1
+        assert found[n]["invariant_target"] == pytest.approx(0.107, abs=0.005)
+        assert found[n]["rerendered_target"] <= 0.115
     assert toy_task().bayes_risk() == pytest.approx(0.105, abs=5e-4)
 
 
@@ -227,13 +227,6 @@ def test_linear_bound_counts_complexity_twice_and_divides_by_the_margin():
     assert loose == pytest.approx(wanted, abs=1e-12)
 
 
-def test_maps_that_make_the_same_image_share_its_answer():
-    renderer = torch.tensor([[0, 1], [1, 2]])  # not injective: image 1 is both
-    hypotheses = pull_back(all_hypotheses(3, 1).squeeze(2), renderer)
-    assert hypotheses.shape == (8, 2, 2)
-    assert torch.equal(hypotheses[:, 0, 1], hypotheses[:, 1, 0])
-
-
 def test_tasks_with_other_label_rules_add_a_gap_that_no_invariance_removes():
     content = torch.tensor([0.25, 0.75])
     assert bounds.label_rule_gap(content, torch.tensor([0.1, 0.9]), torch.tensor([0.1, 0.5])) == pytest.approx(0.3)
@@ -249,7 +242,7 @@ def test_measured_shift_of_a_table_agrees_with_the_exact_measures():
     labels = torch.from_numpy(generator.integers(0, 3, 12))
     predictions = torch.from_numpy(generator.integers(0, 3, (12, 4)))
     q, q2 = (torch.from_numpy(generator.dirichlet(np.ones(4), 12)) for _ in range(2))
-    found = measures.measure_shift(predictions, labels, q, q2)
+    found = measures.measure_law_change(predictions, labels, q, q2)
     law = torch.zeros(12, 3, dtype=torch.float64)
     law[torch.arange(12), labels] = 1 / 12
     task, losses = Task(law), zero_one(predictions[None], 3)
@@ -264,21 +257,10 @@ def test_measured_shift_of_a_table_agrees_with_the_exact_measures():
     assert found.tv_prediction <= found.delta + 1e-12
 
 
-def test_estimates_hold_the_truth_and_shrink():
-    generator = torch.Generator().manual_seed(0)
-    truth, covered = 0.2, 0
-    for _ in range(200):
-        first = torch.zeros(300, dtype=torch.int64)
-        second = (torch.rand(300, generator=generator) < truth).long()
-        estimate = measures.estimate_delta(first, second, d=0.1)
-        covered += estimate.low <= truth <= estimate.high
-    assert covered >= 180
-    assert estimate.high - estimate.value == pytest.approx(math.sqrt(math.log(20) / 600), abs=1e-12)
-    resampled = measures.bootstrap((first != second).double(), generator)
-    assert resampled.high - resampled.low < estimate.high - estimate.low
-    draws = torch.rand(2000, 400, generator=generator)
-    iota = measures.estimate_iota(draws < 0.5, draws.flip(1) < 0.2)
-    assert iota.value == pytest.approx(0.3, abs=0.01)
+def test_delta_is_estimated_without_labels():
+    first, second = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0, 0])
+    assert measures.estimate_delta(first, second) == wilson(2, 10)
+    assert measures.estimate_delta(first, first).value == 0
 
 
 @pytest.mark.parametrize(
@@ -297,8 +279,6 @@ def test_estimates_hold_the_truth_and_shrink():
         (lambda: bounds.second_moment_aligned(1.0, 10), "no weight can help"),
         (lambda: bounds.itid_bound_linear(0.1, 0.1, 0.0, 1.0, 1.0, 10, 0.1), "margin of the ramp loss is positive"),
         (lambda: bounds.rademacher_linear(-1.0, 1.0, 5), "norms are not negative"),
-        (lambda: measures.hoeffding(torch.tensor([0.5, 2.0])), "between 0 and 1"),
-        (lambda: measures.bootstrap(torch.tensor([]), torch.Generator()), "needs values"),
         (lambda: measures.estimate_delta(torch.zeros(2).long(), torch.zeros(3).long()), "the same data"),
         (lambda: gaussian.accuracies(math.inf), "must be finite"),
     ],

@@ -8,11 +8,12 @@ import torch
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
+from labkit.papers.itid.method.coverage import coverage_by_size
 from labkit.papers.itid.teaching import figures
-from labkit.papers.itid.teaching.figures import Answers
+from labkit.papers.itid.teaching.figures import Predictions
 
 GENERATOR = torch.Generator().manual_seed(0)
-SHOWN = Answers(
+SHOWN = Predictions(
     torch.rand(30, 1, 8, 8, generator=GENERATOR),
     torch.arange(30) % 10,
     {name: torch.randint(10, (30, 10), generator=GENERATOR) for name in ("ERM", "IE-swap")},
@@ -90,4 +91,4 @@ def test_static_figures_draw():
     figures.shrinking_figure(result)
     figures.learning_figure([{"step": 0, "delta/ERM": 0.5}], ["ERM"])
     figures.sample_size_figure(0.9)
-    figures.coverage_figure(figures.measured_coverage(3, 0))
+    figures.coverage_figure(coverage_by_size(3, 0))
