@@ -135,8 +135,8 @@ def check_edit_keeps_digits(family: Any) -> None:
 
 def check_edit_helps(family: Any) -> None:
     edited, plain = target_accuracy(Edit(family)), _target_of_erm()
-    assert edited >= plain + 0.08, (
-        f"trained on your edits {edited:.3f} under uniform colours, without {plain:.3f}: need +.08"
+    assert edited >= plain + 0.05, (
+        f"trained on your edits {edited:.3f} under uniform colours, without {plain:.3f}: need +.05"
     )
 
 
@@ -197,7 +197,7 @@ EXERCISES = (
         key="edit",
         kind="ablation",
         task="Write an edit that makes a network ignore the colour without touching the digit: after 150 steps at "
-        "least .08 better than plain ERM.",
+        "least .05 better than plain ERM.",
         properties={"labels stay true": check_edit_keeps_digits, "it helps": check_edit_helps},
         solution=edits.colour_matrix,
         wrong={"half a turn": edits.half_turn, "a shift": edits.shift, "nothing": identity},

@@ -9,7 +9,7 @@ from labkit.data.images import ImageSet
 from labkit.errors import DataError, InputError
 from labkit.papers.itid import PAPER
 from labkit.papers.itid.experiment import data, domainbed
-from labkit.papers.itid.experiment.config import ALGORITHMS, CONFIGS, Config
+from labkit.papers.itid.experiment.config import CONFIGS, Config
 from labkit.papers.itid.method.modifiers import cell_counts
 from labkit.papers.itid.method.renderers import Rotations
 from labkit.workbench import training
@@ -30,7 +30,7 @@ def hand_made_mnist(monkeypatch):
     generator = torch.Generator().manual_seed(0)
 
     def images(split):
-        n = 300 if split == "train" else 100
+        n = 3000 if split == "train" else 1000
         pixels = torch.randint(0, 256, (n, 1, 28, 28), generator=generator).byte()
         return ImageSet(pixels, torch.arange(n) % 10, tuple("0123456789"), "mnist", "hand-made")
 
@@ -62,9 +62,9 @@ def domains(tmp_path, monkeypatch):
 
 def test_environments_have_the_protocols_correlations(hand_made_mnist):
     environments = data.domainbed_environments("colored-mnist", 0)
-    assert [len(e) for e in environments] == [134, 133, 133]
+    assert [len(e) for e in environments] == [1334, 1333, 1333]
     agree = [float((e.labels == e.nuisance).double().mean()) for e in environments]
-    assert agree == pytest.approx([0.9, 0.8, 0.1], abs=0.09)
+    assert agree == pytest.approx([0.9, 0.8, 0.1], abs=0.05)  # they scatter by .011
     assert environments[0].images.shape[1:] == (2, 14, 14)
     rotated = data.domainbed_environments("rotated-mnist", 0, 20)
     assert len(rotated) == 6
@@ -110,45 +110,48 @@ def test_batches_hold_equal_shares_of_the_environments_and_hold_outs_are_apart(h
     assert int(index.max()) < 120
     environment = data.domainbed_environments("colored-mnist", 0)[0]
     train, held = domainbed.hold_out(environment, 3)
-    assert (len(train), len(held)) == (108, 26)
+    assert (len(train), len(held)) == (1068, 266)
     both = torch.cat([train.content, held.content]).flatten(1)
     assert len(both.unique(dim=0)) == len(environment.content.flatten(1).unique(dim=0))
 
 
-def test_a_small_sweep_runs_every_algorithm_and_resumes(hand_made_mnist, small_batches, tmp_path):
-    config = Config(experiments=(), sweep=("colored-mnist",), algorithms=tuple(ALGORITHMS), draws=1, trials=1,
+def test_a_small_sweep_runs_and_resumes(hand_made_mnist, small_batches, tmp_path):
+    algorithms = ("IRM", "GroupDRO", "mixup", "IE-weight")  # one per mechanism: penalty, state, second labels, counts
+    config = Config(experiments=(), sweep=("colored-mnist",), algorithms=algorithms, draws=1, trials=1,
                     sweep_steps=2, max_images=12)  # fmt: skip
     result = PAPER.run(config, Run.open(tmp_path, config))
     found = result["sweep"]["colored-mnist"]
     assert set(found) == {"0", "1", "2"}
-    assert set(found["2"]) == set(ALGORITHMS)
+    assert set(found["2"]) == set(algorithms)
     assert all(0 <= c["accuracy"] <= 1 and c["regret"] >= 0 for c in found["2"]["IRM"].values())
     with training.workers("cpu") as workers:
         assert domainbed.sweep("colored-mnist", config, workers, Run.open(tmp_path, config)) == found
 
 
 def test_a_sweep_over_photographs_leaves_out_what_cannot_be_rendered(domains, small_batches, tmp_path):
-    config = Config(experiments=(), sweep=("folder:tiny",), algorithms=("ERM", "IE-swap", "IE-edit"), draws=1, trials=1,
+    config = Config(experiments=(), sweep=("folder:tiny",), algorithms=("IE-swap", "IE-edit"), draws=1, trials=1,
                     sweep_steps=1)  # fmt: skip
     result = PAPER.run(config, Run.open(tmp_path / "run", config))
-    assert set(result["sweep"]["folder:tiny"]["0"]) == {"ERM", "IE-edit"}
+    assert set(result["sweep"]["folder:tiny"]["0"]) == {"IE-edit"}
 
 
 def test_the_gpu_configuration_runs(hand_made_mnist, hand_made_cifar, tmp_path):
     """IRM's coloured MNIST with its own arms, CIFAR-10 with ResNet-18: a few steps."""
     config = CONFIGS["gpu"].override(
-        replicas=1, steps=2, train_examples=20, test_examples=3, batch_size=4, device="cpu", bf16=False, probes=0
-    )
+        replicas=1, steps=2, train_examples=20, test_examples=3, batch_size=4, device="cpu", bf16=False, probes=0,
+        arms=("IRM", "oracle", "IE-adaptive", "IE-swap"),
+    )  # fmt: skip
     result = PAPER.run(config, Run.open(tmp_path, config))
     assert result["data"] == "cifar10+mnist"
-    assert set(result["colored-mnist"]["arms"]) == {"ERM", "IRM", "V-REx", "IE-weight", "IE-swap", "oracle"}
-    assert set(result["cifar-borders"]["arms"]) == {"ERM", "IE-edit", "IE-swap", "IE-adaptive"}
+    assert set(result["colored-mnist"]["arms"]) == {"IRM", "IE-swap", "oracle"}
+    assert set(result["cifar-borders"]["arms"]) == {"IE-swap", "IE-adaptive"}
 
 
 def test_the_full_configuration_runs(hand_made_mnist, hand_made_cifar, small_batches, tmp_path):
+    """IE-edit turns the rotated digits, and mirrors or recolours CIFAR's."""
     config = CONFIGS["full"].override(
         replicas=1, steps=1, train_examples=20, test_examples=4, batch_size=4, device="cpu", probes=0, bf16=False,
-        draws=1, trials=1, sweep_steps=1, max_images=12, algorithms=("IE-swap",), sweep=("rotated-mnist",),
+        draws=1, trials=1, sweep_steps=1, max_images=12, algorithms=("IE-edit",), sweep=("rotated-mnist",),
         experiments=("cifar-plain",),
     )  # fmt: skip
     result = PAPER.run(config, Run.open(tmp_path, config))

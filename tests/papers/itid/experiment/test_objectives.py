@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 
 from labkit.errors import InputError
@@ -69,15 +70,14 @@ def test_split_penalty_is_the_product_of_half_gradients_and_unbiased():
     logits, targets = example(1, batch=40, networks=1, environments=1)
     slopes = scale_gradients(logits, targets.labels)[0]
     wanted = slopes.mean() ** 2 - slopes.var() / len(slopes)
-    values = []
-    for k in range(4000):
-        order = torch.randperm(40, generator=torch.Generator().manual_seed(k))
-        shuffled = Targets(targets.labels[:, order], targets.weights, targets.environment, targets.nuisance, 1, 3)
-        values.append(float(irm_split_penalty(logits[:, order], shuffled)))
+    order = torch.rand(20_000, 40, generator=torch.Generator().manual_seed(0)).argsort(1)
+    zeros = torch.zeros(20_000, 40, dtype=torch.int64)
+    shuffled = Targets(targets.labels[0, order], torch.ones(20_000, 40).double(), zeros, zeros, 1, 3)
+    values = irm_split_penalty(logits[0, order], shuffled)
     even, odd = slopes[::2].mean(), slopes[1::2].mean()
     assert float(irm_split_penalty(logits, targets)) == pytest.approx(float(even * odd), rel=1e-12)
-    assert sum(values) / len(values) == pytest.approx(float(wanted), abs=4e-4)
-    assert float(irm_penalty(logits, targets)) > float(wanted)
+    assert float(values.mean()) == pytest.approx(float(wanted), abs=5 * float(values.std()) / 20_000**0.5)
+    assert float(irm_penalty(logits, targets)) - float(wanted) > 10 * float(values.std()) / 20_000**0.5
     ones, alternating = torch.ones(1, 40, 1).double(), (torch.arange(40) % 2)[None]
     opposed = Targets(alternating, targets.weights, targets.environment, targets.nuisance, 1, 3)
     assert float(irm_split_penalty(ones, opposed)) < -0.1
@@ -85,17 +85,10 @@ def test_split_penalty_is_the_product_of_half_gradients_and_unbiased():
 
 def test_penalty_vanishes_at_the_optimal_scale():
     logits, targets = example(10, networks=1, environments=1)
-    scale = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scale], max_iter=200, tolerance_grad=1e-14, tolerance_change=1e-16)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = cross_entropy(logits * scale, targets.labels).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    assert float(irm_penalty(logits * scale.detach(), targets)) < 1e-20
+    slope = lambda scale: float(scale_gradients(logits * scale, targets.labels).mean()) / scale  # noqa: E731
+    scale = brentq(slope, -5.0, 6.0, xtol=1e-15)  # the risk is convex in the scale
+    assert float(irm_penalty(logits, targets)) > 1e-3
+    assert float(irm_penalty(logits * scale, targets)) < 1e-20
 
 
 def test_v_rex():
@@ -103,7 +96,7 @@ def test_v_rex():
     same = Targets(targets.labels[:, :20].repeat(1, 2), targets.weights, (torch.arange(40) >= 20).long().expand(2, 40),
                 targets.nuisance, 2, 3)  # fmt: skip
     equal = logits[:, :20].repeat(1, 2, 1)
-    assert float(variance_penalty(equal, same).abs().max()) < 1e-30
+    assert float(variance_penalty(equal, same).abs().max()) < 1e-28
     risks = torch.stack([cross_entropy(logits, targets.labels)[:, e::2].mean(1) for e in (0, 1)], 1)
     torch.testing.assert_close(variance_penalty(logits, targets), risks.var(1, correction=0))
     checks.check_variance_penalty(exercises.variance_of_risks)
