@@ -114,7 +114,7 @@ def test_weights_of_independent_data_go_to_one():
 
 
 def test_rare_cells_raise_the_overlap_alarm():
-    """The sheet's E1: population n_eff 20.7, three quarters of the cells empty. Sample: 43 +- 3, mean weight .26 +- .04."""
+    """The sheet's E1: population n_eff 20.7, 3/4 of the cells empty. Samples: n_eff 43 +- 3, mean weight .26 +- .04."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, 1200)
     rho = np.where(np.arange(1200) % 2, 0.97, 0.999)
