@@ -95,12 +95,14 @@ def train_candidate(
     if part.result is None:
         environments = data.domainbed_environments(name, derive(config.seed, trial, Purpose.DATA), config.max_images)
         others = [e for e in range(len(environments)) if e != left_out]
-        drawn = draw_hyperparameters(algorithm, config.seed, trial, number)
-        curves = train_one(algorithm, drawn, environments, others, trial, config, workers, part.part("all"))
+        parameters = draw_hyperparameters(algorithm, config.seed, trial, number)
+        curves = train_one(algorithm, parameters, environments, others, trial, config, workers, part.part("all"))
         twins = {}
         for e in others if len(others) > 1 else []:
             rest = [o for o in others if o != e]
-            twin = train_one(algorithm, drawn, environments, rest, trial, config, workers, part.part(f"without-{e}"))
+            twin = train_one(
+                algorithm, parameters, environments, rest, trial, config, workers, part.part(f"without-{e}")
+            )
             twins[str(e)] = twin[str(e)][-1]
         part.finish(
             {"held_out": {str(e): curves[str(e)] for e in others}, "test": curves[str(left_out)], "twins": twins}
@@ -124,7 +126,7 @@ def hold_out(environment: Batch, seed: int) -> tuple[Batch, Batch]:
 
 
 def train_one(
-    algorithm: str, drawn: dict[str, float], environments: list[Batch], training: list[int], trial: int,
+    algorithm: str, parameters: dict[str, float], environments: list[Batch], training: list[int], trial: int,
     config: Config, workers: Workers, run: Run,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Accuracy on the held-out part of *every* environment at every checkpoint, trained on the `training` ones."""
@@ -133,7 +135,11 @@ def train_one(
     seed = config.seed
     parts = [hold_out(environment, derive(seed, trial, Purpose.SPLIT, e)) for e, environment in enumerate(environments)]
     arm = replace(
-        ALGORITHMS[algorithm], lam=drawn["lam"], anneal=int(drawn["anneal"]), eta=drawn["eta"], alpha=drawn["alpha"]
+        ALGORITHMS[algorithm],
+        lam=parameters["lam"],
+        anneal=int(parameters["anneal"]),
+        eta=parameters["eta"],
+        alpha=parameters["alpha"],
     )
     if algorithm == "IE-edit" and isinstance(environments[0].renderer, Rotations):
         arm = replace(arm, modifier="edit-turn")  # the edit must vary what the task allows to vary
@@ -146,7 +152,7 @@ def train_one(
     pooled = concatenate(pools)
     modifier = build_modifier(arm, pooled)
     objective = build_objective(arm)
-    optimizer = torch.optim.Adam(networks.parameters(), lr=drawn["learning_rate"])
+    optimizer = torch.optim.Adam(networks.parameters(), lr=parameters["learning_rate"])
     curves: dict[str, list[float]] = {str(e): [] for e in range(len(environments))}
     state: dict[str, Any] = {"networks": networks, "optimizer": optimizer, "curves": Curves(curves)}
     state |= {"dro": objective} if isinstance(objective, GroupDRO) else {}
@@ -154,7 +160,7 @@ def train_one(
         if loop.needs_fresh_optimizer(objective, step):
             optimizer.state.clear()
         indices = random_stream(seed, trial, Purpose.INDICES, step)
-        index = balanced_indices([len(pool) for pool in pools], int(drawn["batch"]), indices)
+        index = balanced_indices([len(pool) for pool in pools], int(parameters["batch"]), indices)
         batch = modifier(pooled.take(index.to(workers.device)), random_stream(seed, trial, Purpose.MODIFIER, step))
         logits = loop.forward(networks, [batch.images], slice(None), workers)
         targets = loop.collect_targets([batch], len(environments), networks, slice(None), workers)
