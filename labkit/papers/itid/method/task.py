@@ -80,10 +80,6 @@ class Task:
         """R_Q(h) = E_(c,y) E_(z ~ Q) f_h(c, y, z), exactly."""
         return torch.einsum("cyz,hcyz->h", self.joint(nuisance), losses)
 
-    def bayes_risk(self) -> float:
-        """The least risk of a hypothesis that sees the content only."""
-        return float((self.law.sum(1) - self.law.max(1).values).sum())
-
     def sample_counts(
         self, laws: list[NuisanceLaw], size: int, generator: np.random.Generator
     ) -> Float[Tensor, "contents labels nuisances"]:

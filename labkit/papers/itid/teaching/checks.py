@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from labkit.papers.itid.method import bounds, measures
-from labkit.papers.itid.method.modifiers import cell_counts, g_statistic
+from labkit.papers.itid.method.modifiers import g_statistic
 from labkit.papers.itid.method.task import NuisanceLaw, Task, all_hypotheses, random_law, toy_task, zero_one
 from labkit.workbench.exercises import close, number
 
@@ -86,22 +86,6 @@ def check_swap(swap: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> Non
     worst, mean = (f([g_statistic(labels, r)[0] for r in results]) for f in (max, np.mean))
     assert worst < 3 * G_LIMIT, f"z still tells the label: G = {worst:.0f}, with 81 degrees of freedom about 81."
     assert 70 < mean < 100, f"G is {mean:.0f} on average; independence gives about 83."
-
-
-def check_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`weights(labels, nuisance)`, one weight per datum: z and y independent under them."""
-    labels, nuisance = example_data(4000, 0.7)
-    got = torch.as_tensor(weights(labels, nuisance), dtype=torch.float64)
-    assert got.shape == labels.shape, f"one weight per datum: wanted {tuple(labels.shape)}, got {tuple(got.shape)}"
-    joint = torch.zeros(10, 10, dtype=torch.float64).index_put_((labels, nuisance), got, accumulate=True)
-    joint = joint / joint.sum()
-    product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    assert float((joint - product).abs().max()) < 1e-9, "under the weights z must be independent of y"
-    counts = cell_counts(labels, nuisance)
-    close(joint.sum(1), counts.sum(1) / len(labels), "The shares of the classes must stay as they were.")
-    assert abs(float(got.mean()) - 1) < 1e-9, f"with all cells filled, weights have mean 1; got {float(got.mean()):.3f}"
-    wanted = bounds.independence_weights(counts)[labels, nuisance]
-    close(got, wanted, "w = p(y) p(z) / p(y, z), with shares of the whole data set.")
 
 
 def check_variance_penalty(penalty: Callable[[Tensor], Any]) -> None:

@@ -25,6 +25,7 @@ from labkit.papers.itid.method.modifiers import (
 )
 from labkit.papers.itid.method.renderers import Backgrounds, Borders, Photographs, Rotations, Shifts, TwoColours
 from labkit.papers.itid.teaching import checks, exercises
+from labkit.workbench.exercises import close
 
 
 def generator(seed=0):
@@ -61,11 +62,27 @@ def test_swap_makes_the_nuisance_independent_and_keeps_everything_else():
     assert np.mean(found) == pytest.approx(83.4, abs=6)  # a mean of 100 scatters by 1.4
 
 
+def check_weights(weights):
+    """`weights(labels, nuisance)`, one weight per datum: z and y are independent under them."""
+    labels, nuisance = checks.example_data(4000, 0.7)
+    got = torch.as_tensor(weights(labels, nuisance), dtype=torch.float64)
+    assert got.shape == labels.shape, f"one weight per datum: wanted {tuple(labels.shape)}, got {tuple(got.shape)}"
+    joint = torch.zeros(10, 10, dtype=torch.float64).index_put_((labels, nuisance), got, accumulate=True)
+    joint = joint / joint.sum()
+    product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    assert float((joint - product).abs().max()) < 1e-9, "under the weights z must be independent of y"
+    counts = cell_counts(labels, nuisance)
+    close(joint.sum(1), counts.sum(1) / len(labels), "The shares of the classes must stay as they were.")
+    assert abs(float(got.mean()) - 1) < 1e-9, f"with all cells filled, weights have mean 1; got {float(got.mean()):.3f}"
+    wanted = bounds.independence_weights(counts)[labels, nuisance]
+    close(got, wanted, "w = p(y) p(z) / p(y, z), with shares of the whole data set.")
+
+
 def test_the_checks_pass_on_ours():
     checks.check_swap(
         lambda y, z, g: Swap()(Batch.render(torch.zeros(len(y), 1, 1, 1), y, z, y, Backgrounds()), g).nuisance
     )
-    checks.check_weights(lambda y, z: Weight(y, z).table.double()[y, z])
+    check_weights(lambda y, z: Weight(y, z).table.double()[y, z])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +121,7 @@ WEIGHT_MUTANTS = {
 @pytest.mark.parametrize("wrong", WEIGHT_MUTANTS)
 def test_the_check_of_weights_rejects(wrong):
     with pytest.raises(AssertionError):
-        checks.check_weights(WEIGHT_MUTANTS[wrong])
+        check_weights(WEIGHT_MUTANTS[wrong])
 
 
 def test_weights_of_independent_data_go_to_one():
