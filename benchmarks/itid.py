@@ -16,15 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from labkit.papers.itid.experiment import data
-from labkit.papers.itid.experiment import train as loop
 from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
-from labkit.papers.itid.experiment.domainbed import seen
+from labkit.papers.itid.experiment.jobs import Job, build_networks, build_scene, make_jobs
+from labkit.papers.itid.experiment.loop import collect_targets, fit
 from labkit.papers.itid.experiment.model import Single, build_network
 from labkit.papers.itid.experiment.objectives import ERM, Penalised
 from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
 from labkit.workbench import training
 from labkit.workbench.benchmark import BenchRow, compare
 from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 GRID = ("ERM", "mixup", "IRM-1e2", "V-REx", "GroupDRO-group", "IE-weight", "IE-edit", "IE-swap")
 REPLICAS, STEPS = 5, 25
@@ -46,21 +47,21 @@ def grid_row(device: torch.device) -> BenchRow:
     config = Config(experiments=("backgrounds",), arms=GRID, replicas=REPLICAS, steps=STEPS, probes=0)
     experiment = config.experiment("backgrounds")
     with training.workers(str(device)) as workers, tempfile.TemporaryDirectory() as folder:
-        scenes = [data.build(experiment, r, device) for r in range(REPLICAS)]
-        jobs = loop.make_jobs(list(experiment.arms), experiment, scenes, config)
-        taken = {}
+        scenes = [build_scene(experiment, config.seed, r, device) for r in range(REPLICAS)]
+        jobs = make_jobs(list(experiment.arms), experiment, scenes, config)
+        best: dict[bool, float] = {}
         for stacked in (True, False, True, False):
             asked = config.override(stacked=stacked)
-            groups: Sequence[list[loop.Job]] = [jobs] if stacked else [[job] for job in jobs]
+            groups: Sequence[list[Job]] = [jobs] if stacked else [[job] for job in jobs]
             start = time.perf_counter()
             for k, some in enumerate(groups):
-                networks = loop.networks_for(some, experiment, asked).to(device)
-                run = Run.open(Path(folder) / f"{stacked}-{len(taken)}-{k}-{time.monotonic_ns()}", asked)
-                loop.fit(networks, some, experiment, asked, workers, run)
+                networks = build_networks(some, experiment, asked).to(device)
+                run = Run.open(Path(folder) / f"{stacked}-{k}-{time.monotonic_ns()}", asked)
+                fit(networks, some, experiment, asked, workers, run)
                 run.close()
             spent = (time.perf_counter() - start) / STEPS * 1000
-            taken[stacked] = min(spent, taken.get(stacked, spent))
-    return BenchRow(f"{len(jobs)} networks, a step of all", "ms/step", taken[True], taken[False], "one by one")
+            best[stacked] = min(spent, best.get(stacked, spent))
+    return BenchRow(f"{len(jobs)} networks, a step of all", "ms/step", best[True], best[False], "one by one")
 
 
 def step_rivals(device: torch.device) -> Iterator[tuple[str, Callable[[], object], Callable[[], object]]]:
@@ -68,8 +69,7 @@ def step_rivals(device: torch.device) -> Iterator[tuple[str, Callable[[], object
     scene = data.build(EXPERIMENTS["two-colours"], 0, device)
     batch = scene.train.take(torch.arange(128, device=device) * 9)
     images = F.interpolate(batch.images, size=(28, 28))
-    shown = seen(batch, 2)
-    place = batch.environment
+    targets = collect_targets([batch], 2, Single(torch.nn.Identity()), slice(None), Workers(0, 1, device))
     for name, objective in (("ERM", ERM()), ("IRM", Penalised("irm-split", 100.0, rescale=False))):
         ours, theirs = (build_network("mnist-cnn", (2, 28, 28), 0, 10).to(device) for _ in range(2))
         mine = Single(ours)
@@ -77,7 +77,7 @@ def step_rivals(device: torch.device) -> Iterator[tuple[str, Callable[[], object
 
         def our_step(mine: Single = mine, optimizer: torch.optim.Adam = first, objective: object = objective) -> None:
             optimizer.zero_grad(set_to_none=True)
-            objective(mine(images[None]), shown, 0).sum().backward()  # type: ignore[operator]
+            objective(mine(images[None]), targets, 0).sum().backward()  # type: ignore[operator]
             optimizer.step()
 
         def their_step(
@@ -85,7 +85,7 @@ def step_rivals(device: torch.device) -> Iterator[tuple[str, Callable[[], object
         ) -> None:
             optimizer.zero_grad(set_to_none=True)
             logits = network(images)
-            parts = [(logits[place == e], batch.labels[place == e]) for e in (0, 1)]
+            parts = [(logits[batch.environment == e], batch.labels[batch.environment == e]) for e in (0, 1)]
             loss = sum(F.cross_entropy(o, y) for o, y in parts) / 2
             if irm:
                 loss = loss + 100.0 * sum(dummy_scale_penalty(o, y) for o, y in parts) / 2

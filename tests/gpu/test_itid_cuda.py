@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from labkit.papers.itid.experiment import train as loop
+from labkit.papers.itid import PAPER
 from labkit.papers.itid.experiment.config import Config
 from labkit.workbench.runs import Run
 
@@ -21,7 +21,7 @@ def test_the_gpu_trains_what_the_cpu_trains(tmp_path):
     """Catches: a draw from the device's own generator, tensors left on the other side."""
     config = SMALL.override(arms=["ERM", "IE-swap"])
     results = [
-        loop.train(c, Run.open(tmp_path / c.device, c)) for c in (config.override(device=d) for d in ("cpu", "cuda"))
+        PAPER.train(c, Run.open(tmp_path / c.device, c)) for c in (config.override(device=d) for d in ("cpu", "cuda"))
     ]
     for arm in ("ERM", "IE-swap"):
         on_cpu, on_gpu = (result["backgrounds"]["arms"][arm]["target"] for result in results)
@@ -31,5 +31,5 @@ def test_the_gpu_trains_what_the_cpu_trains(tmp_path):
 def test_bfloat16_and_one_by_one_training_start(tmp_path):
     for change in ({"bf16": True}, {"stacked": False}):
         config = SMALL.override(device="cuda", arms=["ERM", "IE-swap"], **change)
-        result = loop.train(config, Run.open(tmp_path / next(iter(change)), config))
+        result = PAPER.train(config, Run.open(tmp_path / next(iter(change)), config))
         assert 0 <= result["backgrounds"]["arms"]["IE-swap"]["target"] <= 1

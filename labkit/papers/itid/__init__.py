@@ -10,7 +10,8 @@ from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
     from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
-    from labkit.papers.itid.method.modifiers import Adaptive, Batch, Chain, Edit, Mixup, Resample, Swap, Uniform, Weight
+    from labkit.papers.itid.method.batch import Batch
+    from labkit.papers.itid.method.modifiers import Adaptive, Chain, Edit, Mixup, Resample, Swap, Uniform, Weight
     from labkit.papers.itid.method.task import NuisanceLaw, Task, all_hypotheses, toy_task, zero_one
 
 PAPER = Paper(

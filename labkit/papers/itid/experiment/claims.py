@@ -5,58 +5,41 @@ formulation that is measured here is our own. A run's value is a mean over its r
 measuring: from the exploratory runs in which the experiments were found, at about half of the effect seen there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
-from labkit.workbench.claims import Claim, Result
-
-Measure = Callable[[Result], float | None]
-
-
-def arm(result: Result, experiment: str, name: str, value: str = "target") -> float | None:
-    """One number of one arm; None where the run lacks it."""
-    found = result.get(experiment, {}).get("arms", {}).get(name, {}).get(value)
-    return None if found is None else float(found)
+from labkit.workbench.claims import Claim, Measure, Result, difference, largest, number, read
 
 
-def difference(experiment: str, ours: str, *others: str, value: str = "target") -> Measure:
-    """`value` of one arm minus the best of the others, None where the run lacks one of them."""
-
-    def measure(result: Result) -> float | None:
-        found = [arm(result, experiment, name, value) for name in (ours, *others)]
-        known = [v for v in found if v is not None]
-        return known[0] - max(known[1:]) if len(known) == len(found) else None
-
-    return measure
+def advantage(experiment: str, ours: str, *rivals: str, value: str = "target") -> Measure:
+    """`value` of one arm minus the best of its rivals."""
+    ours_value, *rival_values = (number(experiment, "arms", arm, value) for arm in (ours, *rivals))
+    return difference(ours_value, largest(*rival_values))
 
 
 def delta_ratio(result: Result) -> float | None:
-    erm, swap = (arm(result, "backgrounds", name, "delta") for name in ("ERM", "IE-swap"))
+    erm, swap = (read(result, "backgrounds", "arms", arm, "delta") for arm in ("ERM", "IE-swap"))
     return None if erm is None or swap is None else erm / max(swap, 1e-4)
 
 
-def gain_of_redrawing(result: Result, n: int) -> float | None:
-    return difference(f"shifts-{n}", "IE-uniform", "ERM")(result)
-
-
-def shrinking_gain(result: Result) -> float | None:
-    few, many = gain_of_redrawing(result, 50), gain_of_redrawing(result, 800)
-    return None if few is None or many is None else few - many
+def gain_of_redrawing(n: int) -> Measure:
+    """Shifts drawn anew against fixed ones, with n training images."""
+    return advantage(f"shifts-{n}", "IE-uniform", "ERM")
 
 
 def iid_failures(result: Result) -> float | None:
     """The least share of samples, over sample sizes, in which the IID bound fails."""
-    sizes = result.get("coverage", {}).values()
-    return min((float(found["iid_violations"]) for found in sizes), default=None)
+    return min((float(rates["iid_violations"]) for rates in result.get("coverage", {}).values()), default=None)
 
 
 def itid_reserve(result: Result) -> float | None:
     """The promised 10 % minus the largest share of samples in which Theorem 2 or 8 fails."""
     sizes = result.get("coverage", {}).values()
-    worst = [max(float(f["itid_violations"]), float(f["rerendered_violations"])) for f in sizes]
-    return 0.1 - max(worst) if worst else None
+    rates = [max(float(r["itid_violations"]), float(r["rerendered_violations"])) for r in sizes]
+    return 0.1 - max(rates) if rates else None
 
 
-def all_arms(result: Result) -> Iterator[dict]:
+def all_arms(result: Result) -> Iterator[dict[str, Any]]:
     """Every arm of every experiment in a result."""
     for part in result.values():
         if isinstance(part, dict):
@@ -65,32 +48,27 @@ def all_arms(result: Result) -> Iterator[dict]:
 
 def least_slack(result: Result) -> float | None:
     """iota - |gap|, the least over all trained networks."""
-    return min((float(found["slack"]) for found in all_arms(result)), default=None)
+    return min((float(arm["slack"]) for arm in all_arms(result)), default=None)
 
 
-def tracks(result: Result) -> float | None:
+def rank_correlation(result: Result) -> float | None:
     """Minus Spearman's correlation of Omega with the accuracy under the target law, over all networks of `mild`."""
     from scipy.stats import spearmanr
 
     arms = result.get("mild", {}).get("arms", {}).values()
-    omega, accuracy = ([v for found in arms for v in found["each"][name]] for name in ("omega", "target"))
+    omega, accuracy = ([v for arm in arms for v in arm["each"][name]] for name in ("omega", "target"))
     return -float(spearmanr(omega, accuracy).statistic) if len(omega) > 2 else None
 
 
 def reproduction(result: Result) -> float | None:
     """Minus the distance of plain ERM to the official code's figure; on MNIST only."""
-    found = arm(result, "colored-mnist", "ERM")
-    if found is None or result["colored-mnist"]["data"] != "mnist":
-        return None
-    return -abs(found - 0.171)
+    accuracy = read(result, "colored-mnist", "arms", "ERM", "target")
+    return -abs(accuracy - 0.171) if accuracy is not None and result["colored-mnist"]["data"] == "mnist" else None
 
 
-def swept(result: Result) -> float | None:
-    """DomainBed's protocol: IE-swap minus ERM on the environment with reversed colours, selected without it."""
-    found = result.get("sweep", {}).get("colored-mnist", {}).get("2", {})
-    if not {"IE-swap", "ERM"} <= found.keys():
-        return None
-    return float(found["IE-swap"]["training-domain"]["accuracy"] - found["ERM"]["training-domain"]["accuracy"])
+def selected_without_test(algorithm: str) -> Measure:
+    """DomainBed's protocol: accuracy on the environment with reversed colours, selected without it."""
+    return number("sweep", "colored-mnist", "2", algorithm, "training-domain", "accuracy")
 
 
 CLAIMS = (
@@ -128,7 +106,7 @@ CLAIMS = (
         key="invariance-tracks-accuracy",
         sentence="Networks that are more invariant are those that generalise better.",
         published=None,
-        measure=tracks,
+        measure=rank_correlation,
         margin=0.8,
         scale="lesson",
         unit="rank correlation",
@@ -139,7 +117,7 @@ CLAIMS = (
         key="modified-data-generalise",
         sentence="Modifying the data's distribution enhances generalisation (toy data: digits, coloured backgrounds).",
         published=None,
-        measure=difference("backgrounds", "IE-swap", "ERM"),
+        measure=advantage("backgrounds", "IE-swap", "ERM"),
         margin=0.6,
         scale="lesson",
         unit="accuracy",
@@ -158,7 +136,7 @@ CLAIMS = (
         key="label-noise",
         sentence="The same with a quarter of the labels wrong, where the colour tells more than the digit.",
         published=None,
-        measure=difference("two-colours", "IE-swap", "ERM"),
+        measure=advantage("two-colours", "IE-swap", "ERM"),
         margin=0.25,
         scale="lesson",
         unit="accuracy",
@@ -167,7 +145,7 @@ CLAIMS = (
         key="data-beat-penalties",
         sentence="Ours, not the paper's: changing the data beats changing the loss or the weights, at this size.",
         published=None,
-        measure=difference(
+        measure=advantage(
             "two-colours", "IE-swap", "IRM-1e2", "IRM-1e4", "IRM-1e4-l2", "V-REx", "IE-weight", "IE-weight-l2"
         ),
         margin=0.0,
@@ -179,7 +157,7 @@ CLAIMS = (
         key="near-the-oracle",
         sentence="Ours: IE-swap comes near a network that never sees the nuisance.",
         published=None,
-        measure=difference("two-colours", "IE-swap", "oracle"),
+        measure=advantage("two-colours", "IE-swap", "oracle"),
         margin=-0.05,
         scale="lesson",
         unit="accuracy",
@@ -188,7 +166,7 @@ CLAIMS = (
         key="milder-bias",
         sentence="The theory improves practical generalisation: also where the bias is mild.",
         published=None,
-        measure=difference("mild", "IE-swap", "ERM"),
+        measure=advantage("mild", "IE-swap", "ERM"),
         margin=0.05,
         scale="lesson",
         unit="accuracy",
@@ -197,7 +175,7 @@ CLAIMS = (
         key="unknown-nuisance",
         sentence="Ours: knowing only what may vary, not the nuisance itself, helps as well (random colour edits).",
         published=None,
-        measure=difference("mild", "IE-edit", "ERM"),
+        measure=advantage("mild", "IE-edit", "ERM"),
         margin=0.05,
         scale="lesson",
         unit="accuracy",
@@ -206,7 +184,7 @@ CLAIMS = (
         key="no-shift-few-data",
         sentence="Practical generalisation improves without any change of distribution, too.",
         published=None,
-        measure=lambda result: gain_of_redrawing(result, 50),
+        measure=gain_of_redrawing(50),
         margin=0.1,
         scale="lesson",
         unit="accuracy",
@@ -216,7 +194,7 @@ CLAIMS = (
         key="gain-shrinks-with-data",
         sentence="Ours: that gain is a matter of complexity, and shrinks with the number of data.",
         published=None,
-        measure=shrinking_gain,
+        measure=difference(gain_of_redrawing(50), gain_of_redrawing(800)),
         margin=0.1,
         scale="lesson",
         unit="accuracy",
@@ -226,7 +204,7 @@ CLAIMS = (
         key="better-than-consistency",
         sentence="Counter-check, ours: data alone beat a consistency penalty that uses the same swaps in the loss.",
         published=None,
-        measure=difference("mild", "IE-swap", "consistency"),
+        measure=advantage("mild", "IE-swap", "consistency"),
         margin=0.0,
         scale="lesson",
         unit="accuracy",
@@ -235,7 +213,7 @@ CLAIMS = (
         key="any-edit-helps",
         sentence="Counter-check, ours: any label-preserving edit helps (shifts, where colour is the shortcut).",
         published=None,
-        measure=difference("backgrounds", "wrong-edit", "ERM"),
+        measure=advantage("backgrounds", "wrong-edit", "ERM"),
         margin=0.0,
         scale="lesson",
         unit="accuracy",
@@ -244,7 +222,7 @@ CLAIMS = (
         key="invariance-is-free",
         sentence="Counter-check, ours: invariance costs nothing where the shortcut is still there.",
         published=None,
-        measure=difference("mild", "IE-swap", "ERM", value="aligned"),
+        measure=advantage("mild", "IE-swap", "ERM", value="aligned"),
         margin=-0.01,
         scale="lesson",
         unit="accuracy",
@@ -253,7 +231,7 @@ CLAIMS = (
         key="real-world-images",
         sentence="The algorithm works on real-world images (Fashion-MNIST on coloured backgrounds, a CNN).",
         published=None,
-        measure=difference("fashion", "IE-swap", "ERM"),
+        measure=advantage("fashion", "IE-swap", "ERM"),
         margin=0.05,
         scale="lesson",
         unit="accuracy",
@@ -263,7 +241,7 @@ CLAIMS = (
         key="colored-mnist",
         sentence="The same at the size of IRM's coloured MNIST.",
         published=None,
-        measure=difference("colored-mnist", "IE-swap", "ERM"),
+        measure=advantage("colored-mnist", "IE-swap", "ERM"),
         margin=0.25,
         scale="gpu",
         unit="accuracy",
@@ -282,7 +260,7 @@ CLAIMS = (
         key="cifar-border",
         sentence="The same on natural colour images (CIFAR-10, a border in the class's colour, ResNet-18).",
         published=None,
-        measure=difference("cifar-borders", "IE-swap", "ERM"),
+        measure=advantage("cifar-borders", "IE-swap", "ERM"),
         margin=0.05,
         scale="gpu",
         unit="accuracy",
@@ -291,7 +269,7 @@ CLAIMS = (
         key="domainbed",
         sentence="The same in DomainBed's protocol, selected without the test environment.",
         published=None,
-        measure=swept,
+        measure=difference(selected_without_test("IE-swap"), selected_without_test("ERM")),
         margin=0.25,
         scale="full",
         unit="accuracy",
@@ -301,7 +279,7 @@ CLAIMS = (
         key="harmless-without-bias",
         sentence="Ours: where no bias was planted, edits do no harm (CIFAR-10).",
         published=None,
-        measure=difference("cifar-plain", "IE-edit", "ERM", value="aligned"),
+        measure=advantage("cifar-plain", "IE-edit", "ERM", value="aligned"),
         margin=-0.003,
         scale="full",
         unit="accuracy",

@@ -1,6 +1,6 @@
 """What is compared (experiments and their arms) and what is asked for at each scale."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,12 +13,13 @@ class Arm:
     """One way to train: how the data are modified, what is minimised. Everything else is the experiment's.
 
     Args:
-        modifier: none, swap, uniform, edit-<family>, weight, resample, oracle, mixup, adaptive, paired-swap.
+        modifier: none, swap, uniform, weight, resample, oracle, mixup, adaptive, paired-swap, or edit-<edit>, where
+            `edits.EDITS` names the edits.
         objective: erm, irm, irm-split, vrex, dro-environment, dro-group, consistency.
         lam: strength of the penalty; alpha: mixup's; eta: GroupDRO's.
         anneal: step from which lam counts, it is 1 before; None: the experiment's.
         l2, hidden, learning_rate: None: the experiment's.
-        rescale: divide the penalised loss by lam; else the optimiser starts anew at `anneal` (DomainBed's way).
+        rescale: divide the penalised loss by lam; otherwise reset the optimiser at `anneal`, as DomainBed does.
     """
 
     modifier: str = "none"
@@ -35,7 +36,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A scene, a network, and arms that all see the same batches and start from the same weights.
+    """A scene, a network, and arms. All arms train on the same batches and start from the same weights.
 
     Args:
         scene: which data, see `data.build`. rho: how often the nuisance agrees with the label, per environment.
@@ -57,7 +58,6 @@ class Experiment:
     train_examples: int = 1200
     test_examples: int = 500
     xavier: bool = False
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 ERM, SWAP, UNIFORM = Arm(), Arm("swap"), Arm("uniform")
@@ -228,7 +228,7 @@ class Config(BaseConfig):
     test_examples: int = Field(0, ge=0, description="test images; 0: the experiment's own number")
     stacked: bool = Field(True, description="train all networks of an experiment at once (vmap); else one by one")
     coverage_samples: int = Field(0, ge=0, description="samples for the coverage of the bounds; 0: leave it out")
-    probes: int = Field(40, ge=0, description="test images on which delta is followed while training")
+    probes: int = Field(40, ge=0, description="test images on which delta is measured while training")
     log_every: int = Field(50, ge=1, description="steps between two logged lines")
     bf16: bool = Field(False, description="bfloat16 autocast in the forward pass")
     sweep: tuple[str, ...] = Field(
@@ -249,7 +249,7 @@ class Config(BaseConfig):
             if name not in EXPERIMENTS:
                 raise ValueError(f"there is no experiment '{name}'; there are {', '.join(EXPERIMENTS)}")
         if len(set(names)) < len(names):
-            raise ValueError("an experiment stands there twice")
+            raise ValueError("an experiment is named twice")
         return names
 
     @field_validator("algorithms")
@@ -282,19 +282,19 @@ class Config(BaseConfig):
 
     def experiment(self, name: str) -> Experiment:
         """The experiment with this config's numbers in it."""
-        found = EXPERIMENTS[name]
-        arms = {key: arm for key, arm in found.arms.items() if not self.arms or key in self.arms}
+        experiment = EXPERIMENTS[name]
+        arms = {key: arm for key, arm in experiment.arms.items() if not self.arms or key in self.arms}
         return replace(
-            found,
+            experiment,
             arms=arms,
-            steps=self.steps or found.steps,
-            batch=self.batch_size or found.batch,
-            train_examples=self.train_examples or found.train_examples,
-            test_examples=self.test_examples or found.test_examples,
+            steps=self.steps or experiment.steps,
+            batch=self.batch_size or experiment.batch,
+            train_examples=self.train_examples or experiment.train_examples,
+            test_examples=self.test_examples or experiment.test_examples,
         )
 
 
-# DomainBed's methods; lam and the others are drawn, see `domainbed.draw`
+# DomainBed's methods; lam and the others are drawn, see `domainbed.draw_hyperparameters`
 ALGORITHMS: dict[str, Arm] = {
     "ERM": ERM,
     "IRM": Arm(objective="irm-split", rescale=False),

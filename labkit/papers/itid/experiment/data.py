@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from labkit import data, paths
-from labkit.data.coloured import mnist_or_fashion
+from labkit.data.mnist import mnist_or_fashion
 from labkit.errors import DataError, InputError
 from labkit.papers.itid.experiment.config import Experiment
-from labkit.papers.itid.method.modifiers import Batch
+from labkit.papers.itid.method.batch import Batch
 from labkit.papers.itid.method.renderers import (
     Backgrounds,
     Borders,
@@ -26,7 +26,7 @@ from labkit.papers.itid.method.renderers import (
     TwoColours,
 )
 
-HELD_OUT = 97  # images between training and test, on which IE-adaptive looks for weaknesses
+HELD_OUT = 97  # images between training and test, on which IE-adaptive measures the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +71,13 @@ class Scene:
 
 
 def build(experiment: Experiment, seed: int, device: torch.device | str = "cpu") -> Scene:
-    """The scene of an experiment; `seed` decides split, nuisances and label noise.
+    """The scene of an experiment; split, nuisances and label noise are drawn from `seed`.
 
     Raises:
         DataError: the dataset is missing or damaged.
         InputError: there are fewer images than asked for.
     """
-    makers: dict[str, Callable[[Experiment, torch.Generator], Scene]] = {
+    builders: dict[str, Callable[[Experiment, torch.Generator], Scene]] = {
         "digit-backgrounds": _digit_backgrounds,
         "two-colours": _two_colours,
         "shifts": _shifts,
@@ -86,28 +86,28 @@ def build(experiment: Experiment, seed: int, device: torch.device | str = "cpu")
         "cifar-borders": _cifar_borders,
         "cifar-plain": _cifar_plain,
     }
-    if experiment.scene not in makers:
-        raise InputError(f"there is no scene '{experiment.scene}'; there are {', '.join(makers)}.")
-    scene = makers[experiment.scene](experiment, torch.Generator().manual_seed(seed))
-    return scene if torch.device(device).type == "cpu" else _moved(scene, torch.device(device))
+    if experiment.scene not in builders:
+        raise InputError(f"there is no scene '{experiment.scene}'; there are {', '.join(builders)}.")
+    scene = builders[experiment.scene](experiment, torch.Generator().manual_seed(seed))
+    return scene if torch.device(device).type == "cpu" else _to_device(scene, torch.device(device))
 
 
-def _moved(scene: Scene, device: torch.device) -> Scene:
+def _to_device(scene: Scene, device: torch.device) -> Scene:
     tensors = {f.name: value for f in fields(scene) if isinstance(value := getattr(scene, f.name), Tensor)}
-    there: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return replace(scene, train=scene.train.to(device), **there)
+    moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return replace(scene, train=scene.train.to(device), **moved)
 
 
 def aligned_nuisance(
     labels: Int[Tensor, " n"], rho: Float[Tensor, " n"], nuisances: int, generator: torch.Generator
 ) -> Int[Tensor, " n"]:
     """z = y with probability rho, else uniform over all nuisances."""
-    drawn = torch.randint(nuisances, labels.shape, generator=generator)
-    return torch.where(torch.rand(labels.shape, generator=generator) < rho, labels, drawn)
+    uniform = torch.randint(nuisances, labels.shape, generator=generator)
+    return torch.where(torch.rand(labels.shape, generator=generator) < rho, labels, uniform)
 
 
 def flipped(bits: Int[Tensor, " n"], chance: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
-    """Each bit turned over with its own probability."""
+    """Each bit flipped with its own probability."""
     return torch.where(torch.rand(bits.shape, generator=generator) < chance, 1 - bits, bits)
 
 
@@ -121,101 +121,110 @@ def _digits() -> tuple[Tensor, Tensor]:
     return images, torch.cat([part.labels for part in parts])
 
 
-def _split(
-    content: Tensor, labels: Tensor, experiment: Experiment, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Training contents and labels, held-out contents, test contents and labels, without overlap."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Contents of the three parts of a data set, and the labels of two."""
+
+    content: Float[Tensor, "n channels height width"]
+    labels: Int[Tensor, " n"]
+    held_out: Float[Tensor, "held channels height width"]
+    test_content: Float[Tensor, "m channels height width"]
+    test_labels: Int[Tensor, " m"]
+
+
+def _split(content: Tensor, labels: Tensor, experiment: Experiment, generator: torch.Generator) -> Split:
+    """Three parts without overlap."""
     n, m = experiment.train_examples, experiment.test_examples
     if n + HELD_OUT + m > len(labels):
         raise InputError(
-            f"train_examples + {HELD_OUT} held out + test_examples must be at most {len(labels)}, all images there "
-            f"are; got {n} and {m}."
+            f"train_examples + {HELD_OUT} held out + test_examples must be at most {len(labels)}, the number of "
+            f"images; got {n} and {m}."
         )
     order = torch.randperm(len(labels), generator=generator)
     train, held, test = order[:n], order[n : n + HELD_OUT], order[len(order) - m :]
-    return content[train], labels[train], content[held], content[test], labels[test]
+    return Split(content[train], labels[train], content[held], content[test], labels[test])
 
 
 def _background_scene(
-    name: str, renderer: Renderer, parts: tuple[Tensor, ...], experiment: Experiment, generator: torch.Generator
+    name: str, renderer: Renderer, split: Split, experiment: Experiment, generator: torch.Generator
 ) -> Scene:
     """Ten classes, ten nuisances; environments alternate, each with its own rho."""
-    content, labels, held, test_content, test_labels = parts
     rho = torch.tensor(experiment.rho)
-    environment = torch.arange(len(labels)) % len(rho)
-    nuisance = aligned_nuisance(labels, rho[environment], renderer.nuisances, generator)
-    aligned = F.one_hot(test_labels, renderer.nuisances).float()
-    held_nuisance = torch.randint(renderer.nuisances, (len(held),), generator=generator)
+    environment = torch.arange(len(split.labels)) % len(rho)
+    nuisance = aligned_nuisance(split.labels, rho[environment], renderer.nuisances, generator)
+    aligned = F.one_hot(split.test_labels, renderer.nuisances).float()
+    held_nuisance = torch.randint(renderer.nuisances, (len(split.held_out),), generator=generator)
     return Scene(
         name=name,
         renderer=renderer,
         classes=10,
         environments=len(rho),
-        train=Batch.render(content, labels, nuisance, environment, renderer),
-        held_out=renderer(held, held_nuisance),
-        test_content=test_content,
-        test_labels=test_labels,
+        train=Batch.render(split.content, split.labels, nuisance, environment, renderer),
+        held_out=renderer(split.held_out, held_nuisance),
+        test_content=split.test_content,
+        test_labels=split.test_labels,
         aligned=aligned,
         target=torch.full_like(aligned, 1 / renderer.nuisances),
     )
 
 
 def _digit_backgrounds(experiment: Experiment, generator: torch.Generator) -> Scene:
-    parts = _split(*_digits(), experiment, generator)
-    return _background_scene("digits", Backgrounds(), parts, experiment, generator)
+    split = _split(*_digits(), experiment, generator)
+    return _background_scene("digits", Backgrounds(), split, experiment, generator)
 
 
 def _fashion_backgrounds(experiment: Experiment, generator: torch.Generator) -> Scene:
     train, test = data.fashion_mnist("train"), data.fashion_mnist("test")
     images = torch.cat([train.images, test.images]).float() / 255
-    parts = _split(images, torch.cat([train.labels, test.labels]), experiment, generator)
-    return _background_scene(train.name, Backgrounds(), parts, experiment, generator)
+    split = _split(images, torch.cat([train.labels, test.labels]), experiment, generator)
+    return _background_scene(train.name, Backgrounds(), split, experiment, generator)
 
 
 def _cifar_borders(experiment: Experiment, generator: torch.Generator) -> Scene:
     train, test = data.cifar10("train"), data.cifar10("test")
-    parts = _official_split(train, test, experiment, generator)
-    return _background_scene(train.name, Borders(), parts, experiment, generator)
+    split = _official_split(train, test, experiment, generator)
+    return _background_scene(train.name, Borders(), split, experiment, generator)
 
 
 def _official_split(
     train: data.ImageSet, test: data.ImageSet, experiment: Experiment, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Held-out images are the first of the training set; they stay in it where it is asked for as a whole."""
+) -> Split:
+    """Held-out images are taken from the training set; where all of it is used, they are training images too."""
     for part, wanted in ((train, experiment.train_examples), (test, experiment.test_examples)):
         if wanted > len(part):
-            raise InputError(f"{part.name} has {len(part):,} images here; asked for {wanted:,}.")
+            raise InputError(f"{part.name} has {len(part):,} images; {wanted:,} were asked for.")
     order = torch.randperm(len(train), generator=generator)
     chosen, held = order[: experiment.train_examples], order[-HELD_OUT:]
     content = train.images.float() / 255
     tested = torch.randperm(len(test), generator=generator)[: experiment.test_examples]
-    return content[chosen], train.labels[chosen], content[held], test.images[tested].float() / 255, test.labels[tested]
+    test_content = test.images[tested].float() / 255
+    return Split(content[chosen], train.labels[chosen], content[held], test_content, test.labels[tested])
 
 
 def _cifar_plain(experiment: Experiment, generator: torch.Generator) -> Scene:
     train, test = data.cifar10("train"), data.cifar10("test")
-    content, labels, held, test_content, test_labels = _official_split(train, test, experiment, generator)
-    ones = torch.ones(len(test_labels), 1)
+    split = _official_split(train, test, experiment, generator)
+    law = torch.ones(len(split.test_labels), 1)
+    batch = photographs(split.content, split.labels, torch.zeros_like(split.labels), 1)
     return Scene(
-        train.name, Photographs(1), 10, 1, photographs(content, labels, torch.zeros_like(labels), 1), held,
-        test_content, test_labels, ones, ones,
-    )  # fmt: skip
+        train.name, Photographs(1), 10, 1, batch, split.held_out, split.test_content, split.test_labels, law, law
+    )
 
 
 def photographs(content: Tensor, labels: Tensor, environment: Tensor, domains: int) -> Batch:
-    """Images that cannot be rendered anew; the domain's number is all that is known of the nuisance."""
+    """Images that cannot be rendered anew; of their nuisance only the number of the domain is known."""
     return Batch(content, labels, environment, environment, content, torch.ones(len(labels)), Photographs(domains))
 
 
 def _shifts(experiment: Experiment, generator: torch.Generator) -> Scene:
-    """Training and test have the same law: only Theorems 3 and 7 are at work."""
-    content, labels, held, test_content, test_labels = _split(*_digits(), experiment, generator)
-    renderer = Shifts()
-    nuisance = torch.randint(renderer.nuisances, labels.shape, generator=generator)
-    law = torch.full((len(test_labels), renderer.nuisances), 1 / renderer.nuisances)
-    train = Batch.render(content, labels, nuisance, torch.zeros_like(labels), renderer)
+    """Training and test have the same law: only Theorems 3 and 7 apply."""
+    split, renderer = _split(*_digits(), experiment, generator), Shifts()
+    nuisance = torch.randint(renderer.nuisances, split.labels.shape, generator=generator)
+    law = torch.full((len(split.test_labels), renderer.nuisances), 1 / renderer.nuisances)
+    train = Batch.render(split.content, split.labels, nuisance, torch.zeros_like(split.labels), renderer)
+    held_out = renderer.neutral(split.held_out)
     return Scene(
-        "digits", renderer, 10, 1, train, renderer.neutral(held), test_content, test_labels, law, law, middle=0.0
+        "digits", renderer, 10, 1, train, held_out, split.test_content, split.test_labels, law, law, middle=0.0
     )
 
 
@@ -225,37 +234,31 @@ LABEL_NOISE, TEST_RHO = 0.25, 0.1
 
 
 def _two_colours(experiment: Experiment, generator: torch.Generator) -> Scene:
-    content, classes, held, test_content, test_classes = _split(*_digits(), experiment, generator)
-    half = torch.arange(len(classes)) * len(experiment.rho) // len(classes)
-    return _two_colour_scene("digits", content, classes, half, held, test_content, test_classes, experiment, generator)
+    split = _split(*_digits(), experiment, generator)
+    half = torch.arange(len(split.labels)) * len(experiment.rho) // len(split.labels)
+    return _two_colour_scene("digits", split, half, experiment, generator)
 
 
 def _colored_mnist(experiment: Experiment, generator: torch.Generator) -> Scene:
     """50,000 training images in two environments, 10,000 others as the test; every second pixel [official code]."""
     source = mnist_or_fashion("train")
-    content, classes = source.images.float()[:, :, ::2, ::2] / 255, source.labels
-    parts = _split(content, classes, _room_for_held_out(experiment, len(classes)), generator)
-    environment = torch.arange(len(parts[1])) % len(experiment.rho)
-    return _two_colour_scene(
-        source.name, parts[0], parts[1], environment, parts[2], parts[3], parts[4], experiment, generator
-    )
-
-
-def _room_for_held_out(experiment: Experiment, total: int) -> Experiment:
-    spare = total - experiment.train_examples - HELD_OUT
-    return replace(experiment, test_examples=min(experiment.test_examples, spare)) if spare > 0 else experiment
+    content = source.images.float()[:, :, ::2, ::2] / 255
+    spare = len(content) - experiment.train_examples - HELD_OUT
+    if spare > 0:  # held-out images are taken from the test's
+        experiment = replace(experiment, test_examples=min(experiment.test_examples, spare))
+    split = _split(content, source.labels, experiment, generator)
+    environment = torch.arange(len(split.labels)) % len(experiment.rho)
+    return _two_colour_scene(source.name, split, environment, experiment, generator)
 
 
 def _two_colour_scene(
-    name: str, content: Tensor, classes: Tensor, environment: Tensor, held: Tensor, test_content: Tensor,
-    test_classes: Tensor, experiment: Experiment, generator: torch.Generator,
-) -> Scene:  # fmt: skip
-    """y = (class < 5), turned over in 25 % of the data; the colour agrees with y with probability rho."""
+    name: str, split: Split, environment: Tensor, experiment: Experiment, generator: torch.Generator
+) -> Scene:
+    """y = (class < 5), flipped in 25 % of the data; the colour agrees with y with probability rho."""
     renderer, rho = TwoColours(), torch.tensor(experiment.rho)
-    noise = torch.full((len(classes),), LABEL_NOISE)
-    labels = flipped((classes < 5).long(), noise, generator)
+    labels = _noisy_halves(split.labels, generator)
     nuisance = flipped(labels, 1 - rho[environment], generator)
-    test_labels = flipped((test_classes < 5).long(), noise.new_full((len(test_classes),), LABEL_NOISE), generator)
+    test_labels = _noisy_halves(split.test_labels, generator)
     colours = F.one_hot(test_labels, 2).float()
     mean_rho = float(rho.mean())
     return Scene(
@@ -263,14 +266,19 @@ def _two_colour_scene(
         renderer=renderer,
         classes=2,
         environments=len(rho),
-        train=Batch.render(content, labels, nuisance, environment, renderer),
-        held_out=renderer(held, torch.zeros(len(held), dtype=torch.int64)),
-        test_content=test_content,
+        train=Batch.render(split.content, labels, nuisance, environment, renderer),
+        held_out=renderer(split.held_out, torch.zeros(len(split.held_out), dtype=torch.int64)),
+        test_content=split.test_content,
         test_labels=test_labels,
         aligned=mean_rho * colours + (1 - mean_rho) * (1 - colours),
         target=TEST_RHO * colours + (1 - TEST_RHO) * (1 - colours),
         middle=0.0,
     )
+
+
+def _noisy_halves(classes: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """(class < 5), flipped with probability .25."""
+    return flipped((classes < 5).long(), torch.full((len(classes),), LABEL_NOISE), generator)
 
 
 # -- DomainBed's data: several environments, one of them left out -----------------------------------------------------
@@ -288,7 +296,7 @@ def domainbed_environments(name: str, seed: int, max_images: int = 0) -> list[Ba
     if name.startswith("folder:"):
         return domain_folder(paths.data_dir() / name.removeprefix("folder:"), max_images=max_images)
     if name not in ("colored-mnist", "rotated-mnist"):
-        raise InputError(f"'{name}' is not known here; use colored-mnist, rotated-mnist or folder:NAME.")
+        raise InputError(f"there is no data set '{name}'; use colored-mnist, rotated-mnist or folder:NAME.")
     train, test = mnist_or_fashion("train"), mnist_or_fashion("test")
     content = torch.cat([train.images, test.images]).float() / 255
     classes = torch.cat([train.labels, test.labels])
@@ -298,16 +306,13 @@ def domainbed_environments(name: str, seed: int, max_images: int = 0) -> list[Ba
     count = 3 if name == "colored-mnist" else renderer.nuisances
     environments = []
     for number in range(count):
-        mine = order[number::count]
-        mine = mine[:max_images] if max_images else mine
-        labels, nuisance = classes[mine], torch.full((len(mine),), number)
-        chosen = content[mine]
+        members = order[number::count][: max_images or None]
+        images, labels = content[members], classes[members]
+        environment = nuisance = torch.full((len(members),), number)
         if name == "colored-mnist":
-            chosen = chosen[:, :, ::2, ::2]
-            labels = flipped((labels < 5).long(), torch.full((len(mine),), LABEL_NOISE), generator)
-            nuisance = flipped(labels, torch.full((len(mine),), (0.1, 0.2, 0.9)[number]), generator)
-        place = torch.full((len(mine),), number)
-        environments.append(Batch.render(chosen, labels, nuisance, place, renderer))
+            images, labels = images[:, :, ::2, ::2], _noisy_halves(labels, generator)
+            nuisance = flipped(labels, torch.full((len(members),), (0.1, 0.2, 0.9)[number]), generator)
+        environments.append(Batch.render(images, labels, nuisance, environment, renderer))
     return environments
 
 
@@ -322,14 +327,14 @@ def domain_folder(folder: Path, size: int = 64, max_images: int = 0) -> list[Bat
 
     domains = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
     if len(domains) < 2:
-        raise DataError(f"{folder} must hold two or more domains as <domain>/<class>/<image>; found {len(domains)}.")
+        raise DataError(f"{folder} must hold two or more domains as <domain>/<class>/<image>; it holds {len(domains)}.")
     classes = sorted(path.name for path in domains[0].iterdir() if path.is_dir())
     environments = []
     for number, domain in enumerate(domains):
-        found = sorted(path.name for path in domain.iterdir() if path.is_dir())
-        if found != classes or not classes:
+        names = sorted(path.name for path in domain.iterdir() if path.is_dir())
+        if names != classes or not classes:
             raise DataError(
-                f"{domain} holds the classes {found}, {domains[0].name} holds {classes}: they must be the same."
+                f"{domain} holds the classes {names}, {domains[0].name} holds {classes}: they must be the same."
             )
         images, labels = [], []
         for label, name in enumerate(classes):
@@ -341,6 +346,6 @@ def domain_folder(folder: Path, size: int = 64, max_images: int = 0) -> list[Bat
                     raise DataError(f"{file} is not a readable image ({error}). Unpack it anew.") from error
                 images.append(torch.from_numpy(pixels.transpose(2, 0, 1) / 255))
                 labels.append(label)
-        place = torch.full((len(labels),), number)
-        environments.append(photographs(torch.stack(images), torch.tensor(labels), place, len(domains)))
+        environment = torch.full((len(labels),), number)
+        environments.append(photographs(torch.stack(images), torch.tensor(labels), environment, len(domains)))
     return environments

@@ -1,35 +1,35 @@
 """DomainBed's protocol: random hyper-parameter draws, trials, one environment left out, three ways to select.
 
-Hold-out of 20 % per environment, equal batches from each training environment, draws from the ranges of the [peer
-code]. What it takes from there are numbers, written anew here.
+Hold-out of 20 % per environment, equal batches from each training environment, hyper-parameters from the ranges of the
+[peer code].
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from labkit.papers.itid.experiment import data, selection
-from labkit.papers.itid.experiment.config import ALGORITHMS, Arm, Config
-from labkit.papers.itid.experiment.evaluate import answers
+from labkit.papers.itid.experiment import data, loop, selection
+from labkit.papers.itid.experiment.config import ALGORITHMS, Config
+from labkit.papers.itid.experiment.evaluate import predict
+from labkit.papers.itid.experiment.jobs import Purpose, build_modifier, build_objective, random_stream
 from labkit.papers.itid.experiment.model import Single, build_network
+from labkit.papers.itid.experiment.objectives import GroupDRO
 from labkit.papers.itid.experiment.selection import Candidate
-from labkit.papers.itid.method import modifiers
-from labkit.papers.itid.method.modifiers import Batch
+from labkit.papers.itid.method.batch import Batch
 from labkit.papers.itid.method.renderers import Rotations
-from labkit.workbench import training
+from labkit.seeds import derive
 from labkit.workbench.runs import Run
-from labkit.workbench.training import Workers
+from labkit.workbench.training import Workers, seed_everything
 
 HOLD_OUT = 0.2
 CHECKPOINTS = 300  # steps between two evaluations
-BATCH_LIMIT = 5000  # images of an environment that an evaluation looks at, at most
+EVALUATION_LIMIT = 5000  # images of an environment in one evaluation, at most
 
 
-def draw(algorithm: str, number: int, trial: int) -> dict[str, float]:
+def draw_hyperparameters(algorithm: str, seed: int, trial: int, number: int) -> dict[str, float]:
     """Hyper-parameters of one draw; draw 0 is the defaults [peer code, small images].
 
     learning rate 10^U(-4.5, -2.5), batch 2^U(3, 9) per environment; lam 10^U(-1, 5), anneal 10^U(0, 4), eta
@@ -38,7 +38,7 @@ def draw(algorithm: str, number: int, trial: int) -> dict[str, float]:
     if number == 0:
         return {"learning_rate": 1e-3, "batch": 64, "lam": 10.0 if algorithm == "V-REx" else 100.0, "anneal": 500,
                 "eta": 1e-2, "alpha": 0.2}  # fmt: skip
-    generator = torch.Generator().manual_seed(trial * 10_007 + number)
+    generator = torch.Generator().manual_seed(derive(seed, trial, Purpose.HYPERPARAMETERS, number))
     u = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
 
     def log_uniform(low: float, high: float, k: int) -> float:
@@ -68,56 +68,57 @@ def sweep(name: str, config: Config, workers: Workers, run: Run) -> dict[str, An
             if name.startswith("folder:") and algorithm in ("IE-swap", "IE-uniform"):
                 continue  # photographs cannot be rendered anew
             candidates = [
-                candidate(name, algorithm, left_out, number, trial, config, workers, run)
+                train_candidate(name, algorithm, left_out, number, trial, config, workers, run)
                 for trial in range(config.trials)
                 for number in range(config.draws)
             ]
-            result[str(left_out)][algorithm] = report(candidates)
+            result[str(left_out)][algorithm] = summarise_selection(candidates)
     return result
 
 
-def report(candidates: list[Candidate]) -> dict[str, Any]:
+def summarise_selection(candidates: list[Candidate]) -> dict[str, Any]:
     """Test accuracy of what each criterion selects, and its regret; mean over trials."""
-    found = {}
+    summary = {}
     for criterion in selection.CRITERIA:
-        chosen = list(selection.by_trial(candidates, criterion).values())
-        each = [s.accuracy for s in chosen]
-        regret = sum(s.regret for s in chosen) / len(chosen)
-        found[criterion] = {"accuracy": sum(each) / len(each), "regret": regret, "each": each}
-    return found
+        selected = list(selection.by_trial(candidates, criterion).values())
+        each = [s.accuracy for s in selected]
+        regret = sum(s.regret for s in selected) / len(selected)
+        summary[criterion] = {"accuracy": sum(each) / len(each), "regret": regret, "each": each}
+    return summary
 
 
-def candidate(
+def train_candidate(
     name: str, algorithm: str, left_out: int, number: int, trial: int, config: Config, workers: Workers, run: Run
 ) -> Candidate:
     """One draw: the network, and its twins that miss one more training environment each."""
     part = run.part(f"{name.replace(':', '-')}-without-{left_out}-{algorithm}-{trial}-{number}")
     if part.result is None:
-        seed = config.seed * 1000 + trial
-        environments = data.domainbed_environments(name, seed, config.max_images)
+        environments = data.domainbed_environments(name, derive(config.seed, trial, Purpose.DATA), config.max_images)
         others = [e for e in range(len(environments)) if e != left_out]
-        drawn = draw(algorithm, number, trial)
-        curves = train_one(algorithm, drawn, environments, others, seed, config, workers, part.part("all"))
+        parameters = draw_hyperparameters(algorithm, config.seed, trial, number)
+        curves = train_one(algorithm, parameters, environments, others, trial, config, workers, part.part("all"))
         twins = {}
         for e in others if len(others) > 1 else []:
             rest = [o for o in others if o != e]
-            twin = train_one(algorithm, drawn, environments, rest, seed, config, workers, part.part(f"without-{e}"))
+            twin = train_one(
+                algorithm, parameters, environments, rest, trial, config, workers, part.part(f"without-{e}")
+            )
             twins[str(e)] = twin[str(e)][-1]
         part.finish(
             {"held_out": {str(e): curves[str(e)] for e in others}, "test": curves[str(left_out)], "twins": twins}
         )
-    found = part.result or {}
+    result = part.result or {}
     return Candidate(
         algorithm=algorithm,
         draw=number,
         trial=trial,
-        held_out={int(e): curve for e, curve in found["held_out"].items()},
-        test=found["test"],
-        left_out={int(e): value for e, value in found["twins"].items()} or None,
+        held_out={int(e): curve for e, curve in result["held_out"].items()},
+        test=result["test"],
+        left_out={int(e): value for e, value in result["twins"].items()} or None,
     )
 
 
-def split(environment: Batch, seed: int) -> tuple[Batch, Batch]:
+def hold_out(environment: Batch, seed: int) -> tuple[Batch, Batch]:
     """80 % to train on, 20 % held out."""
     order = torch.randperm(len(environment), generator=torch.Generator().manual_seed(seed))
     cut = max(1, int(HOLD_OUT * len(environment)))
@@ -125,38 +126,45 @@ def split(environment: Batch, seed: int) -> tuple[Batch, Batch]:
 
 
 def train_one(
-    algorithm: str, drawn: dict[str, float], environments: list[Batch], chosen: list[int], seed: int, config: Config,
-    workers: Workers, run: Run,
+    algorithm: str, parameters: dict[str, float], environments: list[Batch], training: list[int], trial: int,
+    config: Config, workers: Workers, run: Run,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Accuracy on the held-out part of *every* environment at every checkpoint, trained on `chosen` only."""
-    from labkit.papers.itid.experiment import train as loop  # the loop's parts; it imports this module
-
+    """Accuracy on the held-out part of *every* environment at every checkpoint, trained on the `training` ones."""
     if run.result is not None:
         return {e: list(curve) for e, curve in run.result.items()}
-    parts = [split(environment, seed + e) for e, environment in enumerate(environments)]
+    seed = config.seed
+    parts = [hold_out(environment, derive(seed, trial, Purpose.SPLIT, e)) for e, environment in enumerate(environments)]
     arm = replace(
-        ALGORITHMS[algorithm], lam=drawn["lam"], anneal=int(drawn["anneal"]), eta=drawn["eta"], alpha=drawn["alpha"]
+        ALGORITHMS[algorithm],
+        lam=parameters["lam"],
+        anneal=int(parameters["anneal"]),
+        eta=parameters["eta"],
+        alpha=parameters["alpha"],
     )
+    if algorithm == "IE-edit" and isinstance(environments[0].renderer, Rotations):
+        arm = replace(arm, modifier="edit-turn")  # the edit must vary what the task allows to vary
     classes = 1 + max(int(environment.labels.max()) for environment in environments)
-    training.seed_everything(seed)
+    seed_everything(derive(seed, trial, Purpose.WEIGHTS))
     shape = environments[0].images.shape[1:]
     network = build_network("mnist-cnn", shape, 0, 1 if classes == 2 else classes)
     networks = Single(network).to(workers.device)
-    pools = [parts[e][0].to(workers.device) for e in chosen]
-    pooled = joined(pools)
-    modifier = modifier_for(arm, pooled)
-    objective = loop.objective_of(arm, Config().experiment("backgrounds"))
-    optimizer = torch.optim.Adam(networks.parameters(), lr=drawn["learning_rate"])
+    pools = [parts[e][0].to(workers.device) for e in training]
+    pooled = concatenate(pools)
+    modifier = build_modifier(arm, pooled)
+    objective = build_objective(arm)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=parameters["learning_rate"])
     curves: dict[str, list[float]] = {str(e): [] for e in range(len(environments))}
     state: dict[str, Any] = {"networks": networks, "optimizer": optimizer, "curves": Curves(curves)}
-    state |= {"dro": objective} if isinstance(objective, loop.GroupDRO) else {}
+    state |= {"dro": objective} if isinstance(objective, GroupDRO) else {}
     for step in range(run.resume(state), config.sweep_steps):
         if loop.needs_fresh_optimizer(objective, step):
             optimizer.state.clear()
-        index = balanced_indices([len(pool) for pool in pools], int(drawn["batch"]), loop.stream(seed, step, 0))
-        batch = modifier(pooled.take(index.to(workers.device)), loop.stream(seed, step, 1))
+        indices = random_stream(seed, trial, Purpose.INDICES, step)
+        index = balanced_indices([len(pool) for pool in pools], int(parameters["batch"]), indices)
+        batch = modifier(pooled.take(index.to(workers.device)), random_stream(seed, trial, Purpose.MODIFIER, step))
         logits = loop.forward(networks, [batch.images], slice(None), workers)
-        loss = objective(logits, seen(batch, len(environments)), step) / objective.divisor(step)
+        targets = loop.collect_targets([batch], len(environments), networks, slice(None), workers)
+        loss = objective(logits, targets, step) / objective.divisor(step)
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()
         loop.sum_gradients(networks, workers)
@@ -185,14 +193,14 @@ class Curves:
 
 def balanced_indices(sizes: list[int], batch: int, generator: torch.Generator) -> Int[Tensor, " total"]:
     """`batch` indices from each environment, with replacement, into the joined training set."""
-    start, found = 0, []
+    start, indices = 0, []
     for size in sizes:
-        found.append(start + torch.randint(size, (batch,), generator=generator))
+        indices.append(start + torch.randint(size, (batch,), generator=generator))
         start += size
-    return torch.cat(found)
+    return torch.cat(indices)
 
 
-def joined(parts: list[Batch]) -> Batch:
+def concatenate(parts: list[Batch]) -> Batch:
     """Several batches as one, environments one after another."""
     first = parts[0]
     names = ("content", "labels", "nuisance", "environment", "images", "weights")
@@ -200,46 +208,11 @@ def joined(parts: list[Batch]) -> Batch:
     return replace(first, **whole)
 
 
-def modifier_for(arm: Arm, pool: Batch) -> modifiers.DistributionModifier:
-    """As `train.modifier_of`, where there is a training set only."""
-    simple: dict[str, Any] = {"none": modifiers.Unchanged(), "swap": modifiers.Swap(), "uniform": modifiers.Uniform()}
-    if arm.modifier == "mixup":
-        return modifiers.Mixup(arm.alpha)
-    if arm.modifier == "weight":
-        return modifiers.Weight(pool.labels, pool.nuisance)
-    if arm.modifier == "edit-colour":
-        turned = isinstance(pool.renderer, Rotations)  # the edit must fit what the task allows to vary
-        return modifiers.Edit(small_turns if turned else modifiers.edits.colour_matrix)
-    found: modifiers.DistributionModifier = simple[arm.modifier]
-    return found
-
-
-def small_turns(
-    images: Float[Tensor, "n channels height width"], generator: torch.Generator
-) -> Float[Tensor, "n channels height width"]:
-    """Each image turned by up to 45 degrees either way, and moved by nothing."""
-    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * (math.pi / 4)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1).to(images)
-    grid = torch.nn.functional.affine_grid(turn, list(images.shape), align_corners=False)
-    return torch.nn.functional.grid_sample(images, grid, align_corners=False)
-
-
-def seen(batch: Batch, environments: int) -> Any:
-    """The batch as a stack of one."""
-    from labkit.papers.itid.experiment.objectives import Seen
-
-    def one(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[None]
-
-    return Seen(
-        batch.labels[None], batch.weights[None], batch.environment[None], batch.nuisance[None], environments,
-        batch.renderer.nuisances, one(batch.second_labels), one(batch.mix),
-    )  # fmt: skip
-
-
 @torch.no_grad()
 def accuracy(networks: Single, held_out: Batch, workers: Workers) -> float:
-    """Share of (at most `BATCH_LIMIT`) held-out images that are put into the right class."""
-    images, labels = held_out.images[:BATCH_LIMIT].to(workers.device), held_out.labels[:BATCH_LIMIT].to(workers.device)
-    return float((answers(networks, images[None])[0] == labels).double().mean())
+    """Share of (at most `EVALUATION_LIMIT`) held-out images that are classified correctly."""
+    images, labels = (
+        held_out.images[:EVALUATION_LIMIT].to(workers.device),
+        held_out.labels[:EVALUATION_LIMIT].to(workers.device),
+    )
+    return float((predict(networks, images[None])[0] == labels).double().mean())

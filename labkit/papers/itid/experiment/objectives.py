@@ -1,4 +1,4 @@
-"""What is minimised: ERM, and the rivals that change the loss instead of the data. Exact forms of the peers' codes.
+"""Objectives: ERM, and the rivals, which change the loss instead of the data. Exact forms of the peers' codes.
 
 Every loss is a function of the logits, (*networks, batch, classes), and gives one number per network; with one class
 it is the binary cross-entropy of y = 1. Environment means are taken over the data of an environment in the batch.
@@ -20,8 +20,8 @@ PerNetwork = Float[Tensor, "*networks"]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a loss may look at besides the logits; fields as in `Batch`, stacked over networks."""
+class Targets:
+    """What a loss depends on besides the logits; fields as in `Batch`, stacked over networks. partner: logits."""
 
     labels: Int[Tensor, "*networks batch"]
     weights: PerDatum
@@ -41,17 +41,21 @@ def cross_entropy(logits: Logits, labels: Int[Tensor, "*networks batch"]) -> Per
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape)
 
 
-def sample_losses(logits: Logits, seen: Seen) -> PerDatum:
+def sample_losses(logits: Logits, targets: Targets) -> PerDatum:
     """Weighted loss of each datum; of mixed data, the mixture of two losses."""
-    losses = cross_entropy(logits, seen.labels)
-    if seen.mix is not None and seen.second_labels is not None:
-        losses = seen.mix * losses + (1 - seen.mix) * cross_entropy(logits, seen.second_labels)
-    return seen.weights * losses
+    losses = cross_entropy(logits, targets.labels)
+    if targets.mix is not None and targets.second_labels is not None:
+        losses = targets.mix * losses + (1 - targets.mix) * cross_entropy(logits, targets.second_labels)
+    return targets.weights * losses
 
 
 def group_means(values: PerDatum, group: Int[Tensor, "*networks batch"], groups: int) -> tuple[Tensor, Tensor]:
     """Mean of `values` in each group, and which groups have data; both (*networks, groups)."""
-    member = F.one_hot(group, groups).to(values.dtype)
+    return masked_means(values, F.one_hot(group, groups).to(values.dtype))
+
+
+def masked_means(values: PerDatum, member: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for groups given as a mask (*networks, batch, groups)."""
     counts = member.sum(-2)
     return (values[..., None] * member).sum(-2) / counts.clamp(min=1), counts > 0
 
@@ -73,52 +77,46 @@ def scale_gradients(logits: Logits, labels: Int[Tensor, "*networks batch"]) -> P
     return expected - logits.gather(-1, labels[..., None])[..., 0]
 
 
-def irm_penalty(logits: Logits, seen: Seen) -> PerNetwork:
+def irm_penalty(logits: Logits, targets: Targets) -> PerNetwork:
     """mean_e (d/dw R_e(w logits) at w = 1)^2: the square of the whole environment's gradient [official code of IRM]."""
-    slopes, present = group_means(scale_gradients(logits, seen.labels), seen.environment, seen.environments)
+    slopes, present = group_means(scale_gradients(logits, targets.labels), targets.environment, targets.environments)
     return mean_of_present(slopes**2, present)
 
 
-def irm_split_penalty(logits: Logits, seen: Seen) -> PerNetwork:
+def irm_split_penalty(logits: Logits, targets: Targets) -> PerNetwork:
     """mean_e g_even g_odd, gradients of every other datum of an environment: unbiased, and *can be negative*.
 
     [peer code: DomainBed, WILDS]
     """
-    slopes = scale_gradients(logits, seen.labels)
-    member = F.one_hot(seen.environment, seen.environments)
+    slopes = scale_gradients(logits, targets.labels)
+    member = F.one_hot(targets.environment, targets.environments)
     rank = (member.cumsum(-2) * member).sum(-1) - 1  # the datum's number within its environment
-    halves = [_masked_means(slopes, member * (rank % 2 == half)[..., None]) for half in (0, 1)]
-    (even, has_even), (odd, has_odd) = halves
+    (even, has_even), (odd, has_odd) = (masked_means(slopes, member * (rank % 2 == half)[..., None]) for half in (0, 1))
     present = has_even & has_odd
     return (even * odd * present).sum(-1) / present.sum(-1).clamp(min=1)
 
 
-def _masked_means(values: PerDatum, member: Tensor) -> tuple[Tensor, Tensor]:
-    counts = member.sum(-2)
-    return (values[..., None] * member).sum(-2) / counts.clamp(min=1), counts > 0
-
-
-def variance_penalty(logits: Logits, seen: Seen) -> PerNetwork:
+def variance_penalty(logits: Logits, targets: Targets) -> PerNetwork:
     """V-REx: mean_e (R_e - mean)^2, the biased variance of the environments' risks [peer code]."""
-    risks, present = group_means(sample_losses(logits, seen), seen.environment, seen.environments)
+    risks, present = group_means(sample_losses(logits, targets), targets.environment, targets.environments)
     mean = mean_of_present(risks, present)
     return mean_of_present((risks - mean[..., None]) ** 2, present)
 
 
-def environment_risk(logits: Logits, seen: Seen) -> PerNetwork:
+def environment_risk(logits: Logits, targets: Targets) -> PerNetwork:
     """mean_e R_e: not the pooled mean where environments have different sizes."""
-    return mean_of_present(*group_means(sample_losses(logits, seen), seen.environment, seen.environments))
+    return mean_of_present(*group_means(sample_losses(logits, targets), targets.environment, targets.environments))
 
 
-# -- objectives: called as objective(logits, seen, step) --------------------------------------------------------------
+# -- objectives: called as objective(logits, targets, step) -----------------------------------------------------------
 
 
 @dataclass
 class ERM:
     """The mean of the weighted losses: what Algorithm IE minimises, too."""
 
-    def __call__(self, logits: Logits, seen: Seen, step: int) -> PerNetwork:
-        return sample_losses(logits, seen).mean(-1)
+    def __call__(self, logits: Logits, targets: Targets, step: int) -> PerNetwork:
+        return sample_losses(logits, targets).mean(-1)
 
     def divisor(self, step: int) -> float:
         """By what the loss and its L2 term are divided."""
@@ -149,8 +147,8 @@ class Penalised:
     def strength(self, step: int) -> float:
         return self.lam if step >= self.anneal else min(1.0, self.lam)
 
-    def __call__(self, logits: Logits, seen: Seen, step: int) -> PerNetwork:
-        return environment_risk(logits, seen) + self.strength(step) * PENALTIES[self.kind](logits, seen)
+    def __call__(self, logits: Logits, targets: Targets, step: int) -> PerNetwork:
+        return environment_risk(logits, targets) + self.strength(step) * PENALTIES[self.kind](logits, targets)
 
     def divisor(self, step: int) -> float:
         return max(1.0, self.strength(step)) if self.rescale else 1.0
@@ -178,12 +176,12 @@ class GroupDRO:
         if self.eta < 0:
             raise InputError(f"eta is not negative; got {self.eta}.")
 
-    def __call__(self, logits: Logits, seen: Seen, step: int) -> PerNetwork:
-        group, groups = seen.environment, seen.environments
+    def __call__(self, logits: Logits, targets: Targets, step: int) -> PerNetwork:
+        group, groups = targets.environment, targets.environments
         if self.by == "label-nuisance":
             classes = max(2, logits.shape[-1])
-            group, groups = seen.labels * seen.nuisances + seen.nuisance, classes * seen.nuisances
-        risks, present = group_means(sample_losses(logits, seen), group, groups)
+            group, groups = targets.labels * targets.nuisances + targets.nuisance, classes * targets.nuisances
+        risks, present = group_means(sample_losses(logits, targets), group, groups)
         if not self.q.numel():
             self.q = torch.full_like(risks, 1 / groups).detach()
         self.q = (self.q * (self.eta * risks.detach()).exp()).to(risks)
@@ -206,10 +204,10 @@ class Consistency:
 
     lam: float = 1.0
 
-    def __call__(self, logits: Logits, seen: Seen, step: int) -> PerNetwork:
-        if seen.partner is None:
+    def __call__(self, logits: Logits, targets: Targets, step: int) -> PerNetwork:
+        if targets.partner is None:
             raise InputError("the consistency penalty needs a second view of the data; wrap a modifier in Paired.")
-        return sample_losses(logits, seen).mean(-1) + self.lam * ((logits - seen.partner) ** 2).mean((-2, -1))
+        return sample_losses(logits, targets).mean(-1) + self.lam * ((logits - targets.partner) ** 2).mean((-2, -1))
 
     def divisor(self, step: int) -> float:
         return 1.0

@@ -1,6 +1,6 @@
-"""Which run would you have kept? Model selection as an explicit step, with its price.  [peer code: DomainBed's three]
+"""Model selection as an explicit step, and its regret, by the three criteria of DomainBed.  [peer code]
 
-An algorithm without a selection criterion is incomplete: the test environment's own accuracy is not yours to see.
+An algorithm without a selection criterion is incomplete: the accuracy on the test environment must not be used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selected:
-    """The run a criterion keeps, the checkpoint it stops at, and the test accuracy one gets; `regret`: to the best."""
+    """The selected run and checkpoint, its test accuracy, and `regret`, the distance to the best test accuracy."""
 
     candidate: Candidate
     checkpoint: int

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.itid.method.measures import Estimate, Losses, PerHypothesis
+from labkit.papers.itid.method.measures import Losses, PerHypothesis
 from labkit.papers.itid.method.task import NuisanceLaw, Task
 
 
@@ -97,17 +97,17 @@ def extreme_laws(losses: Float[Tensor, "contents labels nuisances"]) -> tuple[Nu
     """Theorem 4. Two laws whose risks differ by exactly Omega(h): point masses where the loss is largest and least.
 
     *Proof.* sum_z (Q - Q') f <= max f - min f for each (c, y), with equality for these. Hence h has equal risk under
-    all laws if and only if Omega(h) = 0. (A constant h has Omega > 0 nowhere and is useless: invariance is not
-    accuracy.)
+    all laws if and only if Omega(h) = 0. (A constant h has Omega = 0 and is useless: invariance is not accuracy.)
     """
     count = losses.shape[-1]
     return NuisanceLaw.points(losses.argmax(-1), count), NuisanceLaw.points(losses.argmin(-1), count)
 
 
 def label_rule_gap(content: Float[Tensor, " contents"], eta: Tensor, eta2: Tensor) -> float:
-    """E_c |eta_T(c) - eta_T'(c)|: what Theorem 1 gains when tasks differ in their label rule; no invariance removes it.
+    """E_c |eta_T(c) - eta_T'(c)|, a further term of Theorem 1 where tasks differ in P(y = 1 | c) = eta(c).
 
-    The reading of ITID in which datum i comes from a task T_i of its own: z is the task's number while rules agree.
+    This is the third reading of ITID, with a task T_i for each datum: z is the number of the task as long as all tasks
+    have one eta. No invariance removes the term.
     """
     return float((content * (eta - eta2).abs()).sum())
 
@@ -137,10 +137,10 @@ def two_colour_accuracies(rho: float, noise: float, test_rho: float) -> tuple[fl
         if not 0 <= value <= 1:
             raise InputError(f"{name} is a probability, between 0 and 1; got {value}.")
     joint = _two_colour_joint(rho, noise)
-    answer = joint[1] > joint[0]
+    prediction = joint[1] > joint[0]
     test = _two_colour_joint(test_rho, noise)
-    right = [torch.where(answer, law[1], law[0]).sum() for law in (joint, test)]
-    return float(right[0]), float(right[1])
+    in_training, in_test = (float(torch.where(prediction, law[1], law[0]).sum()) for law in (joint, test))
+    return in_training, in_test
 
 
 def _two_colour_joint(rho: float, noise: float) -> Float[Tensor, "label content colour"]:
@@ -183,7 +183,7 @@ def effective_sample_size(weights: Float[Tensor, " n"]) -> float:
 
 
 def overlap_alarm(weights: Float[Tensor, " n"]) -> bool:
-    """Is the mean weight of a sample below .95? Then cells that the product law needs are empty."""
+    """True where the mean weight of a sample is below .95: cells that the product law needs are empty."""
     return float(weights.mean()) < 0.95
 
 
@@ -214,7 +214,7 @@ def rerendered_bound(rerendered: PerHypothesis, iotas: PerHypothesis, n: int, d:
     return rerendered + iotas + deviation(n, d, len(rerendered))
 
 
-def certificate(holdout_risk: float, delta: Estimate | float, n: int, d: float) -> float:
+def certificate(holdout_risk: float, delta: float, n: int, d: float) -> float:
     """A ceiling for the target risk of one trained network, from a fresh hold-out of size n:
 
         R_Q*(h) <= Rhat_hold(h) + deltahat(h; Q, Q*) + 2 sqrt(ln(2/d) / (2n))      with probability >= 1 - d
@@ -223,7 +223,6 @@ def certificate(holdout_risk: float, delta: Estimate | float, n: int, d: float) 
         InputError: risk or delta outside of [0, 1].
     """
     _require(n, d)
-    value = delta.value if isinstance(delta, Estimate) else delta
-    if not 0 <= holdout_risk <= 1 or not 0 <= value <= 1:
-        raise InputError(f"risk and delta lie between 0 and 1; got {holdout_risk} and {value}.")
-    return holdout_risk + value + 2 * math.sqrt(math.log(2 / d) / (2 * n))
+    if not 0 <= holdout_risk <= 1 or not 0 <= delta <= 1:
+        raise InputError(f"risk and delta lie between 0 and 1; got {holdout_risk} and {delta}.")
+    return holdout_risk + delta + 2 * math.sqrt(math.log(2 / d) / (2 * n))

@@ -1,9 +1,10 @@
 """Random label-preserving edits of images, for IE-edit: knowledge of the task instead of knowledge of z.
 
-An edit is called as `edit(images, generator)` and draws anew for each image. Whether it preserves the label is *your*
-claim about the task: `half_turn` makes 6 out of 9, and ITID is void.
+An edit is called as `edit(images, generator)` and draws anew for each image. That it preserves the label is an
+assumption about the task: `half_turn` makes a 6 of a 9, and then ITID does not hold.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "n channels height width"]
-Edit = Callable[[Images, torch.Generator], Images]
+EditFunction = Callable[[Images, torch.Generator], Images]
 
 
 def _uniform(images: Images, generator: torch.Generator, *shape: int) -> Tensor:
@@ -19,7 +20,7 @@ def _uniform(images: Images, generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def colour_matrix(images: Images, generator: torch.Generator) -> Images:
-    """A random row-stochastic matrix over the channels, then each channel blended with the pixel's brightest one."""
+    """A random row-stochastic matrix over the channels, then each channel blended with the pixel's largest one."""
     channels = images.shape[1]
     mix = _uniform(images, generator, channels, channels)
     mixed = torch.einsum("nij,njhw->nihw", mix / mix.sum(2, keepdim=True), images)
@@ -28,7 +29,7 @@ def colour_matrix(images: Images, generator: torch.Generator) -> Images:
 
 
 def shift(images: Images, generator: torch.Generator, reach: int = 1) -> Images:
-    """Each image moved by up to `reach` pixels each way, around the edge."""
+    """Each image moved by up to `reach` pixels each way, periodically."""
     n, _, height, width = images.shape
     move = torch.randint(-reach, reach + 1, (2, n, 1), generator=generator).to(images.device)
     y = (torch.arange(height, device=images.device) - move[0]) % height
@@ -44,15 +45,13 @@ def blur(images: Images, generator: torch.Generator) -> Images:
     return images + weight * (smooth - images)
 
 
-def amplitude_swap(images: Images, generator: torch.Generator) -> Images:
-    """Fourier amplitudes near the origin (style) from another image of the batch, phases (content) kept."""
-    spectrum = torch.fft.rfft2(images, norm="ortho")
-    donor = spectrum[torch.randperm(len(images), generator=generator).to(images.device)]
-    height, width = spectrum.shape[2:]
-    rows = torch.minimum(torch.arange(height), height - torch.arange(height))[:, None]
-    low = ((rows <= height // 8) & (torch.arange(width)[None] <= height // 8)).to(images.device)
-    amplitude = torch.where(low, donor.abs(), spectrum.abs())
-    return torch.fft.irfft2(torch.polar(amplitude, spectrum.angle()), s=images.shape[2:], norm="ortho")
+def turn(images: Images, generator: torch.Generator, degrees: float = 45.0) -> Images:
+    """Each image turned by up to `degrees` either way, bilinear, zeros outside."""
+    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * math.radians(degrees)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1).to(images)
+    grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid, align_corners=False)
 
 
 def half_turn(images: Images, generator: torch.Generator) -> Images:
@@ -67,11 +66,11 @@ def mirror(images: Images, generator: torch.Generator) -> Images:
     return torch.where(turned[:, None, None, None], images.flip(3), images)
 
 
-EDITS: dict[str, Edit] = {
+EDITS: dict[str, EditFunction] = {
     "colour": colour_matrix,
     "shift": shift,
     "blur": blur,
-    "amplitude": amplitude_swap,
+    "turn": turn,
     "half-turn": half_turn,
     "mirror": mirror,
 }

@@ -10,14 +10,14 @@ two predictions gives tv_prediction, the independent one gives delta.
 The product is the message: make h invariant (osc -> 0), or make the distributions agree (TV -> 0).
 """
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.metrics.intervals import Interval, wilson
 from labkit.papers.itid.method.task import NuisanceLaw, Task
 
 Losses = Float[Tensor, "hypotheses contents labels nuisances"]
@@ -37,10 +37,10 @@ def total_variation(q: NuisanceLaw, q2: NuisanceLaw) -> Float[Tensor, "contents 
     return (q.table - q2.table).abs().sum(-1) / 2
 
 
-def prediction_law(hypotheses: Hypotheses, q: NuisanceLaw) -> Float[Tensor, "hypotheses contents labels answers"]:
+def prediction_law(hypotheses: Hypotheses, q: NuisanceLaw) -> Float[Tensor, "hypotheses contents labels predictions"]:
     """The law of h(g(c, z)) for z ~ Q(. | c, y)."""
-    answers = torch.nn.functional.one_hot(hypotheses, q.table.shape[1]).to(q.table.dtype)
-    return torch.einsum("cyz,hcza->hcya", q.table, answers)
+    predictions = torch.nn.functional.one_hot(hypotheses, q.table.shape[1]).to(q.table.dtype)
+    return torch.einsum("cyz,hczp->hcyp", q.table, predictions)
 
 
 def tv_prediction(task: Task, hypotheses: Hypotheses, q: NuisanceLaw, q2: NuisanceLaw) -> PerHypothesis:
@@ -72,12 +72,15 @@ def oscillation_times_tv(task: Task, losses: Losses, q: NuisanceLaw, q2: Nuisanc
     return torch.einsum("cy,hcy->h", weight, losses.amax(-1) - losses.amin(-1))
 
 
-# -- of a trained network, from its answers to re-rendered data -------------------------------------------------------
+# -- of a trained network, from its predictions on re-rendered data ----------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Shift:
-    """What moving the nuisance law from Q to Q' does to one network, averaged over the data. All in [0, 1]."""
+class LawChange:
+    """Effect of changing the nuisance law from Q to Q' on one network: means over the data, in [0, 1].
+
+    risk, risk2: under Q and under Q'. gap: their distance. The others: as the functions above.
+    """
 
     risk: float
     risk2: float
@@ -88,25 +91,22 @@ class Shift:
     oscillation: float
     oscillation_times_tv: float
 
-    def as_json(self) -> dict[str, float]:
-        return asdict(self)
-
     @property
     def slack(self) -> float:
         """iota - gap: Theorem 1 says that it is never negative."""
         return self.iota - self.gap
 
 
-def measure_shift(
+def measure_law_change(
     predictions: Int[Tensor, "n nuisances"],
     labels: Int[Tensor, " n_labels"],
     q: Float[Tensor, "n nuisances"],
     q2: Float[Tensor, "n nuisances"],
-) -> Shift:
+) -> LawChange:
     """All measures at once, exact in z: each datum was rendered with *every* nuisance.
 
     Args:
-        predictions: the network's answer to datum i rendered with nuisance z. Held-out data, never training data.
+        predictions: label predicted for datum i rendered with nuisance z. Held-out data, never training data.
         q, q2: nuisance laws, one row per datum.
     """
     wrong = _wrong(predictions, labels)
@@ -116,19 +116,19 @@ def measure_shift(
     wrong, q, q2 = wrong.double(), q.double(), q2.double()
     q, q2 = q / q.sum(1, keepdim=True), q2 / q2.sum(1, keepdim=True)  # single precision adds up to 1 only nearly
     risks, risks2 = (wrong * q).sum(1), (wrong * q2).sum(1)
-    answers = torch.nn.functional.one_hot(predictions).double()
-    of_q, of_q2 = (answers * q[..., None]).sum(1), (answers * q2[..., None]).sum(1)
-    swing = wrong.amax(1) - wrong.amin(1)
+    one_hot = torch.nn.functional.one_hot(predictions).double()
+    of_q, of_q2 = (one_hot * q[..., None]).sum(1), (one_hot * q2[..., None]).sum(1)
+    oscillation = wrong.amax(1) - wrong.amin(1)
     apart = (q - q2).abs().sum(1) / 2
-    return Shift(
+    return LawChange(
         risk=float(risks.mean()),
         risk2=float(risks2.mean()),
         gap=float((risks.mean() - risks2.mean()).abs()),
         iota=float((risks - risks2).abs().mean()),
         tv_prediction=float(((of_q - of_q2).abs().sum(1) / 2).mean()),
         delta=max(0.0, float((1 - (of_q * of_q2).sum(1)).mean())),
-        oscillation=float(swing.mean()),
-        oscillation_times_tv=float((swing * apart).mean()),
+        oscillation=float(oscillation.mean()),
+        oscillation_times_tv=float((oscillation * apart).mean()),
     )
 
 
@@ -138,57 +138,12 @@ def _wrong(predictions: Int[Tensor, "n nuisances"], labels: Int[Tensor, " n_labe
     return predictions != labels[:, None]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over independent data, with an interval that holds it with probability 1 - d."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def hoeffding(values: Float[Tensor, " n"], d: float = 0.05) -> Estimate:
-    """Mean of independent values in [0, 1] and Hoeffding's two-sided interval, +- sqrt(ln(2/d) / (2n)).
-
-    Raises:
-        InputError: no values, values outside of [0, 1], or an impossible d.
-    """
-    if not 0 < d < 1:
-        raise InputError(f"d, the probability to be wrong, must lie between 0 and 1; got {d}.")
-    if len(values) == 0 or bool((values < 0).any()) or bool((values > 1).any()):
-        raise InputError("Hoeffding's interval needs at least one value, all of them between 0 and 1.")
-    mean, reach = float(values.double().mean()), math.sqrt(math.log(2 / d) / (2 * len(values)))
-    return Estimate(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(values))
-
-
-def estimate_delta(first: Int[Tensor, " n"], second: Int[Tensor, " n_too"], d: float = 0.05) -> Estimate:
-    """delta without labels: the share of data whose answer changes when it is rendered anew.
+def estimate_delta(predictions: Int[Tensor, " n"], rerendered: Int[Tensor, " n_too"]) -> Interval:
+    """delta without labels: the share of data whose prediction changes when they are rendered anew, with its interval.
 
     Args:
-        first, second: answers to the same contents with z ~ Q and with an independent z' ~ Q'; held-out data.
+        predictions, rerendered: for the same contents with z ~ Q and with an independent z' ~ Q'; held-out data.
     """
-    if first.shape != second.shape:
-        raise InputError(f"both renderings must have the same data; got {len(first)} and {len(second)} answers.")
-    return hoeffding((first != second).double(), d)
-
-
-def estimate_iota(first: Bool[Tensor, "n draws"], second: Bool[Tensor, "n draws"], d: float = 0.05) -> Estimate:
-    """iota from several drawn nuisances a datum, as the mean of |difference of the two error rates|.
-
-    An absolute value of a noisy difference is too large on average: the estimate errs to the safe side, and falls to
-    iota as the draws grow.
-    """
-    return hoeffding((first.double().mean(1) - second.double().mean(1)).abs(), d)
-
-
-def bootstrap(
-    values: Float[Tensor, " n"], generator: torch.Generator, level: float = 0.95, rounds: int = 1000
-) -> Estimate:
-    """Mean and percentile interval from resampled data: narrower than Hoeffding's, and only approximately right."""
-    if len(values) == 0 or not 0 < level < 1:
-        raise InputError(f"the bootstrap needs values and a level between 0 and 1; got {len(values)} and {level}.")
-    index = torch.randint(len(values), (rounds, len(values)), generator=generator)
-    means = values.double()[index].mean(1)
-    low, high = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
-    return Estimate(float(values.double().mean()), low, high, len(values))
+    if predictions.shape != rerendered.shape:
+        raise InputError(f"both renderings must have the same data; got {len(predictions)} and {len(rerendered)}.")
+    return wilson(int((predictions != rerendered).sum()), len(predictions))

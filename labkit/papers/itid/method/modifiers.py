@@ -6,7 +6,7 @@ They compose: `Chain(Swap(), Edit(edits.shift))`.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,72 +15,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid.method import bounds, edits
-from labkit.papers.itid.method.edits import Edit as EditFunction
-from labkit.papers.itid.method.renderers import Renderer
-
-Content = Float[Tensor, "n channels height width"]
-Images = Float[Tensor, "n image_channels image_height image_width"]
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Data with their bookkeeping: images[i] = renderer(content[i], nuisance[i]) until somebody edits them.
-
-    weights: of each datum in the loss. second_labels, mix: mixup's other label and the first one's share. partner: the
-    same data seen in another way, for the consistency penalty.
-    """
-
-    content: Content
-    labels: Int[Tensor, " n"]
-    nuisance: Int[Tensor, " n"]
-    environment: Int[Tensor, " n"]
-    images: Images
-    weights: Float[Tensor, " n"]
-    renderer: Renderer
-    second_labels: Int[Tensor, " n"] | None = None
-    mix: Float[Tensor, " n"] | None = None
-    partner: Images | None = None
-    edited: bool = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def render(
-        cls, content: Content, labels: Tensor, nuisance: Tensor, environment: Tensor, renderer: Renderer
-    ) -> "Batch":
-        """Raises InputError when the parts differ in length, or a nuisance does not exist."""
-        lengths = {len(content), len(labels), len(nuisance), len(environment)}
-        if len(lengths) > 1:
-            raise InputError(f"content, labels, nuisance and environment must have one length; got {sorted(lengths)}.")
-        images = renderer(content, nuisance)
-        return cls(content, labels, nuisance, environment, images, torch.ones_like(images[:, 0, 0, 0]), renderer)
-
-    def take(self, index: Int[Tensor, " m"]) -> "Batch":
-        return replace(
-            self,
-            content=self.content[index],
-            labels=self.labels[index],
-            nuisance=self.nuisance[index],
-            environment=self.environment[index],
-            images=self.images[index],
-            weights=self.weights[index],
-        )
-
-    def to(self, device: torch.device) -> "Batch":
-        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        there: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return replace(self, **there)
-
-    def rendered_with(self, nuisance: Int[Tensor, " n"]) -> "Batch":
-        """The same contents with another nuisance.
-
-        Raises:
-            InputError: the images were edited before: rendering anew would undo that.
-        """
-        if self.edited:
-            raise InputError("rendering anew would undo the edit before it; put Swap or Uniform first in the chain.")
-        return replace(self, nuisance=nuisance, images=self.renderer(self.content, nuisance))
+from labkit.papers.itid.method.batch import Batch
+from labkit.papers.itid.method.edits import EditFunction
+from labkit.papers.itid.method.renderers import Images
 
 
 @runtime_checkable
@@ -101,20 +38,11 @@ class Swap:
     """IE-swap: x~_i = g(c_i, z_pi(i)), pi a random permutation over the whole batch, *never within a class*.
 
     Labels stay, the histogram of z stays, and z~ is independent of y. Swapping within a class would change nothing.
-
-    Args:
-        donors: draw z~ from these instead, with replacement: a pool that is independent of the data, as a certificate
-            (Theorem 8) needs.
     """
 
-    donors: Int[Tensor, " pool"] | None = None
-
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        if self.donors is None:
-            order = torch.randperm(len(batch), generator=generator).to(batch.labels.device)
-            return batch.rendered_with(batch.nuisance[order])
-        drawn = torch.randint(len(self.donors), (len(batch),), generator=generator)
-        return batch.rendered_with(self.donors[drawn].to(batch.labels.device))
+        order = torch.randperm(len(batch), generator=generator).to(batch.labels.device)
+        return batch.rerender(batch.nuisance[order])
 
 
 @dataclass(frozen=True)
@@ -122,8 +50,8 @@ class Uniform:
     """IE-uniform: z~ uniform on Z."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        drawn = torch.randint(batch.renderer.nuisances, (len(batch),), generator=generator)
-        return batch.rendered_with(drawn.to(batch.labels.device))
+        nuisance = torch.randint(batch.renderer.nuisances, (len(batch),), generator=generator)
+        return batch.rerender(nuisance.to(batch.labels.device))
 
 
 @dataclass(frozen=True)
@@ -148,10 +76,10 @@ class Weight:
         if int((counts.sum(0) > 0).sum()) < 2 or int((counts.sum(1) > 0).sum()) < 2:
             raise InputError("weights need at least two classes and two nuisances in the training set.")
         self.table = bounds.independence_weights(counts)
-        of_data = self.table[labels.cpu(), nuisance.cpu()]
-        self.effective_sample_size = bounds.effective_sample_size(of_data)
-        self.mean_weight = float(of_data.mean())
-        self.overlap_alarm = bounds.overlap_alarm(of_data)
+        weights = self.table[labels.cpu(), nuisance.cpu()]
+        self.effective_sample_size = bounds.effective_sample_size(weights)
+        self.mean_weight = float(weights.mean())
+        self.overlap_alarm = bounds.overlap_alarm(weights)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         table = self.table.to(batch.weights)
@@ -159,20 +87,24 @@ class Weight:
 
 
 class Resample:
-    """IE-resample: the batch drawn anew from the whole training set so that all (y, z) cells that occur are equal."""
+    """IE-resample: a batch drawn from the whole training set, with equal probability for each (y, z) cell that occurs.
+
+    Args:
+        pool: the training set.
+    """
 
     def __init__(self, pool: Batch) -> None:
         self.pool = pool
-        self.chances = 1 / cell_counts(pool.labels, pool.nuisance)[pool.labels.cpu(), pool.nuisance.cpu()]
+        self.probabilities = 1 / cell_counts(pool.labels, pool.nuisance)[pool.labels.cpu(), pool.nuisance.cpu()]
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        index = torch.multinomial(self.chances, len(batch), replacement=True, generator=generator)
+        index = torch.multinomial(self.probabilities, len(batch), replacement=True, generator=generator)
         return self.pool.take(index.to(batch.labels.device))
 
 
 @dataclass(frozen=True)
 class Neutral:
-    """The oracle: images without any nuisance. Its network must be shown such images in the test, too."""
+    """The oracle: images without any nuisance. Its network must be tested on such images, too."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         return replace(batch, images=batch.renderer.neutral(batch.content))
@@ -180,12 +112,12 @@ class Neutral:
 
 @dataclass(frozen=True)
 class Paired:
-    """The data as they are, and beside them as `other` changes them: for the consistency penalty."""
+    """The data as they are, with the images of `modifier` as a second view: for the consistency penalty."""
 
-    other: DistributionModifier
+    modifier: DistributionModifier
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return replace(batch, partner=self.other(batch, generator).images)
+        return replace(batch, partner=self.modifier(batch, generator).images)
 
 
 @dataclass(frozen=True)
@@ -211,9 +143,9 @@ class Mixup:
 
 
 class Adaptive:
-    """IE-adaptive: edits drawn with probabilities that follow the network's weakness.  [ours, an extension]
+    """IE-adaptive: edits that change the network's predictions are drawn more often.  [ours, an extension]
 
-    Every `every` steps `update` measures delta_k, the share of held-out answers that edit k changes, and sets
+    Every `every` steps `update` measures delta_k, the share of held-out predictions that edit k changes, and sets
     p_k <- p_k exp(eta delta_k), normalised, with a floor eps / K. It stops changing when max_k delta_k <= tolerance.
     """
 
@@ -226,37 +158,43 @@ class Adaptive:
         if not (eta > 0 and every > 0 and 0 <= eps <= 1):
             raise InputError(f"eta and every are positive, eps lies in [0, 1]; got {eta}, {every}, {eps}.")
         self.families, self.eta, self.every, self.eps, self.tolerance = dict(families), eta, every, eps, tolerance
-        self.chances = torch.full((len(families),), 1 / len(families), dtype=torch.float64)
+        self.probabilities = torch.full((len(families),), 1 / len(families), dtype=torch.float64)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        which = torch.multinomial(self.chances, len(batch), replacement=True, generator=generator)
+        choice = torch.multinomial(self.probabilities, len(batch), replacement=True, generator=generator)
         images = batch.images.clone()
         for k, family in enumerate(self.families.values()):
-            mine = (which == k).nonzero()[:, 0].to(images.device)
-            if len(mine):
-                images[mine] = family(batch.images[mine], generator)
+            index = (choice == k).nonzero()[:, 0].to(images.device)
+            if len(index):
+                images[index] = family(batch.images[index], generator)
         return replace(batch, images=images, edited=True)
 
     def update(
-        self, answers: Callable[[Tensor], Tensor], held_out: Images, generator: torch.Generator
+        self, predict: Callable[[Tensor], Tensor], held_out: Images, generator: torch.Generator
     ) -> dict[str, float]:
-        """Returns delta_k by name."""
-        before = answers(held_out)
+        """Measure the network and adapt the probabilities. Returns delta_k by name.
+
+        Args:
+            predict: from images to labels.
+        """
+        before = predict(held_out)
         deltas = {
-            name: float((answers(family(held_out, generator)) != before).double().mean())
+            name: float((predict(family(held_out, generator)) != before).double().mean())
             for name, family in self.families.items()
         }
         if max(deltas.values()) > self.tolerance:
-            raised = self.chances * torch.tensor([math.exp(self.eta * d) for d in deltas.values()], dtype=torch.float64)
+            raised = self.probabilities * torch.tensor(
+                [math.exp(self.eta * d) for d in deltas.values()], dtype=torch.float64
+            )
             floor = self.eps / len(deltas)
-            self.chances = floor + (1 - self.eps) * raised / raised.sum()
+            self.probabilities = floor + (1 - self.eps) * raised / raised.sum()
         return deltas
 
     def state_dict(self) -> dict[str, Any]:
-        return {"chances": self.chances}
+        return {"probabilities": self.probabilities}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.chances = state_dict["chances"]
+        self.probabilities = state_dict["probabilities"]
 
 
 class Chain:
@@ -278,7 +216,7 @@ DEFAULT_FAMILIES = {name: edits.EDITS[name] for name in ("colour", "shift", "blu
 
 
 def cell_counts(labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> Float[Tensor, "labels nuisances"]:
-    """How many data each (y, z) cell holds."""
+    """Number of data in each (y, z) cell."""
     labels, nuisance = labels.cpu(), nuisance.cpu()
     counts = torch.zeros(int(labels.max()) + 1, int(nuisance.max()) + 1, dtype=torch.float64)
     return counts.index_put_((labels, nuisance), torch.ones((), dtype=torch.float64), accumulate=True)
@@ -287,7 +225,7 @@ def cell_counts(labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> Float
 def g_statistic(labels: Int[Tensor, " n"], nuisance: Int[Tensor, " n"]) -> tuple[float, int]:
     """G = 2 n Ihat(y; z) and its degrees of freedom: chi-squared where z is independent of y.
 
-    Silent about nuisances that nobody listed.
+    It says nothing about nuisances that z does not record.
     """
     counts = cell_counts(labels, nuisance)
     counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]

@@ -1,12 +1,11 @@
 """Renderers g(c, z): images from content and nuisance, so that every counterfactual is exact.
 
-A renderer is called as `renderer(content, nuisance)`; `nuisances` is the size of Z, `neutral(content)` an image that
-carries no nuisance at all, for the oracle. Contents are (n, channels, h, w) in [0, 1]; all arithmetic is in floats,
-with no round trip through bytes.
+A renderer is called as `renderer(content, nuisance)`. `nuisances` is the size of Z; `neutral(content)` are images that
+carry no nuisance, for the oracle. Contents are (n, channels, h, w) in [0, 1]; images stay in floating point.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -80,7 +79,7 @@ class Backgrounds:
 class Shifts:
     """The image on a canvas with `margin` empty pixels on each side, moved by up to `reach` pixels each way.
 
-    z = 0, ..., (2 reach + 1)^2 - 1; a set of transformations as nuisance, the second reading of ITID.
+    z = 0, ..., (2 reach + 1)^2 - 1. A set of transformations as nuisance is the second reading of ITID.
     """
 
     reach: int = 1
@@ -106,10 +105,9 @@ class Shifts:
 
 @dataclass(frozen=True)
 class Borders:
-    """A frame of `width` pixels in the colour palette[z] over a colour image; `corner`: a square patch instead."""
+    """A frame of `width` pixels in the colour palette[z] over a colour image."""
 
     width: int = 4
-    corner: bool = False
     palette: tuple[tuple[float, float, float], ...] = PALETTE
 
     @property
@@ -120,12 +118,8 @@ class Borders:
         """1 where the nuisance covers the image."""
         if min(height, width) <= 2 * self.width:
             raise InputError(f"a border of {self.width} pixels leaves nothing of a {height}x{width} image.")
-        mask = torch.zeros(height, width)
-        if self.corner:
-            mask[: self.width, : self.width] = 1
-        else:
-            mask[:] = 1
-            mask[self.width : -self.width, self.width : -self.width] = 0
+        mask = torch.ones(height, width)
+        mask[self.width : -self.width, self.width : -self.width] = 0
         return mask
 
     def __call__(self, content: Content, nuisance: Codes) -> Images:
@@ -141,13 +135,13 @@ class Borders:
 
 @dataclass(frozen=True)
 class Rotations:
-    """The image turned by angles[z] degrees, bilinear, zeros outside [peer code: rotated MNIST]."""
+    """The image turned by angles[z] degrees, bilinear, zeros outside.  [peer code: rotated MNIST]"""
 
     angles: tuple[float, ...] = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0)
-    nuisances: int = field(default=6)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "nuisances", len(self.angles))
+    @property
+    def nuisances(self) -> int:
+        return len(self.angles)
 
     def __call__(self, content: Content, nuisance: Codes) -> Images:
         require_codes(nuisance, self.nuisances)
@@ -163,7 +157,7 @@ class Rotations:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Real photographs: what differs between domains cannot be rendered, z is only a domain's number."""
+    """Photographs: differences between domains cannot be rendered; z is the number of the domain."""
 
     nuisances: int
 

@@ -80,10 +80,6 @@ class Task:
         """R_Q(h) = E_(c,y) E_(z ~ Q) f_h(c, y, z), exactly."""
         return torch.einsum("cyz,hcyz->h", self.joint(nuisance), losses)
 
-    def bayes_risk(self) -> float:
-        """The least risk of a hypothesis that sees the content only."""
-        return float((self.law.sum(1) - self.law.max(1).values).sum())
-
     def sample_counts(
         self, laws: list[NuisanceLaw], size: int, generator: np.random.Generator
     ) -> Float[Tensor, "contents labels nuisances"]:
@@ -107,16 +103,6 @@ def all_hypotheses(contents: int, nuisances: int, labels: int = 2) -> Int[Tensor
         raise InputError(f"{labels}^{cells} hypotheses are too many to enumerate; a million is the limit.")
     numbers = torch.arange(labels**cells)[:, None] // labels ** torch.arange(cells - 1, -1, -1)
     return (numbers % labels).view(-1, contents, nuisances)
-
-
-def pull_back(
-    of_images: Int[Tensor, "hypotheses images"], renderer: Int[Tensor, "contents nuisances"]
-) -> Int[Tensor, "hypotheses contents nuisances"]:
-    """h(g(c, z)) for a renderer given as a table of image numbers; it need not be injective.
-
-    With renderer[c, t] the number of the image t.c, this is the reading of ITID as a set of label-preserving maps.
-    """
-    return of_images[:, renderer]
 
 
 def zero_one(

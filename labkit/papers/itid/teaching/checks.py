@@ -12,17 +12,11 @@ import torch
 from torch import Tensor
 
 from labkit.papers.itid.method import bounds, measures
-from labkit.papers.itid.method.modifiers import cell_counts, g_statistic
-from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, random_law, toy_task, zero_one
+from labkit.papers.itid.method.modifiers import g_statistic
+from labkit.papers.itid.method.task import NuisanceLaw, Task, all_hypotheses, random_law, toy_task, zero_one
+from labkit.workbench.exercises import close, number
 
 G_LIMIT = 126.08  # 99.9 % quantile of chi-squared with 81 degrees of freedom
-
-
-def _close(got: Any, wanted: Tensor, message: str, tolerance: float = 1e-9) -> None:
-    got = torch.as_tensor(got, dtype=torch.float64)
-    assert got.shape == wanted.shape, f"{message} Wanted shape {tuple(wanted.shape)}, got {tuple(got.shape)}."
-    error = float((got - wanted).abs().max())
-    assert error <= tolerance, f"{message} The largest error is {error:.3g}."
 
 
 def check_iota(iota: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> None:
@@ -35,7 +29,7 @@ def check_iota(iota: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> None:
         got = iota(task.law, losses[h], q.table, q2.table)
         gap = float((task.risk(losses[h : h + 1], q) - task.risk(losses[h : h + 1], q2)).abs())
         assert float(got) >= gap - 1e-12, f"iota must not be below the gap of the risks: {float(got):.4f} < {gap:.4f}."
-        _close(got, wanted[h], "iota is E_(c,y) |E_Q f - E_Q' f|: the absolute value stands inside of the mean.")
+        close(got, wanted[h], "iota is E_(c,y) |E_Q f - E_Q' f|: the absolute value stands inside of the mean.")
 
 
 def check_osc_times_tv(bound: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> None:
@@ -46,7 +40,7 @@ def check_osc_times_tv(bound: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -
         q, q2 = random_law(task, 2, 0.5, generator), random_law(task, 2, 0.5, generator)
         wanted = measures.oscillation_times_tv(task, losses, q, q2)
         for h in (37, 137, 201):
-            _close(bound(task.law, losses[h], q.table, q2.table), wanted[h],
+            close(bound(task.law, losses[h], q.table, q2.table), wanted[h],
                    "The bound is E[(max f - min f) * TV]; TV is *half* the sum of absolute differences.")  # fmt: skip
 
 
@@ -56,14 +50,14 @@ def check_extreme_laws(laws: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
     generator = torch.Generator().manual_seed(0)
     for trial in range(20):
         losses = torch.rand(4, 2, 3, generator=generator, dtype=torch.float64)
-        answer = laws(losses)
-        assert isinstance(answer, tuple), f"a pair of laws is asked for; got {type(answer).__name__}"
-        assert len(answer) == 2, f"a pair of laws is asked for; got {len(answer)} things"
-        for law in answer:
+        both = laws(losses)
+        assert isinstance(both, tuple), f"a pair of laws is asked for; got {type(both).__name__}"
+        assert len(both) == 2, f"a pair of laws is asked for; got {len(both)} things"
+        for law in both:
             assert law.shape == (4, 2, 3), f"a law has the shape of the losses, (4, 2, 3); got {tuple(law.shape)}"
             assert float(law.min()) >= 0, "probabilities are not negative"
             assert torch.allclose(law.sum(-1).double(), torch.ones(4, 2).double()), "each law adds up to 1 over z"
-        first, second = (task.risk(losses[None], NuisanceLaw(law.double())) for law in answer)
+        first, second = (task.risk(losses[None], NuisanceLaw(law.double())) for law in both)
         omega = float(measures.oscillation(task, losses[None]))
         gap = float((first - second).abs())
         assert abs(gap - omega) < 1e-9, f"the risks differ by {gap:.4f}, and Omega is {omega:.4f} (case {trial})"
@@ -94,31 +88,11 @@ def check_swap(swap: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> Non
     assert 70 < mean < 100, f"G is {mean:.0f} on average; independence gives about 83."
 
 
-def check_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`weights(labels, nuisance)`, one weight per datum: z and y independent under them."""
-    labels, nuisance = example_data(4000, 0.7)
-    found = torch.as_tensor(weights(labels, nuisance), dtype=torch.float64)
-    assert found.shape == labels.shape, f"one weight per datum: wanted {tuple(labels.shape)}, got {tuple(found.shape)}"
-    joint = torch.zeros(10, 10, dtype=torch.float64).index_put_((labels, nuisance), found, accumulate=True)
-    joint = joint / joint.sum()
-    product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
-    assert float((joint - product).abs().max()) < 1e-9, "under the weights z must be independent of y"
-    counts = cell_counts(labels, nuisance)
-    _close(joint.sum(1), counts.sum(1) / len(labels), "The shares of the classes must stay as they were.")
-    assert abs(float(found.mean()) - 1) < 1e-9, (
-        f"with all cells filled, weights have mean 1; got {float(found.mean()):.3f}"
-    )
-    wanted = bounds.independence_weights(counts)[labels, nuisance]
-    _close(found, wanted, "w = p(y) p(z) / p(y, z), with shares of the whole data set.")
-
-
 def check_variance_penalty(penalty: Callable[[Tensor], Any]) -> None:
     """`penalty(risks)` for the risks of the environments: their biased variance, and nothing else."""
-    _close(penalty(torch.tensor([0.7, 0.7, 0.7])), torch.tensor(0.0).double(), "Equal risks cost nothing.", 1e-6)
-    _close(
-        penalty(torch.tensor([0.2, 0.8])), torch.tensor(0.09).double(), "Two risks .2 and .8: .3 squared, .09.", 1e-6
-    )
-    _close(penalty(torch.tensor([0.1, 0.4, 1.0])), torch.tensor(0.14).double(),
+    close(penalty(torch.tensor([0.7, 0.7, 0.7])), 0.0, "Equal risks cost nothing.", 1e-6)
+    close(penalty(torch.tensor([0.2, 0.8])), 0.09, "Two risks .2 and .8: .3 squared, .09.", 1e-6)
+    close(penalty(torch.tensor([0.1, 0.4, 1.0])), 0.14,
            "Three risks .1, .4, 1: mean squared distance .14; divide by the number, not one less.", 1e-6)  # fmt: skip
     risks = torch.tensor([0.3, 0.9, 0.6], requires_grad=True)
     value = penalty(risks)
@@ -126,17 +100,14 @@ def check_variance_penalty(penalty: Callable[[Tensor], Any]) -> None:
     assert value.requires_grad, "the gradient must be able to pass: nothing may be detached"
     value.backward()
     assert risks.grad is not None
-    _close(risks.grad, 2 / 3 * (risks.detach() - 0.6).double(), "d penalty / d R_e = 2 (R_e - mean) / E.", 1e-6)
+    close(risks.grad, 2 / 3 * (risks.detach() - 0.6).double(), "d penalty / d R_e = 2 (R_e - mean) / E.", 1e-6)
 
 
-def check_phase_transition(answer: Any) -> None:
-    """The pair of accuracies on flipped colours at rho = .74 and .76, with 25 % label noise."""
-    wanted = [bounds.two_colour_accuracies(rho, 0.25, 0.1)[1] for rho in (0.74, 0.76)]
-    assert isinstance(answer, tuple | list), f"two numbers are asked for, as a pair; got {answer!r}"
-    assert len(answer) == 2, f"two numbers are asked for; got {len(answer)}"
-    assert all(isinstance(value, int | float) for value in answer), f"two numbers are asked for; got {answer!r}"
-    for rho, got, right in zip((0.74, 0.76), answer, wanted, strict=True):
-        assert abs(got - right) < 0.01, f"at rho = {rho} the Bayes classifier has another accuracy than {got}"
+def check_phase_transition(below: Any, above: Any) -> None:
+    """The accuracies on flipped colours at rho = .74 and .76, with 25 % label noise."""
+    for rho, got in ((0.74, below), (0.76, above)):
+        wanted = bounds.two_colour_accuracies(rho, 0.25, 0.1)[1]
+        number(wanted, 0.01, f"at rho = {rho} the Bayes classifier has another accuracy than {got}")(got)
 
 
 def order_of_couplings() -> float:
@@ -144,8 +115,6 @@ def order_of_couplings() -> float:
     generator, worst = np.random.default_rng(1), -1.0
     hypotheses = torch.from_numpy(generator.integers(0, 3, (200, 3, 4)))
     task_law = torch.from_numpy(generator.dirichlet(np.ones(9)).reshape(3, 3))
-    from labkit.papers.itid.method.task import Task
-
     task, losses = Task(task_law), zero_one(hypotheses, 3)
     for _, concentration in itertools.product(range(20), (0.2, 1.0)):
         q, q2 = (random_law(task, 4, concentration, generator) for _ in range(2))

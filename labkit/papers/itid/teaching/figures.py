@@ -16,11 +16,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
-from labkit.papers.itid.experiment.config import EXPERIMENTS
-from labkit.papers.itid.experiment.data import Scene, build
+from labkit.papers.itid.experiment.data import Scene
 from labkit.papers.itid.experiment.selection import Candidate
 from labkit.papers.itid.method import bounds, measures
-from labkit.papers.itid.method.coverage import measure_coverage
 from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
 from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
 from labkit.viz import COLORS, explore, subplots
@@ -38,9 +36,8 @@ def color_of(arm: str) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(scene: Scene | None = None) -> Figure:
-    """Training digits as they come, after a swap, and one test digit with every nuisance. None: the lesson's scene."""
-    scene = build(EXPERIMENTS["backgrounds"], 0) if scene is None else scene
+def idea_figure(scene: Scene) -> Figure:
+    """Training digits as they are, after a swap, and one test digit with every nuisance."""
     figure, axes = subplots(3, 10, figsize=(9, 3.6))
     order = [int((scene.train.labels == y).nonzero()[0]) for y in range(10)]
     swapped = Backgrounds()(scene.train.content[order], torch.tensor([(3 * y + 4) % 10 for y in range(10)]))
@@ -62,13 +59,13 @@ def idea_figure(scene: Scene | None = None) -> Figure:
 # -- 5 prove it -------------------------------------------------------------------------------------------------------
 
 
-def coverage_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Rates at which the two bounds fail, and what the learners get, against the sample size."""
+def coverage_figure(coverage: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Rates at which the two bounds fail, and risks of what the learners select, against the sample size."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3))
-    sizes = [int(n) for n in found]
+    sizes = [int(n) for n in coverage]
     rates = (("iid_violations", "IID bound", "bad"), ("itid_violations", "ITID bound", "ours"))
     for key, label, color in rates:
-        left.plot(sizes, [100 * found[str(n)][key] for n in sizes], marker="o", color=COLORS[color], label=label)
+        left.plot(sizes, [100 * coverage[str(n)][key] for n in sizes], marker="o", color=COLORS[color], label=label)
     left.axhline(10, color=COLORS["float"], lw=1, ls="--", label="promised: at most")
     left.set(xlabel="sample size n", ylabel="% of samples in which it fails", ylim=(-5, 105))
     left.legend(frameon=False, fontsize=8)
@@ -83,7 +80,7 @@ def coverage_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
         ("rerendered_target", "ERM over all, re-rendered data, target", "ours", "--"),
     )
     for key, label, color, line in curves:
-        right.plot(sizes, [found[str(n)][key] for n in sizes], line, marker="o", color=COLORS[color], label=label)
+        right.plot(sizes, [coverage[str(n)][key] for n in sizes], line, marker="o", color=COLORS[color], label=label)
     right.set(xlabel="sample size n", ylabel="risk", ylim=(0, 0.62))
     right.legend(frameon=False, fontsize=8)
     return figure
@@ -99,11 +96,11 @@ def comparison_figure(result: Mapping[str, Any], experiments: Mapping[str, str])
     for axis, (name, title) in zip(np.atleast_1d(axes), experiments.items(), strict=True):
         arms = result[name]["arms"]
         rows = np.arange(len(arms))[::-1]
-        for row, (arm, found) in zip(rows, arms.items(), strict=True):
-            axis.plot([found["aligned"], found["target"]], [row, row], color=COLORS["straw"], lw=1.5, zorder=1)
-            axis.scatter(found["aligned"], row, facecolor="white", edgecolor=color_of(arm), zorder=2)
-            spread = found["sd"]["target"]
-            axis.errorbar(found["target"], row, xerr=spread, marker="s", color=color_of(arm), zorder=3)
+        for row, (arm, summary) in zip(rows, arms.items(), strict=True):
+            axis.plot([summary["aligned"], summary["target"]], [row, row], color=COLORS["straw"], lw=1.5, zorder=1)
+            axis.scatter(summary["aligned"], row, facecolor="white", edgecolor=color_of(arm), zorder=2)
+            spread = summary["sd"]["target"]
+            axis.errorbar(summary["target"], row, xerr=spread, marker="s", color=color_of(arm), zorder=3)
         axis.set_yticks(rows, list(arms), fontsize=8)
         axis.set(title=title, xlabel="accuracy", xlim=(0, 1.03))
         axis.grid(axis="x", alpha=0.3)
@@ -114,8 +111,8 @@ def theorem_figure(result: Mapping[str, Any], experiments: Sequence[str]) -> Fig
     """Left: gap against iota for every network, nothing above the diagonal. Right: Omega against target accuracy."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.3))
     for name in experiments:
-        for arm, found in result[name]["arms"].items():
-            each = found["each"]
+        for arm, summary in result[name]["arms"].items():
+            each = summary["each"]
             gap = np.abs(np.array(each["aligned"]) - np.array(each["target"]))
             left.scatter(each["iota"], gap, s=12, color=color_of(arm))
             right.scatter(each["omega"], each["target"], s=12, color=color_of(arm))
@@ -133,8 +130,8 @@ def shrinking_figure(result: Mapping[str, Any]) -> Figure:
     figure, axis = subplots(figsize=(4.6, 3))
     sizes = [n for n in (50, 200, 800) if f"shifts-{n}" in result]
     for arm, label in (("ERM", "each image has its shift"), ("IE-uniform", "shift drawn anew in every step")):
-        found = [result[f"shifts-{n}"]["arms"][arm] for n in sizes]
-        axis.errorbar(sizes, [f["target"] for f in found], [f["sd"]["target"] for f in found], marker="o",
+        summaries = [result[f"shifts-{n}"]["arms"][arm] for n in sizes]
+        axis.errorbar(sizes, [s["target"] for s in summaries], [s["sd"]["target"] for s in summaries], marker="o",
                       color=color_of(arm), label=label)  # fmt: skip
     axis.set(xscale="log", xlabel="training images", ylabel="test accuracy", ylim=(0, 1))
     axis.set_xticks(sizes, [str(n) for n in sizes])
@@ -144,7 +141,7 @@ def shrinking_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def learning_figure(metrics: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure:
-    """delta while training: does a network become invariant, or the opposite?"""
+    """delta against the training step: does a network become invariant, or the opposite?"""
     figure, axis = subplots(figsize=(5.4, 3))
     for arm in arms:
         lines = [line for line in metrics if f"delta/{arm}" in line]
@@ -156,20 +153,20 @@ def learning_figure(metrics: Sequence[Mapping[str, Any]], arms: Sequence[str]) -
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What two networks say to test digits with every colour: (digits, colours) tables, and the digits themselves."""
+class Predictions:
+    """Predictions of some networks for test digits in every colour, and the digits themselves."""
 
     content: Float[Tensor, "digits 1 height width"]
     labels: Int[Tensor, " digits"]
     tables: Mapping[str, Int[Tensor, "digits colours"]]
 
 
-def heat_figure(shown: Answers) -> Figure:
+def heat_figure(predictions: Predictions) -> Figure:
     """Accuracy for each class in each colour; the worst cell is marked."""
-    figure, axes = subplots(1, len(shown.tables), figsize=(4.4 * len(shown.tables), 3.6))
-    for axis, (arm, table) in zip(np.atleast_1d(axes), shown.tables.items(), strict=True):
-        right = (table == shown.labels[:, None]).double()
-        cells = torch.stack([right[shown.labels == y].mean(0) for y in range(10)])
+    figure, axes = subplots(1, len(predictions.tables), figsize=(4.4 * len(predictions.tables), 3.6))
+    for axis, (arm, table) in zip(np.atleast_1d(axes), predictions.tables.items(), strict=True):
+        correct = (table == predictions.labels[:, None]).double()
+        cells = torch.stack([correct[predictions.labels == y].mean(0) for y in range(10)])
         image = axis.imshow(cells.numpy(), vmin=0, vmax=1, cmap="viridis")
         y, z = divmod(int(cells.argmin()), cells.shape[1])
         axis.scatter([z], [y], marker="x", color=COLORS["bad"], s=60)
@@ -184,14 +181,14 @@ def ladder_figure(result: Mapping[str, Any], experiment: str, arms: Sequence[str
     figure, axis = subplots(figsize=(6.4, 0.42 * len(arms) + 1))
     rows = np.arange(len(arms))[::-1]
     for row, arm in zip(rows, arms, strict=True):
-        found = result[experiment]["arms"][arm]
-        risk = 1 - found["aligned"]
-        steps = (risk, found["delta"], found["ceiling"] - risk - found["delta"])
+        summary = result[experiment]["arms"][arm]
+        risk = 1 - summary["aligned"]
+        steps = (risk, summary["delta"], summary["ceiling"] - risk - summary["delta"])
         left = 0.0
         for width, color in zip(steps, ("straw", "baseline", "float"), strict=True):
             axis.barh(row, width, left=left, color=COLORS[color], height=0.6)
             left += width
-        axis.scatter(1 - found["target"], row, color=COLORS["hard"], zorder=3)
+        axis.scatter(1 - summary["target"], row, color=COLORS["hard"], zorder=3)
     for label, color in (("risk on held-out data", "straw"), (r"$\hat\delta$", "baseline"), ("confidence", "float")):
         axis.scatter([], [], marker="s", s=60, color=COLORS[color], label=label)
     axis.scatter([], [], color=COLORS["hard"], label="truth")
@@ -278,86 +275,90 @@ def map_widget() -> widgets.VBox:
     )
 
 
-def recolour_figure(shown: Answers, digit: int = 0) -> go.Figure:
-    """One test digit in all colours, and what each network answers; red where it is wrong. The game: fool them."""
-    if not 0 <= digit < len(shown.labels):
-        raise InputError(f"there are digits 0 to {len(shown.labels) - 1}; got {digit}.")
-    content, label = shown.content[digit : digit + 1], int(shown.labels[digit])
+def recolour_figure(predictions: Predictions, digit: int = 0) -> go.Figure:
+    """One test digit in all colours, and the prediction of each network; red where it is wrong."""
+    if not 0 <= digit < len(predictions.labels):
+        raise InputError(f"there are digits 0 to {len(predictions.labels) - 1}; got {digit}.")
+    content, label = predictions.content[digit : digit + 1], int(predictions.labels[digit])
     strip = torch.cat([Backgrounds()(content, torch.tensor([z]))[0] for z in range(len(PALETTE))], 2)
     picture = (strip.permute(1, 2, 0).clamp(0, 1) * 255).to(torch.uint8).numpy()
     figure = make_subplots(2, 1, row_heights=[0.45, 0.55], vertical_spacing=0.08)
     figure.add_image(z=picture, row=1, col=1)
-    for k, (arm, table) in enumerate(shown.tables.items()):
-        said = table[digit].tolist()
-        colors = [COLORS["good"] if s == label else COLORS["bad"] for s in said]
+    for k, (arm, table) in enumerate(predictions.tables.items()):
+        labels = table[digit].tolist()
+        colors = [COLORS["good"] if each == label else COLORS["bad"] for each in labels]
         figure.add_scatter(
-            x=list(range(len(said))), y=[k] * len(said), mode="text", text=[str(s) for s in said],
+            x=list(range(len(labels))), y=[k] * len(labels), mode="text", text=[str(each) for each in labels],
             textfont={"color": colors, "size": 18}, showlegend=False, name=arm, row=2, col=1,
         )  # fmt: skip
-    flips = {arm: float((t != t[torch.arange(len(t)), shown.labels][:, None]).double().mean())
-             for arm, t in shown.tables.items()}  # fmt: skip
+    flips = {arm: float((t != t[torch.arange(len(t)), predictions.labels][:, None]).double().mean())
+             for arm, t in predictions.tables.items()}  # fmt: skip
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(
-        tickvals=list(range(len(shown.tables))), ticktext=list(shown.tables), range=[-0.6, 1.6], row=2, col=1
+        tickvals=list(range(len(predictions.tables))),
+        ticktext=list(predictions.tables),
+        range=[-0.6, 1.6],
+        row=2,
+        col=1,
     )
     counts = ", ".join(f"{arm} {value:.2f}" for arm, value in flips.items())
     return figure.update_layout(
         template="none", height=300, margin={"t": 50, "b": 20, "l": 90, "r": 10},
-        title={"text": f"a {label} in ten colours; answers that a colour flips: {counts}", "font": {"size": 14}},
+        title={"text": f"a {label} in ten colours; predictions that a colour flips: {counts}", "font": {"size": 14}},
     )  # fmt: skip
 
 
-def recolour_widget(shown: Answers) -> widgets.VBox:
+def recolour_widget(predictions: Predictions) -> widgets.VBox:
     """`recolour_figure` with a slider over the digits."""
 
     def figure(digit: int) -> go.Figure:
-        return recolour_figure(shown, digit)
+        return recolour_figure(predictions, digit)
 
-    return explore(figure, digit=widgets.IntSlider(0, min=0, max=len(shown.labels) - 1, description="digit"))
+    return explore(figure, digit=widgets.IntSlider(0, min=0, max=len(predictions.labels) - 1, description="digit"))
 
 
 def example_sweep(seed: int = 0, draws: int = 20) -> list[Candidate]:
-    """A made-up sweep with the shape of DomainBed's coloured digits: draws that trust the colour look best in training.
+    """An artificial sweep like DomainBed's on coloured digits: draws that rely on the colour are best in training.
 
     Not measured: s is how much a draw relies on the colour; training accuracy rises with s, test accuracy falls.
     """
     generator = np.random.default_rng(seed)
-    found = []
+    candidates = []
     for draw in range(draws):
         s, noise = generator.random(), generator.normal(0, 0.02, 6)
         held = {e: [0.70 + 0.15 * s + 0.05 * (1 - e) * s + noise[e]] for e in (0, 1)}
         test = 0.73 - 0.6 * s**0.5 + noise[2]
         left = {e: 0.68 + 0.12 * s + noise[3 + e] for e in (0, 1)}
-        found.append(Candidate("draws", draw, 0, held, [float(test)], left))
-    return found
+        candidates.append(Candidate("draws", draw, 0, held, [float(test)], left))
+    return candidates
 
 
 @cache
 def example_regrets(criterion: str) -> tuple[float, ...]:
-    """What the criterion costs in each of 100 made-up sweeps."""
+    """Regret of the criterion in each of 100 artificial sweeps."""
     return tuple(selection.select(example_sweep(1000 + k), criterion).regret for k in range(100))
 
 
 def casino_figure(criterion: str = "training-domain", seed: int = 0) -> go.Figure:
-    """The model-selection casino: choose a criterion, see which draw it keeps and what that costs."""
+    """The model-selection casino: choose a criterion, see which draw it selects and its regret."""
     candidates = example_sweep(seed)
-    chosen = selection.select(candidates, criterion)
+    selected = selection.select(candidates, criterion)
     scores = [selection.CRITERIA[criterion](c)[0] for c in candidates]
     figure = make_subplots(1, 2, column_widths=[0.6, 0.4], subplot_titles=("20 draws", "regret over 100 sweeps"))
     figure.add_scatter(x=scores, y=[c.test[-1] for c in candidates], mode="markers", showlegend=False,
                        marker={"color": COLORS["baseline"], "size": 8})  # fmt: skip
-    figure.add_scatter(x=[scores[chosen.candidate.draw]], y=[chosen.accuracy], mode="markers", showlegend=False,
+    figure.add_scatter(x=[scores[selected.candidate.draw]], y=[selected.accuracy], mode="markers", showlegend=False,
                        marker={"color": COLORS["bad"], "size": 14, "symbol": "circle-open"})  # fmt: skip
     regrets = example_regrets(criterion)
     figure.add_histogram(x=np.array(regrets), xbins={"start": 0, "end": 0.8, "size": 0.05}, marker_color=COLORS["ours"],
                          showlegend=False, row=1, col=2)  # fmt: skip
-    figure.update_xaxes(title_text="what the criterion sees", row=1, col=1)
+    figure.update_xaxes(title_text="score under the criterion", row=1, col=1)
     figure.update_yaxes(title_text="test accuracy", range=[0, 0.85], row=1, col=1)
     figure.update_xaxes(title_text="regret", range=[0, 0.8], row=1, col=2)
     return figure.update_layout(
         template="none", height=340, margin={"t": 70, "b": 50, "l": 55, "r": 10},
-        title={"text": f"{criterion} keeps {chosen.accuracy:.2f}, best {chosen.accuracy + chosen.regret:.2f}",
+        title={"text": f"{criterion} selects {selected.accuracy:.2f}, best {selected.accuracy + selected.regret:.2f}",
                "font": {"size": 14}},
     )  # fmt: skip
 
@@ -372,7 +373,7 @@ def casino_widget() -> widgets.VBox:
 
 
 def sample_size_figure(rho: float = 0.9, n: int = 1200) -> Figure:
-    """What is left of n data after reweighting, against rho: the price of not editing. Swapping keeps all of them."""
+    """Effective sample size after reweighting, against rho. Swapping keeps all n data."""
     figure, axis = subplots(figsize=(5, 2.8))
     grid = np.linspace(0, 0.995, 200)
     axis.plot(grid, [n / bounds.second_moment_aligned(float(r), 10) for r in grid], color=COLORS["baseline"],
@@ -384,8 +385,3 @@ def sample_size_figure(rho: float = 0.9, n: int = 1200) -> Figure:
     axis.set(xlabel="how often the colour is the class's", ylabel=f"effective size of {n}", yscale="log")
     axis.legend(frameon=False, fontsize=8)
     return figure
-
-
-def measured_coverage(samples: int, seed: int) -> dict[str, dict[str, float | int]]:
-    """`measure_coverage` at three sample sizes, as a result holds it."""
-    return {str(n): measure_coverage(n, samples, seed).as_json() for n in (50, 200, 800)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labkit.papers.itid import PAPER
-from labkit.papers.itid.experiment.claims import CLAIMS, difference
+from labkit.papers.itid.experiment.claims import CLAIMS, advantage
 from labkit.papers.itid.teaching import checks, exercises
 
 RIGHT = (
@@ -13,7 +13,7 @@ RIGHT = (
     (checks.check_extreme_laws, exercises.extreme),
     (checks.check_swap, exercises.swap),
     (checks.check_variance_penalty, exercises.variance_of_risks),
-    (checks.check_phase_transition, (0.75, 0.1)),
+    (lambda pair: checks.check_phase_transition(*pair), (0.75, 0.1)),
 )
 
 
@@ -32,7 +32,7 @@ WRONG = (
     (checks.check_extreme_laws, lambda f: (f / f.sum(-1, keepdim=True),) * 2),
     (checks.check_variance_penalty, lambda r: r.var()),
     (checks.check_variance_penalty, lambda r: (r - r.mean().detach()).abs().mean()),
-    (checks.check_phase_transition, (0.75, 0.76)),
+    (lambda pair: checks.check_phase_transition(*pair), (0.75, 0.76)),
 )
 
 
@@ -69,7 +69,7 @@ def test_claims_measure_what_they_say():
     assert by_key["modified-data-generalise"].measure(result) == pytest.approx(0.7)
     assert by_key["modified-data-make-invariant"].measure(result) == pytest.approx(70)
     assert by_key["invariance-bounds-the-gap"].measure(result) == -0.5
-    assert difference("backgrounds", "IE-swap", "ERM", "IRM")(result) is None
+    assert advantage("backgrounds", "IE-swap", "ERM", "IRM")(result) is None
     for claim in CLAIMS:
         assert claim.measure({"data": "digits"}) is None, claim.key
         assert claim.published is None

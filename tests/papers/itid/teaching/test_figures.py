@@ -1,18 +1,17 @@
 """Pictures are pure: the same state gives the same arrays, every state in reach draws, refused states say why."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
+from labkit.papers.itid.method.coverage import coverage_by_size
 from labkit.papers.itid.teaching import figures
-from labkit.papers.itid.teaching.figures import Answers
+from labkit.papers.itid.teaching.figures import Predictions
 
 GENERATOR = torch.Generator().manual_seed(0)
-SHOWN = Answers(
+SHOWN = Predictions(
     torch.rand(30, 1, 8, 8, generator=GENERATOR),
     torch.arange(30) % 10,
     {name: torch.randint(10, (30, 10), generator=GENERATOR) for name in ("ERM", "IE-swap")},
@@ -28,13 +27,10 @@ SHOWN = Answers(
         (lambda digit=0: figures.recolour_figure(SHOWN, digit), [{"digit": 0}, {"digit": 29}]),
     ],
 )
-def test_interactive_figures_are_pure_quick_and_keep_their_traces(figure, states):
+def test_interactive_figures_are_pure_and_keep_their_traces(figure, states):
     traces = len(figure().data)
     for state in states:
-        start = time.process_time()
         first = figure(**state)
-        seconds = time.process_time() - start
-        assert seconds < 0.5  # 0.1 on a free machine, checks of shapes included
         assert first.to_json() == figure(**state).to_json()
         assert len(first.data) == traces
 
@@ -76,18 +72,36 @@ def test_widgets_hold_their_figures():
         figures.recolour_figure(SHOWN, 30)
 
 
-def test_static_figures_draw():
-    figures.heat_figure(SHOWN)
-    found = {"aligned": 0.9, "target": 0.5, "delta": 0.4, "ceiling": 0.6, "sd": {"target": 0.1},
-             "each": {"aligned": [0.9], "target": [0.5], "iota": [0.4], "omega": [0.6]}}  # fmt: skip
+def test_static_figures_show_the_numbers_they_are_given():
+    arm = {"aligned": 0.9, "target": 0.5, "delta": 0.4, "ceiling": 0.6, "sd": {"target": 0.1},
+           "each": {"aligned": [0.9], "target": [0.5], "iota": [0.4], "omega": [0.6]}}  # fmt: skip
     result = {
-        "backgrounds": {"arms": {"ERM": found, "IE-swap": found}},
-        "shifts-50": {"arms": {"ERM": found, "IE-uniform": found}},
+        "backgrounds": {"arms": {"ERM": arm, "IE-swap": arm}},
+        "shifts-50": {"arms": {"ERM": arm, "IE-uniform": arm}},
     }
-    figures.comparison_figure(result, {"backgrounds": "one"})
-    figures.theorem_figure(result, ["backgrounds"])
-    figures.ladder_figure(result, "backgrounds", ["ERM", "IE-swap"])
-    figures.shrinking_figure(result)
-    figures.learning_figure([{"step": 0, "delta/ERM": 0.5}], ["ERM"])
-    figures.sample_size_figure(0.9)
-    figures.coverage_figure(figures.measured_coverage(3, 0))
+
+    def points(axis):
+        return [
+            collection.get_offsets()[0].tolist() for collection in axis.collections if len(collection.get_offsets())
+        ]
+
+    comparison = figures.comparison_figure(result, {"backgrounds": "one"}).axes[0]
+    assert [label.get_text() for label in comparison.get_yticklabels()] == ["ERM", "IE-swap"]
+    assert [0.9, 1.0] in points(comparison)
+    left, right = figures.theorem_figure(result, ["backgrounds"]).axes
+    assert points(left)[0] == pytest.approx([0.4, 0.4])
+    assert points(right)[0] == pytest.approx([0.6, 0.5])
+    ladder = figures.ladder_figure(result, "backgrounds", ["ERM", "IE-swap"]).axes[0]
+    assert [bar.get_width() for bar in ladder.patches[:3]] == pytest.approx([0.1, 0.4, 0.1])
+    assert points(ladder)[0] == pytest.approx([0.5, 1.0])
+    shifts = figures.shrinking_figure(result).axes[0]
+    assert [line.get_ydata().tolist() for line in shifts.lines if line.get_marker() == "o"] == [[0.5], [0.5]]
+    delta = figures.learning_figure([{"step": 3, "delta/ERM": 0.5}, {"step": 4}], ["ERM"]).axes[0]
+    assert delta.lines[0].get_xydata().tolist() == [[3, 0.5]]
+    assert figures.sample_size_figure(0.9).axes[0].texts[0].get_text() == "133"  # 1200 / 9.01
+    coverage = coverage_by_size(3, 0)
+    iid = figures.coverage_figure(coverage).axes[0].lines[0]
+    assert iid.get_ydata().tolist() == [100 * rates["iid_violations"] for rates in coverage.values()]
+    heat = figures.heat_figure(SHOWN).axes[0]
+    worst = min(float((SHOWN.tables["ERM"][SHOWN.labels == y] == y).double().mean(0).min()) for y in range(10))
+    assert f"{worst:.2f}" in heat.get_title()

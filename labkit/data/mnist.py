@@ -1,4 +1,4 @@
-"""MNIST, for coloured and rotated digits; Fashion-MNIST in its place where MNIST is not there."""
+"""MNIST; and Fashion-MNIST in its place where MNIST is missing."""
 
 from labkit.data import registry
 from labkit.data.images import ImageSet, check_split, fashion_mnist, read_idx
@@ -22,7 +22,7 @@ def mnist(split: str) -> ImageSet:
 
 
 def mnist_or_fashion(split: str) -> ImageSet:
-    """MNIST when it is there, else Fashion-MNIST; the set's name says which.
+    """MNIST if its files are present, otherwise Fashion-MNIST; `name` of the set says which.
 
     Raises DataError when the one in use is damaged, or neither is there.
     """
