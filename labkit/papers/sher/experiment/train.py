@@ -19,7 +19,7 @@ from labkit.papers.sher.experiment.evaluation import success_rate
 from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation
 from labkit.papers.sher.experiment.rollout import Act, rollout
 from labkit.papers.sher.experiment.worlds import build_world, name_of, sizes_of, stored_action_size
-from labkit.papers.sher.method.agent import Agent, Lane, Optimizers, explore, per_copy
+from labkit.papers.sher.method.agent import LEARNING, PLAYING, Agent, Lane, Optimizers, explore, per_copy
 from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Transitions, only_episodes
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2
 from labkit.progress import progress, side_by_side
@@ -35,7 +35,6 @@ AGENTS: dict[str, type[nn.Module]] = {
     "her": DeterministicActorCritic,
     "q-learning": QLearning,
 }
-PLAYING, LEARNING = 1, 2  # purposes of a lane's random numbers; 0 are its first weights
 
 
 def train(config: Config, run: Run) -> dict[str, Any]:
@@ -60,11 +59,6 @@ def train(config: Config, run: Run) -> dict[str, Any]:
 # -- who trains together ----------------------------------------------------------------------------------------------
 
 
-def seed_of(seed: int, replica: int) -> int:
-    """Replicas of a run share nothing with those of the next seed."""
-    return seed * 1000 + replica
-
-
 def stacks_of(name: str, config: Config) -> list[list[Lane]]:
     """All lanes of an experiment, in groups that can train as one stack: arms of the same structure.
 
@@ -76,7 +70,7 @@ def stacks_of(name: str, config: Config) -> list[list[Lane]]:
     groups: dict[tuple[object, ...], list[Lane]] = {}
     for (key, arm), layout, r in itertools.product(experiment.arms.items(), experiment.layouts, replicas):
         group = (key, r) if robots else arm.structure
-        groups.setdefault(group, []).append(Lane(key, arm, layout, r, seed_of(config.seed, r)))
+        groups.setdefault(group, []).append(Lane(key, arm, layout, r, config.seed))
     return list(groups.values())
 
 
@@ -189,7 +183,7 @@ def fit_unkept(experiment: Experiment, lanes: Sequence[Lane]) -> tuple[Any, Goal
 
 def streams_of(lanes: Sequence[Lane], device: torch.device) -> tuple[Streams, Streams]:
     """Random numbers for playing (always drawn on the CPU) and for learning (drawn where it happens)."""
-    seeds = {purpose: [4 * lane.seed + purpose for lane in lanes] for purpose in (PLAYING, LEARNING)}
+    seeds = {purpose: [lane.seed_of(purpose) for lane in lanes] for purpose in (PLAYING, LEARNING)}
     return Streams(seeds[PLAYING]), Streams(seeds[LEARNING], device)
 
 

@@ -13,6 +13,9 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import Arm, Experiment
 from labkit.papers.sher.method.hindsight import Transitions
 from labkit.papers.sher.method.model import GoalInput
+from labkit.seeds import derive
+
+WEIGHTS, PLAYING, LEARNING = range(3)  # purposes of a learner's random numbers
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Lane:
-    """One copy of a stack: an arm, the layout it meets, its training seed."""
+    """One copy of a stack: an arm, the layout it meets, which replica it is of the run with this seed."""
 
     name: str
     arm: Arm
     layout: str
     replica: int
     seed: int
+
+    def seed_of(self, purpose: int) -> int:
+        """The seed of one of its random streams. All arms of a replica have the same ones."""
+        return derive(self.seed, self.replica, purpose)
 
 
 @runtime_checkable
@@ -55,7 +62,7 @@ def per_copy(values: Sequence[float], device: torch.device) -> Float[Tensor, "co
 
 def starting_generators(lanes: Sequence[Lane]) -> list[Generator]:
     """From these each copy's weights are drawn; the same for every arm of a replica."""
-    return [torch.Generator().manual_seed(4 * lane.seed) for lane in lanes]
+    return [torch.Generator().manual_seed(lane.seed_of(WEIGHTS)) for lane in lanes]
 
 
 def clip_target(target: Float[Tensor, "copies batch"], gamma: float, clip: str) -> Float[Tensor, "copies batch"]:

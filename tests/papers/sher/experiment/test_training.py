@@ -75,7 +75,7 @@ def test_arms_of_one_structure_share_a_stack():
     assert [len(names) for names in walls] == [60, 20]
     lanes = loop.stacks_of("walls", CONFIGS["lesson"])[1]
     assert [lane.layout for lane in lanes] == ["gap"] * 10 + ["twoway"] * 10
-    assert len({(lane.seed, lane.layout) for lane in lanes}) == 20
+    assert len({(lane.seed, lane.replica, lane.layout) for lane in lanes}) == 20
 
 
 def test_robots_train_one_by_one_and_are_gathered():
@@ -208,7 +208,7 @@ def test_hindsight_learns_what_nothing_else_does(tmp_path):
     config = Config(experiments=("bits",), exact=False)
     rates = {}
     for name, arm in experiment.arms.items():
-        lanes = [loop.Lane(name, arm, "", r, r) for r in range(2)]
+        lanes = [loop.Lane(name, arm, "", r, 0) for r in range(2)]
         world = build_world(experiment, lanes, ALONE)
         agent = loop.build_agent(lanes, experiment, world, ALONE.device)
         rates[name] = loop.fit(agent, world, experiment, config, ALONE, Run.open(tmp_path / name, config)).rates[-1]
