@@ -25,9 +25,9 @@ from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.experiment.evaluate import deterministic
 from labkit.papers.sher.experiment.evaluation import success_rate
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
-from labkit.papers.sher.experiment.robotics import RoboticsWorld, check_task, make_goal_vector
 from labkit.papers.sher.experiment.rollout import rollout
+from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld, check_task, make_goal_vector
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.papers.sher.method.agent import Agent, Lane, Optimizers
 from labkit.papers.sher.method.hindsight import EpisodeBuffer, only_episodes
 from labkit.workbench import training

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from labkit.papers.sher.experiment.goal_environments import BitFlip, Maze, Reach, Walls
-from labkit.papers.sher.experiment.robotics import GoalRule, RoboticsWorld
+from labkit.papers.sher.experiment.worlds.robots import GoalRule, RoboticsWorld
+from labkit.papers.sher.experiment.worlds.small import BitFlip, Maze, Reach, Walls
 from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Episodes, Transitions
 from labkit.rl.recorded import Recorded
 

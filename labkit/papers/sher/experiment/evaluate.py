@@ -9,8 +9,8 @@ from torch import Tensor
 
 from labkit.papers.sher.experiment.config import Experiment
 from labkit.papers.sher.experiment.evaluation import success_rate
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Observation
 from labkit.papers.sher.experiment.rollout import Act
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Observation
 from labkit.papers.sher.method import soft_tabular
 from labkit.papers.sher.method.agent import Agent, explore
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2

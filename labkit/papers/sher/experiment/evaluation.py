@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
 from labkit.papers.sher.experiment.rollout import Act, rollout
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.papers.sher.method.hindsight import Episodes
 
 TEST_SEED = 7  # every agent and every copy meets the same test episodes

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Observation
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Observation
 from labkit.papers.sher.method.hindsight import Episodes
 
 Act = Callable[[int, Observation], Tensor]  # (time, what is seen) -> action

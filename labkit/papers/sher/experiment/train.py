@@ -16,9 +16,9 @@ from labkit.papers.sher.experiment.config import Arm, Config, Experiment, is_rob
 from labkit.papers.sher.experiment.curriculum import curriculum
 from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, summarise
 from labkit.papers.sher.experiment.evaluation import success_rate
-from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation
 from labkit.papers.sher.experiment.rollout import Act, rollout
-from labkit.papers.sher.experiment.worlds import build_world, name_of, sizes_of, stored_action_size
+from labkit.papers.sher.experiment.worlds.build import build_world, name_of, sizes_of, stored_action_size
+from labkit.papers.sher.experiment.worlds.small import BitFlip, GoalEnvironment, Observation
 from labkit.papers.sher.method.agent import LEARNING, PLAYING, Agent, Lane, Optimizers, explore, per_copy
 from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Transitions, only_episodes
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic, SoftActorCritic2

@@ -17,7 +17,7 @@ from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.sher.experiment.claims import strata
 from labkit.papers.sher.experiment.config import BOX
 from labkit.papers.sher.experiment.evaluate import GRID
-from labkit.papers.sher.experiment.goal_environments import LAYOUTS, Segment
+from labkit.papers.sher.experiment.worlds.small import LAYOUTS, Segment
 from labkit.papers.sher.method import soft_tabular
 from labkit.papers.sher.method.hindsight import future_law
 from labkit.rl.gaussian import log_tanh_slope, tanh_gaussian

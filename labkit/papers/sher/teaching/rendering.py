@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import Segment, Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld
+from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld
+from labkit.papers.sher.experiment.worlds.small import Segment, Walls
 
 Frame = NDArray[np.uint8]  # (height, width, 3)
 GOOD, BAD, GOAL, WALL, POINT = "#2e7d32", "#c0392b", "#d97706", "#222222", "#1f6fb4"  # as in the figures

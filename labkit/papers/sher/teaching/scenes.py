@@ -13,10 +13,10 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.experiment.evaluate import deterministic
 from labkit.papers.sher.experiment.evaluation import play_test, same_generators
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Reach, Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld
 from labkit.papers.sher.experiment.train import build_agent, fit_unkept, place_of, stacks_of
-from labkit.papers.sher.experiment.worlds import build_world
+from labkit.papers.sher.experiment.worlds.build import build_world
+from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Reach, Walls
 from labkit.papers.sher.method.agent import Lane
 from labkit.papers.sher.teaching import rendering
 from labkit.papers.sher.teaching.figures import Failure, LineValues

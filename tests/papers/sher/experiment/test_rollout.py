@@ -12,8 +12,8 @@ from labkit.papers.sher.experiment.evaluation import (
     success_ever,
     success_rate,
 )
-from labkit.papers.sher.experiment.goal_environments import BitFlip, Reach, Walls
 from labkit.papers.sher.experiment.rollout import rollout
+from labkit.papers.sher.experiment.worlds.small import BitFlip, Reach, Walls
 from labkit.papers.sher.method.hindsight import Episodes
 from labkit.rl.streams import Streams
 

@@ -15,7 +15,7 @@ from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import BOX, CONFIGS, EXPERIMENTS, ROBOTS, SIX, Arm, Config, is_robot
 from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, official
 from labkit.papers.sher.experiment.evaluation import success_rate
-from labkit.papers.sher.experiment.worlds import build_world, name_of, sizes_of
+from labkit.papers.sher.experiment.worlds.build import build_world, name_of, sizes_of
 from labkit.papers.sher.teaching import scenes
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import Reach
+from labkit.papers.sher.experiment.worlds.small import Reach
 from labkit.papers.sher.method.hindsight import (
     DRAWS,
     EpisodeBuffer,

@@ -13,7 +13,7 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import BOX, Config
 from labkit.papers.sher.experiment.evaluate import exact_lab
-from labkit.papers.sher.experiment.worlds import build_world
+from labkit.papers.sher.experiment.worlds.build import build_world
 from labkit.papers.sher.method.hindsight import future_law
 from labkit.papers.sher.teaching import figures, scenes
 from labkit.workbench.runs import Run
@@ -206,7 +206,7 @@ def test_training_goes_on_after_the_first_picture():
     if reason := rendering.gl_available():
         pytest.skip(reason)
     program = (
-        "from labkit.papers.sher.experiment.robotics import RoboticsWorld; import torch\n"
+        "from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld; import torch\n"
         "world = RoboticsWorld('FetchReach-v4', render=(64, 48))\n"
         "world.reset(1, 1, [torch.Generator()]); world.vector.render(0)\n"
         "torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]); world.close(); print('alive')"

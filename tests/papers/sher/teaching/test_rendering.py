@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageColor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld, make_goal_vector
+from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld, make_goal_vector
+from labkit.papers.sher.experiment.worlds.small import Walls
 from labkit.papers.sher.teaching import rendering
 from labkit.papers.sher.teaching.rendering import (
     BAD,

@@ -11,9 +11,8 @@ import torch
 from gymnasium_robotics.utils import rotations
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment import robotics
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
-from labkit.papers.sher.experiment.robotics import (
+from labkit.papers.sher.experiment.worlds import robots
+from labkit.papers.sher.experiment.worlds.robots import (
     TASKS,
     GoalRule,
     GoalVector,
@@ -23,6 +22,7 @@ from labkit.papers.sher.experiment.robotics import (
     make_goal_vector,
     quaternion_from_euler,
 )
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.rl.vector import member_seed
 
 KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -32,7 +32,7 @@ TOUCH = "HandManipulateBlock_ContinuousTouchSensors-v1"
 
 def official(env_id: str) -> gymnasium.Env:
     """The environment with all its wrappers, as anybody would make it."""
-    robotics.check_task(env_id)
+    robots.check_task(env_id)
     return gymnasium.make(env_id)
 
 
@@ -322,7 +322,7 @@ def test_a_missing_mujoco_is_named(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(InputError, match="MuJoCo is not installed: pip install"):
-        robotics.check_mujoco()
+        robots.check_mujoco()
 
 
 def test_the_pin_is_the_projects_pin():

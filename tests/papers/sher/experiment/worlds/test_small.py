@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment import goal_environments
-from labkit.papers.sher.experiment.goal_environments import (
+from labkit.papers.sher.experiment.worlds import small
+from labkit.papers.sher.experiment.worlds.small import (
     EVERYWHERE,
     LAYOUTS,
     BitFlip,
@@ -251,7 +251,7 @@ class UprightOnlyOnce(Walls):
     def move(self, position: Tensor, action: Tensor) -> Tensor:
         target = (position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
         for walls, across in ((self._upright, 0), (self._level, 1)):
-            target = goal_environments._stop(position, target, walls, across)
+            target = small._stop(position, target, walls, across)
         return target
 
 

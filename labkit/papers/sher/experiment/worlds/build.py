@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import Experiment, is_robot
-from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld
+from labkit.papers.sher.experiment.worlds.robots import RoboticsWorld
+from labkit.papers.sher.experiment.worlds.small import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
 from labkit.papers.sher.method.agent import Lane, Sizes
 from labkit.workbench.training import Workers
 
