@@ -1,4 +1,4 @@
-"""What is compared (experiments and their arms) and what is asked for at each scale."""
+"""The experiments with their arms, and the configuration of every scale."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to learn; everything else is the experiment's. The default is SHER in its plain reading.
+    """One learner; everything else is the experiment's. The default is SHER in its plain reading.
 
     Args:
         agent: sher: SAC version 1, with a V network; sac: version 2, twin targets, no V; her: DDPG; q-learning: bits.
@@ -336,24 +336,24 @@ class Config(BaseConfig):
 
     def experiment(self, name: str) -> Experiment:
         """The experiment with this config's numbers in it."""
-        found = EXPERIMENTS[name]
-        arms = {key: arm for key, arm in found.arms.items() if not self.arms or key in self.arms}
+        own = EXPERIMENTS[name]
+        arms = {key: arm for key, arm in own.arms.items() if not self.arms or key in self.arms}
         if self.alpha is not None:
             soft = ("sher", "sac")
             arms = {key: replace(arm, alpha=self.alpha) if arm.agent in soft else arm for key, arm in arms.items()}
         return replace(
-            found,
+            own,
             arms=arms,
-            world=self.world if self.world and is_robot(found) else found.world,
-            cycles=self.cycles or found.cycles,
-            episodes=self.episodes or found.episodes,
-            updates=self.updates or found.updates,
-            batch=self.batch_size or found.batch,
-            test_episodes=self.test_episodes or found.test_episodes,
-            evaluate_every=self.evaluate_every or found.evaluate_every,
-            hidden=self.hidden or found.hidden,
-            critic_rate=self.critic_rate or found.critic_rate,
-            actor_rate=self.actor_rate or found.actor_rate,
+            world=self.world if self.world and is_robot(own) else own.world,
+            cycles=self.cycles or own.cycles,
+            episodes=self.episodes or own.episodes,
+            updates=self.updates or own.updates,
+            batch=self.batch_size or own.batch,
+            test_episodes=self.test_episodes or own.test_episodes,
+            evaluate_every=self.evaluate_every or own.evaluate_every,
+            hidden=self.hidden or own.hidden,
+            critic_rate=self.critic_rate or own.critic_rate,
+            actor_rate=self.actor_rate or own.actor_rate,
         )
 
 

@@ -1,4 +1,4 @@
-"""Playing whole episodes: a policy, a world, and what happened."""
+"""Playing whole episodes."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Observation
 from labkit.papers.sher.method.hindsight import Episodes
 
-Act = Callable[[int, Observation], Tensor]  # (time, what is seen) -> action
+Act = Callable[[int, Observation], Tensor]  # (time, observation) -> action
 
 
 @torch.no_grad()
