@@ -32,7 +32,8 @@ def rollout(
     for t in range(world.horizon):
         action = act(t, now)
         now = world.step(action)
-        actions.append(action.float() if action.dim() == 3 else action.float()[..., None])
+        stored = action.to(desired.dtype)
+        actions.append(stored if stored.dim() == 3 else stored[..., None])
         observation.append(now["observation"])
         achieved.append(now["achieved_goal"])
     played = Episodes(torch.stack(observation, 2), torch.stack(achieved, 2), desired, torch.stack(actions, 2))

@@ -133,8 +133,8 @@ def record_episodes(
 ) -> tuple[list[list[Frame]], list[bool]]:
     """Test episodes of a Fetch or Hand world: a frame of `size` (width, height) every so many steps, and successes.
 
-    `act(time, observation)` gives actions (1, episodes, size), as in `rollout`. A frame's border is green where the goal
-    is reached and red where it is not; the last frame's is the episode's success.
+    `act(time, observation)` gives actions (1, episodes, size), as in `rollout`. The border of a frame is green if the
+    goal is reached then, else red; the last frame's is the episode's success.
     """
     if every < 1:
         raise InputError(f"every must be at least 1 step; got {every}")

@@ -27,9 +27,9 @@ def traced_episodes(copies: int = 1, episodes: int = 4, horizon: int = 6, first:
     copy = torch.arange(copies).view(-1, 1, 1) * 10_000.0
     episode = (first + torch.arange(episodes)).view(1, -1, 1) * 100.0
     moment = torch.arange(horizon + 1).view(1, 1, -1)
-    place = (copy + episode + moment)[..., None]
+    position = (copy + episode + moment)[..., None]
     desired = -(copy + episode)[..., 0, None] - 1
-    return Episodes(place, place + 0.5, desired, place[:, :, :-1] + 0.25)
+    return Episodes(position, position + 0.5, desired, position[:, :, :-1] + 0.25)
 
 
 def traced_buffer(**sizes) -> EpisodeBuffer:
@@ -72,7 +72,7 @@ def test_future_offsets_follow_the_exact_law():
     assert float(law[0]) == pytest.approx(0.0900, abs=5e-5)
     t, u = grid_of()
     counts = torch.bincount(hindsight_time("future", t, T, u) - t, minlength=T + 1)[1:]
-    assert stats.chisquare(counts.numpy(), law.numpy() * ROWS).pvalue > 1e-3
+    assert stats.chisquare(counts.numpy(), law.numpy() * ROWS).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_other_strategies():
     for strategy in ("episode", "random"):
         counts = torch.bincount(hindsight_time(strategy, t, T, u), minlength=T + 1)
         assert int(counts[0]) == 0
-        assert stats.chisquare(counts[1:].numpy()).pvalue > 1e-3
+        assert stats.chisquare(counts[1:].numpy()).pvalue > 1e-4
     with pytest.raises(InputError, match="strategy must be one of"):
         hindsight_time("past", t, T, u)
 
@@ -108,30 +108,30 @@ def test_the_other_strategies():
 
 
 def test_rows_keep_together_what_belongs_together():
-    """Check 3: no row mixes episodes, copies or moments; catches an index off by one or a lane forgotten."""
+    """Check 3: no row mixes episodes, copies or moments; catches an index off by one, a copy forgotten."""
     buffer = traced_buffer(copies=3, episodes=4, horizon=6)
     batch = buffer.sample(500, Streams([1, 2, 3]), near, "none")
-    place = batch.observation[..., 0]
+    position = batch.observation[..., 0]
     copy = torch.arange(3)[:, None] * 10_000
-    assert torch.equal((place // 10_000).long() * 10_000, copy.expand(3, 500))
-    torch.testing.assert_close(batch.action[..., 0], place + 0.25)
-    torch.testing.assert_close(batch.achieved[..., 0], place + 0.5)
-    torch.testing.assert_close(batch.next_observation[..., 0], place + 1)
-    torch.testing.assert_close(batch.next_achieved[..., 0], place + 1.5)
-    torch.testing.assert_close(batch.goal[..., 0], -(place // 100) * 100 - 1)
+    assert torch.equal((position // 10_000).long() * 10_000, copy.expand(3, 500))
+    torch.testing.assert_close(batch.action[..., 0], position + 0.25)
+    torch.testing.assert_close(batch.achieved[..., 0], position + 0.5)
+    torch.testing.assert_close(batch.next_observation[..., 0], position + 1)
+    torch.testing.assert_close(batch.next_achieved[..., 0], position + 1.5)
+    torch.testing.assert_close(batch.goal[..., 0], -(position // 100) * 100 - 1)
     assert not bool(batch.relabelled.any())
-    assert len(place.unique()) == 3 * 4 * 6  # every transition of every episode is met
+    assert len(position.unique()) == 3 * 4 * 6  # every transition of every episode is met
 
 
 @pytest.mark.parametrize("strategy", ["future", "final", "episode", "next"])
 def test_relabelled_goals_are_achieved_ones_of_the_same_episode(strategy):
     buffer = traced_buffer(copies=2, episodes=4, horizon=6)
     batch = buffer.sample(2000, Streams([1, 2]), near, strategy)
-    place, goal = batch.observation[..., 0], batch.goal[..., 0]
+    position, goal = batch.observation[..., 0], batch.goal[..., 0]
     hit = batch.relabelled
-    torch.testing.assert_close(goal[~hit], -(place[~hit] // 100) * 100 - 1)  # the others keep theirs
-    moment = goal[hit] - 0.5 - (place[hit] // 100) * 100
-    t = place[hit] % 100
+    torch.testing.assert_close(goal[~hit], -(position[~hit] // 100) * 100 - 1)  # the others keep theirs
+    moment = goal[hit] - 0.5 - (position[hit] // 100) * 100
+    t = position[hit] % 100
     low, high = {"future": (t + 1, 6), "final": (6, 6), "episode": (1, 6), "next": (t + 1, t + 1)}[strategy]
     assert bool((moment >= torch.as_tensor(low)).all())
     assert bool((moment <= torch.as_tensor(high)).all())
@@ -150,10 +150,10 @@ def test_random_goals_come_from_all_episodes_of_the_own_copy():
 
 @pytest.mark.parametrize("k", [0.0, 1.0, 4.0, 8.0])
 def test_share_of_relabelled_rows(k):
-    """Check 3: k / (k + 1) within three standard errors."""
+    """Check 3: k / (k + 1) within four standard errors."""
     batch = traced_buffer().sample(ROWS, Streams([0]), near, "future", k)
     p = k / (k + 1)
-    assert float(batch.relabelled.float().mean()) == pytest.approx(p, abs=3 * math.sqrt(p * (1 - p) / ROWS) + 1e-9)
+    assert float(batch.relabelled.float().mean()) == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / ROWS) + 1e-9)
 
 
 def test_next_state_goals_are_reached_by_construction():
@@ -215,7 +215,7 @@ def test_state_comes_back():
     other.load_state_dict(buffer.state_dict())
     for both in (buffer, other):
         both.add(traced_episodes(episodes=2, first=8))
-    u = torch.rand(1, DRAWS, 100)
+    u = torch.rand(1, DRAWS, 100, generator=torch.Generator().manual_seed(0))
     for ours, theirs in zip(buffer.take(u, near), other.take(u, near), strict=True):
         assert torch.equal(ours, theirs)
     with pytest.raises(ValueError, match="does not fit"):
@@ -252,7 +252,7 @@ def test_stable_baselines3_draws_by_the_same_law():
     offset = (goal - t)[goal >= 0].long()  # one row of the batch keeps its own goal, -1
     counts = torch.bincount(offset, minlength=horizon + 1)
     assert int(counts[0]) == 0
-    assert stats.chisquare(counts[1:].numpy(), future_law(horizon).numpy() * len(offset)).pvalue > 1e-3
+    assert stats.chisquare(counts[1:].numpy(), future_law(horizon).numpy() * len(offset)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(
