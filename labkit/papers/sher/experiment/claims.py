@@ -48,8 +48,8 @@ def over_arm(statistic: Statistic, value: str = "success", least_seeds: int = 1)
 iqm = over_arm(pooled_iqm)
 spread = over_arm(mean_seed_deviation, least_seeds=2)
 failed = over_arm(share_below_half)
-mean_success = over_arm(lambda seeds: np.mean(np.concatenate(seeds)))
-area = over_arm(lambda curves: np.mean([np.mean(curve) for curve in curves]), "curve")  # over evaluations, seeds
+mean_success = over_arm(lambda seeds: np.asarray(np.concatenate(seeds).mean()))
+area = over_arm(lambda curves: np.asarray(np.mean([np.mean(curve) for curve in curves])), "curve")  # of all evaluations
 
 
 def gain(measure: ArmMeasure, experiment: str, more: str, less: str) -> Measure:
