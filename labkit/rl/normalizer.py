@@ -53,7 +53,7 @@ class RunningNormalizer(nn.Module):
             return
         mean = rows.mean(1)
         total = self.count + number
-        weight = number / total
+        weight = (total - self.count) / total
         shift = mean - self.mean
         self.m2 += ((rows - mean.unsqueeze(1)) ** 2).sum(1) + shift**2 * self.count * weight
         self.mean += shift * weight
