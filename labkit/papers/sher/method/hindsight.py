@@ -1,7 +1,7 @@
 """Episodes kept whole, and the hindsight that turns a missed goal into a reached one.
 
 A stored transition (s_t, a_t, s_{t+1}) is valid for every goal: the dynamics do not depend on g. It may be trained with
-any goal, provided that the reward is computed anew. `sample` draws transitions and replaces, with probability
+any goal, provided that the reward is computed anew. `take` draws transitions and replaces, with probability
 k / (k + 1), the desired goal by an achieved one, m(s_t'). The strategy says how t' is chosen:
 
     future    t' = t + 1 + floor(U (T - t)), a later moment of the same episode           [official code; the default]
@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.rl.streams import Streams
 
 Strategy = Literal["future", "final", "episode", "random", "next", "none"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -136,22 +135,18 @@ class EpisodeBuffer:
         self.added += number
         self._filled.fill_(len(self))
 
-    def sample(
-        self, batch: int, streams: Streams, compute_reward: Reward, strategy: str = "future", k: float = 4.0
+    def take(
+        self, u: Float[Tensor, "copies 5 batch"], compute_reward: Reward, strategy: str = "future", k: float = 4.0
     ) -> Transitions:
-        """`batch` transitions per copy, uniform over all stored ones, relabelled with probability k / (k + 1).
+        """A batch of transitions, uniform over all stored ones, relabelled with probability k / (k + 1).
+
+        u: uniform numbers in [0, 1) that select episode, time, hindsight time, coin, other episode.
 
         Raises:
             InputError: the buffer is empty, an unknown strategy, k below 0.
         """
-        if not len(self):
+        if not self.added:
             raise InputError("the buffer is empty: add episodes before sampling.")
-        return self.take(streams.uniform(DRAWS, batch), compute_reward, strategy, k)
-
-    def take(
-        self, u: Float[Tensor, "copies 5 batch"], compute_reward: Reward, strategy: str = "future", k: float = 4.0
-    ) -> Transitions:
-        """The transitions selected by uniform numbers u: episode, time, hindsight time, coin, other episode."""
         if k < 0:
             raise InputError(f"k, the relabelled transitions per original one, must be at least 0; got {k}.")
         episode = torch.minimum((u[:, 0] * self._filled).long(), self._filled - 1)

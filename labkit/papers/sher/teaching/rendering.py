@@ -113,6 +113,7 @@ def camera(world: RobotWorld, width: int, height: int) -> Iterator[Callable[[int
 
     def picture(index: int) -> Frame:
         mujoco.mj_copyData(task.data, task.model, world.vector.data[index])
+        mujoco.mj_forward(task.model, task.data)  # the last picture has moved the goal's mark in this model
         task.goal = world.vector.goals[index]
         return np.asarray(task.render(), dtype=np.uint8)
 

@@ -36,6 +36,10 @@ def traced_buffer(**sizes) -> EpisodeBuffer:
     return only_episodes(traced_episodes(**sizes))
 
 
+def sample(buffer, rows, streams, reward, *how):
+    return buffer.take(streams.uniform(DRAWS, rows), reward, *how)
+
+
 def near(achieved, desired):
     return ((achieved - desired).norm(dim=-1) <= 1.0).float() - 1
 
@@ -110,7 +114,7 @@ def test_the_other_strategies():
 def test_rows_keep_together_what_belongs_together():
     """Check 3: no row mixes episodes, copies or moments; catches an index off by one, a copy forgotten."""
     buffer = traced_buffer(copies=3, episodes=4, horizon=6)
-    batch = buffer.sample(500, Streams([1, 2, 3]), near, "none")
+    batch = sample(buffer, 500, Streams([1, 2, 3]), near, "none")
     position = batch.observation[..., 0]
     copy = torch.arange(3)[:, None] * 10_000
     assert torch.equal((position // 10_000).long() * 10_000, copy.expand(3, 500))
@@ -126,7 +130,7 @@ def test_rows_keep_together_what_belongs_together():
 @pytest.mark.parametrize("strategy", ["future", "final", "episode", "next"])
 def test_relabelled_goals_are_achieved_ones_of_the_same_episode(strategy):
     buffer = traced_buffer(copies=2, episodes=4, horizon=6)
-    batch = buffer.sample(2000, Streams([1, 2]), near, strategy)
+    batch = sample(buffer, 2000, Streams([1, 2]), near, strategy)
     position, goal = batch.observation[..., 0], batch.goal[..., 0]
     hit = batch.relabelled
     torch.testing.assert_close(goal[~hit], -(position[~hit] // 100) * 100 - 1)  # the others keep theirs
@@ -139,7 +143,7 @@ def test_relabelled_goals_are_achieved_ones_of_the_same_episode(strategy):
 
 
 def test_random_goals_come_from_all_episodes_of_the_own_copy():
-    batch = traced_buffer(copies=2, episodes=4, horizon=6).sample(4000, Streams([1, 2]), near, "random")
+    batch = sample(traced_buffer(copies=2, episodes=4, horizon=6), 4000, Streams([1, 2]), near, "random")
     goal, own = batch.goal[..., 0], batch.observation[..., 0] // 100
     for copy in range(2):
         hit = batch.relabelled[copy]
@@ -151,7 +155,7 @@ def test_random_goals_come_from_all_episodes_of_the_own_copy():
 @pytest.mark.parametrize("k", [0.0, 1.0, 4.0, 8.0])
 def test_share_of_relabelled_rows(k):
     """Check 3: k / (k + 1) within four standard errors."""
-    batch = traced_buffer().sample(ROWS, Streams([0]), near, "future", k)
+    batch = sample(traced_buffer(), ROWS, Streams([0]), near, "future", k)
     p = k / (k + 1)
     assert float(batch.relabelled.float().mean()) == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / ROWS) + 1e-9)
 
@@ -160,7 +164,7 @@ def test_next_state_goals_are_reached_by_construction():
     """Of a future batch with T = 50, .8 x .09 = 7.2 % are relabelled with their own next state and have reward 0."""
     episodes = traced_episodes(episodes=20, horizon=50)
     spread = Episodes(*(10 * part for part in episodes))  # moments 10 apart: nothing else is near
-    batch = only_episodes(spread).sample(ROWS, Streams([0]), near)
+    batch = sample(only_episodes(spread), ROWS, Streams([0]), near)
     share = 0.8 * float(future_law(50)[0])
     assert float((batch.reward == 0).float().mean()) == pytest.approx(share, abs=4 * math.sqrt(share / ROWS))
 
@@ -175,7 +179,7 @@ def test_rewards_equal_a_worlds_own_row_by_row():
         seen.append(world.step(actions[-1]))
     stack = [torch.stack([s[name] for s in seen], 2) for name in ("observation", "achieved_goal")]
     buffer = only_episodes(Episodes(*stack, now["desired_goal"], torch.stack(actions, 2)))
-    batch = buffer.sample(300, streams, world.compute_reward)
+    batch = sample(buffer, 300, streams, world.compute_reward)
     for row in range(300):
         d = float((batch.next_achieved[0, row] - batch.goal[0, row]).norm())
         assert float(batch.reward[0, row]) == (0.0 if d <= 0.2 else -1.0)
@@ -187,23 +191,23 @@ def test_a_full_buffer_forgets_the_oldest():
     for first in (0, 2, 4):
         buffer.add(traced_episodes(episodes=2, first=first))
     assert len(buffer) == 3
-    batch = buffer.sample(500, Streams([0]), never, "none")
+    batch = sample(buffer, 500, Streams([0]), never, "none")
     assert sorted((batch.observation[..., 0] // 100).unique().tolist()) == [3, 4, 5]
 
 
 def test_a_growing_buffer_is_sampled_only_where_it_is_filled():
     buffer = EpisodeBuffer(1, 1000, 6, 1, 1, 1)
     buffer.add(traced_episodes(episodes=2, first=5))
-    batch = buffer.sample(500, Streams([0]), never, "random")
+    batch = sample(buffer, 500, Streams([0]), never, "random")
     assert sorted((batch.observation[..., 0] // 100).unique().tolist()) == [5, 6]
     assert float(batch.goal[batch.relabelled].min()) > 500
 
 
 def test_copies_draw_what_they_draw_alone():
     together = traced_buffer(copies=2)
-    batch = together.sample(50, Streams([3, 4]), near)
+    batch = sample(together, 50, Streams([3, 4]), near)
     parts = [part[1:] for part in traced_episodes(copies=2)]
-    alone = only_episodes(Episodes(*parts)).sample(50, Streams([4]), near)
+    alone = sample(only_episodes(Episodes(*parts)), 50, Streams([4]), near)
     for ours, theirs in zip(batch, alone, strict=True):
         assert torch.equal(ours[1:], theirs)
 
@@ -258,11 +262,11 @@ def test_stable_baselines3_draws_by_the_same_law():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: EpisodeBuffer(1, 3, 6, 1, 1, 1).sample(4, Streams([0]), near), "buffer is empty"),
+        (lambda: sample(EpisodeBuffer(1, 3, 6, 1, 1, 1), 4, Streams([0]), near), "buffer is empty"),
         (lambda: EpisodeBuffer(1, 0, 6, 1, 1, 1), "capacity must be at least 1"),
         (lambda: EpisodeBuffer(1, 3, 7, 1, 1, 1).add(traced_episodes(episodes=2)), "observation must be"),
         (lambda: EpisodeBuffer(1, 3, 6, 1, 1, 1).add(traced_episodes(episodes=4)), "do not fit a capacity of 3"),
-        (lambda: traced_buffer().sample(4, Streams([0]), near, k=-1.0), "at least 0"),
+        (lambda: sample(traced_buffer(), 4, Streams([0]), near, "future", -1.0), "at least 0"),
     ],
 )
 def test_bad_input(call, words):

@@ -26,6 +26,9 @@ def failure():
     return scenes.failure()
 
 
+lab = cache(exact_lab)
+
+
 def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
     """A made-up result of the real shape: four seeds, two layouts, three evaluations."""
     generator = np.random.default_rng(seed)
@@ -36,7 +39,7 @@ def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
         found[arm] = {"success": success, "curve": curve}
         if arm.startswith("SHER"):
             found[arm]["official"] = success
-    return {experiment: {"arms": found, "steps": [100, 200, 300]}, "exact": exact_lab()}
+    return {experiment: {"arms": found, "steps": [100, 200, 300]}, "exact": lab()}
 
 
 def test_the_failure_fails_and_hindsight_finds_something():
