@@ -80,7 +80,6 @@ class Experiment:
         test_episodes: per copy, the same for all.
     """
 
-    title: str
     world: str
     arms: dict[str, Arm]
     layouts: tuple[str, ...] = ("",)
@@ -109,19 +108,18 @@ SHER_EPS, SHER_OFFICIAL = Arm(epsilon=0.05), Arm(epsilon=0.05, head="official", 
 HER_EPS, HER_NOISE = Arm("her", epsilon=0.05), Arm("her", epsilon=0.3, noise=0.2)
 HER_L2 = replace(HER_NOISE, action_l2=1.0)
 
-# The lesson's setting. Walls, step, learning rates, polyak and goals were reached after five pilots, in which noisy
-# HER and SHER learn; HER without noise was not among them, so its step size was not tuned. [ours, see the notebook]
+# The lesson's setting: two walls, 24,000 steps. Walls, step, learning rates, polyak and goals were reached after five
+# pilots, in which noisy HER and SHER learn; HER without noise was not among them, so its step size was not tuned.
+# [ours, see the notebook]
 _WALLS = Experiment(
-    title="two walls, 24,000 steps",
     world="walls",
     layouts=("gap", "twoway"),
     arms={"HER-none": HER, "HER-eps": HER_EPS, "HER-noise": HER_NOISE, "SHER": SHER},
 )
 
-# Small last layers start near the values that PyTorch's own initialisation gives; with Xavier's at full size one of two
+# Small last layers start near the values that PyTorch's own initialization gives; with Xavier's at full size one of two
 # seeds had not learned it after 1,500 steps. [ours]
 _ROBOT = Experiment(
-    title="FetchReach, from zero",
     world="FetchReach-v4",
     arms={"SHER": SHER_EPS, "HER-noise": HER_L2},
     cycles=40,
@@ -168,7 +166,6 @@ _OFFICIAL = replace(
 )
 
 _BITS = Experiment(
-    title="12 bits, Q-learning",
     world="bits",
     size=12,
     ever=True,
@@ -185,14 +182,14 @@ _BITS = Experiment(
     final_gain=1.0,
 )
 
-ROBOTS: dict[str, tuple[str, int]] = {  # short name: (environment, steps of an episode)
-    "fetch-push": ("FetchPush-v4", 50),
-    "fetch-pick": ("FetchPickAndPlace-v4", 50),
-    "fetch-slide": ("FetchSlide-v4", 50),
-    "hand-block": ("HandManipulateBlockFull-v1", 100),
-    "hand-egg": ("HandManipulateEggFull-v1", 100),
-    "hand-pen": ("HandManipulatePenRotate-v1", 100),
-    "hand-reach": ("HandReach-v3", 50),
+ROBOTS = {  # short name: environment
+    "fetch-push": "FetchPush-v4",
+    "fetch-pick": "FetchPickAndPlace-v4",
+    "fetch-slide": "FetchSlide-v4",
+    "hand-block": "HandManipulateBlockFull-v1",
+    "hand-egg": "HandManipulateEggFull-v1",
+    "hand-pen": "HandManipulatePenRotate-v1",
+    "hand-reach": "HandReach-v3",
 }
 
 
@@ -200,7 +197,6 @@ def _corner(rate: float, keep: float, batch: int) -> Experiment:
     """One corner of the hyper-parameter box around the lesson's setting."""
     return replace(
         _WALLS,
-        title=f"the walls at learning rate {rate:g}, polyak {keep:g}, batch {batch}",
         critic_rate=rate,
         actor_rate=rate,
         keep=keep,
@@ -217,10 +213,9 @@ BOX = {
 
 EXPERIMENTS: dict[str, Experiment] = {
     "walls": _WALLS,
-    "pocket": replace(_WALLS, title="a deceptive pocket", layouts=("pocket",)),
+    "pocket": replace(_WALLS, layouts=("pocket",)),
     "alpha": replace(
         _WALLS,
-        title="the temperature",
         arms={
             "SHER-0": replace(SHER_EPS, alpha=0.0),
             "SHER-.003": replace(SHER_EPS, alpha=0.003),
@@ -230,9 +225,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "SHER-auto": replace(SHER_EPS, alpha=None),
         },
     ),
-    "switches": replace(
+    "switches": replace(  # deviations of the released code and rivals, one at a time
         _WALLS,
-        title="the released code's deviations, one at a time",
         arms={
             "SHER": SHER_EPS,
             "no-clip": replace(SHER_EPS, clip="none"),
@@ -250,7 +244,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "bits": _BITS,
     "reach": replace(
         _WALLS,
-        title="reach in the plane",
         world="reach",
         layouts=("reach",),
         arms={
@@ -264,16 +257,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     # no learner here gets far: most first episodes touch nothing, and then hindsight has nothing to say [ours]
     "push": replace(
         _WALLS,
-        title="push a disc",
         world="push",
         layouts=("push",),
         arms={"SHER": SHER_EPS, "HER-noise": HER_NOISE, "HER-none": HER},
     ),
     "fetch-reach": _ROBOT,
-    **{
-        name: replace(_OFFICIAL, title=f"{world}, the released schedule", world=world)
-        for name, (world, _) in ROBOTS.items()
-    },
+    **{name: replace(_OFFICIAL, world=world) for name, world in ROBOTS.items()},
 }
 SIX = ("fetch-push", "fetch-pick", "fetch-slide", "hand-block", "hand-egg", "hand-pen")
 

@@ -116,7 +116,7 @@ EXERCISES = (
     Exercise(
         key="soft-backup",
         kind="fill in",
-        task="From Q (states, actions) and alpha return V and the policy that maximise E[Q] + alpha H(pi).",
+        task="From Q (states, actions) and alpha return V and the policy that maximize E[Q] + alpha H(pi).",
         properties={"the best soft value and its policy": checks.check_soft_backup},
         solution=soft_backup,
         wrong={

@@ -135,7 +135,6 @@ class LineValues:
 # Reach on a line, with the walls' schedule cut to 40 cycles; gamma is the sheet's, so the bound is -50. [ours]
 LINE = replace(
     EXPERIMENTS["reach"],
-    title="reach on a line",
     size=1,
     gamma=0.98,
     keep=0.5,
