@@ -22,13 +22,13 @@ from torch import Tensor
 
 from labkit import devices
 from labkit.papers.sher.experiment import train as loop
-from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
-from labkit.papers.sher.experiment.evaluate import deterministic
-from labkit.papers.sher.experiment.evaluation import success_rate
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment
-from labkit.papers.sher.experiment.robotics import RoboticsWorld, check_task, make_goal_vector
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm
+from labkit.papers.sher.experiment.evaluate import deterministic, success_rate
 from labkit.papers.sher.experiment.rollout import rollout
-from labkit.papers.sher.method.agent import Agent, Lane, Optimizers
+from labkit.papers.sher.experiment.stacks import Copy, build_agent, streams_of
+from labkit.papers.sher.experiment.worlds.robots import GoalVector, RobotWorld, check_task
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
+from labkit.papers.sher.method.agent import Agent
 from labkit.papers.sher.method.hindsight import EpisodeBuffer, only_episodes
 from labkit.workbench import training
 from labkit.workbench.benchmark import BenchRow, compare
@@ -70,7 +70,7 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 def stepping_rows(env_id: str, rounds: int, steps: int = 40) -> Iterator[BenchRow]:
     """The same random actions from the same starts: our step, gymnasium's, and what MuJoCo alone takes of ours."""
     check_task(env_id)
-    lean, bare, plain = make_goal_vector(env_id, 1, seed=0), make_goal_vector(env_id, 1, seed=0), gymnasium.make(env_id)
+    lean, bare, plain = GoalVector(env_id, 1), GoalVector(env_id, 1), gymnasium.make(env_id)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, 1, lean.action_size)).astype(np.float32)
     bare.reset([1])
     stepper = bare._stepper
@@ -103,16 +103,16 @@ def stepping_rows(env_id: str, rounds: int, steps: int = 40) -> Iterator[BenchRo
 
 def reward_row(device: torch.device, rounds: int, batch: int = 1216) -> BenchRow:
     """The goal rule of the hand for one batch of the released code, 64 transitions of 19 workers."""
-    tasks = make_goal_vector("HandManipulateBlockFull-v1", 1, seed=0, lean=False)
+    tasks = GoalVector("HandManipulateBlockFull-v1", 1)
     draw = np.random.default_rng(0)
     goals = draw.normal(size=(2, batch, 7))
     goals[..., 3:] /= np.linalg.norm(goals[..., 3:], axis=-1, keepdims=True)
     achieved, desired = (torch.from_numpy(g).to(device) for g in goals)
     task: Any = gymnasium.make("HandManipulateBlockFull-v1").unwrapped
-    np.testing.assert_array_equal(tasks.compute_reward(*goals), task.compute_reward(*goals, {}))
+    np.testing.assert_array_equal(tasks.rule.compute_reward(*goals), task.compute_reward(*goals, {}))
     best = compare(
         {
-            "ours": lambda: [tasks.compute_reward(achieved, desired) for _ in range(20)],
+            "ours": lambda: [tasks.rule.compute_reward(achieved, desired) for _ in range(20)],
             "peer": lambda: [task.compute_reward(*goals, {}) for _ in range(20)],
         },
         device,
@@ -137,25 +137,23 @@ class Ours:
     """`seeds` copies of one arm, learning at once. A round is an episode each, and an update for every step of it."""
 
     def __init__(self, arm: Arm, seeds: Sequence[int], device: torch.device) -> None:
-        self.lanes = [Lane("arm", arm, "", k, seed) for k, seed in enumerate(seeds)]
-        self.world: GoalEnvironment = RoboticsWorld(TASK, device=device)
-        self.tests = RoboticsWorld(TASK, device=device)
-        self.agent: Agent = loop.build_agent(self.lanes, EXPERIMENT, self.world, device)
-        self.optimizers = Optimizers(self.agent, EXPERIMENT, device)
+        self.stack = [Copy("arm", arm, "", replica=0, seed=seed) for seed in seeds]
+        self.world: GoalEnvironment = RobotWorld(TASK, device=device)
+        self.tests = RobotWorld(TASK, device=device)
+        self.agent: Agent = build_agent(self.stack, EXPERIMENT, self.world, device)
         sizes = (self.world.observation_size, self.world.goal_size, self.world.action_size)
         self.buffer = EpisodeBuffer(len(seeds), LIMIT // self.world.horizon, self.world.horizon, *sizes, device=device)
-        self.playing, learning = loop.streams_of(self.lanes, device)
-        one = training.Workers(rank=0, size=1, device=device)
-        self.update = loop.updater(
-            self.agent, self.optimizers, self.buffer, self.world, learning, EXPERIMENT, Config(), one
-        )
+        self.playing, learning = streams_of(self.stack, device)
+        optimizers, one = loop.build_optimizers(self.agent, EXPERIMENT, device), training.Workers(0, 1, device)
+        self.update = loop.updater(self.agent, arm, optimizers, self.buffer, self.world, learning, EXPERIMENT, one)
         self.device, self.step = device, 0
 
     def round(self) -> None:
-        act = loop.exploring(self.agent, self.world, self.playing, 1)
-        played = rollout(act, self.world, len(self.lanes), 1, self.playing.generators)
+        act = loop.exploring(self.agent, self.stack, self.world, self.playing, 1)
+        played = rollout(act, self.world, len(self.stack), 1, self.playing.generators)
         self.buffer.add(played)
-        loop.see(self.agent, only_episodes(played, self.device), self.world, self.playing)
+        new = only_episodes(played, self.device)
+        loop.update_normalizer(self.agent, self.stack[0].arm, new, self.world, self.playing)
         self.learn(self.world.horizon)
         self.agent.update_targets(EXPERIMENT.keep)
 
@@ -165,7 +163,7 @@ class Ours:
             self.step += 1
 
     def success(self) -> float:
-        return float(success_rate(deterministic(self.agent), self.tests, len(self.lanes), TESTS).mean())
+        return float(success_rate(deterministic(self.agent), self.tests, len(self.stack), TESTS).mean())
 
 
 class StableBaselines:
@@ -176,7 +174,7 @@ class StableBaselines:
         from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
         check_task(TASK)
-        self.tests = RoboticsWorld(TASK)
+        self.tests = RobotWorld(TASK)
         self.environment = VecNormalize(DummyVecEnv([lambda: gymnasium.make(TASK)]), norm_obs=True, norm_reward=False)
         self.environment.seed(seed)
         self.model = SAC(
@@ -203,8 +201,8 @@ class StableBaselines:
         self.model.train(updates, 256)
 
     def success(self) -> float:
-        def act(t: int, seen: dict[str, Tensor]) -> Tensor:
-            rows = {key: value[0].numpy() for key, value in seen.items()}
+        def act(t: int, now: dict[str, Tensor]) -> Tensor:
+            rows = {key: value[0].numpy() for key, value in now.items()}
             action, _ = self.model.predict(self.environment.normalize_obs(rows), deterministic=True)
             return torch.from_numpy(action)[None]
 

@@ -17,7 +17,7 @@
 # A robot arm is asked to push a cube to a mark. It gets $-1$ in every moment in which the cube is elsewhere, and nothing
 # else is ever said to it. A beginner's arm misses a thousand times, and a thousand times $-1$ teaches nothing.
 # *Hindsight*: the cube did end up *somewhere*. Pretend that this was the goal, and the failure is a lesson. *Soft*: let the
-# learner be paid for staying random as long as it does not matter, and the noise that others add by hand is no longer needed.
+# learner be rewarded for staying random as long as it does not matter, and the noise that others add by hand is no longer needed.
 # That is the paper's promise. We look at what is left of it when it is measured over many seeds, and where it fails.
 #
 # **You will** relabel an episode by hand, solve worlds exactly at every temperature, watch eighty learners at once in front
@@ -174,7 +174,7 @@ print("7 entropy's worth:", round(0.03 * 4 * math.log(2) / 0.01, 1))
 
 # %% [markdown]
 # **A maze at three temperatures**, solved exactly. Cold, the policy is certain; hot, it does not care. Look at the goal
-# (lower right): at $\alpha=1$ its value is above 0, since three actions stay there and choosing among them is paid.
+# (lower right): at $\alpha=1$ its value is above 0, since three actions stay there and choosing among them is rewarded.
 
 # %%
 figures.temperature_figure()
@@ -182,8 +182,8 @@ figures.temperature_figure()
 # %% [markdown]
 # **What a network makes of it.** Reach on a line: every step is worth $-1$ until the point is near enough, so the best value
 # is a staircase, $-(1-\gamma^k)/(1-\gamma)$ with $k$ steps outside. A hard critic finds its slope and rounds the edges. The soft
-# one lies below, and not because its policy is slow: played out from the far end, its rewards are worth $-5.74$ (best: $-5.71$).
-# But a narrow policy's entropy is *negative*, and is counted in: another $-1.07$. The rest is the network's error.
+# one lies below, and hardly because its policy is slow: played out from the far end, its rewards are worth about $-5.8$ (best:
+# $-5.71$). But a narrow policy's entropy is *negative*, and is counted in: another $-0.6$. The rest is the network's error.
 
 # %%
 figures.value_figure(scenes.line_values())
@@ -271,7 +271,7 @@ from IPython.display import Image
 
 from labkit.papers.sher.teaching.rendering import to_gif
 
-None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=8, colours=24))
+None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=8, colors=24))
 
 # %% [markdown]
 # **What was learned.** Test episodes in front of the first wall, of the seed with which HER without noise did *worst*.
@@ -317,12 +317,12 @@ figures.arms_figure(kept, "walls") if "walls" in kept[0] else None
 
 # %%
 sources = {name: ([result], name) for name in trained if name != "bits"}
-sources |= {f"recorded: {name}": (found, name) for name in ("alpha", "switches") if (found := scenes.recorded(name))}
+sources |= {f"recorded: {name}": (runs, name) for name in ("alpha", "switches") if (runs := scenes.recorded(name))}
 figures.cloud_widget(sources)
 
 # %% [markdown]
-# **What the critics see.** $Q$ over all actions at a place of your choice. Red: what the policy does there: a cloud of
-# samples for SHER, one dot for HER. Move the place behind the wall's end.
+# **The critics.** $Q$ over all actions at a position of your choice. Red: actions of the policy there, a cloud of samples
+# for SHER, one dot for HER. Move the position behind the wall's end.
 
 # %%
 chosen = {arm: learners[arm].agent for arm in ("SHER", "HER-none") if arm in learners}

@@ -1,1 +1,1 @@
-"""What reinforcement-learning rooms share: stacked networks, policies, replay, goal environments, statistics."""
+"""Reinforcement learning: stacked networks, Gaussian policies, random streams, normalizers, statistics of seeds."""

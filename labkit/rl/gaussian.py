@@ -20,23 +20,9 @@ def gaussian_log_prob(
     return (-0.5 * standard**2 - log_std - LOG_SQRT_2PI).sum(-1)
 
 
-def gaussian_entropy(log_std: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch"]:
-    """Differential entropy, sum of 1/2 + log sqrt(2 pi) + log std; negative for narrow policies."""
-    return (0.5 + LOG_SQRT_2PI + log_std).sum(-1)
-
-
 def log_tanh_slope(u: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)): no cancellation, however large |u| is."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
-
-
-def tanh_gaussian_log_prob(
-    pre_tanh: Float[Tensor, "*batch action"],
-    mean: Float[Tensor, "*batch action"],
-    log_std: Float[Tensor, "*#batch action"],
-) -> Float[Tensor, "*batch"]:
-    """log pi(tanh(u)) = log N(u) - sum log(1 - tanh(u)^2), from u itself: inverting tanh would lose it near +-1."""
-    return gaussian_log_prob(pre_tanh, mean, log_std) - log_tanh_slope(pre_tanh).sum(-1)
 
 
 def tanh_gaussian(
@@ -44,9 +30,10 @@ def tanh_gaussian(
     log_std: Float[Tensor, "*batch action"],
     noise: Float[Tensor, "*batch action"],
 ) -> tuple[Float[Tensor, "*batch action"], Float[Tensor, "*batch"]]:
-    """A reparameterised sample a = tanh(mean + exp(log_std) noise) and its log-density; noise is the caller's N(0, 1).
+    """A reparameterized sample a = tanh(u), u = mean + exp(log_std) noise, and its log-density; noise is N(0, 1).
 
-    log N(u) = -noise^2/2 - log_std - log sqrt(2 pi): the mean drops out of it, and with it a source of rounding.
+    log pi(a) = log N(u) - sum log(1 - tanh(u)^2), computed from u itself: inverting tanh would lose it near +-1. In
+    log N(u) = -noise^2/2 - log_std - log sqrt(2 pi) the mean cancels, and with it a source of rounding.
     """
     u = mean + log_std.exp() * noise
     log_prob = (-0.5 * noise**2 - log_std - LOG_SQRT_2PI).sum(-1) - log_tanh_slope(u).sum(-1)

@@ -1,4 +1,4 @@
-"""Many networks of one shape as one: every parameter has a leading dimension `copies` (seed, ensemble member or lane).
+"""Many networks of one shape as one: every parameter has a leading dimension `copies` (seeds, ensemble members).
 
 Adam and SGD act on each number alone, and a sum of losses has each network's own gradient: training the stack is
 training its networks, at the price of few large products instead of many small ones. [ours]
@@ -23,14 +23,14 @@ class StackedLinear(nn.Module):
     weight: (copies, inputs, outputs), not transposed as in `nn.Linear`; bias: (copies, 1, outputs).
     """
 
-    def __init__(self, copies: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+    def __init__(self, copies: int, inputs: int, outputs: int) -> None:
         super().__init__()
         for name, value in (("copies", copies), ("inputs", inputs), ("outputs", outputs)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1; got {value}.")
         self.copies, self.inputs, self.outputs = copies, inputs, outputs
         self.weight = nn.Parameter(torch.zeros(copies, inputs, outputs))
-        self.bias = nn.Parameter(torch.zeros(copies, 1, outputs)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(copies, 1, outputs))
 
     def forward(self, x: Float[Tensor, "copies batch inputs"]) -> Float[Tensor, "copies batch outputs"]:
         if x.dim() != 3 or x.shape[0] != self.copies or x.shape[2] != self.inputs:
@@ -38,10 +38,10 @@ class StackedLinear(nn.Module):
                 f"input must be (copies, batch, inputs) = ({self.copies}, batch, {self.inputs}); got {tuple(x.shape)}. "
                 "For one network write x[None]; to show all copies the same batch, x.expand(copies, -1, -1)."
             )
-        return torch.bmm(x, self.weight) if self.bias is None else torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias, x, self.weight)
 
     def extra_repr(self) -> str:
-        return f"copies={self.copies}, inputs={self.inputs}, outputs={self.outputs}, bias={self.bias is not None}"
+        return f"copies={self.copies}, inputs={self.inputs}, outputs={self.outputs}"
 
 
 class StackedMLP(nn.Module):
@@ -94,9 +94,9 @@ class StackedMLP(nn.Module):
                 fans = layer.inputs + layer.outputs
                 bound = math.sqrt(6 / fans) if how == "xavier" else 1 / math.sqrt(layer.inputs)
                 fill_uniform(layer.weight[copy], bound, generator)
-                if layer.bias is not None and how == "torch":
+                if how == "torch":
                     fill_uniform(layer.bias[copy], bound, generator)
-                elif layer.bias is not None:
+                else:
                     layer.bias[copy].zero_()
         last = self.layers[-1]
         assert isinstance(last, StackedLinear)
@@ -106,14 +106,6 @@ class StackedMLP(nn.Module):
         for layer in self.layers[:-1]:
             x = _ACTIVATIONS[self.activation](layer(x))
         return self.layers[-1](x)
-
-    def copy_of(self, copy: int) -> "StackedMLP":
-        """One of the networks as a stack of one, with cloned values."""
-        if not 0 <= copy < self.copies:
-            raise InputError(f"there are copies 0 to {self.copies - 1}; got {copy}.")
-        alone = StackedMLP(1, self.sizes, self.activation, generators=[torch.Generator()])
-        alone.load_state_dict({name: value[copy : copy + 1].clone() for name, value in self.state_dict().items()})
-        return alone
 
 
 def fill_uniform(values: Tensor, bound: float, generator: torch.Generator | None) -> None:

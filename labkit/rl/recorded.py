@@ -12,19 +12,17 @@ class Recorded(Generic[Result]):
     """`step()`, replayed from a CUDA graph on a GPU; elsewhere, and with `enabled=False`, an ordinary call.
 
     The step must read its inputs from, and keep its state in, tensors that stay where they are; shapes must not change
-    and nothing may wait for the GPU. What it returns is overwritten by the next call. The first `warm_up` calls are
-    ordinary ones on a side stream: libraries and optimisers allocate in them what the graph then points at.
+    and nothing may wait for the GPU. What it returns is overwritten by the next call. The first three calls are
+    ordinary ones on a side stream: in them libraries and optimizers allocate what the graph then points at.
 
     Args:
         device: where the step works.
     """
 
-    def __init__(
-        self, step: Callable[[], Result], device: torch.device, enabled: bool = True, warm_up: int = 3
-    ) -> None:
+    def __init__(self, step: Callable[[], Result], device: torch.device, enabled: bool = True) -> None:
         self.step = step
         self.enabled = enabled and device.type == "cuda"
-        self._ordinary_calls_left = warm_up
+        self._ordinary_calls_left = 3
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: list[Result] = []
 

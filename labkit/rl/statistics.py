@@ -1,4 +1,4 @@
-"""What may be said about a handful of seeds: interquartile means, and the deviation over seeds inside of strata."""
+"""Statistics of a handful of seeds: interquartile means, and the deviation over seeds inside of strata."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,17 +12,15 @@ Strata = Sequence[NDArray[np.float64]]  # per stratum (environment) an array (..
 Statistic = Callable[[Strata], NDArray[np.float64]]  # one number from the strata, over the last dimensions
 
 
-def interquartile_mean(values: ArrayLike, dim: int = -1) -> Any:
-    """Mean of the middle half along `dim`. The values at both edges count in part when n is not a multiple of 4."""
-    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=dim)
-    n = ordered.shape[dim]
+def interquartile_mean(values: ArrayLike) -> Any:
+    """Mean of the middle half, last dimension. Values at both edges count in part when n is not a multiple of 4."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)
+    n = ordered.shape[-1]
     if n == 0:
         raise InputError("the interquartile mean of nothing is not defined.")
-    places = np.arange(n)
-    weights = np.clip(np.minimum(places + 1, 0.75 * n) - np.maximum(places, 0.25 * n), 0, None)
-    shape = [1] * ordered.ndim
-    shape[dim] = n
-    return (ordered * weights.reshape(shape)).sum(axis=dim) / weights.sum()
+    rank = np.arange(n)
+    weights = np.clip(np.minimum(rank + 1, 0.75 * n) - np.maximum(rank, 0.25 * n), 0, None)
+    return (ordered * weights).sum(axis=-1) / weights.sum()
 
 
 def pooled_iqm(strata: Strata) -> NDArray[np.float64]:

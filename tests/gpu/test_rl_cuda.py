@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from labkit.papers.sher.experiment.goal_environments import BitFlip, Maze, Reach, Walls
-from labkit.papers.sher.experiment.robotics import GoalRule, RoboticsWorld
+from labkit.papers.sher.experiment.worlds.goal_rule import GoalRule
+from labkit.papers.sher.experiment.worlds.robots import RobotWorld
+from labkit.papers.sher.experiment.worlds.small import BitFlip, Reach, Walls
 from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Episodes, Transitions
 from labkit.rl.recorded import Recorded
 
@@ -16,7 +17,7 @@ PEN = GoalRule(0.05, 0.1, ignores_turn_about_z=True)
 
 
 def hand_goals(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places and turns, many of them near each other."""
+    """Positions and rotations, many of them near each other."""
     draw = torch.Generator().manual_seed(seed)
     goals = torch.randn(rows, 7, generator=draw)
     other = goals + 0.03 * torch.randn(rows, 7, generator=draw)
@@ -31,9 +32,8 @@ def hand_goals(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         lambda device: BitFlip(8, device=device),
         lambda device: Reach(2, device=device),
         lambda device: Walls(["gap", "pocket", "twoway"], device=device),
-        lambda device: Maze(["S.#G", "...."], device=device),
     ],
-    ids=["bits", "reach", "walls", "maze"],
+    ids=["bits", "reach", "walls"],
 )
 def test_a_world_on_the_gpu_is_the_world_on_the_cpu(make):
     here, there = make("cpu"), make("cuda")
@@ -109,7 +109,7 @@ def only(buffer: EpisodeBuffer) -> Episodes:
 
 
 def test_robots_hand_their_numbers_to_the_gpu():
-    here, there = RoboticsWorld("FetchPush-v4"), RoboticsWorld("FetchPush-v4", threads=4, device="cuda")
+    here, there = RobotWorld("FetchPush-v4"), RobotWorld("FetchPush-v4", threads=4, device="cuda")
     actions = 2 * torch.rand(5, 2, 3, 4, generator=torch.Generator().manual_seed(0)) - 1
     seen = [world.reset(2, 3, [torch.Generator().manual_seed(k) for k in range(2)]) for world in (here, there)]
     for action in actions:

@@ -37,7 +37,10 @@ def test_a_captured_update_is_the_ordinary_one(tmp_path):
 
 
 def test_the_gpu_learns_what_the_cpu_learns(tmp_path):
-    """Random numbers differ between the devices, so only the outcome can be compared: bits of nine, with hindsight."""
+    """Random numbers differ between the devices, so only the outcome can be compared: 12 bits, with hindsight.
+
+    On the CPU 20 seeds have .965 with a deviation of .033.
+    """
     config = Config(
         experiments=("bits",), arms=("hindsight",), replicas=3, test_episodes=40, exact=False, device="cuda"
     )

@@ -6,13 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
-from labkit.rl.gaussian import (
-    gaussian_entropy,
-    gaussian_log_prob,
-    log_tanh_slope,
-    tanh_gaussian,
-    tanh_gaussian_log_prob,
-)
+from labkit.rl.gaussian import gaussian_log_prob, log_tanh_slope, tanh_gaussian
 
 
 def test_stable_slope_equals_the_definition_where_that_can_be_computed():
@@ -36,7 +30,8 @@ def test_density_integrates_to_one(mean, log_std):
     edges = torch.linspace(-1, 1, 400_001, dtype=torch.float64)
     middle = (edges[1:] + edges[:-1]) / 2
     u = torch.atanh(middle)[:, None]
-    density = tanh_gaussian_log_prob(u, torch.full_like(u, mean), torch.full_like(u, log_std)).exp()
+    noise = (u - mean) / math.exp(log_std)
+    density = tanh_gaussian(torch.full_like(u, mean), torch.full_like(u, log_std), noise)[1].exp()
     assert float((density * edges.diff()).sum()) == pytest.approx(1, abs=2e-4)
 
 
@@ -50,8 +45,6 @@ def test_against_torch_distributions():
     u = mean + log_std.exp() * noise
     torch.testing.assert_close(action, torch.tanh(u))
     torch.testing.assert_close(gaussian_log_prob(u, mean, log_std), normal.log_prob(u))
-    torch.testing.assert_close(gaussian_entropy(log_std), normal.entropy())
-    torch.testing.assert_close(tanh_gaussian_log_prob(u, mean, log_std), log_prob)
     inside = action.abs().amax(-1) < 0.999  # torch inverts tanh, which loses digits near 1
     torch.testing.assert_close(log_prob[inside], squashed.log_prob(action)[inside], rtol=1e-6, atol=1e-6)
 

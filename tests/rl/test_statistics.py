@@ -26,7 +26,6 @@ def test_interquartile_mean_by_hand(values, wanted):
 def test_interquartile_mean_is_scipys_trimmed_mean_where_that_is_defined():
     values = np.random.default_rng(0).normal(size=(5, 40))
     np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25, axis=1))
-    np.testing.assert_allclose(interquartile_mean(values, dim=0), interquartile_mean(values.T))
 
 
 def test_deviation_is_inside_of_strata():

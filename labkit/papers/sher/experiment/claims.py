@@ -1,61 +1,60 @@
 """The abstract, statement by statement. Success rates lie between 0 and 1; a run's value pools its training seeds.
 
 Of the paper only abstract and title are known to us, and they give no figure: every published figure is None. The small
-worlds are our own; their setting was found in five pilots, and the margins were written down before these records.
+worlds are our own; their setting was found in five pilots, and the margins were fixed before these records were made.
 IQM: interquartile mean over seeds and both walls. Spread: standard deviation over seeds, mean over the walls. Intervals
-of such differences are bootstrap ones over the seeds of all recorded runs, drawn anew inside of each layout.
+of differences are bootstrap intervals over the seeds of all recorded runs, resampled inside of each layout. The arms of
+a seed share initial weights and random numbers, so they are resampled together.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.sher.experiment.config import BOX, SIX
-from labkit.rl.statistics import mean_seed_deviation, pooled_iqm
-from labkit.workbench.claims import Claim, Result
+from labkit.rl.statistics import Statistic, mean_seed_deviation, pooled_iqm
+from labkit.workbench.claims import Claim, Measure, Pooled, Result, difference, read
 
-Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Interval | None]
-Statistic = Callable[[list[NDArray[np.float64]]], NDArray[np.float64]]
+ArmMeasure = Callable[[str, str], Measure]  # of (experiment, arm)
 
 
-def strata(result: Result, experiment: str, arm: str, value: str = "success") -> list[np.ndarray] | None:
+def strata(result: Result, experiment: str, arm: str, value: str = "success") -> list[NDArray[np.float64]] | None:
     """Per layout, one number per seed; None where the run lacks the arm."""
-    found = result.get(experiment, {}).get("arms", {}).get(arm, {}).get(value)
-    return [np.asarray(seeds, dtype=np.float64) for seeds in found.values()] if found else None
+    layouts = read(result, experiment, "arms", arm, value)
+    return [np.asarray(seeds, dtype=np.float64) for seeds in layouts.values()] if layouts else None
 
 
-def iqm(result: Result, experiment: str, arm: str) -> float | None:
-    found = strata(result, experiment, arm)
-    return None if found is None else float(pooled_iqm(found))
+def share_below_half(strata: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Share of seeds whose success stays below .5."""
+    return np.asarray((np.concatenate(strata, axis=-1) < 0.5).mean(-1))
 
 
-def spread(result: Result, experiment: str, arm: str) -> float | None:
-    found = strata(result, experiment, arm)
-    return None if found is None or len(found[0]) < 2 else float(mean_seed_deviation(found))
+def over_arm(statistic: Statistic, value: str = "success", least_seeds: int = 1) -> ArmMeasure:
+    """The measure of one arm: a statistic of its seeds; None where a run has fewer of them."""
 
+    def of(experiment: str, arm: str) -> Measure:
+        def measure(result: Result) -> float | None:
+            seeds = strata(result, experiment, arm, value)
+            return None if seeds is None or len(seeds[0]) < least_seeds else float(statistic(seeds))
 
-def failed(result: Result, experiment: str, arm: str, below: float = 0.5) -> float | None:
-    """Share of seeds whose success stays below a half."""
-    found = strata(result, experiment, arm)
-    return None if found is None else float((np.concatenate(found) < below).mean())
-
-
-def difference(measure: Callable[[Result, str, str], float | None], experiment: str, more: str, less: str) -> Measure:
-    """measure(more) - measure(less); None where one of them was not run."""
-
-    def of(result: Result) -> float | None:
-        first, second = measure(result, experiment, more), measure(result, experiment, less)
-        return None if first is None or second is None else first - second
+        return measure
 
     return of
 
 
-def share_below_half(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """`failed` as a statistic of seeds."""
-    return np.asarray((np.concatenate(parts, axis=-1) < 0.5).mean(-1))
+iqm = over_arm(pooled_iqm)
+spread = over_arm(mean_seed_deviation, least_seeds=2)
+failed = over_arm(share_below_half)
+mean_success = over_arm(lambda seeds: np.asarray(np.concatenate(seeds).mean()))
+area = over_arm(lambda curves: np.asarray(np.mean([np.mean(curve) for curve in curves])), "curve")  # of all evaluations
+
+
+def gain(measure: ArmMeasure, experiment: str, more: str, less: str) -> Measure:
+    """measure(more) - measure(less)."""
+    return difference(measure(experiment, more), measure(experiment, less))
 
 
 def over_seeds(statistic: Statistic, experiment: str, more: str, less: str) -> Pooled:
@@ -68,50 +67,44 @@ def over_seeds(statistic: Statistic, experiment: str, more: str, less: str) -> P
             return None
         runs = [[np.stack(sides) for sides in zip(*pair, strict=True)] for pair in known]  # per run, per layout
         layouts = [np.concatenate(parts, axis=1) for parts in zip(*runs, strict=True)]
-        return bootstrap(
-            layouts, lambda *parts, axis: statistic([p[0] for p in parts]) - statistic([p[1] for p in parts])
-        )
+
+        def effect(*layouts: NDArray[np.float64], axis: int) -> Any:
+            return statistic([seeds[0] for seeds in layouts]) - statistic([seeds[1] for seeds in layouts])
+
+        return bootstrap(layouts, effect)
 
     return of
 
 
-def area(result: Result, experiment: str, arm: str) -> float | None:
-    """Mean of the success curve over its evaluations, seeds and layouts."""
-    found = result.get(experiment, {}).get("arms", {}).get(arm, {}).get("curve")
-    return None if not found else float(np.mean([np.mean(seeds) for seeds in found.values()]))
-
-
-def mean_success(result: Result, experiment: str, arm: str) -> float | None:
-    found = strata(result, experiment, arm)
-    return None if found is None else float(np.concatenate(found).mean())
-
-
-def corner_spread(result: Result, arm: str) -> float | None:
+def corner_spread(arm: str) -> Measure:
     """Standard deviation of the success over the eight corners of the hyper-parameter box."""
-    means = [mean_success(result, corner, arm) for corner in BOX]
-    known = [mean for mean in means if mean is not None]
-    return float(np.std(known, ddof=1)) if len(known) == len(BOX) else None
+
+    def measure(result: Result) -> float | None:
+        means = [mean_success(corner, arm)(result) for corner in BOX]
+        known = [mean for mean in means if mean is not None]
+        return float(np.std(known, ddof=1)) if len(known) == len(BOX) else None
+
+    return measure
 
 
-def less_spread_over_corners(result: Result) -> float | None:
-    ours, rivals = corner_spread(result, "SHER"), corner_spread(result, "HER-noise")
-    return None if ours is None or rivals is None else rivals - ours
-
-
-def best_of(result: Result, experiments: Sequence[str]) -> float | None:
+def lead(experiments: Sequence[str]) -> Measure:
     """SHER minus the better of HER and CHER, mean over those tasks that were run with all three."""
-    gaps = []
-    for task in experiments:
-        values = [mean_success(result, task, arm) for arm in ("SHER", "HER", "CHER")]
-        known = [value for value in values if value is not None]
-        if len(known) == 3:
-            gaps.append(known[0] - max(known[1:]))
-    return float(np.mean(gaps)) if gaps else None
+
+    def measure(result: Result) -> float | None:
+        gaps = []
+        for task in experiments:
+            values = [mean_success(task, arm)(result) for arm in ("SHER", "HER", "CHER")]
+            known = [value for value in values if value is not None]
+            if len(known) == 3:
+                gaps.append(known[0] - max(known[1:]))
+        return float(np.mean(gaps)) if gaps else None
+
+    return measure
 
 
 def bound_reserve(result: Result) -> float | None:
-    """The least, over temperatures, of what the bound leaves between soft and hard values."""
-    rows = result.get("exact", {}).get("rows", {})
+    """Least difference, over temperatures, between the bound and the gap of soft and hard values."""
+    rows = read(result, "exact", "rows") or {}
     return min((float(row["bound"] - row["gap"]) for row in rows.values()), default=None)
 
 
@@ -120,7 +113,7 @@ CLAIMS = (
         key="failures-become-useful",
         sentence="Hindsight replay is an effective solution where rewards are sparse: failed experience is reused.",
         published=None,
-        measure=difference(mean_success, "bits", "hindsight", "no-hindsight"),
+        measure=gain(mean_success, "bits", "hindsight", "no-hindsight"),
         margin=0.5,
         scale="lesson",
         unit="success",
@@ -139,7 +132,7 @@ CLAIMS = (
         key="deterministic-methods-are-brittle",
         sentence="Deterministic methods are brittle, and HER suffers from it.",
         published=None,
-        measure=difference(failed, "walls", "HER-none", "SHER"),
+        measure=gain(failed, "walls", "HER-none", "SHER"),
         pooled=over_seeds(share_below_half, "walls", "HER-none", "SHER"),
         margin=0.1,
         scale="lesson",
@@ -151,7 +144,7 @@ CLAIMS = (
         key="entropy-replaces-noise",
         sentence="Combining hindsight with maximum entropy helps the final performance.",
         published=None,
-        measure=difference(iqm, "walls", "SHER", "HER-none"),
+        measure=gain(iqm, "walls", "SHER", "HER-none"),
         pooled=over_seeds(pooled_iqm, "walls", "SHER", "HER-none"),
         margin=0.05,
         scale="lesson",
@@ -162,7 +155,7 @@ CLAIMS = (
         key="better-than-tuned-her",
         sentence="Better than HER and its variants.",
         published=None,
-        measure=difference(iqm, "walls", "SHER", "HER-noise"),
+        measure=gain(iqm, "walls", "SHER", "HER-noise"),
         pooled=over_seeds(pooled_iqm, "walls", "SHER", "HER-noise"),
         margin=0.05,
         scale="lesson",
@@ -173,7 +166,7 @@ CLAIMS = (
         key="stable-against-no-noise",
         sentence="More stable: similar performance across random seeds, compared with HER without noise.",
         published=None,
-        measure=difference(spread, "walls", "HER-none", "SHER"),
+        measure=gain(spread, "walls", "HER-none", "SHER"),
         pooled=over_seeds(mean_seed_deviation, "walls", "HER-none", "SHER"),
         margin=0.05,
         scale="lesson",
@@ -183,7 +176,7 @@ CLAIMS = (
         key="stable-against-same-epsilon",
         sentence="More stable than HER with 5 % random actions, which is what the released SHER explores with.",
         published=None,
-        measure=difference(spread, "walls", "HER-eps", "SHER"),
+        measure=gain(spread, "walls", "HER-eps", "SHER"),
         pooled=over_seeds(mean_seed_deviation, "walls", "HER-eps", "SHER"),
         margin=0.0,
         scale="lesson",
@@ -193,7 +186,7 @@ CLAIMS = (
         key="stable-against-tuned-noise",
         sentence="More stable than HER with its tuned noise.",
         published=None,
-        measure=difference(spread, "walls", "HER-noise", "SHER"),
+        measure=gain(spread, "walls", "HER-noise", "SHER"),
         pooled=over_seeds(mean_seed_deviation, "walls", "HER-noise", "SHER"),
         margin=0.0,
         scale="lesson",
@@ -203,7 +196,7 @@ CLAIMS = (
         key="learns-a-robot-task",
         sentence="It solves a robot task with sparse rewards: FetchReach, from zero, in 2,000 steps.",
         published=None,
-        measure=lambda result: mean_success(result, "fetch-reach", "SHER"),
+        measure=mean_success("fetch-reach", "SHER"),
         margin=0.9,
         scale="lesson",
         unit="success",
@@ -213,7 +206,7 @@ CLAIMS = (
         key="faster-on-fetchreach",
         sentence="Counter-check, ours: it learns that task faster than HER with its noise.",
         published=None,
-        measure=difference(area, "fetch-reach", "SHER", "HER-noise"),
+        measure=gain(area, "fetch-reach", "SHER", "HER-noise"),
         margin=0.0,
         scale="lesson",
         unit="mean of the curve",
@@ -222,7 +215,7 @@ CLAIMS = (
         key="temperature-matters",
         sentence="It is the entropy that helps, not the other network: the same agent with alpha = 0 does worse.",
         published=None,
-        measure=difference(iqm, "alpha", "SHER-.03", "SHER-0"),
+        measure=gain(iqm, "alpha", "SHER-.03", "SHER-0"),
         pooled=over_seeds(pooled_iqm, "alpha", "SHER-.03", "SHER-0"),
         margin=0.05,
         scale="lesson",
@@ -233,7 +226,7 @@ CLAIMS = (
         key="better-than-cher",
         sentence="Better than the curriculum variant CHER.",
         published=None,
-        measure=difference(iqm, "switches", "SHER", "CHER"),
+        measure=gain(iqm, "switches", "SHER", "CHER"),
         pooled=over_seeds(pooled_iqm, "switches", "SHER", "CHER"),
         margin=0.05,
         scale="lesson",
@@ -245,7 +238,7 @@ CLAIMS = (
         key="robust-to-hyper-parameters",
         sentence="Counter-check, ours: less brittle to learning rate, target speed and batch size as well.",
         published=None,
-        measure=less_spread_over_corners,
+        measure=difference(corner_spread("HER-noise"), corner_spread("SHER")),
         margin=0.0,
         scale="lesson",
         unit="spread over corners",
@@ -255,7 +248,7 @@ CLAIMS = (
         key="fetch-push",
         sentence="Better than HER on a robot task with an object.",
         published=None,
-        measure=difference(mean_success, "fetch-push", "SHER", "HER"),
+        measure=gain(mean_success, "fetch-push", "SHER", "HER"),
         margin=0.05,
         scale="gpu",
         unit="success",
@@ -264,7 +257,7 @@ CLAIMS = (
         key="six-robot-tasks",
         sentence="State of the art on the robot tasks with sparse rewards, against HER and its variants.",
         published=None,
-        measure=lambda result: best_of(result, SIX),
+        measure=lead(SIX),
         margin=0.0,
         scale="full",
         unit="success",
@@ -274,7 +267,7 @@ CLAIMS = (
         key="hand-manipulation",
         sentence="Especially in the hard tasks in which a hand turns an object.",
         published=None,
-        measure=lambda result: best_of(result, [task for task in SIX if task.startswith("hand")]),
+        measure=lead([task for task in SIX if task.startswith("hand")]),
         margin=0.0,
         scale="full",
         unit="success",

@@ -1,4 +1,4 @@
-"""What is compared (experiments and their arms) and what is asked for at each scale."""
+"""The experiments with their arms, and the configuration of every scale."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to learn; everything else is the experiment's. The default is SHER in its plain reading.
+    """One learner; everything else is the experiment's. The default is SHER in its plain reading.
 
     Args:
         agent: sher: SAC version 1, with a V network; sac: version 2, twin targets, no V; her: DDPG; q-learning: bits.
@@ -79,7 +79,6 @@ class Experiment:
         test_episodes: per copy, the same for all.
     """
 
-    title: str
     world: str
     arms: dict[str, Arm]
     layouts: tuple[str, ...] = ("",)
@@ -108,19 +107,18 @@ SHER_EPS, SHER_OFFICIAL = Arm(epsilon=0.05), Arm(epsilon=0.05, head="official", 
 HER_EPS, HER_NOISE = Arm("her", epsilon=0.05), Arm("her", epsilon=0.3, noise=0.2)
 HER_L2 = replace(HER_NOISE, action_l2=1.0)
 
-# The lesson's setting. Walls, step, learning rates, polyak and goals were reached after five pilots, in which noisy
-# HER and SHER learn; HER without noise was not among them, so its step size was not tuned. [ours, see the notebook]
+# The lesson's setting: two walls, 24,000 steps. Walls, step, learning rates, polyak and goals were reached after five
+# pilots, in which noisy HER and SHER learn; HER without noise was not among them, so its step size was not tuned.
+# [ours, see the notebook]
 _WALLS = Experiment(
-    title="two walls, 24,000 steps",
     world="walls",
     layouts=("gap", "twoway"),
     arms={"HER-none": HER, "HER-eps": HER_EPS, "HER-noise": HER_NOISE, "SHER": SHER},
 )
 
-# Small last layers start near the values that PyTorch's own initialisation gives; with Xavier's at full size one of two
+# Small last layers start near the values that PyTorch's own initialization gives; with Xavier's at full size one of two
 # seeds had not learned it after 1,500 steps. [ours]
 _ROBOT = Experiment(
-    title="FetchReach, from zero",
     world="FetchReach-v4",
     arms={"SHER": SHER_EPS, "HER-noise": HER_L2},
     cycles=40,
@@ -167,7 +165,6 @@ _OFFICIAL = replace(
 )
 
 _BITS = Experiment(
-    title="12 bits, Q-learning",
     world="bits",
     size=12,
     ever=True,
@@ -184,14 +181,14 @@ _BITS = Experiment(
     final_gain=1.0,
 )
 
-ROBOTS: dict[str, tuple[str, int]] = {  # short name: (environment, steps of an episode)
-    "fetch-push": ("FetchPush-v4", 50),
-    "fetch-pick": ("FetchPickAndPlace-v4", 50),
-    "fetch-slide": ("FetchSlide-v4", 50),
-    "hand-block": ("HandManipulateBlockFull-v1", 100),
-    "hand-egg": ("HandManipulateEggFull-v1", 100),
-    "hand-pen": ("HandManipulatePenRotate-v1", 100),
-    "hand-reach": ("HandReach-v3", 50),
+ROBOTS = {  # short name: environment
+    "fetch-push": "FetchPush-v4",
+    "fetch-pick": "FetchPickAndPlace-v4",
+    "fetch-slide": "FetchSlide-v4",
+    "hand-block": "HandManipulateBlockFull-v1",
+    "hand-egg": "HandManipulateEggFull-v1",
+    "hand-pen": "HandManipulatePenRotate-v1",
+    "hand-reach": "HandReach-v3",
 }
 
 
@@ -199,7 +196,6 @@ def _corner(rate: float, keep: float, batch: int) -> Experiment:
     """One corner of the hyper-parameter box around the lesson's setting."""
     return replace(
         _WALLS,
-        title=f"the walls at learning rate {rate:g}, polyak {keep:g}, batch {batch}",
         critic_rate=rate,
         actor_rate=rate,
         keep=keep,
@@ -216,10 +212,9 @@ BOX = {
 
 EXPERIMENTS: dict[str, Experiment] = {
     "walls": _WALLS,
-    "pocket": replace(_WALLS, title="a deceptive pocket", layouts=("pocket",)),
+    "pocket": replace(_WALLS, layouts=("pocket",)),
     "alpha": replace(
         _WALLS,
-        title="the temperature",
         arms={
             "SHER-0": replace(SHER_EPS, alpha=0.0),
             "SHER-.003": replace(SHER_EPS, alpha=0.003),
@@ -229,9 +224,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             "SHER-auto": replace(SHER_EPS, alpha=None),
         },
     ),
-    "switches": replace(
+    "switches": replace(  # deviations of the released code and rivals, one at a time
         _WALLS,
-        title="the released code's deviations, one at a time",
         arms={
             "SHER": SHER_EPS,
             "no-clip": replace(SHER_EPS, clip="none"),
@@ -249,7 +243,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "bits": _BITS,
     "reach": replace(
         _WALLS,
-        title="reach in the plane",
         world="reach",
         layouts=("reach",),
         arms={
@@ -263,16 +256,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     # no learner here gets far: most first episodes touch nothing, and then hindsight has nothing to say [ours]
     "push": replace(
         _WALLS,
-        title="push a disc",
         world="push",
         layouts=("push",),
         arms={"SHER": SHER_EPS, "HER-noise": HER_NOISE, "HER-none": HER},
     ),
     "fetch-reach": _ROBOT,
-    **{
-        name: replace(_OFFICIAL, title=f"{world}, the released schedule", world=world)
-        for name, (world, _) in ROBOTS.items()
-    },
+    **{name: replace(_OFFICIAL, world=world) for name, world in ROBOTS.items()},
 }
 SIX = ("fetch-push", "fetch-pick", "fetch-slide", "hand-block", "hand-egg", "hand-pen")
 
@@ -335,24 +324,24 @@ class Config(BaseConfig):
 
     def experiment(self, name: str) -> Experiment:
         """The experiment with this config's numbers in it."""
-        found = EXPERIMENTS[name]
-        arms = {key: arm for key, arm in found.arms.items() if not self.arms or key in self.arms}
+        own = EXPERIMENTS[name]
+        arms = {key: arm for key, arm in own.arms.items() if not self.arms or key in self.arms}
         if self.alpha is not None:
             soft = ("sher", "sac")
             arms = {key: replace(arm, alpha=self.alpha) if arm.agent in soft else arm for key, arm in arms.items()}
         return replace(
-            found,
+            own,
             arms=arms,
-            world=self.world if self.world and is_robot(found) else found.world,
-            cycles=self.cycles or found.cycles,
-            episodes=self.episodes or found.episodes,
-            updates=self.updates or found.updates,
-            batch=self.batch_size or found.batch,
-            test_episodes=self.test_episodes or found.test_episodes,
-            evaluate_every=self.evaluate_every or found.evaluate_every,
-            hidden=self.hidden or found.hidden,
-            critic_rate=self.critic_rate or found.critic_rate,
-            actor_rate=self.actor_rate or found.actor_rate,
+            world=self.world if self.world and is_robot(own) else own.world,
+            cycles=self.cycles or own.cycles,
+            episodes=self.episodes or own.episodes,
+            updates=self.updates or own.updates,
+            batch=self.batch_size or own.batch,
+            test_episodes=self.test_episodes or own.test_episodes,
+            evaluate_every=self.evaluate_every or own.evaluate_every,
+            hidden=self.hidden or own.hidden,
+            critic_rate=self.critic_rate or own.critic_rate,
+            actor_rate=self.actor_rate or own.actor_rate,
         )
 
 

@@ -1,4 +1,4 @@
-"""Playing whole episodes: a policy, a world, and what happened."""
+"""Playing whole episodes."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Observation
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Observation
 from labkit.papers.sher.method.hindsight import Episodes
 
-Act = Callable[[int, Observation], Tensor]  # (time, what is seen) -> action
+Act = Callable[[int, Observation], Tensor]  # (time, observation) -> action
 
 
 @torch.no_grad()
@@ -32,7 +32,8 @@ def rollout(
     for t in range(world.horizon):
         action = act(t, now)
         now = world.step(action)
-        actions.append(action.float() if action.dim() == 3 else action.float()[..., None])
+        stored = action.to(desired.dtype)
+        actions.append(stored if stored.dim() == 3 else stored[..., None])
         observation.append(now["observation"])
         achieved.append(now["achieved_goal"])
     played = Episodes(torch.stack(observation, 2), torch.stack(achieved, 2), desired, torch.stack(actions, 2))

@@ -1,4 +1,4 @@
-"""What all agents have in common: settings, per-copy numbers, one step of gradient descent shared by the processes."""
+"""What all agents share: settings, first weights, the critics' target, optimizers, exploration noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.config import Arm, Experiment
 from labkit.papers.sher.method.hindsight import Transitions
 from labkit.papers.sher.method.model import GoalInput
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the world: numbers in an observation, a goal, an action."""
+    """Of the environment: numbers in an observation, a goal, an action."""
 
     observation: int
     goal: int
@@ -25,21 +24,33 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Lane:
-    """One copy of a stack: an arm, the layout it meets, its training seed."""
+class Settings:
+    """Hyperparameters that all copies of a stack share. Defaults are those of [official code], with plain heads.
 
-    name: str
-    arm: Arm
-    layout: str
-    replica: int
-    seed: int
+    Args:
+        gamma: discount factor.
+        clip: of the critics' target, see `clip_target`.
+        minimum_in_actor: the policy maximizes min(Q1, Q2) in place of Q1.
+        hidden: widths of the hidden layers of every network.
+        final_gain: factor on the initial weights of every last layer.
+        head, log_std: of the policy, see `GaussianPolicy`.
+        normalize: observations and goals, by their running statistics.
+    """
+
+    gamma: float = 0.99
+    clip: str = "both"
+    minimum_in_actor: bool = False
+    hidden: tuple[int, ...] = (256, 256, 256)
+    final_gain: float = 1.0
+    head: str = "standard"
+    log_std: tuple[float, float] = (-20.0, 2.0)
+    normalize: bool = True
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """A stack of learners. Rows of every argument and result belong to the copies."""
+    """A stack of learners: row i of every argument and result belongs to copy i."""
 
-    lanes: Sequence[Lane]
     inputs: GoalInput
     noise_size: int  # standard normal numbers that one transition of an update needs
 
@@ -49,18 +60,16 @@ class Agent(Protocol):
     def update_targets(self, keep: float) -> None: ...
 
 
-def per_copy(values: Sequence[float], device: torch.device) -> Float[Tensor, "copies 1"]:
+def per_copy(values: Sequence[float], device: torch.device | str = "cpu") -> Float[Tensor, "copies 1"]:
     return torch.tensor(values, device=device)[:, None]
 
 
-def starting_generators(lanes: Sequence[Lane]) -> list[Generator]:
-    """From these each copy's weights are drawn; the same for every arm of a replica."""
-    return [torch.Generator().manual_seed(4 * lane.seed) for lane in lanes]
-
-
 def clip_target(target: Float[Tensor, "copies batch"], gamma: float, clip: str) -> Float[Tensor, "copies batch"]:
-    """Rewards -1 and 0 put hard values between -1 / (1 - gamma) and 0. Soft values may be larger: the upper bound then
-    cuts off the entropy's bonus at the goal, and a narrow policy's negative entropy may sink below the lower one."""
+    """Rewards -1 and 0 put values without entropy between -1 / (1 - gamma) and 0. Soft values may be larger: the upper
+    bound then cuts off the entropy bonus at the goal. A narrow policy's entropy is negative and may push them lower.
+
+    clip: both: at both bounds [official code]; lower: at the lower one only; none.
+    """
     if clip == "both":
         return target.clamp(-1 / (1 - gamma), 0.0)
     if clip == "lower":
@@ -71,12 +80,13 @@ def clip_target(target: Float[Tensor, "copies batch"], gamma: float, clip: str) 
 
 
 class Optimizers:
-    """One Adam per part of the agent. Adam treats every number alone, so a stack's Adam is its networks' Adams."""
+    """One Adam per part of the agent. Adam treats every number alone, so a stack's Adam is its networks' Adams.
 
-    def __init__(self, agent: Agent, experiment: Experiment, device: torch.device) -> None:
-        rates = {
-            "critic": experiment.critic_rate, "policy": experiment.actor_rate, "temperature": experiment.alpha_rate,
-        }  # fmt: skip
+    Args:
+        rates: step size of each part: critic, policy, temperature.
+    """
+
+    def __init__(self, agent: Agent, rates: Mapping[str, float], device: torch.device) -> None:
         on_gpu = device.type == "cuda"
         self.parts = {
             name: torch.optim.Adam(parameters, rates[name], fused=True, capturable=on_gpu)

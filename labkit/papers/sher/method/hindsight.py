@@ -1,17 +1,17 @@
 """Episodes kept whole, and the hindsight that turns a missed goal into a reached one.
 
-A stored transition (s_t, a_t, s_{t+1}) is true whatever the goal was: the dynamics do not know g. So it may be trained
-with any goal, if the reward is computed anew. `sample` draws transitions and, with probability k / (k + 1), puts an
-achieved goal m(s_t') in the place of the desired one. How t' is chosen is the strategy:
+A stored transition (s_t, a_t, s_{t+1}) is valid for every goal: the dynamics do not depend on g. It may be trained with
+any goal, provided that the reward is computed anew. `take` draws transitions and replaces, with probability
+k / (k + 1), the desired goal by an achieved one, m(s_t'). The strategy says how t' is chosen:
 
     future    t' = t + 1 + floor(U (T - t)), a later moment of the same episode           [official code; the default]
     final     t' = T
     episode   t' uniform in 1..T, earlier moments too
     random    t' uniform in 1..T of an episode drawn from the whole buffer
-    next      t' = t + 1: every relabelled transition has just reached its goal           [ours, to see why it fails]
+    next      t' = t + 1: every relabelled transition has just reached its goal           [ours, shows why it fails]
     none      the desired goal stays
 
-All tensors carry (copies, ...): N replays in one, each drawing from random numbers of its own.
+All tensors have a leading dimension of copies: N replay buffers in one, each with random numbers of its own.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.rl.streams import Streams
 
 Strategy = Literal["future", "final", "episode", "random", "next", "none"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -80,7 +79,7 @@ def future_law(horizon: int) -> Float[Tensor, " horizon"]:
 
 
 class EpisodeBuffer:
-    """The last `capacity` episodes of every copy. A full buffer forgets its oldest ones.
+    """The last `capacity` episodes of every copy. A full buffer overwrites its oldest ones.
 
     Args:
         capacity: episodes per copy.
@@ -110,14 +109,14 @@ class EpisodeBuffer:
         self.added = 0
         # the number of episodes again, where a captured CUDA graph can read it anew at every replay
         self._filled = torch.zeros((), dtype=torch.long, device=self.device)
-        self._lane = torch.arange(copies, device=self.device)[:, None]
+        self._copy = torch.arange(copies, device=self.device)[:, None]
 
     def __len__(self) -> int:
         """Episodes held per copy."""
         return min(self.added, self.capacity)
 
     def add(self, episodes: Episodes) -> None:
-        """Keep new episodes, the oldest give way.
+        """Store new episodes over the oldest ones.
 
         Raises:
             InputError: a shape differs from the buffer's, or more episodes at once than it can hold.
@@ -130,35 +129,31 @@ class EpisodeBuffer:
                 raise InputError(f"{name} must be {wanted}; got {tuple(new.shape)}. Episodes are kept whole.")
         if number > self.capacity:
             raise InputError(f"{number} episodes at once do not fit a capacity of {self.capacity}.")
-        places = (self.added + torch.arange(number, device=self.device)) % self.capacity
+        slots = (self.added + torch.arange(number, device=self.device)) % self.capacity
         for new, old in zip(episodes, held, strict=True):
-            old[:, places] = new.to(self.device)
+            old[:, slots] = new.to(self.device)
         self.added += number
         self._filled.fill_(len(self))
-
-    def sample(
-        self, batch: int, streams: Streams, compute_reward: Reward, strategy: str = "future", k: float = 4.0
-    ) -> Transitions:
-        """`batch` transitions per copy, uniform over all that are held, relabelled with probability k / (k + 1).
-
-        Raises:
-            InputError: the buffer is empty, an unknown strategy, k below 0.
-        """
-        if not len(self):
-            raise InputError("the buffer is empty: add episodes before sampling.")
-        return self.take(streams.uniform(DRAWS, batch), compute_reward, strategy, k)
 
     def take(
         self, u: Float[Tensor, "copies 5 batch"], compute_reward: Reward, strategy: str = "future", k: float = 4.0
     ) -> Transitions:
-        """The transitions that the uniform numbers u point at: episode, time, hindsight time, coin, other episode."""
+        """A batch of transitions, uniform over all stored ones, relabelled with probability k / (k + 1).
+
+        u: uniform numbers in [0, 1) that select episode, time, hindsight time, coin, other episode.
+
+        Raises:
+            InputError: the buffer is empty, an unknown strategy, k below 0.
+        """
+        if not self.added:
+            raise InputError("the buffer is empty: add episodes before sampling.")
         if k < 0:
             raise InputError(f"k, the relabelled transitions per original one, must be at least 0; got {k}.")
         episode = torch.minimum((u[:, 0] * self._filled).long(), self._filled - 1)
         t = (u[:, 1] * self.horizon).long().clamp(max=self.horizon - 1)
         observation = self._at(self.observation, episode, t)
         next_achieved = self._at(self.achieved, episode, t + 1)
-        goal = self.desired[self._lane, episode]
+        goal = self.desired[self._copy, episode]
         relabelled = torch.zeros_like(episode, dtype=torch.bool)
         if strategy != "none":
             later = hindsight_time(strategy, t, self.horizon, u[:, 2])
@@ -182,11 +177,11 @@ class EpisodeBuffer:
         self, values: Tensor, episode: Int[Tensor, "copies batch"], t: Int[Tensor, "copies batch"]
     ) -> Float[Tensor, "copies batch size"]:
         """Row (copy, episode, t) of `values`, through one flat index: several times faster than three."""
-        rows = (self._lane * self.capacity + episode) * values.shape[2] + t
+        rows = (self._copy * self.capacity + episode) * values.shape[2] + t
         return values.view(-1, values.shape[-1]).index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held, without the empty places."""
+        """The episodes held, without empty slots."""
         n = len(self)
         held = {name: getattr(self, name)[:, :n].clone() for name in Episodes._fields}
         return {"added": self.added, **held}
@@ -194,15 +189,15 @@ class EpisodeBuffer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.added = int(state_dict["added"])
         for name in Episodes._fields:
-            values, place = state_dict[name], getattr(self, name)
-            if values.shape[1] != len(self) or values.shape[2:] != place.shape[2:] or len(values) != self.copies:
-                raise ValueError(f"{name} of shape {tuple(values.shape)} does not fit {tuple(place.shape)}")
-            place[:, : len(self)] = values.to(self.device)
+            saved, held = state_dict[name], getattr(self, name)
+            if saved.shape[1] != len(self) or saved.shape[2:] != held.shape[2:] or len(saved) != self.copies:
+                raise ValueError(f"{name} of shape {tuple(saved.shape)} does not fit {tuple(held.shape)}")
+            held[:, : len(self)] = saved.to(self.device)
         self._filled.fill_(len(self))
 
 
 def only_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBuffer:
-    """A buffer that holds just these, as the normaliser's statistics need it: the new episodes, relabelled."""
+    """A buffer of just these: the normalizer's statistics are updated with new episodes only."""
     copies, number, moments, size = episodes.observation.shape
     goal, action = episodes.desired.shape[-1], episodes.action.shape[-1]
     buffer = EpisodeBuffer(copies, number, moments - 1, size, goal, action, device)

@@ -13,7 +13,7 @@ from labkit.rl.normalizer import RunningNormalizer
 
 
 class GoalInput(nn.Module):
-    """(o, g) as one vector, each normalised by its own running statistics where that is asked for.
+    """(o, g) as one vector, normalized by their running statistics unless `normalize` is off.
 
     std floor .01, result clipped to +-5, raw values to +-200 [official code].
     """
@@ -32,11 +32,11 @@ class GoalInput(nn.Module):
             observation, goal = self.observation.normalize(observation), self.goal.normalize(goal)
         return torch.cat([observation, goal], -1)
 
-    def update(self, seen: Transitions) -> None:
-        """Take in the relabelled transitions of new episodes: the goals trained with are not those asked for."""
+    def update(self, batch: Transitions) -> None:
+        """Add relabelled transitions of new episodes to the statistics: the network is trained with these goals."""
         if self.normalize:
-            self.observation.update(seen.observation)
-            self.goal.update(seen.goal)
+            self.observation.update(batch.observation)
+            self.goal.update(batch.goal)
 
 
 class GaussianPolicy(nn.Module):

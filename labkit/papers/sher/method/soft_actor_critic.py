@@ -8,14 +8,14 @@ exp(-1/alpha) away from the goal, 1 at the goal. Maximising the evidence bound o
 that hold for *every* goal: this is what hindsight needs. [standard derivation; the abstract announces the programme]
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from labkit.papers.sher.experiment.config import Experiment
-from labkit.papers.sher.method.agent import Lane, Sizes, clip_target, per_copy, starting_generators
+from labkit.papers.sher.method.agent import Settings, Sizes, clip_target, per_copy
 from labkit.papers.sher.method.hindsight import Transitions
 from labkit.papers.sher.method.model import GaussianPolicy, GoalInput, Value
 from labkit.rl.gaussian import tanh_gaussian
@@ -23,17 +23,17 @@ from labkit.rl.networks import polyak_
 
 
 class Temperature(nn.Module):
-    """alpha of every copy: fixed (SHER), or learned towards the target entropy -dim(a) where the arm says None."""
+    """alpha of every copy: fixed (SHER), or, where it is None, learned with the target entropy -dim(a) [peer code]."""
 
     fixed: Tensor
     learned: Tensor
 
-    def __init__(self, values: Sequence[float | None], device: torch.device, start: float = 0.1) -> None:
+    def __init__(self, alphas: Sequence[float | None]) -> None:
         super().__init__()
-        self.register_buffer("fixed", per_copy([0.0 if v is None else v for v in values], device))
-        self.register_buffer("learned", per_copy([float(v is None) for v in values], device))
-        self.log_alpha = nn.Parameter(torch.full_like(self.fixed, start).log())
-        self.any_learned = any(v is None for v in values)
+        self.register_buffer("fixed", per_copy([0.0 if alpha is None else alpha for alpha in alphas]))
+        self.register_buffer("learned", per_copy([float(alpha is None) for alpha in alphas]))
+        self.log_alpha = nn.Parameter(torch.full_like(self.fixed, 0.1).log())
+        self.any_learned = any(alpha is None for alpha in alphas)
 
     def forward(self) -> Float[Tensor, "copies 1"]:
         return torch.where(self.learned > 0, self.log_alpha.detach().exp(), self.fixed)
@@ -49,24 +49,28 @@ class SoftActorCritic(nn.Module):
     y_Q = clip(r + gamma V-bar(s',g))            J_Q = 1/2 E (Q1 - y_Q)^2 + 1/2 E (Q2 - y_Q)^2
     y_V = min(Q1,Q2)(s,a~,g) - alpha log pi      J_V = 1/2 E (V - y_V)^2          a~ ~ pi, fresh
     J_pi = E[ alpha log pi(a~|s,g) - Q1(s,a~,g) ]     (Q1, not the minimum)
+
+    Args:
+        alphas: temperature of every copy; None: learned.
+        generators: one per copy, its initial weights are drawn from it.
     """
 
-    def __init__(self, lanes: Sequence[Lane], experiment: Experiment, sizes: Sizes, device: torch.device) -> None:
+    def __init__(
+        self, sizes: Sizes, settings: Settings, alphas: Sequence[float | None], generators: Sequence[Generator]
+    ) -> None:
         super().__init__()
-        arm, copies = lanes[0].arm, len(lanes)
-        self.lanes, self.gamma, self.clip = lanes, experiment.gamma, arm.clip
-        self.minimum_in_actor, self.noise_size = arm.minimum_in_actor, sizes.action
-        self.inputs = GoalInput(copies, sizes.observation, sizes.goal, experiment.normalize)
+        copies, hidden, gain = len(alphas), settings.hidden, settings.final_gain
+        self.gamma, self.clip, self.minimum_in_actor = settings.gamma, settings.clip, settings.minimum_in_actor
+        self.noise_size = sizes.action
+        self.inputs = GoalInput(copies, sizes.observation, sizes.goal, settings.normalize)
         state, both = self.inputs.size, self.inputs.size + sizes.action
-        start = starting_generators(lanes)
-        hidden, gain = experiment.hidden, experiment.final_gain
-        self.policy = GaussianPolicy(copies, state, sizes.action, hidden, arm.head, experiment.log_std, gain, start)
-        self.q1, self.q2 = (Value(copies, both, hidden, gain, start) for _ in range(2))
-        self.v = Value(copies, state, hidden, gain, start)
-        self.v_target = Value(copies, state, hidden, gain, start).requires_grad_(False)
-        self.v_target.load_state_dict(self.v.state_dict())
-        self.temperature = Temperature([lane.arm.alpha for lane in lanes], torch.device("cpu"))
-        self.to(device)
+        self.policy = GaussianPolicy(
+            copies, state, sizes.action, hidden, settings.head, settings.log_std, gain, generators
+        )
+        self.q1, self.q2 = (Value(copies, both, hidden, gain, generators) for _ in range(2))
+        self.v = Value(copies, state, hidden, gain, generators)
+        self.v_target = copy.deepcopy(self.v).requires_grad_(False)
+        self.temperature = Temperature(alphas)
 
     def act(
         self, x: Float[Tensor, "copies batch input"], noise: Float[Tensor, "copies batch action"] | None
@@ -99,70 +103,11 @@ class SoftActorCritic(nn.Module):
 
     def parts(self) -> Mapping[str, list[nn.Parameter]]:
         critics = (self.q1, self.q2, self.v)
-        found = {
+        parts = {
             "critic": [p for network in critics for p in network.parameters()],
             "policy": list(self.policy.parameters()),
         }
-        return found | ({"temperature": [self.temperature.log_alpha]} if self.temperature.any_learned else {})
+        return parts | ({"temperature": [self.temperature.log_alpha]} if self.temperature.any_learned else {})
 
     def update_targets(self, keep: float) -> None:
         polyak_(self.v_target, self.v, keep)
-
-
-class SoftActorCritic2(nn.Module):
-    """SAC version 2: no V, slow copies of both Q, the minimum in the policy's loss too. [peer code]
-
-    y_Q = clip(r + gamma (min(Q1-bar, Q2-bar)(s',a',g) - alpha log pi(a'|s',g))),   a' ~ pi(.|s',g)
-    J_pi = E[ alpha log pi(a~|s,g) - min(Q1,Q2)(s,a~,g) ]
-    """
-
-    def __init__(self, lanes: Sequence[Lane], experiment: Experiment, sizes: Sizes, device: torch.device) -> None:
-        super().__init__()
-        arm, copies = lanes[0].arm, len(lanes)
-        self.lanes, self.gamma, self.clip, self.noise_size = lanes, experiment.gamma, arm.clip, 2 * sizes.action
-        self.inputs = GoalInput(copies, sizes.observation, sizes.goal, experiment.normalize)
-        state, both = self.inputs.size, self.inputs.size + sizes.action
-        start = starting_generators(lanes)
-        hidden, gain = experiment.hidden, experiment.final_gain
-        self.policy = GaussianPolicy(copies, state, sizes.action, hidden, arm.head, experiment.log_std, gain, start)
-        self.q1, self.q2 = (Value(copies, both, hidden, gain, start) for _ in range(2))
-        self.q1_target, self.q2_target = (
-            Value(copies, both, hidden, gain, start).requires_grad_(False) for _ in range(2)
-        )
-        self.update_targets(keep=0.0)
-        self.temperature = Temperature([lane.arm.alpha for lane in lanes], torch.device("cpu"))
-        self.to(device)
-
-    def act(
-        self, x: Float[Tensor, "copies batch input"], noise: Float[Tensor, "copies batch action"] | None
-    ) -> Float[Tensor, "copies batch action"]:
-        mean, log_std = self.policy(x)
-        return torch.tanh(mean) if noise is None else tanh_gaussian(mean, log_std, noise)[0]
-
-    def losses(self, batch: Transitions, noise: Float[Tensor, "copies batch twice"]) -> dict[str, Tensor]:
-        here, there = noise.chunk(2, dim=-1)
-        x = self.inputs(batch.observation, batch.goal)
-        x_next = self.inputs(batch.next_observation, batch.goal)
-        alpha = self.temperature()
-        with torch.no_grad():
-            mean, log_std = self.policy(x_next)
-            following, following_log_prob = tanh_gaussian(mean, log_std, there)
-            q_next = torch.minimum(self.q1_target(x_next, following), self.q2_target(x_next, following))
-            soft = q_next - alpha * following_log_prob
-            y_q = clip_target(batch.reward + self.gamma * soft, self.gamma, self.clip)
-        mean, log_std = self.policy(x)
-        action, log_prob = tanh_gaussian(mean, log_std, here)
-        q_least = torch.minimum(self.q1(x, action), self.q2(x, action))
-        squares = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2
-        losses = {"critic": 0.5 * squares.mean(-1), "policy": (alpha * log_prob - q_least).mean(-1)}
-        if self.temperature.any_learned:
-            losses["temperature"] = self.temperature.loss(log_prob, batch.action.shape[-1])
-        return losses
-
-    def parts(self) -> Mapping[str, list[nn.Parameter]]:
-        found = {"critic": [*self.q1.parameters(), *self.q2.parameters()], "policy": list(self.policy.parameters())}
-        return found | ({"temperature": [self.temperature.log_alpha]} if self.temperature.any_learned else {})
-
-    def update_targets(self, keep: float) -> None:
-        polyak_(self.q1_target, self.q1, keep)
-        polyak_(self.q2_target, self.q2, keep)

@@ -1,4 +1,4 @@
-"""Maximum-entropy control solved exactly, where states can be counted: no network, no sampling, no doubt.
+"""Maximum-entropy control solved exactly by dynamic programming, for finitely many states and actions.
 
     V(s) = alpha log sum_a exp(Q(s,a) / alpha),   Q(s,a) = r(s,a) + gamma V(s'),   pi = softmax(Q / alpha)
 
@@ -17,7 +17,7 @@ from labkit.errors import InputError
 
 @dataclass(frozen=True)
 class Task:
-    """successor[s, a] is the state after a in s; reward[s, a] what that pays."""
+    """successor[s, a] and reward[s, a]: next state and reward of action a in state s."""
 
     successor: Int[Tensor, "states actions"]
     reward: Float[Tensor, "states actions"]
@@ -29,7 +29,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Solution:
-    """Values and the policy that has them."""
+    """Values and their policy."""
 
     v: Float[Tensor, " states"]
     q: Float[Tensor, "states actions"]
@@ -117,12 +117,12 @@ def evaluate_policy(
     states = len(task.successor)
     transition = torch.zeros(states, states, dtype=torch.float64)
     transition.scatter_add_(1, task.successor, policy)
-    income = (policy * task.reward).sum(-1) - alpha * torch.special.xlogy(policy, policy).sum(-1)
-    return torch.linalg.solve(torch.eye(states, dtype=torch.float64) - gamma * transition, income)
+    reward = (policy * task.reward).sum(-1) - alpha * torch.special.xlogy(policy, policy).sum(-1)
+    return torch.linalg.solve(torch.eye(states, dtype=torch.float64) - gamma * transition, reward)
 
 
 def gap_bound(task: Task, alpha: float, gamma: float) -> float:
-    """0 <= V_soft - V_hard <= alpha log|A| / (1 - gamma): the most entropy that a policy can ever collect."""
+    """0 <= V_soft - V_hard <= alpha log|A| / (1 - gamma): the largest possible entropy bonus."""
     return alpha * float(torch.tensor(float(task.actions)).log()) / (1 - gamma)
 
 

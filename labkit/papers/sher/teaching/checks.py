@@ -5,7 +5,6 @@ Each takes the candidate as its argument and raises AssertionError, in words a s
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from scipy import stats
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from labkit.papers.sher.method import soft_tabular
 from labkit.papers.sher.method.hindsight import future_law
+from labkit.workbench.exercises import close
 
 ROWS = 100_000
 
@@ -57,16 +57,13 @@ def check_log_slope(slope: Callable[[Tensor], Tensor]) -> None:
     """`slope(u)` = log(1 - tanh(u)^2), right for small u and finite for large ones."""
     near = torch.linspace(-3, 3, 601)
     wanted = torch.log(1 - torch.tanh(near.double()) ** 2).float()
-    found = torch.as_tensor(slope(near))
-    error = float((found - wanted).abs().max())
-    assert error < 1e-4, f"at |u| < 3 it must be log(1 - tanh(u)^2); the largest error is {error:.2g}"
+    close(slope(near), wanted, "At |u| < 3 it must be log(1 - tanh(u)^2).", 1e-4)
     far = torch.tensor([-40.0, -12.0, 12.0, 40.0])
-    found = torch.as_tensor(slope(far))
-    assert bool(torch.isfinite(found).all()), (
+    result = torch.as_tensor(slope(far))
+    assert bool(torch.isfinite(result).all()), (
         "at |u| = 12 and 40 it must be finite: 1 - tanh(u)^2 is 0 in float32 there"
     )
-    error = float((found - (2 * math.log(2) - 2 * far.abs())).abs().max())
-    assert error < 1e-3, f"far out it is 2 log 2 - 2|u|; yours is off by {error:.2g}"
+    close(result, 2 * math.log(2) - 2 * far.abs(), "Far out it is 2 log 2 - 2|u|.", 1e-3)
 
 
 def check_soft_backup(backup: Callable[[Tensor, float], tuple[Tensor, Tensor]]) -> None:
@@ -77,20 +74,17 @@ def check_soft_backup(backup: Callable[[Tensor, float], tuple[Tensor, Tensor]]) 
         assert tuple(policy.shape) == (50, 4), f"the policy has the shape of Q, (50, 4); got {tuple(policy.shape)}"
         assert torch.allclose(policy.sum(-1), torch.ones(50).double()), "each row of the policy must add up to 1"
         own = (policy * q).sum(-1) - alpha * torch.special.xlogy(policy, policy).sum(-1)
-        assert torch.allclose(v, own, atol=1e-8), "V must be the policy's own soft value: E[Q - alpha log pi]"
+        close(v, own, "V must be the policy's own soft value: E[Q - alpha log pi].", 1e-7)
         best = alpha * torch.logsumexp(q / alpha, -1)
         assert torch.allclose(v, best, atol=1e-8), (
             f"another policy is worth {float((best - v).max()):.3f} more at alpha = {alpha:g}"
         )
 
 
-def check_width(answer: Any, alpha: float = 0.04, curvature: float = 4.0, peak: float = 0.3) -> None:
-    """`answer`: (mean, standard deviation) of the Gaussian that maximises E[Q] + alpha H for Q = -c/2 (a - peak)^2."""
-    assert isinstance(answer, tuple), f"a pair (mean, standard deviation) is asked for; got {answer!r}"
-    assert len(answer) == 2, f"a pair (mean, standard deviation) is asked for; got {len(answer)} things"
-    mean, deviation = (float(value) for value in answer)
+def check_width(mean: float, deviation: float, alpha: float = 0.04, curvature: float = 4.0, peak: float = 0.3) -> None:
+    """Mean and standard deviation of the Gaussian that maximizes E[Q] + alpha H for Q = -c/2 (a - peak)^2."""
     assert abs(mean - peak) < 1e-6, f"entropy does not move the mean: it sits where Q is largest; you said {mean:g}"
-    wanted = math.sqrt(alpha / curvature)
+    wanted = optimal_width(alpha, curvature)
     assert abs(deviation - wanted) < 0.05 * wanted, (
         f"d/d sigma of -c sigma^2 / 2 + alpha log sigma is 0 at sigma^2 = alpha / c; you said {deviation:g}"
     )

@@ -1,4 +1,4 @@
-"""The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
+"""The notebook's "your turn" cells: tasks, checks, solutions and known wrong answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from labkit import devices
 from labkit.papers.sher.experiment.config import EXPERIMENTS
-from labkit.papers.sher.experiment.train import fit_unkept, seed_of
-from labkit.papers.sher.method.agent import Lane
+from labkit.papers.sher.experiment.stacks import Copy
+from labkit.papers.sher.experiment.train import fit_unkept
 from labkit.papers.sher.method.hindsight import STRATEGIES, hindsight_time
 from labkit.papers.sher.teaching import checks
 from labkit.rl.gaussian import log_tanh_slope
-from labkit.workbench.exercises import Exercise
+from labkit.workbench.exercises import Exercise, pair
 
 # -- find the bug -----------------------------------------------------------------------------------------------------
 
@@ -53,13 +53,13 @@ def without_entropy(q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 # -- ablation: which goals to relabel with ----------------------------------------------------------------------------
 
 
-def success_with(strategy: str, k: float) -> float:
+def success_with(strategy: str, k: float, seed: int = 0) -> float:
     """Mean success of three Q-learners on rows of nine bits after 160 episodes with these goals."""
-    found = EXPERIMENTS["bits"]
-    arm = replace(found.arms["hindsight"], strategy=strategy, k=k)
-    lanes = [Lane("yours", arm, "", r, seed_of(0, r)) for r in range(3)]
+    bits = EXPERIMENTS["bits"]
+    arm = replace(bits.arms["hindsight"], strategy=strategy, k=k)
+    stack = [Copy("yours", arm, "", r, seed) for r in range(3)]
     with devices.one_thread():
-        _, _, curve = fit_unkept(replace(found, size=9, cycles=20, updates=40, evaluate_every=20), lanes)
+        _, _, curve = fit_unkept(replace(bits, size=9, cycles=20, updates=40, evaluate_every=20), stack)
     return sum(curve.rates[-1]) / 3
 
 
@@ -71,8 +71,8 @@ def check_choice(choice: Any) -> None:
 
 
 def check_learns(choice: Mapping[str, Any]) -> None:
-    found = success_with(str(choice["strategy"]), float(choice["k"]))
-    assert found >= 0.8, f"success {found:.2f} after 160 episodes; .80 is asked for"
+    success = success_with(str(choice["strategy"]), float(choice["k"]))
+    assert success >= 0.8, f"success {success:.2f} after 160 episodes; .80 is asked for"
 
 
 EXERCISES = (
@@ -116,7 +116,7 @@ EXERCISES = (
     Exercise(
         key="soft-backup",
         kind="fill in",
-        task="From Q (states, actions) and alpha return V and the policy that maximise E[Q] + alpha H(pi).",
+        task="From Q (states, actions) and alpha return V and the policy that maximize E[Q] + alpha H(pi).",
         properties={"the best soft value and its policy": checks.check_soft_backup},
         solution=soft_backup,
         wrong={
@@ -133,7 +133,7 @@ EXERCISES = (
         key="width",
         kind="predict, then run",
         task="Q(a) = -2 (a - .3)^2 and alpha = .04. Which mean and deviation does the best Gaussian policy have?",
-        properties={"sigma^2 = alpha / |Q''|": checks.check_width},
+        properties={"sigma^2 = alpha / |Q''|": pair(checks.check_width, "mean, standard deviation")},
         solution=(0.3, 0.1),
         wrong={"no width": (0.3, 0.0), "sigma = alpha / c": (0.3, 0.01), "towards the middle": (0.0, 0.1)},
     ),

@@ -1,7 +1,6 @@
 """Pure figure builders and widget shells for the notebook."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,18 +13,17 @@ from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
 from labkit.metrics.intervals import Interval, bootstrap
-from labkit.papers.sher.experiment.claims import strata
+from labkit.papers.sher.experiment.claims import over_seeds, strata
 from labkit.papers.sher.experiment.config import BOX
 from labkit.papers.sher.experiment.evaluate import GRID
-from labkit.papers.sher.experiment.goal_environments import LAYOUTS, Segment
+from labkit.papers.sher.experiment.worlds.small import LAYOUTS
 from labkit.papers.sher.method import soft_tabular
 from labkit.papers.sher.method.hindsight import future_law
+from labkit.papers.sher.teaching import scenes
+from labkit.papers.sher.teaching.rendering import film_strip
+from labkit.papers.sher.teaching.scenes import Failure, LineValues
 from labkit.rl.gaussian import log_tanh_slope, tanh_gaussian
-from labkit.rl.statistics import (
-    Statistic,
-    mean_seed_deviation,
-    pooled_iqm,
-)
+from labkit.rl.statistics import mean_seed_deviation, pooled_iqm
 from labkit.viz import COLORS, explore, subplots
 from labkit.workbench.claims import Result
 
@@ -37,27 +35,8 @@ ARM_COLORS = {
 }
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An episode that missed its goal: path (moments, 2), goal (2,), how near counts, the walls."""
-
-    path: np.ndarray
-    goal: np.ndarray
-    tolerance: float
-    walls: tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
-class LineValues:
-    """What places on a line are worth, at each distance from the goal: exactly, and what learners think."""
-
-    distance: np.ndarray
-    optimal: np.ndarray
-    learned: Mapping[str, np.ndarray]
-
-
 def _color(arm: str) -> str:
-    """A meaning per colour: SHER and its relatives blue, HER's orange, what nobody should be proud to beat, sand."""
+    """A meaning per color: SHER and its variants blue, HER's orange, arms without hindsight sand."""
     if arm in ARM_COLORS:
         return ARM_COLORS[arm]
     if "no-hindsight" in arm:
@@ -70,10 +49,7 @@ def _color(arm: str) -> str:
 
 def idea_figure(failure: Failure | None = None) -> Figure:
     """The same failed episode twice: with the goal that was asked for, and with one that it did reach."""
-    if failure is None:
-        from labkit.papers.sher.teaching.scenes import failure as made
-
-        failure = made()
+    failure = failure or scenes.failure()
     figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
     later = len(failure.path) - 6
     shown = (("asked for: a failure, nothing to learn", failure.goal), ("relabelled: a lesson", failure.path[later]))
@@ -115,9 +91,9 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
         line={"color": COLORS["float"], "width": 1}, row=1, col=1,
     )  # fmt: skip
     stars = (("asked for", failure.goal, "straw"), ("new goal", goal, "baseline"), ("now", failure.path[t], "hard"))
-    for name, place, color in stars:
+    for name, point, color in stars:
         figure.add_scatter(
-            x=[place[0]], y=[place[1]], mode="markers", name=name,
+            x=[point[0]], y=[point[1]], mode="markers", name=name,
             marker={"color": COLORS[color], "size": 15, "symbol": "square" if name == "now" else "star"}, row=1, col=1,
         )  # fmt: skip
     moments = np.arange(1, horizon + 1)
@@ -174,13 +150,13 @@ def slope_figure() -> Figure:
 
 
 def value_figure(values: LineValues) -> Figure:
-    """Value against distance: the staircase of the optimal value, and what each learner made of it."""
+    """Value against distance: the staircase of the optimal value, and the estimates of the learners."""
     figure, axis = subplots(figsize=(5.4, 3))
     axis.step(values.distance, values.optimal, color=COLORS["hard"], label="optimal", where="mid")
     colors = {"HER": COLORS["baseline"], "SHER": COLORS["ours"]}
-    for name, found in values.learned.items():
-        error = float(np.abs(found - values.optimal).mean())
-        axis.plot(values.distance, found, color=colors[name], label=f"{name}: off by {error:.2f} on average")
+    for name, learned in values.learned.items():
+        error = float(np.abs(learned - values.optimal).mean())
+        axis.plot(values.distance, learned, color=colors[name], label=f"{name}: off by {error:.2f} on average")
     axis.set(xlabel="distance from the goal", ylabel="value")
     axis.legend(frameon=False, fontsize=8)
     return figure
@@ -278,16 +254,15 @@ def gap_figure(result: Result) -> Figure:
 
 def curves_figure(result: Result, experiment: str = "walls") -> Figure:
     """All seeds' success curves, thin; their mean, thick. One panel a layout and arm family."""
-    found = result[experiment]
-    layouts = list(next(iter(found["arms"].values()))["curve"])
-    names = list(found["arms"])
+    arms, steps = result[experiment]["arms"], result[experiment]["steps"]
+    layouts, names = list(next(iter(arms.values()))["curve"]), list(arms)
     figure, axes = subplots(len(layouts), len(names), figsize=(2.3 * len(names), 2.1 * len(layouts)), squeeze=False,
                             sharex=True, sharey=True)  # fmt: skip
     for row, layout in enumerate(layouts):
         for column, arm in enumerate(names):
-            axis, curves = axes[row][column], np.array(found["arms"][arm]["curve"][layout])
-            axis.plot(found["steps"], curves.T, color=_color(arm), lw=0.7, alpha=0.5)
-            axis.plot(found["steps"], curves.mean(0), color=_color(arm), lw=2.5)
+            axis, curves = axes[row][column], np.array(arms[arm]["curve"][layout])
+            axis.plot(steps, curves.T, color=_color(arm), lw=0.7, alpha=0.5)
+            axis.plot(steps, curves.mean(0), color=_color(arm), lw=2.5)
             axis.set(ylim=(-0.03, 1.03))
             if row == 0:
                 axis.set_title(arm)
@@ -300,10 +275,15 @@ def curves_figure(result: Result, experiment: str = "walls") -> Figure:
 
 def pooled(results: Sequence[Result], experiment: str, arm: str) -> list[np.ndarray]:
     """Per layout, the final success of all seeds of all runs."""
-    found = [s for s in (strata(result, experiment, arm) for result in results) if s is not None]
-    if not found:
+    runs = [seeds for result in results if (seeds := strata(result, experiment, arm)) is not None]
+    if not runs:
         raise InputError(f"none of these results has '{arm}' in '{experiment}'.")
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+
+
+def iqm_interval(layouts: Sequence[np.ndarray], draws: int = 4000) -> Interval:
+    """Interquartile mean of all seeds, resampled inside of each layout."""
+    return bootstrap(layouts, lambda *layouts, axis: pooled_iqm(layouts), draws=draws)
 
 
 def seeds_table(results: Sequence[Result], experiment: str = "walls") -> list[str]:
@@ -312,8 +292,7 @@ def seeds_table(results: Sequence[Result], experiment: str = "walls") -> list[st
     lines = ["| arm | IQM of success | spread over seeds | worst | below .5 |", "|---|---|---|---|---|"]
     for arm in arms:
         seeds = pooled(results, experiment, arm)
-        everyone = np.concatenate(seeds)
-        middle = bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts))
+        everyone, middle = np.concatenate(seeds), iqm_interval(seeds)
         spread = bootstrap(seeds, lambda *layouts, axis: mean_seed_deviation(layouts))
         lines.append(
             f"| {arm} | {middle.value:.2f} [{middle.low:.2f}, {middle.high:.2f}] | "
@@ -323,45 +302,40 @@ def seeds_table(results: Sequence[Result], experiment: str = "walls") -> list[st
     return lines
 
 
-def difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray], statistic: Statistic) -> Interval:
-    """statistic(first) - statistic(second) with the interval of independent seeds, drawn anew inside of each layout."""
-    count = len(first)
-    return bootstrap([*first, *second], lambda *layouts, axis: statistic(layouts[:count]) - statistic(layouts[count:]))
-
-
 def differences_table(
     results: Sequence[Result], pairs: Sequence[tuple[str, str]], experiment: str = "walls"
 ) -> list[str]:
-    """Markdown: differences of IQM and of spread between arms, with bootstrap intervals over independent seeds."""
+    """Markdown: differences of IQM and of spread between arms, with the ledger's intervals."""
     lines = ["| | IQM | spread over seeds |", "|---|---|---|"]
     for first, second in pairs:
-        one, two = (pooled(results, experiment, arm) for arm in (first, second))
-        iqm, spread = (difference(one, two, statistic) for statistic in (pooled_iqm, mean_seed_deviation))
+        iqm, spread = (
+            over_seeds(statistic, experiment, first, second)(results) for statistic in (pooled_iqm, mean_seed_deviation)
+        )
         lines.append(f"| {first} - {second} | {iqm} | {spread} |")
     return lines
 
 
 def cloud_figure(results: Sequence[Result], experiment: str = "walls", measure: str = "success") -> go.Figure:
     """Every seed a dot, per arm; the interquartile mean and its bootstrap interval beside them."""
-    arms = [arm for arm, found in results[0][experiment]["arms"].items() if measure in found]
+    arms = [arm for arm, values in results[0][experiment]["arms"].items() if measure in values]
     if not arms:
         raise InputError(f"no arm of '{experiment}' has '{measure}'.")
     figure = go.Figure()
     jitter = np.random.default_rng(0)
     dots: dict[str, list[Any]] = {"x": [], "y": [], "color": []}
     middles = []
-    for place, arm in enumerate(arms):
+    for x, arm in enumerate(arms):
         runs = [result[experiment]["arms"][arm][measure].values() for result in results]
         seeds = [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         everyone = np.concatenate(seeds)
-        dots["x"] += list(place + jitter.uniform(-0.22, 0.12, len(everyone)))
+        dots["x"] += list(x + jitter.uniform(-0.22, 0.12, len(everyone)))
         dots["y"] += list(everyone + jitter.uniform(-0.008, 0.008, len(everyone)))
         dots["color"] += [_color(arm)] * len(everyone)
-        middles.append(bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts), draws=500))
+        middles.append(iqm_interval(seeds, draws=500))
     figure.add_scatter(x=dots["x"], y=dots["y"], mode="markers", marker={"color": dots["color"], "size": 6},
                        opacity=0.5, name="seeds")  # fmt: skip
     figure.add_scatter(
-        x=[place + 0.28 for place in range(len(arms))], y=[m.value for m in middles], mode="markers",
+        x=[x + 0.28 for x in range(len(arms))], y=[m.value for m in middles], mode="markers",
         name="IQM, 95 % interval", marker={"color": COLORS["hard"], "size": 10, "symbol": "diamond"},
         error_y={"type": "data", "symmetric": False, "array": [m.high - m.value for m in middles],
                  "arrayminus": [m.value - m.low for m in middles], "color": COLORS["hard"]},
@@ -400,9 +374,9 @@ def box_figure(results: Sequence[Result]) -> Figure:
     arms = list(results[0][corners[0]]["arms"])
     for offset, arm in zip(np.linspace(-0.25, 0.25, len(arms)), arms, strict=True):
         seeds = [np.concatenate(pooled(results, corner, arm)) for corner in corners]
-        places = np.arange(len(corners)) + offset
-        axis.bar(places, [s.mean() for s in seeds], width=0.22, color=_color(arm), label=arm)
-        axis.scatter(np.repeat(places, [len(s) for s in seeds]), np.concatenate(seeds), s=4, color=COLORS["hard"])
+        x = np.arange(len(corners)) + offset
+        axis.bar(x, [s.mean() for s in seeds], width=0.22, color=_color(arm), label=arm)
+        axis.scatter(np.repeat(x, [len(s) for s in seeds]), np.concatenate(seeds), s=4, color=COLORS["hard"])
     axis.set_xticks(range(len(corners)), [c.removeprefix("box-").replace("-", "\n", 2) for c in corners], fontsize=8)
     axis.set(ylabel="success", xlabel="learning rate / polyak / batch", ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8, ncols=len(arms))
@@ -413,11 +387,11 @@ def arms_figure(results: Sequence[Result], experiment: str) -> Figure:
     """Interquartile mean with its interval, and every seed, of all arms of an experiment."""
     arms = list(results[0][experiment]["arms"])
     figure, axis = subplots(figsize=(max(4.5, 1.0 * len(arms)), 2.9))
-    for place, arm in enumerate(arms):
+    for x, arm in enumerate(arms):
         seeds = pooled(results, experiment, arm)
-        everyone, middle = np.concatenate(seeds), bootstrap(seeds, lambda *layouts, axis: pooled_iqm(layouts))
-        axis.scatter(np.full(len(everyone), place) - 0.15, everyone, s=6, color=_color(arm), alpha=0.5)
-        axis.errorbar(place + 0.15, middle.value, [[middle.value - middle.low], [middle.high - middle.value]],
+        everyone, middle = np.concatenate(seeds), iqm_interval(seeds)
+        axis.scatter(np.full(len(everyone), x) - 0.15, everyone, s=6, color=_color(arm), alpha=0.5)
+        axis.errorbar(x + 0.15, middle.value, [[middle.value - middle.low], [middle.high - middle.value]],
                       fmt="D", color=COLORS["hard"], ms=5, capsize=3)  # fmt: skip
     axis.set_xticks(range(len(arms)), arms, rotation=25, ha="right", fontsize=8)
     axis.set(ylabel="success", ylim=(-0.03, 1.03))
@@ -449,7 +423,7 @@ SIDE = 31  # points per axis of the action square
 
 @torch.no_grad()
 def landscape(agent: Any, position: tuple[float, float], goal: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Q over the square of actions at one place, (SIDE, SIDE) with rows along y, and actions of the policy (n, 2)."""
+    """Q over the square of actions at one position, (SIDE, SIDE), rows along y; and actions of the policy, (n, 2)."""
     axis = torch.linspace(-1, 1, SIDE)
     actions = torch.cartesian_prod(axis, axis).flip(-1)[None]  # rows: y, columns: x
     here, there = (torch.tensor(point)[None, None].expand(1, len(actions[0]), 2) for point in (position, goal))
@@ -468,8 +442,8 @@ def landscape(agent: Any, position: tuple[float, float], goal: tuple[float, floa
 def landscape_figure(
     agents: Mapping[str, Any], layout: str, x: float = -0.3, y: float = -0.3, gx: float = 0.5, gy: float = -0.3
 ) -> go.Figure:
-    """Left, the place and the goal; then Q over all actions for each learner, with what its policy does (dots)."""
-    figure = make_subplots(1, 1 + len(agents), subplot_titles=("the place", *agents))
+    """Left, position and goal; then Q over all actions for each learner, with actions of its policy (dots)."""
+    figure = make_subplots(1, 1 + len(agents), subplot_titles=("position", *agents))
     for (x0, y0), (x1, y1) in LAYOUTS[layout].walls:
         figure.add_scatter(
             x=[x0, x1], y=[y0, y1], mode="lines", line={"color": COLORS["hard"], "width": 4}, row=1, col=1
@@ -495,7 +469,7 @@ def landscape_figure(
 def landscape_picture(
     agents: Mapping[str, Any], position: tuple[float, float] = (-0.3, -0.3), goal: tuple[float, float] = (0.5, -0.3)
 ) -> Figure:
-    """`landscape` of each learner at one place, as a picture."""
+    """`landscape` of each learner at one position, as a picture."""
     figure, axes = subplots(1, len(agents), figsize=(3 * len(agents), 2.8), squeeze=False)
     for axis, (name, agent) in zip(axes[0], agents.items(), strict=True):
         values, chosen = landscape(agent, position, goal)
@@ -506,13 +480,13 @@ def landscape_picture(
 
 
 def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
-    """`landscape_figure` with place and goal to move."""
+    """`landscape_figure` with sliders for position and goal."""
 
     def figure(x: float, y: float, gx: float, gy: float) -> go.Figure:
         return landscape_figure(agents, layout, x, y, gx, gy)
 
     starts = {"x": -0.3, "y": -0.3, "gx": 0.5, "gy": -0.3}
-    names = {"x": "place x", "y": "place y", "gx": "goal x", "gy": "goal y"}
+    names = {"x": "position x", "y": "position y", "gx": "goal x", "gy": "goal y"}
     sliders = {
         key: widgets.FloatSlider(value, min=-0.9, max=0.9, step=0.05, description=names[key])
         for key, value in starts.items()
@@ -522,8 +496,6 @@ def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
 
 def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
     """Films as strips, one below the other: green frame, the goal is reached."""
-    from labkit.papers.sher.teaching.rendering import film_strip
-
     figure, axes = subplots(len(films), 1, figsize=(9, 1.35 * len(films)), squeeze=False)
     for axis, (name, frames) in zip(axes[:, 0], films.items(), strict=True):
         axis.imshow(film_strip(frames, columns))

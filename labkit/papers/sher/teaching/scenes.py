@@ -1,6 +1,7 @@
-"""What the notebook looks at besides the comparison: trained learners one by one, an episode that failed, films."""
+"""What the figures show besides the comparison: trained learners one by one, an episode that failed, films."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,71 +11,32 @@ from torch import Tensor
 
 from labkit import devices
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
-from labkit.papers.sher.experiment.evaluate import deterministic
-from labkit.papers.sher.experiment.evaluation import play_test, same_generators
-from labkit.papers.sher.experiment.goal_environments import GoalEnvironment, Reach, Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld
-from labkit.papers.sher.experiment.train import build_agent, fit_unkept, place_of, stacks_of
-from labkit.papers.sher.experiment.worlds import build_world
-from labkit.papers.sher.method.agent import Lane
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config, Experiment
+from labkit.papers.sher.experiment.evaluate import deterministic, play_test, same_generators
+from labkit.papers.sher.experiment.stacks import Copy, Stack, build_agent, part_of, stacks_of
+from labkit.papers.sher.experiment.train import fit_unkept
+from labkit.papers.sher.experiment.worlds.build import build_world
+from labkit.papers.sher.experiment.worlds.robots import RobotWorld
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Reach, Segment, Walls
 from labkit.papers.sher.teaching import rendering
-from labkit.papers.sher.teaching.figures import Failure, LineValues
 from labkit.progress import side_by_side
 from labkit.workbench import records, training
 from labkit.workbench.claims import Result
 from labkit.workbench.runs import Run
 
 
-def one_lane(agent: Any, row: int, experiment: Any, world: GoalEnvironment) -> Any:
-    """The learner in row `row` of a stack as a stack of one."""
-    copies = len(agent.lanes)
-    alone = build_agent([agent.lanes[row]], experiment, world, torch.device("cpu"))
-    state = {
-        name: value[row : row + 1] if value.dim() and len(value) == copies else value
-        for name, value in agent.state_dict().items()
-    }
-    alone.load_state_dict(state)
-    return alone
-
-
 @dataclass(frozen=True)
-class Trained:
-    """One trained learner and the world it learned in (with its own layout)."""
+class Failure:
+    """An episode that missed its goal: path (moments, 2), goal (2,), the goal's tolerance, the walls."""
 
-    lane: Lane
-    agent: Any
-    world: GoalEnvironment
-
-
-def trained(config: Config, run: Run, experiment: str, arm: str, layout: str = "", replica: int = 0) -> Trained:
-    """A learner of a finished run; its weights come from the run directory.
-
-    Raises:
-        InputError: the run has no such arm, layout or replica.
-    """
-    asked = config.experiment(experiment)
-    for lanes in stacks_of(experiment, config):
-        rows = [r for r, x in enumerate(lanes) if (x.name, x.layout, x.replica) == (arm, layout, replica)]
-        if not rows:
-            continue
-        with training.workers("cpu") as workers:
-            together = build_world(asked, lanes, workers)
-            stack = build_agent(lanes, asked, together, torch.device("cpu"))
-            place_of(lanes, run.part(experiment)).read_weights(stack)
-            alone = build_world(asked, [lanes[rows[0]]], workers)
-            return Trained(lanes[rows[0]], one_lane(stack, rows[0], asked, alone), alone)
-    raise InputError(f"the run has no arm '{arm}' with layout '{layout}' and replica {replica} in '{experiment}'.")
-
-
-def fixed_paths(learner: Trained, episodes: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """The fixed test episodes of a learner in a flat world: paths (episodes, moments, 2) and goals (episodes, 2)."""
-    played = play_test(deterministic(learner.agent), learner.world, 1, episodes)
-    return played.achieved[0].numpy(), played.desired[0].numpy()
+    path: np.ndarray
+    goal: np.ndarray
+    tolerance: float
+    walls: tuple[Segment, ...]
 
 
 def failure(seed: int = 35) -> Failure:
-    """An episode of a beginner behind the wall `gap`: a lazy random walk that misses its goal."""
+    """An episode of a beginner behind the wall `gap`: a random walk with inertia that misses its goal."""
     world = Walls("gap")
     generator = torch.Generator().manual_seed(seed)
     now = world.reset(1, 1, [generator], training=False)
@@ -85,46 +47,69 @@ def failure(seed: int = 35) -> Failure:
     return Failure(torch.stack(path).numpy(), goal.numpy(), world.tolerance, world.walls)
 
 
-# Reach on a line, with the walls' schedule cut to 40 cycles; gamma is the sheet's, so the bound is -50. [ours]
-LINE = replace(
-    EXPERIMENTS["reach"],
-    title="reach on a line",
-    size=1,
-    gamma=0.98,
-    keep=0.5,
-    cycles=40,
-    evaluate_every=40,
-    arms={"HER": Arm("her", epsilon=0.3, noise=0.2), "SHER": Arm()},
-)
+# -- learners of a run ------------------------------------------------------------------------------------------------
 
 
-def line_values() -> LineValues:
-    """Train both learners on the line, some seconds, and ask them what every place is worth for one goal."""
+@dataclass(frozen=True)
+class Trained:
+    """One trained learner and the world it learned in (with its own layout)."""
 
-    def learn(name: str) -> tuple[Any, GoalEnvironment]:
-        return fit_unkept(LINE, [Lane(name, LINE.arms[name], "reach", 0, 1)])[:2]
-
-    with devices.one_thread():
-        found = side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
-    position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
-    goal = torch.full_like(position, 0.5)
-    world = found[0][1]
-    assert isinstance(world, Reach)
-    learned = {name: state_value(agent, position, goal) for name, (agent, _) in zip(LINE.arms, found, strict=True)}
-    return LineValues(
-        distance=(goal - position)[0, :, 0].numpy(),
-        optimal=world.optimal_value(position, goal, LINE.gamma)[0].numpy(),
-        learned={name: value[0].numpy() for name, value in learned.items()},
-    )
+    copy: Copy
+    agent: Any
+    world: GoalEnvironment
 
 
-@torch.no_grad()
-def state_value(agent: Any, position: Tensor, goal: Tensor) -> Tensor:
-    """V of places on a line: SHER's network; for HER the best of 41 actions. Shapes (copies, places, 1)."""
-    x = agent.inputs(position, goal)
-    if hasattr(agent, "v"):
-        return agent.v(x)
-    return torch.stack([agent.q(x, torch.full_like(position, a)) for a in torch.linspace(-1, 1, 41)]).amax(0)
+def trained(config: Config, run: Run, name: str, arm: str, layout: str = "", replica: int = 0) -> Trained:
+    """A learner of the experiment `name` of a finished run; its weights come from the run directory.
+
+    Raises:
+        InputError: the run has no such arm, layout or replica.
+    """
+    experiment, cpu = config.experiment(name), torch.device("cpu")
+    for stack in stacks_of(name, config):
+        rows = [r for r, c in enumerate(stack) if (c.name, c.layout, c.replica) == (arm, layout, replica)]
+        if not rows:
+            continue
+        with training.workers("cpu") as workers:
+            layouts = [copy.layout for copy in stack]
+            together = build_agent(stack, experiment, build_world(experiment, layouts, workers), cpu)
+            part_of(stack, run.part(name)).read_weights(together)
+            world = build_world(experiment, [layout], workers)
+        return Trained(stack[rows[0]], one_copy(together, stack, rows[0], experiment, world), world)
+    raise InputError(f"the run has no arm '{arm}' with layout '{layout}' and replica {replica} in '{name}'.")
+
+
+def one_copy(agent: Any, stack: Stack, row: int, experiment: Experiment, world: GoalEnvironment) -> Any:
+    """The learner in row `row` of a stack as a stack of one."""
+    alone = build_agent([stack[row]], experiment, world, torch.device("cpu"))
+    state = {
+        name: value[row : row + 1] if value.dim() and len(value) == len(stack) else value
+        for name, value in agent.state_dict().items()
+    }
+    alone.load_state_dict(state)
+    return alone
+
+
+def fixed_paths(learner: Trained, episodes: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """The fixed test episodes of a learner in a flat world: paths (episodes, moments, 2) and goals (episodes, 2)."""
+    played = play_test(deterministic(learner.agent), learner.world, 1, episodes)
+    return played.achieved[0].numpy(), played.desired[0].numpy()
+
+
+def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> dict[str, list[rendering.Frame]] | str:
+    """Frames of FetchReach before and after training, on the same goals; where nothing can be rendered, the reason."""
+    if reason := rendering.gl_available():
+        return reason
+    learner = trained(config, run, "fetch-reach", "SHER")
+    world = learner.world
+    assert isinstance(world, RobotWorld)
+    beginner = build_agent([learner.copy], config.experiment("fetch-reach"), world, torch.device("cpu"))
+    films = {}
+    for name, agent in (("before", beginner), ("after", learner.agent)):
+        recorded, _ = rendering.record_episodes(world, deterministic(agent), same_generators(1)[0], episodes, every)
+        films[name] = recorded[0]
+    world.close()
+    return films
 
 
 def recorded(label: str) -> list[Result]:
@@ -135,20 +120,54 @@ def recorded(label: str) -> list[Result]:
     return []
 
 
-def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> dict[str, list[Any]] | str:
-    """Frames of FetchReach before and after training, on the same goals; or why there can be none here."""
-    if reason := rendering.gl_available():
-        return reason
-    learner = trained(config, run, "fetch-reach", "SHER")
-    assert isinstance(learner.world, RoboticsWorld)
-    asked = config.experiment("fetch-reach")
-    beginner = build_agent([learner.lane], asked, learner.world, torch.device("cpu"))
-    world = RoboticsWorld(asked.world, render=(160, 120))
-    films = {}
-    for name, agent in (("before", beginner), ("after", learner.agent)):
-        played, _ = rendering.record_episodes(
-            world, deterministic(agent), same_generators(1)[0], episodes=episodes, every=every
-        )
-        films[name] = played[0]
-    world.close()
-    return films
+# -- values on a line -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LineValues:
+    """Values of positions on a line by their distance from the goal: the optimum and what learners estimate."""
+
+    distance: np.ndarray
+    optimal: np.ndarray
+    learned: Mapping[str, np.ndarray]
+
+
+# Reach on a line, with the walls' schedule cut to 40 cycles; gamma is the sheet's, so the bound is -50. [ours]
+LINE = replace(
+    EXPERIMENTS["reach"],
+    size=1,
+    gamma=0.98,
+    keep=0.5,
+    cycles=40,
+    evaluate_every=40,
+    arms={"HER": Arm("her", epsilon=0.3, noise=0.2), "SHER": Arm()},
+)
+
+
+def line_values(seed: int = 1) -> LineValues:
+    """Train both learners on the line, some seconds; their values of 58 positions for one goal."""
+
+    def learn(name: str) -> tuple[Any, GoalEnvironment]:
+        return fit_unkept(LINE, [Copy(name, LINE.arms[name], "reach", 0, seed)])[:2]
+
+    with devices.one_thread():
+        learners = side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
+    position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
+    goal = torch.full_like(position, 0.5)
+    world = learners[0][1]
+    assert isinstance(world, Reach)
+    values = [state_value(agent, position, goal)[0].numpy() for agent, _ in learners]
+    return LineValues(
+        distance=(goal - position)[0, :, 0].numpy(),
+        optimal=world.optimal_value(position, goal, LINE.gamma)[0].numpy(),
+        learned=dict(zip(LINE.arms, values, strict=True)),
+    )
+
+
+@torch.no_grad()
+def state_value(agent: Any, position: Tensor, goal: Tensor) -> Tensor:
+    """V of positions (copies, positions, 1): SHER's network; for HER the maximum of Q over 41 actions."""
+    x = agent.inputs(position, goal)
+    if hasattr(agent, "v"):
+        return agent.v(x)
+    return torch.stack([agent.q(x, torch.full_like(position, a)) for a in torch.linspace(-1, 1, 41)]).amax(0)

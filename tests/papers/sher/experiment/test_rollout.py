@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.evaluation import (
-    area_under_curve,
+from labkit.papers.sher.experiment.evaluate import (
     play_test,
     same_generators,
     success_at_end,
     success_ever,
     success_rate,
 )
-from labkit.papers.sher.experiment.goal_environments import BitFlip, Reach, Walls
 from labkit.papers.sher.experiment.rollout import rollout
+from labkit.papers.sher.experiment.worlds.small import BitFlip, Reach, Walls
 from labkit.papers.sher.method.hindsight import Episodes
 from labkit.rl.streams import Streams
 
@@ -69,10 +68,6 @@ def test_success_rates_are_per_copy():
     rates = success_rate(lambda t, now: good * straight(t, now), world, 2, 40)
     assert float(rates[0]) == 1
     assert float(rates[1]) < 0.2
-
-
-def test_area_is_the_mean_over_evaluations():
-    assert area_under_curve([[0.0, 1.0], [1.0, 1.0]]) == [0.5, 1.0]
 
 
 def test_a_policy_that_diverged_is_named():

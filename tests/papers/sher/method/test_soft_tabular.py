@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment.goal_environments import BitFlip
+from labkit.papers.sher.experiment.worlds.small import BitFlip
 from labkit.papers.sher.method import soft_tabular as lab
 
 GAMMA = 0.98

@@ -13,7 +13,8 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import BOX, Config
 from labkit.papers.sher.experiment.evaluate import exact_lab
-from labkit.papers.sher.experiment.worlds import build_world
+from labkit.papers.sher.experiment.stacks import build_agent, part_of, stacks_of
+from labkit.papers.sher.experiment.worlds.build import build_world
 from labkit.papers.sher.method.hindsight import future_law
 from labkit.papers.sher.teaching import figures, scenes
 from labkit.workbench.runs import Run
@@ -23,6 +24,9 @@ from labkit.workbench.training import Workers
 @cache
 def failure():
     return scenes.failure()
+
+
+lab = cache(exact_lab)
 
 
 def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
@@ -35,7 +39,7 @@ def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
         found[arm] = {"success": success, "curve": curve}
         if arm.startswith("SHER"):
             found[arm]["official"] = success
-    return {experiment: {"arms": found, "steps": [100, 200, 300]}, "exact": exact_lab()}
+    return {experiment: {"arms": found, "steps": [100, 200, 300]}, "exact": lab()}
 
 
 def test_the_failure_fails_and_hindsight_finds_something():
@@ -110,7 +114,7 @@ def test_static_pictures():
 
 def test_values_on_a_line():
     distance = np.linspace(0, 1, 5)
-    values = figures.LineValues(distance, -distance, {"HER": -distance - 0.5, "SHER": -distance})
+    values = scenes.LineValues(distance, -distance, {"HER": -distance - 0.5, "SHER": -distance})
     axis = figures.value_figure(values).axes[0]
     said = [text.get_text() for text in axis.get_legend().get_texts()]
     assert said == ["optimal", "HER: off by 0.50 on average", "SHER: off by 0.00 on average"]
@@ -160,15 +164,15 @@ def learners(tmp_path_factory):
 
 def test_a_learner_read_back_is_the_one_in_the_stack(learners):
     config, run, found = learners
-    lanes = next(s for s in loop.stacks_of("walls", config) if s[0].name == "SHER")
+    copies = next(s for s in stacks_of("walls", config) if s[0].name == "SHER")
     experiment = config.experiment("walls")
-    world = build_world(experiment, lanes, Workers(0, 1, torch.device("cpu")))
-    stack = loop.build_agent(lanes, experiment, world, torch.device("cpu"))
-    loop.place_of(lanes, run.part("walls")).read_weights(stack)
-    row = next(r for r, lane in enumerate(lanes) if (lane.layout, lane.replica) == ("twoway", 1))
-    x = torch.randn(1, 5, 4)
+    world = build_world(experiment, [copy.layout for copy in copies], Workers(0, 1, torch.device("cpu")))
+    stack = build_agent(copies, experiment, world, torch.device("cpu"))
+    part_of(copies, run.part("walls")).read_weights(stack)
+    row = next(r for r, copy in enumerate(copies) if (copy.layout, copy.replica) == ("twoway", 1))
+    x = torch.linspace(-1, 1, 20).view(1, 5, 4)
     alone = found["SHER"].agent.act(x, None)
-    torch.testing.assert_close(stack.act(x.expand(len(lanes), -1, -1), None)[row], alone[0])
+    torch.testing.assert_close(stack.act(x.expand(len(copies), -1, -1), None)[row], alone[0])
     paths, goals = scenes.fixed_paths(found["SHER"], 6)
     assert paths.shape == (6, 26, 2)
     assert goals.shape == (6, 2)
@@ -206,12 +210,13 @@ def test_training_goes_on_after_the_first_picture():
     if reason := rendering.gl_available():
         pytest.skip(reason)
     program = (
-        "from labkit.papers.sher.experiment.robotics import RoboticsWorld; import torch\n"
-        "world = RoboticsWorld('FetchReach-v4', render=(64, 48))\n"
-        "world.reset(1, 1, [torch.Generator()]); world.vector.render(0)\n"
-        "torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]); world.close(); print('alive')"
+        "from labkit.papers.sher.experiment.worlds.robots import RobotWorld; import torch\n"
+        "from labkit.papers.sher.teaching.rendering import camera\n"
+        "world = RobotWorld('FetchReach-v4'); world.reset(1, 1, [torch.Generator()])\n"
+        "with camera(world, 64, 48) as picture: picture(0)\n"
+        "torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]); print('alive')"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip().endswith("alive"), done.stderr[-500:]
 
 

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.sher.experiment import goal_environments
-from labkit.papers.sher.experiment.goal_environments import (
+from labkit.papers.sher.experiment.worlds import small
+from labkit.papers.sher.experiment.worlds.small import (
     EVERYWHERE,
     LAYOUTS,
     BitFlip,
     GoalEnvironment,
     Layout,
-    Maze,
     Push,
     Reach,
     Walls,
-    maze_layout,
 )
 
 CLOSED = Layout(  # a room without a door, and one wall inside that touches two of its sides in corners
@@ -35,15 +33,14 @@ CLOSED = Layout(  # a room without a door, and one wall inside that touches two 
     training_goals=(EVERYWHERE,),
     test_goals=(EVERYWHERE,),
 )
-ROOMS = ["S.#G", "..#.", "....", "#.#."]
+OPEN = Layout(walls=(), starts=((-0.6, -0.4, -0.5, 0.5),), training_goals=(EVERYWHERE,), test_goals=(EVERYWHERE,))
 WORLDS = {
     "bits": lambda: BitFlip(6),
-    "bits, continuous": lambda: BitFlip(6, continuous=True),
     "line": lambda: Reach(1),
     "plane": lambda: Reach(2, step=0.2, tolerance=0.1, horizon=20),
     "push": Push,
     **{name: lambda name=name: Walls(name) for name in LAYOUTS},
-    "maze": lambda: Maze(ROOMS),
+    "open": lambda: Walls(OPEN),
 }
 
 
@@ -53,7 +50,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 def actions(world: GoalEnvironment, copies: int, episodes: int, steps: int, seed: int = 5) -> list[Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    if isinstance(world, BitFlip) and not world.continuous:
+    if isinstance(world, BitFlip):
         return [torch.randint(world.action_size, (copies, episodes), generator=draw) for _ in range(steps)]
     shape = (copies, episodes, world.action_size)
     return [1.5 * torch.randn(shape, generator=draw) for _ in range(steps)]
@@ -155,14 +152,6 @@ def test_bits_flip_one_at_a_time():
     assert abs(right - 1 / 16) < 4 * (1 / 16 * 15 / 16 / 20_000) ** 0.5
 
 
-def test_continuous_bits_flip_where_the_number_is_positive():
-    world = BitFlip(3, continuous=True)
-    start = world.reset(1, 1, generators(0))["observation"].clone()
-    assert torch.equal(
-        world.step(torch.tensor([[[0.1, -1.0, 0.0]]]))["observation"] != start, torch.tensor([[[True, False, False]]])
-    )
-
-
 def test_the_optimal_value_on_a_line_has_its_known_values():
     """-(1 - .98^k) / .02 for k = 1, 10, 50 penalties; the goal is k + 1 steps away, for arriving is not punished."""
     world = Reach(1, step=0.01, tolerance=0.005)
@@ -223,7 +212,7 @@ def exact_move(start: list[float], move: list[float], layout: Layout) -> list[fl
     return [float(x) for x in goal]
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS.values(), CLOSED, maze_layout(ROOMS)], ids=[*LAYOUTS, "closed", "maze"])
+@pytest.mark.parametrize("layout", [*LAYOUTS.values(), CLOSED, OPEN], ids=[*LAYOUTS, "closed", "open"])
 def test_steps_agree_with_geometry_in_fractions(layout):
     world = Walls(layout)
     draw = torch.Generator().manual_seed(3)
@@ -247,11 +236,11 @@ def test_a_closed_room_has_no_leak():
     check_nobody_leaves_the_closed_room(Walls(CLOSED))
 
 
-class UprightOnlyOnce(Walls):
+class VerticalOnlyOnce(Walls):
     def move(self, position: Tensor, action: Tensor) -> Tensor:
         target = (position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
-        for walls, across in ((self._upright, 0), (self._level, 1)):
-            target = goal_environments._stop(position, target, walls, across)
+        for walls, across in ((self._vertical, 0), (self._horizontal, 1)):
+            target = small._stop(position, target, walls, across)
         return target
 
 
@@ -267,7 +256,7 @@ class LandingIsNotCrossing(Walls):
 
 def test_the_leak_check_rejects_a_single_look():
     with pytest.raises(AssertionError):
-        check_nobody_leaves_the_closed_room(UprightOnlyOnce(CLOSED))
+        check_nobody_leaves_the_closed_room(VerticalOnlyOnce(CLOSED))
 
 
 def check_landing_on_a_wall_is_crossing(world: Walls) -> None:
@@ -311,7 +300,7 @@ def test_starts_and_goals_lie_where_the_setting_says():
 
 
 def test_copies_may_live_in_different_worlds():
-    names = ["gap", "pocket", "open", "twoway"]
+    names = ["gap", "pocket", OPEN, "twoway"]
     mixed = Walls(names)
     assert mixed.reset(4, 6, generators(0, 1, 2, 3), training=False)["observation"].shape == (4, 6, 2)
     asked = actions(mixed, 4, 6, steps=25)
@@ -325,29 +314,6 @@ def test_copies_may_live_in_different_worlds():
     with pytest.raises(InputError, match=r"ask layouts\[copy\]"):
         _ = mixed.walls
     assert mixed.layouts[1].walls == alone[1].walls == LAYOUTS["pocket"].walls
-
-
-def test_a_maze_keeps_everybody_out_of_its_blocks():
-    world = Maze(ROOMS)
-    now = world.reset(1, 2000, generators(0))
-    assert now["desired_goal"].amax() > 0.5
-    for action in actions(world, 1, 2000, steps=80):
-        now = world.step(action)
-    cell = ((now["observation"][0].double() + 1) / 0.5).long().clamp(0, 3)  # four cells of width .5
-    kinds = {ROOMS[3 - y][x] for x, y in cell.tolist()}
-    assert kinds == {"S", "G", "."}  # everywhere but in a block; the goal is reachable
-    test_goals = Maze(ROOMS).reset(1, 500, generators(1), training=False)["desired_goal"]
-    assert (test_goals > torch.tensor([0.5, 0.5])).all()
-    assert (Maze(ROOMS).reset(1, 500, generators(1))["observation"] < torch.tensor([-0.5, 1.0])).all()
-
-
-def test_a_narrow_maze_is_fenced_where_the_square_goes_on():
-    corridor = Maze(["...."])  # one row of four: half a unit high in a square of two
-    now = corridor.reset(1, 500, generators(0))
-    for action in actions(corridor, 1, 500, steps=40):
-        now = corridor.step(action)
-    assert now["observation"][..., 1].abs().max() < 0.25
-    assert now["observation"][..., 0].abs().max() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -364,18 +330,18 @@ def test_a_narrow_maze_is_fenced_where_the_square_goes_on():
             lambda: Reach(1).optimal_value(torch.zeros(1, 1), torch.zeros(1, 1), 1.0),
             "gamma must lie in [0, 1); got 1.0",
         ),
-        (lambda: Walls("two-way"), "did you mean 'twoway'? (layouts: gap, twoway, pocket, open)"),
+        (lambda: Walls("two-way"), "did you mean 'twoway'? (layouts: gap, twoway, pocket)"),
         (lambda: Walls([]), "layout needs at least one name"),
         (lambda: Walls("gap", step=0.0), "must be positive"),
-        (lambda: Layout((((0.0, 0.0), (1.0, 1.0)),), (EVERYWHERE,), (EVERYWHERE,), (EVERYWHERE,)), "upright or level"),
+        (
+            lambda: Layout((((0.0, 0.0), (1.0, 1.0)),), (EVERYWHERE,), (EVERYWHERE,), (EVERYWHERE,)),
+            "vertical or horizontal",
+        ),
         (lambda: Layout((), (), (EVERYWHERE,), (EVERYWHERE,)), "starts needs at least one box"),
         (lambda: Walls("gap").reset(2, 3, generators(0)), "each of the 2 copies needs a generator of its own; got 1"),
         (lambda: Walls("gap").reset(1, 0, generators(0)), "copies and episodes must be at least 1; got 1 and 0"),
-        (lambda: Walls(["gap", "open"]).reset(1, 3, generators(0)), "a layout for each of 2 copies; got copies=1"),
+        (lambda: Walls(["gap", "pocket"]).reset(1, 3, generators(0)), "a layout for each of 2 copies; got copies=1"),
         (lambda: Walls("gap").step(torch.zeros(1, 1, 2)), "shape (copies, episodes, size) = (0, 0, 2)"),
-        (lambda: Maze(["..", "."]), "rows of one length"),
-        (lambda: Maze(["..", ".x"]), "written with '#', 'S', 'G' and '.'; got ['x']"),
-        (lambda: Maze(["##"]), "at least one free cell"),
     ],
 )
 def test_bad_input_is_refused_in_words(wrong, text):
@@ -384,10 +350,8 @@ def test_bad_input_is_refused_in_words(wrong, text):
 
 
 def test_a_bit_world_says_which_actions_it_takes():
-    whole, real = BitFlip(3), BitFlip(3, continuous=True)
-    whole.reset(1, 2, generators(0))
-    real.reset(1, 2, generators(0))
-    with pytest.raises(InputError, match=re.escape("action must be (1, 2) bit indices; got (1, 2, 3)")):
-        whole.step(torch.zeros(1, 2, 3))
-    with pytest.raises(InputError, match=re.escape("action must be (1, 2, 3) real numbers, one a bit; got (1, 2)")):
-        real.step(torch.zeros(1, 2, dtype=torch.long))
+    world = BitFlip(3)
+    world.reset(1, 2, generators(0))
+    for action in (torch.zeros(1, 2, 3), torch.zeros(1, 2)):
+        with pytest.raises(InputError, match=re.escape("action must be (1, 2) bit indices")):
+            world.step(action)

@@ -1,4 +1,4 @@
-"""What is trained on: small worlds as tensors, simulated robots behind the same face."""
+"""The world of an experiment, and robots that several processes share."""
 
 import os
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from torch import Generator, Tensor
 
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import Experiment, is_robot
-from labkit.papers.sher.experiment.goal_environments import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
-from labkit.papers.sher.experiment.robotics import RoboticsWorld
-from labkit.papers.sher.method.agent import Lane, Sizes
+from labkit.papers.sher.experiment.worlds.robots import RobotWorld
+from labkit.papers.sher.experiment.worlds.small import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
+from labkit.papers.sher.method.agent import Sizes
 from labkit.workbench.training import Workers
 
 
-def build_world(experiment: Experiment, lanes: Sequence[Lane], workers: Workers) -> GoalEnvironment:
-    """The experiment's world, with each lane's own layout where it has layouts.
+def build_world(experiment: Experiment, layouts: Sequence[str], workers: Workers) -> GoalEnvironment:
+    """The experiment's world; `layouts` names that of every copy, where it has layouts.
 
     Raises:
         InputError: an unknown robot environment or one without goals; a MuJoCo that cannot run it.
     """
     if is_robot(experiment):
         threads = max(1, len(os.sched_getaffinity(0)) // workers.size)
-        robots = RoboticsWorld(experiment.world, threads=threads, device=workers.device)
+        robots = RobotWorld(experiment.world, threads=threads, device=workers.device)
         return robots if workers.size == 1 else SharedWorld(robots, workers)
     if experiment.world == "walls":
-        return Walls([lane.layout for lane in lanes], device=workers.device)
+        return Walls(layouts, device=workers.device)
     if experiment.world == "bits":
         return BitFlip(experiment.size, device=workers.device)
     if experiment.world == "push":
@@ -40,12 +40,12 @@ def sizes_of(world: GoalEnvironment) -> Sizes:
 
 
 def stored_action_size(world: GoalEnvironment) -> int:
-    """Numbers that the replay keeps of an action: of a bit flip, its index."""
+    """Numbers that the replay buffer keeps of an action: of a bit flip, its index."""
     return 1 if isinstance(world, BitFlip) else world.action_size
 
 
 def name_of(experiment: Experiment) -> str:
-    """What a result says it was trained on."""
+    """What a result names as its data."""
     if is_robot(experiment):
         return experiment.world
     names = {"walls": "+".join(experiment.layouts), "bits": f"{experiment.size} bits"}
@@ -53,13 +53,13 @@ def name_of(experiment: Experiment) -> str:
 
 
 class SharedWorld:
-    """Robots dealt out to several processes: each simulates its share of the episodes, all see all of them.
+    """Robots dealt out to several processes: each simulates its share of the episodes, all get the states of all.
 
-    Every process has starts and goals of its own, as the released code's workers have: the episodes depend on how many
-    processes there are. (The small worlds are played by every process alike, and there nothing depends on it.)
+    Every process has starts and goals of its own, as the released code's workers have: the episodes depend on the
+    number of processes. (The small worlds are played by every process alike, and do not depend on it.)
     """
 
-    def __init__(self, own: RoboticsWorld, workers: Workers) -> None:
+    def __init__(self, own: RobotWorld, workers: Workers) -> None:
         self.own, self.rank, self.processes = own, workers.rank, workers.size
         self.horizon, self.observation_size = own.horizon, own.observation_size
         self.goal_size, self.action_size = own.goal_size, own.action_size
@@ -78,16 +78,16 @@ class SharedWorld:
             )
         seeds = [int(torch.randint(2**31, (self.processes,), generator=g)[self.rank]) for g in generators]
         mine = [Generator().manual_seed(seed) for seed in seeds]
-        return self._together(self.own.reset(copies, episodes // self.processes, mine, training))
+        return self._gathered(self.own.reset(copies, episodes // self.processes, mine, training))
 
     def step(self, action: Float[Tensor, "copies episodes action"]) -> Observation:
-        """One step of all; only the own share is simulated here."""
-        return self._together(self.own.step(action.chunk(self.processes, dim=1)[self.rank]))
+        """One step of all; this process simulates its own share."""
+        return self._gathered(self.own.step(action.chunk(self.processes, dim=1)[self.rank]))
 
-    def _together(self, seen: Observation) -> Observation:
-        found = {}
-        for name, own in seen.items():
+    def _gathered(self, share: Observation) -> Observation:
+        whole = {}
+        for name, own in share.items():
             parts = [torch.empty_like(own) for _ in range(self.processes)]
             dist.all_gather(parts, own.contiguous())
-            found[name] = torch.cat(parts, 1)
-        return found
+            whole[name] = torch.cat(parts, 1)
+        return whole

@@ -1,4 +1,4 @@
-"""Goal-reaching worlds small enough to run in thousands at once, as tensors.
+"""Goal-reaching worlds that run in thousands at once, as tensors.
 
 Every world has a leading dimension `copies` (one training seed each) and, behind it, `episodes` played side by side:
 
@@ -7,9 +7,8 @@ Every world has a leading dimension `copies` (one training seed each) and, behin
     now = world.step(action)                                          # each of shape (copies, episodes, size)
     reward = world.compute_reward(now["achieved_goal"], now["desired_goal"])   # -1 away from the goal, 0 at it
 
-The state moves only through `step`; there is no end but the `horizon`. The reward belongs to the state just reached:
-r_t = -1[ ||m(s_{t+1}) - g|| > tolerance ].  Copy i draws from generator i alone, so it sees the same starts and goals
-whether it is run by itself or among a thousand.
+Episodes end at the `horizon` only. The reward is that of the next state: r_t = -1[ ||m(s_{t+1}) - g|| > tolerance ].
+Copy i draws from generator i alone: its starts and goals do not depend on the other copies.
 """
 
 import difflib
@@ -31,7 +30,7 @@ Observation = dict[str, Tensor]
 
 @runtime_checkable
 class GoalEnvironment(Protocol):
-    """What an agent may rely on."""
+    """The face of all worlds, small ones and robots."""
 
     horizon: int
     observation_size: int
@@ -49,33 +48,28 @@ class GoalEnvironment(Protocol):
 class BitFlip:
     """Turn one row of n bits into another; n steps are always enough, and one in 2^n random rows is right.
 
-    An action is the index of the bit to flip, (copies, episodes) whole numbers. With `continuous=True` it is one number
-    a bit, (copies, episodes, n), and every bit with a positive number flips [the variant of stable-baselines].
+    An action is the index of the bit to flip: (copies, episodes) integers.
     """
 
-    def __init__(self, bits: int, *, continuous: bool = False, device: str | torch.device = "cpu") -> None:
+    def __init__(self, bits: int, *, device: str | torch.device = "cpu") -> None:
         if bits < 1:
             raise InputError(f"bits must be at least 1; got {bits}")
         self.horizon = self.observation_size = self.goal_size = self.action_size = bits
-        self.continuous, self.device = continuous, torch.device(device)
+        self.device = torch.device(device)
         self._state = self._goal = torch.zeros(0, 0, bits, device=self.device)
 
     def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
-        """New rows and new goals, both uniform; training and test goals come from the same law."""
+        """New rows and new goals, both uniform; training and test goals have the same distribution."""
         drawn = (_uniform(copies, episodes, 2 * self.goal_size, generators) < 0.5).float().to(self.device)
         self._state, self._goal = drawn.chunk(2, dim=-1)
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
-        """Flip the chosen bit (or, continuous, every bit whose number is positive)."""
-        wanted = self._state.shape if self.continuous else self._state.shape[:-1]
-        if action.shape != wanted or action.is_floating_point() != self.continuous:
-            kind = "real numbers, one a bit" if self.continuous else "bit indices"
-            raise InputError(f"action must be {tuple(wanted)} {kind}; got {tuple(action.shape)} of {action.dtype}")
-        if self.continuous:
-            flips = (action > 0).float()
-        else:
-            flips = torch.nn.functional.one_hot(action.long(), self.goal_size).float()
+        """Flip the chosen bit."""
+        shape = self._state.shape[:-1]
+        if action.shape != shape or action.is_floating_point():
+            raise InputError(f"action must be {tuple(shape)} bit indices; got {tuple(action.shape)} of {action.dtype}")
+        flips = torch.nn.functional.one_hot(action.long(), self.goal_size).float()
         self._state = (self._state - flips).abs()
         return self._observe()
 
@@ -96,7 +90,7 @@ class BitFlip:
 
 
 class _Near:
-    """Worlds whose goal is a place: reached within `tolerance` of it."""
+    """Worlds whose goal is a position, reached within `tolerance` of it."""
 
     tolerance: float
 
@@ -136,7 +130,7 @@ class Reach(_Near):
         self._position = self._goal = torch.zeros(0, 0, dimensions, device=self.device)
 
     def reset(self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True) -> Observation:
-        """New starts and goals, both uniform; training and test goals come from the same law."""
+        """New starts and goals, both uniform; training and test goals have the same distribution."""
         drawn = (2 * _uniform(copies, episodes, 2 * self.goal_size, generators) - 1).to(self.device)
         self._position, self._goal = drawn.chunk(2, dim=-1)
         return self._observe()
@@ -150,10 +144,10 @@ class Reach(_Near):
     def penalties(
         self, position: Float[Tensor, "*batch space"], goal: Float[Tensor, "*batch space"]
     ) -> Float[Tensor, "*batch"]:
-        """How often the best policy is paid -1 from here on.
+        """Number of rewards of -1 under the optimal policy.
 
         After n steps a point can be anywhere in the box of half-width n * step around it. Let n be the least number of
-        steps whose box touches the goal's ball; the n-th reward is already 0, so max(n, 1) - 1 rewards are -1.
+        steps whose box touches the goal's ball. The n-th reward is 0, so max(n, 1) - 1 rewards are -1.
         """
         away = (position - goal).abs()
         most = int(2 / self.stride) + 2
@@ -165,10 +159,7 @@ class Reach(_Near):
     def optimal_value(
         self, position: Float[Tensor, "*batch space"], goal: Float[Tensor, "*batch space"], gamma: float
     ) -> Float[Tensor, "*batch"]:
-        """V*(p, g) = -(1 - gamma^k) / (1 - gamma) with k = `penalties(p, g)`; it never ends, it only gets discounted.
-
-        So one ball's width of goals is worth 0, the next step's width -1, and so on down to -1 / (1 - gamma).
-        """
+        """V*(p, g) = -(1 - gamma^k) / (1 - gamma) with k = `penalties(p, g)`, over an infinite horizon."""
         if not 0 <= gamma < 1:
             raise InputError(f"gamma must lie in [0, 1); got {gamma}")
         return -(1 - gamma ** self.penalties(position, goal)) / (1 - gamma)
@@ -178,11 +169,11 @@ class Reach(_Near):
 
 
 class Push(_Near):
-    """A point in [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and pushes a disc; the goal is a place for the disc.
+    """A point in [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and pushes a disc; the goal is a position of the disc.
 
-    The disc has no mass: where the point would enter it, it gives way along the line between the two, and at the edge
-    of the world it stands and the point with it. What makes the task hard is FetchPush's difficulty in small [ours]: in
-    an episode in which nothing was touched the achieved goal never changes, so every relabelled reward is 0.
+    The disc has no mass: where the point would enter it, the disc moves away along the line between the two. At the
+    edge of the world the disc stops, and the point with it. The difficulty is FetchPush's [ours]: while the disc is not
+    touched the achieved goal does not change, so every relabelled reward is 0.
 
     Args:
         radius: of the disc. It must be larger than a step's diagonal, or the point could jump across.
@@ -233,8 +224,8 @@ class Push(_Near):
         return torch.where(distance < self.radius, other + self.radius * direction, mover)
 
     def _observe(self) -> Observation:
-        seen = torch.cat([self._point, self._disc - self._point], dim=-1)
-        return {"observation": seen, "achieved_goal": self._disc, "desired_goal": self._goal}
+        observation = torch.cat([self._point, self._disc - self._point], dim=-1)
+        return {"observation": observation, "achieved_goal": self._disc, "desired_goal": self._goal}
 
 
 @dataclass(frozen=True)
@@ -249,7 +240,7 @@ class Layout:
     def __post_init__(self) -> None:
         for (x0, y0), (x1, y1) in self.walls:
             if x0 != x1 and y0 != y1:
-                raise InputError(f"a wall must be upright or level; got ({x0}, {y0}) to ({x1}, {y1})")
+                raise InputError(f"a wall must be vertical or horizontal; got ({x0}, {y0}) to ({x1}, {y1})")
         for name in ("starts", "training_goals", "test_goals"):
             if not getattr(self, name):
                 raise InputError(f"{name} needs at least one box (x from, x to, y from, y to)")
@@ -257,7 +248,7 @@ class Layout:
 
 EVERYWHERE: Box = (-0.9, 0.9, -0.9, 0.9)
 
-# [ours] One obstacle each: a gap at the top, two equally short ways round, a pocket that is a trap, nothing at all.
+# [ours] One obstacle each: a gap at the top, two equally short ways round, a pocket that is a trap.
 LAYOUTS: dict[str, Layout] = {
     "gap": Layout(
         walls=(((0.0, -1.1), (0.0, 0.3)),),
@@ -277,18 +268,17 @@ LAYOUTS: dict[str, Layout] = {
         training_goals=(EVERYWHERE,),
         test_goals=((0.4, 0.8, -0.3, 0.3),),
     ),
-    "open": Layout(walls=(), starts=((-0.6, -0.4, -0.5, 0.5),), training_goals=(EVERYWHERE,), test_goals=(EVERYWHERE,)),
 }
 
 
 class Walls(_Near):
     """A point in the square [-1, 1]^2 that moves by `step` * clip(a, -1, 1) and slides along walls it cannot cross.
 
-    `layout` is a name out of LAYOUTS, a Layout, or one of these per copy, so that several worlds train in one stack.
-    A wall cancels the component of the move that would cross it (landing on it counts) and lets the other one pass.
-    Upright walls are looked at first, level ones second, upright ones once more: the second look is needed because a
-    level wall bends the path, and the bent path may run into an upright wall that the straight one missed.
-    Goals of training lie everywhere, goals of a test in the layout's own region (behind the wall).
+    `layout` is a name out of LAYOUTS, a Layout, or one of these per copy, so that several layouts train in one stack.
+    A wall cancels the component of the move that would cross it or end on it; the other component is kept. Vertical
+    walls are checked first, horizontal ones second, vertical ones once more: a horizontal wall changes the path, and
+    the new path may cross a vertical wall that the first one missed. Training goals lie everywhere, test goals in the
+    layout's own region (behind the wall).
     """
 
     observation_size = goal_size = action_size = 2
@@ -310,8 +300,8 @@ class Walls(_Near):
         self.layouts = tuple(_layout(one) for one in given)
         self.copies = None if isinstance(layout, (str, Layout)) else len(self.layouts)
         self.stride, self.tolerance, self.horizon, self.device = step, tolerance, horizon, torch.device(device)
-        self._upright = _stack_walls(self.layouts, across=0).to(self.device)
-        self._level = _stack_walls(self.layouts, across=1).to(self.device)
+        self._vertical = _stack_walls(self.layouts, across=0).to(self.device)
+        self._horizontal = _stack_walls(self.layouts, across=1).to(self.device)
         self._boxes = {name: _stack_boxes(self.layouts, name) for name in ("starts", "training_goals", "test_goals")}
         self._position = self._goal = torch.zeros(0, 0, 2, device=self.device)
 
@@ -333,7 +323,7 @@ class Walls(_Near):
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
-        """Move, and stop where a wall stands."""
+        """Move; walls stop."""
         _refuse_other_shape(action, self._position)
         self._position = self.move(self._position, action)
         return self._observe()
@@ -341,80 +331,15 @@ class Walls(_Near):
     def move(
         self, position: Float[Tensor, "copies episodes 2"], action: Float[Tensor, "copies episodes 2"]
     ) -> Float[Tensor, "copies episodes 2"]:
-        """Where `action` leads from `position`; changes nothing (a landscape or an arrow field may ask)."""
+        """The position after `action` at `position`; the world's own state does not change."""
         target = (position + self.stride * action.clamp(-1, 1)).clamp(-1, 1)
-        for walls, across in ((self._upright, 0), (self._level, 1), (self._upright, 0)):
+        for walls, across in ((self._vertical, 0), (self._horizontal, 1), (self._vertical, 0)):
             if walls.shape[1]:
                 target = _stop(position, target, walls, across)
         return target
 
     def _observe(self) -> Observation:
         return {"observation": self._position, "achieved_goal": self._position, "desired_goal": self._goal}
-
-
-class Maze(Walls):
-    """A maze drawn in text, one character a cell, on the same walls.
-
-        Maze(["S.#G",
-              "..#.",
-              "...."])
-
-    `#` a block, `S` start, `G` test goal, `.` free. Training goals lie in any free cell; without an `S` (or a `G`)
-    starts (or test goals) do too. The longer side spans [-1, 1].
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[str],
-        *,
-        step: float = 0.2,
-        tolerance: float = 0.15,
-        horizon: int = 50,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.rows = tuple(rows)
-        super().__init__(maze_layout(self.rows), step=step, tolerance=tolerance, horizon=horizon, device=device)
-
-
-def maze_layout(rows: Sequence[str], margin: float = 0.1) -> Layout:
-    """The walls between free cells and blocks, and the cells as boxes; points keep `margin` of a cell off its edges."""
-    if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
-        raise InputError("a maze needs rows of one length, for example ['S.#G', '....']")
-    strange = sorted(set("".join(rows)) - set("#SG."))
-    if strange:
-        raise InputError(f"a maze is written with '#', 'S', 'G' and '.'; got {strange}")
-    height, width = len(rows), len(rows[0])
-    cell = 2 / max(height, width)
-    left, top = -width * cell / 2, height * cell / 2
-    cells: dict[str, list[Box]] = {kind: [] for kind in "SG."}
-    walls: set[Segment] = set()
-    for r, row in enumerate(rows):
-        for c, kind in enumerate(row):
-            if kind == "#":
-                continue
-            x0, x1 = left + c * cell, left + (c + 1) * cell
-            y0, y1 = top - (r + 1) * cell, top - r * cell
-            off = margin * cell
-            cells[kind].append((x0 + off, x1 - off, y0 + off, y1 - off))
-            sides = {
-                (r, c - 1): ((x0, y0), (x0, y1)),
-                (r, c + 1): ((x1, y0), (x1, y1)),
-                (r - 1, c): ((x0, y1), (x1, y1)),
-                (r + 1, c): ((x0, y0), (x1, y0)),
-            }
-            walls |= {side for (a, b), side in sides.items() if _blocked(rows, a, b, top, left)}
-    free = cells["."] + cells["S"] + cells["G"]
-    if not free:
-        raise InputError("a maze needs at least one free cell ('.', 'S' or 'G')")
-    return Layout(tuple(sorted(walls)), tuple(cells["S"] or free), tuple(free), tuple(cells["G"] or free))
-
-
-def _blocked(rows: Sequence[str], r: int, c: int, top: float, left: float) -> bool:
-    """A block, or outside the maze where the square's own edge does not stop the point already."""
-    if 0 <= r < len(rows) and 0 <= c < len(rows[0]):
-        return rows[r][c] == "#"
-    outside_sideways = not 0 <= c < len(rows[0])
-    return left > -1 if outside_sideways else top < 1
 
 
 def _layout(given: str | Layout) -> Layout:
@@ -428,7 +353,7 @@ def _layout(given: str | Layout) -> Layout:
 
 
 def _stack_walls(layouts: Sequence[Layout], across: int) -> Float[Tensor, "copies walls 3"]:
-    """Walls across axis `across` as (place, from, to); NaN, which nothing crosses, fills up smaller layouts."""
+    """Walls across axis `across` as (coordinate, from, to); smaller layouts are filled up with NaN: never crossed."""
     rows = []
     for layout in layouts:
         kept = [w for w in layout.walls if w[0][across] == w[1][across] and w[0][1 - across] != w[1][1 - across]]
@@ -467,11 +392,11 @@ def _stop(
     across: int,
 ) -> Float[Tensor, "copies episodes 2"]:
     """Cancel the component `across` of every move that crosses one of the walls."""
-    place, low, high = (walls[:, None, :, k] for k in range(3))  # (copies, 1, walls)
+    wall, low, high = (walls[:, None, :, k] for k in range(3))  # (copies, 1, walls)
     begin, end = start[..., across, None], target[..., across, None]
-    meets = ((begin - place) * (end - place) <= 0) & (begin != place) & (begin != end)
+    meets = ((begin - wall) * (end - wall) <= 0) & (begin != wall) & (begin != end)
     along = start[..., 1 - across, None]
-    share = (place - begin) / torch.where(begin == end, torch.ones_like(begin), end - begin)
+    share = (wall - begin) / torch.where(begin == end, torch.ones_like(begin), end - begin)
     where = along + share * (target[..., 1 - across, None] - along)
     rounding = 1e-6  # two walls that share a corner leave no hole between them
     hit = (meets & (where >= low - rounding) & (where <= high + rounding)).any(-1)
