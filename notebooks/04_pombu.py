@@ -60,7 +60,7 @@ figures.idea_figure()
 scale: str = "lesson"  # one of smoke, lesson, gpu, full
 seed: int = 0  # seed of every random generator
 run_dir: str = ""  # folder of the run; empty makes a new one
-overrides: dict = {}  # fields of the config to change, such as zone_lanes
+overrides: dict = {}  # fields of the config to change, such as zone_copies
 
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))

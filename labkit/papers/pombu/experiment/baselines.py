@@ -9,7 +9,7 @@ mbpo         SAC on short rollouts of members with a variance, from real states 
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from labkit.errors import InputError
 from labkit.papers.pombu.experiment import environments
 from labkit.papers.pombu.experiment.environments import Played
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, fit
-from labkit.papers.pombu.method.loop import Experience, LoopConfig, run_loop, stream_seed
+from labkit.papers.pombu.method.loop import Experience, LoopConfig, Purpose, run_loop
 from labkit.rl.streams import Streams
+from labkit.seeds import derive
 from labkit.workbench.runs import Run
 
 Predict = Callable[[NDArray[np.float64], bool], NDArray[np.float32]]  # observations, deterministic? -> actions
@@ -70,19 +71,6 @@ def run_algorithm(algorithm: str, config: LoopConfig, run: Run, device: torch.de
     return {"steps": trained[0]["steps"], **{name: [one[name] for one in trained] for name in names}}
 
 
-def run_together(
-    arms: Sequence[str], config: LoopConfig, run: Run, device: torch.device | None = None
-) -> dict[str, dict[str, Any]]:
-    """`run_algorithm` for several of pombu, meppo and alpha-A at once, as lanes of one loop: hardly slower than one.
-
-    Returns:
-        {arm: what `run_algorithm` gives}
-    """
-    own = LoopConfig.model_validate(config.model_dump() | {"arms": tuple(arms)})
-    found = run_loop(own, run.part("+".join(arms), loop=own.model_dump(mode="json")), device)
-    return {arm: {"steps": found["steps"], **found["arms"][arm]} for arm in arms}
-
-
 def _one(algorithm: str, config: LoopConfig, replica: int, run: Run, device: torch.device | None) -> dict[str, Any]:
     """One replica of an algorithm outside the loop: a part of the run of its own, skipped where it is done.
 
@@ -91,7 +79,7 @@ def _one(algorithm: str, config: LoopConfig, replica: int, run: Run, device: tor
     part = run.part(f"{algorithm}-{replica}", loop=config.model_dump(mode="json"))
     if part.result is not None:
         return part.result
-    curve = Curve(config, 1000 * config.seed + replica, part)
+    curve = Curve(config, derive(config.seed, replica), part)
     with _own_luck():
         if algorithm == "mbpo":
             model_based_sac(config, curve, device or torch.device("cpu"))
@@ -135,12 +123,12 @@ class Curve:
 
     def evaluate(self, predict: Predict, steps: int) -> None:
         means = []
-        for purpose, deterministic in ((1000, False), (1001, True)):
+        for purpose, deterministic in ((Purpose.EVALUATION, False), (Purpose.MEAN_EVALUATION, True)):
 
             def act(state: Tensor, deterministic: bool = deterministic) -> Tensor:
                 return torch.from_numpy(predict(state[0].double().numpy(), deterministic))[None]
 
-            seed = stream_seed(self.seed, len(self.steps), purpose)
+            seed = derive(self.seed, len(self.steps), purpose)
             played = environments.play(self.world, act, [seed], self.config.evaluations)
             means.append(played.reward.sum(-1).mean().item())
         self.steps.append(steps)
@@ -160,15 +148,17 @@ def model_free(algorithm: str, config: LoopConfig, curve: Curve, device: torch.d
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+    seed = derive(curve.seed, Purpose.POLICY) % 2**32  # NumPy's generators in stable-baselines3 take no more
     worlds: Any = DummyVecEnv([lambda: _environment(config)])
     if algorithm == "ppo":
         worlds = VecNormalize(worlds, gamma=config.gamma)
-        steps = min(2048, curve.every)
-        # by the rollout: the loop's evaluations come after whole rollouts
+        # the longest rollout of at most PPO's usual 2,048 steps that fills an iteration without a rest: where it left
+        # one, stable-baselines3 would round up and PPO would take more real steps than the loop
+        steps = max(n for n in range(1, min(2048, curve.every) + 1) if curve.every % n == 0)
         model: Any = PPO("MlpPolicy", worlds, n_steps=steps, batch_size=min(64, steps), gamma=config.gamma,
-                         seed=curve.seed, device="cpu")  # fmt: skip
+                         seed=seed, device="cpu")  # fmt: skip
     else:
-        model = SAC("MlpPolicy", worlds, gamma=config.gamma, seed=curve.seed, device=device,
+        model = SAC("MlpPolicy", worlds, gamma=config.gamma, seed=seed, device=device,
                     learning_starts=min(1000, curve.every // 2))  # fmt: skip
 
     def predict(seen: NDArray[np.float64], deterministic: bool) -> NDArray[np.float32]:
@@ -189,7 +179,7 @@ def _environment(config: LoopConfig) -> Any:
 # -- model-based SAC --------------------------------------------------------------------------------------------------
 
 
-def rollout_length(steps: int, schedule: tuple[int, int, int, int]) -> int:
+def rollout_length(steps: int, schedule: tuple[int, ...]) -> int:
     """k, steps of a model rollout after so many real steps: linear from k_min to k_max, rounded down.  [peer]"""
     start, end, shortest, longest = schedule
     share = min(max((steps // EPOCH - start) / (end - start), 0.0), 1.0)
@@ -204,17 +194,17 @@ def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> N
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import Logger
 
-    task = environments.task_named(config.environment)
-    sac = SAC("MlpPolicy", _environment(config), gamma=config.gamma, seed=curve.seed, device=device)
+    task, seed = environments.task_named(config.environment), derive(curve.seed, Purpose.POLICY) % 2**32
+    sac = SAC("MlpPolicy", _environment(config), gamma=config.gamma, seed=seed, device=device)
     sac.set_logger(Logger(None, []))
     sac._current_progress_remaining = 1.0
     schedule = config.mbpo_schedule or SCHEDULES.get(config.environment, ONE_STEP)
     ensemble = DynamicsEnsemble(
         1, config.members, task.observation, task.action, config.model_hidden,
-        learned_variance=config.mbpo_members == "gaussian", seeds=[curve.seed],
+        learned_variance=True, seeds=[curve.seed],
     ).to(device)  # fmt: skip
     experience = Experience(task, 1, config.members, config.gamma)
-    streams = Streams([stream_seed(curve.seed, 0, 9)], device)
+    streams = Streams([derive(curve.seed, 0, Purpose.IMAGINATION)], device)
 
     def predict(seen: NDArray[np.float64], deterministic: bool) -> NDArray[np.float32]:
         return sac.predict(seen, deterministic=deterministic)[0]
@@ -225,12 +215,13 @@ def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> N
     world, taken, fitted, length = curve.world, 0, 0, 0
     for iteration in range(config.iterations):
         for episode in range(config.episodes):
-            seed = stream_seed(curve.seed, iteration, 2 + episode)
+            seed = derive(curve.seed, iteration, Purpose.COLLECTION, episode)
             played: Played = environments.play(world, act, [seed], 1)
-            experience.add(played, torch.Generator().manual_seed(seed))
+            splits = derive(curve.seed, iteration, Purpose.SPLITS, episode)
+            experience.add(played, torch.Generator().manual_seed(splits))
             taken += config.horizon
             if fitted == 0 or taken - fitted >= config.mbpo_keep:
-                _fit_models(ensemble, experience, config, taken)
+                _fit_models(ensemble, experience, config, derive(curve.seed, taken, Purpose.MODEL_FIT))
                 fitted = taken
             if length != (now := rollout_length(taken, schedule)):
                 sac.replay_buffer, length = _model_data(sac, now, config), now
@@ -257,7 +248,7 @@ def _model_data(sac: Any, length: int, config: LoopConfig) -> Any:
     return made
 
 
-def _fit_models(ensemble: DynamicsEnsemble, experience: Experience, config: LoopConfig, number: int) -> None:
+def _fit_models(ensemble: DynamicsEnsemble, experience: Experience, config: LoopConfig, seed: int) -> None:
     device = ensemble.input_mean.device
     ensemble.normalise_by(*(x.to(device) for x in experience.model_statistics()))
     rows = experience.rows
@@ -266,7 +257,7 @@ def _fit_models(ensemble: DynamicsEnsemble, experience: Experience, config: Loop
         config.model_learning_rate, batch=config.model_batch, rounds=config.model_epochs,
         validate_every=config.validate_every, patience=config.patience, max_norm=config.max_grad_norm,
     )  # fmt: skip
-    generator = torch.Generator(device).manual_seed(number)
+    generator = torch.Generator(device).manual_seed(seed)
     fit(ensemble, state, action, after, experience.splits, generator, settings, graphs=config.compiled)
     ensemble.freeze()
 

@@ -15,13 +15,16 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.config import CALIBRATIONS, Config
 from labkit.papers.pombu.experiment.offline import (
+    Purpose,
     Setting,
     Task,
     TimedValue,
     clone_controller,
     first_value,
+    generator_for,
     prepare,
     seeds_of,
+    streams_for,
 )
 from labkit.papers.pombu.experiment.point import FakeEnsemble, Point
 from labkit.papers.pombu.experiment.zone import setting_of, task_of
@@ -54,7 +57,7 @@ def study(name: str, config: Config) -> Calibration:
     if name not in CALIBRATIONS:
         raise InputError(f"there is no calibration '{name}'; there are {', '.join(CALIBRATIONS)}.")
     world, _, amount = name.partition("-")
-    seeds = seeds_of(config.seed, config.calibration_lanes)
+    seeds = seeds_of(config.seed, config.calibration_copies)
     if world == "fake":
         return _fake(float(amount), config, seeds)
     if world == "zone":
@@ -74,11 +77,11 @@ def study(name: str, config: Config) -> Calibration:
 def _fake(sigma: float, config: Config, seeds: tuple[int, ...]) -> Calibration:
     """The official code's check: truth plus noise, a policy without noise, one imagined trajectory per query."""
     task, setting = Point(), Setting(clone_steps=config.zone_clone_steps, prefit=600)
-    policy = clone_controller(task, setting, Streams([seed * 8 + 1 for seed in seeds]))
+    policy = clone_controller(task, setting, streams_for(seeds, Purpose.DATA))
     policy.log_std.data.fill_(-20.0)
-    models = FakeEnsemble(task, sigma, setting.members, torch.Generator().manual_seed(seeds[0] * 8 + 2))
+    models = FakeEnsemble(task, sigma, setting.members, generator_for(seeds, Purpose.FAKE_MODELS))
     value = first_value(task, setting, policy, models, seeds, 64)
-    streams = Streams([seed * 8 + 7 for seed in seeds])
+    streams = streams_for(seeds, Purpose.QUERIES)
     start = task.starts(streams, config.calibration_queries)
     luck = draw(streams, task.horizon, start.shape[1], task.action_size, setting.members)
     rollout = imagine(models, policy, value.value, task.reward, start, luck, gamma=task.gamma)
@@ -97,7 +100,7 @@ def ask(
 ) -> Calibration:
     """U and the error of Q for a trained ensemble; and, for comparison, the deviation over members that are each
     followed for a whole rollout."""
-    streams, queries = Streams([seed * 8 + 7 for seed in seeds]), config.calibration_queries
+    streams, queries = streams_for(seeds, Purpose.QUERIES), config.calibration_queries
     state = task.starts(streams, queries)
     first = policy(state)[0].detach() + policy.log_std.detach().exp() * streams.normal(queries, task.action_size)
 

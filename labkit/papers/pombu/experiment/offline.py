@@ -8,6 +8,7 @@ lane number arm * seeds + seed; the arms of one seed share first policy, data, e
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -26,6 +27,7 @@ from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, sta
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
+from labkit.seeds import derive
 from labkit.workbench.runs import Run, State
 
 Lanes = TypeVar("Lanes", bound=nn.Module)
@@ -176,9 +178,35 @@ class Prepared:
     validation: float  # mean validation error of the members, in units of the targets' variance
 
 
-def seeds_of(seed: int, lanes: int) -> tuple[int, ...]:
-    """Seeds of a run's lanes; another run's seed gives others."""
-    return tuple(seed * 1000 + lane for lane in range(lanes))
+def seeds_of(seed: int, copies: int) -> tuple[int, ...]:
+    """The seed of each of a run's copies. Another run's seed gives others."""
+    return tuple(derive(seed, copy) for copy in range(copies))
+
+
+class Purpose(IntEnum):
+    """What a copy's random numbers are drawn for: each purpose is a stream of its own."""
+
+    DATA = 0  # cloning the controller and recording episodes with the clone
+    MEMBER = 1  # first weights of an ensemble's member; the member's number is a further key
+    MODEL_FIT = 2  # splits, bootstrap samples and minibatches of the members
+    VALUE = 3  # first weights of V
+    VALUE_ROLLOUTS = 4
+    VALUE_FIT = 5  # minibatches of V before the first update
+    REFEREE = 6
+    IMPROVEMENT = 7
+    IMPROVEMENT_FIT = 8  # minibatches of V after each update
+    QUERIES = 9
+    FAKE_MODELS = 10
+
+
+def streams_for(seeds: Sequence[int], purpose: Purpose) -> Streams:
+    """One generator a copy."""
+    return Streams([derive(seed, purpose) for seed in seeds])
+
+
+def generator_for(seeds: Sequence[int], purpose: Purpose) -> torch.Generator:
+    """One generator for all copies, from the first copy's seed."""
+    return torch.Generator().manual_seed(derive(seeds[0], purpose))
 
 
 LATER = ("updates", "rollouts", "epochs", "minibatches", "clip", "learning_rate", "lam", "value_steps", "prefit",
@@ -196,7 +224,7 @@ def prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
 
 @lru_cache(maxsize=2)
 def _prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
-    streams = Streams([seed * 8 + 1 for seed in seeds])
+    streams = streams_for(seeds, Purpose.DATA)
     policy = clone_controller(task, setting, streams)
     states, actions, next_states = record_episodes(task, policy, setting, streams)
     ensemble, validation = train_ensemble(task, setting, seeds, states, actions, next_states)
@@ -244,11 +272,11 @@ def train_ensemble(
     sizes = (task.state_size, task.action_size, (setting.model_hidden,) * 2)
     ensemble = DynamicsEnsemble(len(seeds), setting.members, *sizes, "tanh", weight_norm=False, seeds=seeds)
     assert isinstance(ensemble.net, StackedMLP)
-    members = [torch.Generator().manual_seed(seed * 1000 + 8 + k) for seed in seeds for k in range(setting.members)]
-    steep(ensemble.net, 0.3, members)
+    keys = [derive(seed, Purpose.MEMBER, member) for seed in seeds for member in range(setting.members)]
+    steep(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
     inputs, change = torch.cat([states, actions], -1), next_states - states
     ensemble.normalise_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
-    generator = torch.Generator().manual_seed(seeds[0] * 8 + 2)
+    generator = generator_for(seeds, Purpose.MODEL_FIT)
     splits = TrajectorySplits(len(seeds), setting.members)
     splits.add(setting.episodes, task.horizon, generator)
     schedule = FitSettings(
@@ -332,16 +360,14 @@ def first_value(
     task: Task, setting: Setting, policy: GaussianPolicy, dynamics: Dynamics, seeds: Sequence[int], rollouts: int = 0
 ) -> TimedValue:
     """V of the first policy in the models; its scale is set by these returns and kept. rollouts 0: the setting's."""
-    value = TimedValue(
-        len(seeds), task, setting.hidden, [torch.Generator().manual_seed(seed * 8 + 3) for seed in seeds]
-    )
+    value = TimedValue(len(seeds), task, setting.hidden, streams_for(seeds, Purpose.VALUE).generators)
     optimizer = make_adam(value.parameters(), 2e-3, eps=1e-5)
-    streams = Streams([seed * 8 + 4 for seed in seeds])
+    streams = streams_for(seeds, Purpose.VALUE_ROLLOUTS)
     rollout = roll_out(task, setting, policy, dynamics, value, streams, rollouts or setting.rollouts)
     returns = returns_of(rollout, task.gamma)
     value.mean.copy_(returns.mean((0, 2))[:, None, None])
     value.std.copy_(returns.std((0, 2))[:, None, None])
-    fit_value(value, optimizer, rollout, task.gamma, setting.prefit, torch.Generator().manual_seed(seeds[0] * 8 + 4))
+    fit_value(value, optimizer, rollout, task.gamma, setting.prefit, generator_for(seeds, Purpose.VALUE_FIT))
     return value
 
 
@@ -402,7 +428,7 @@ class Referee:
     """The real world's verdict: returns of stochastic episodes, the same luck at every call and for all arms."""
 
     def __init__(self, task: Task, setting: Setting, seeds: Sequence[int]) -> None:
-        streams = Streams([seed * 8 + 5 for seed in seeds])
+        streams = streams_for(seeds, Purpose.REFEREE)
         self.task, self.setting, count = task, setting, setting.evaluations
         self.start = task.starts(streams, count)
         sizes = {"act": task.action_size, "push": task.action_size, "move": task.state_size, "see": task.state_size}
@@ -473,7 +499,8 @@ def improve(
     )
     improvement = PolicyPass(policy, learning_rate=setting.learning_rate, clip=setting.clip, max_norm=0.5)
     value_optimizer = make_adam(value.parameters(), 2e-3, eps=1e-5)
-    streams, order = Streams([seed * 8 + 6 for seed in seeds] * count), Streams([seeds[0] * 8 + 7])
+    streams = streams_for(list(seeds) * count, Purpose.IMPROVEMENT)
+    order = streams_for(seeds[:1], Purpose.IMPROVEMENT_FIT)
     history, dynamics = History(), shared_by_arms(prepared.ensemble, len(seeds))
     state: State = {"policy": policy, "optimizer": improvement.optimizer, "value": value, "streams": streams,
                     "value_optimizer": value_optimizer, "order": order, "history": history}  # fmt: skip

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labkit.papers.pombu.experiment import rewards
 from labkit.papers.pombu.experiment.environments import Task, pendulum_step
+from labkit.seeds import derive
 
 
 class KnownReward(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32], Any, Any]):
@@ -41,7 +42,7 @@ class NoisyObservation(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
-            self._random = np.random.default_rng([seed, 1])
+            self._random = np.random.default_rng(derive(seed, 1))
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -58,7 +59,7 @@ class NoisyAction(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32], An
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
-            self._random = np.random.default_rng([seed, 2])
+            self._random = np.random.default_rng(derive(seed, 2))
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

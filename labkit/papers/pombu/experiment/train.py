@@ -80,7 +80,7 @@ def zone_unit(name: str) -> Unit:
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
         _, prepared, improved = zone.study(name, config, part)
         part.write_bytes("maps.safetensors", save(maps_of(prepared, improved)))
-        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_lanes))
+        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
 
     return work
 

@@ -172,7 +172,7 @@ def _variation(study: str) -> Variation:
 def study(name: str, config: Config, run: Run) -> tuple[Zone, Prepared, Improved]:
     """Prepare and improve what `name` asks for; `run` is the study's own part of the run directory."""
     task, setting = task_of(name), setting_of(name, config)
-    seeds = seeds_of(config.seed, config.zone_lanes)
+    seeds = seeds_of(config.seed, config.zone_copies)
     prepared = prepare(task, setting, seeds)
-    arms = Arms(arms_of(name, config), config.zone_lanes)
+    arms = Arms(arms_of(name, config), config.zone_copies)
     return task, prepared, improve(task, prepared, arms, setting, seeds, run)

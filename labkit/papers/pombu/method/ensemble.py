@@ -19,6 +19,7 @@ from labkit.errors import InputError
 from labkit.papers.pombu.experiment.gaussian_members import StackedGaussianMLP
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
+from labkit.seeds import derive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -168,9 +169,7 @@ class DynamicsEnsemble(nn.Module):
         if len(seeds) != self.lanes:
             raise InputError(f"one seed a lane: {self.lanes} lanes, {len(seeds)} seeds.")
         generators = [
-            torch.Generator().manual_seed((seed * 1009 + k) * 2_147_483_629 % 2**63)
-            for seed in seeds
-            for k in range(self.members)
+            torch.Generator().manual_seed(derive(seed, member)) for seed in seeds for member in range(self.members)
         ]
         if isinstance(self.net, StackedWeightNormMLP | StackedGaussianMLP):
             self.net.initialise(generators)
@@ -508,14 +507,6 @@ def set_learning_rate(optimizer: torch.optim.Adam, value: float) -> None:
             rate.fill_(value)
         else:
             group["lr"] = torch.tensor(value, device=device) if device.type == "cuda" else value
-
-
-@torch.no_grad()
-def reset_adam(optimizer: torch.optim.Adam) -> None:
-    """Forget all moments, in place: a recorded CUDA graph keeps pointing at them."""
-    for kept in optimizer.state.values():
-        for value in kept.values():
-            value.zero_()
 
 
 def _learning_rate(settings: FitSettings, done: int) -> float:

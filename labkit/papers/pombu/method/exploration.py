@@ -24,12 +24,6 @@ def mixture_weights(streams: Streams, members: int) -> Float[Tensor, "lanes memb
     return drawn / drawn.sum(-1, keepdim=True)
 
 
-def one_member(number: int, lanes: int, members: int) -> Float[Tensor, "lanes members"]:
-    """Exploration policy `number` imagines in one model only: the variant with a policy per model.  [official code]"""
-    chosen = torch.full((lanes,), number % members)
-    return torch.nn.functional.one_hot(chosen, members).float()
-
-
 def exploration_advantage(
     advantage: Float[Tensor, "lanes samples"], sqrt_u: Float[Tensor, "lanes samples"], beta: float
 ) -> Float[Tensor, "lanes samples"]:
@@ -65,7 +59,7 @@ def explore(
     policy_pass: PolicyPass,
     imagined: Callable[[Float[Tensor, "lanes members"]], Batch],
     play_one: Callable[[int], Played],
-    mixture: Callable[[int], Float[Tensor, "lanes members"]],
+    mixture: Callable[[], Float[Tensor, "lanes members"]],
     streams: Streams,
     *,
     policies: int,
@@ -80,7 +74,7 @@ def explore(
         policy_pass: the exploration's own, with its own Adam.
         imagined: mixture -> what the current policy does in it.
         play_one: number of the exploration policy -> a real episode of every lane with the policy as it is.
-        mixture: number of the exploration policy -> weights of the models, `mixture_weights` or `one_member`.
+        mixture: weights of the models for the next exploration policy, see `mixture_weights`.
         streams: of the minibatches.
         explores: one bool a lane; the others play the policy itself. None: all explore.
     """
@@ -88,7 +82,7 @@ def explore(
     stays = None if explores is None else ~explores
     nothing = torch.zeros(policy.log_std.shape[0], device=policy.log_std.device)
     for number in range(policies):
-        batch = imagined(mixture(number))
+        batch = imagined(mixture())
         bonus = batch._replace(advantage=exploration_advantage(batch.advantage, batch.sqrt_u, beta))
         policy_pass(bonus, nothing, epochs, minibatch, streams)
         if stays is not None:

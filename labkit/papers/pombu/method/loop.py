@@ -6,6 +6,7 @@ arm x replicas + replica; the arms of a replica share its seed.
 
 import math
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, Literal
 
 import torch
@@ -26,15 +27,16 @@ from labkit.papers.pombu.method.ensemble import (
     fit,
     set_learning_rate,
 )
-from labkit.papers.pombu.method.exploration import explore, mixture_weights, one_member
+from labkit.papers.pombu.method.exploration import explore, mixture_weights
 from labkit.papers.pombu.method.imagination import Draws, Rollout, draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, Moved, PolicyPass, batch_of, moved
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.method.objective import adapt_alpha, dead_zone
+from labkit.papers.pombu.method.objective import Objective, Scaling, dead_zone
 from labkit.progress import progress
 from labkit.rl.normalizer import RunningNormalizer
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
+from labkit.seeds import derive
 from labkit.workbench.runs import Run
 
 REWARD_CLIP = 5.0  # before the division by the returns' spread  [official code]
@@ -42,13 +44,24 @@ STATE_BOUND = 1e5
 STD_FLOOR = 1e-3  # of states, actions and state changes  [ours]
 
 
-class LoopConfig(BaseModel, frozen=True, extra="forbid"):
-    """Hyper-parameters; the defaults are the official code's for half-cheetah with horizon 200."""
+class Purpose(IntEnum):
+    """What random numbers are drawn for: derive(seed of the copy, iteration, purpose, further keys) is their seed."""
 
-    environment: str = Field("half-cheetah", description="task, see `environments.TASKS`")
-    arms: tuple[str, ...] = Field(("pombu",), description="pombu, meppo, or alpha-A for pombu with another alpha")
-    replicas: int = Field(1, ge=1, description="seeds of each arm")
-    seed: int = Field(0, ge=0, description="replica r has seed 1000 seed + r")
+    POLICY = 0  # first weights, as of the next two; no iteration
+    CRITICS = 1
+    MODELS = 2
+    COLLECTION = 3  # real episodes; the number of the exploration policy is a further key
+    SPLITS = 4
+    MODEL_FIT = 5
+    EXPLORATION = 6
+    IMAGINATION = 7
+    EVALUATION = 8
+    MEAN_EVALUATION = 9
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """Hyper-parameters of the algorithm. The defaults are the official code's for half-cheetah with horizon 200."""
+
     iterations: int = Field(100, ge=1, description="rounds of collecting, model training and policy updates")
     episodes: int = Field(10, ge=1, description="real episodes per iteration")
     horizon: int = Field(200, ge=2, description="steps per episode, real and imagined")
@@ -57,54 +70,64 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
     epochs: int = Field(10, ge=1, description="passes over the imagined data, for policy and for V and U")
     batch_size: int = Field(500, ge=1, description="imagined transitions per gradient step")
     gamma: float = Field(0.99, gt=0, le=1, description="discount; U is discounted by its square")
-    lam: float = Field(1.0, ge=0, le=1, description="lambda of both traces")
+    lam: float = Field(1.0, ge=0, le=1, description="lambda of the traces of advantages and uncertainty")
     members: int = Field(5, ge=2, description="K, models in the ensemble")
-    alpha: float = Field(0.5, ge=0, description="sigmas of caution in the policy's objective")
-    alpha_times: float = Field(1.0, ge=1, description="factor by which alpha follows the step's length; 1: it does not")
-    alpha_follows: Literal["kl", "ratio"] = Field("kl", description="length of a step: KL, or mean |delta|")
-    improver: Literal["ppo", "trpo"] = Field("ppo", description="(5) with minibatches, or ME-TRPO's trust region")
-    max_kl: float = Field(0.01, gt=0, description="trpo: KL of a step")
-    objective: Literal["variance_constrain", "p_improve_ppo", "p_improve_ppo2"] = "variance_constrain"
-    u_scaling: Literal["paper", "official"] = Field(
-        "official",
-        description="see `objective.scale_uncertainty`; alpha 0.5 was chosen for official: with rewards divided by the "
-        "returns' spread, advantages spread by 0.7 to 0.9 at first, and paper is that much more cautious",
+    alpha: float = Field(0.5, ge=0, description="standard deviations of caution in the policy's objective")
+    objective: Objective = Field(
+        "variance_constrain", description="penalty alpha |delta| sqrt(U); ratio to it; alpha from that ratio"
     )
-    uncertainty: Literal["mbui", "ube"] = Field("mbui", description="local uncertainty: (4), or the crude alternative")
-    bessel: bool = Field(False, description="variance over members divided by K - 1")
+    u_scaling: Scaling = Field(
+        "official",
+        description="the loop's U as the official code leaves it, for which its alpha 0.5 was chosen; paper: divided "
+        "by the raw advantages' variance (algorithm pombu-scaled). On half-cheetah, 2,000 to 14,000 real steps, small "
+        "models, one seed, alpha 0.5 moved the policy 8 to 60 times less than alpha 0 (KL of an update) with official "
+        "and 12 to 190 times less with paper. Zone has a scaling of its own: paper, but in the studies named official",
+    )
+    bessel: bool = Field(False, description="variance over members divided by K-1 instead of K")
     clip: float = Field(0.15, gt=0, lt=1, description="PPO's clip range")
     learning_rate: float = Field(1e-4, gt=0, description="Adam step size of policy, V and U at the first iteration")
     learning_rate_span: int = Field(110, ge=1, description="iterations after which the step size would be 0")
     max_grad_norm: float = Field(0.5, gt=0, description="gradient norm at most, per network")
-    exploration: Literal["mixture", "per-model", "policy"] = Field(
-        "mixture",
-        description="who collects from iteration 1 on: policies for mixtures, for single models, or pi",
+    exploration: Literal["mixture", "policy"] = Field(
+        "mixture", description="episodes by exploration policies in random mixtures of models, or by the policy"
     )
     beta: float = Field(10.0, ge=0, description="weight of sqrt(U) in the exploration advantage")
     policy_hidden: tuple[int, ...] = Field((64, 64), description="widths of policy, V and U")
     model_hidden: tuple[int, ...] = Field((512, 512), description="widths of a dynamics model")
-    model_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of the models")
-    model_batch: int = Field(1000, ge=1, description="real transitions per gradient step of a model")
+    model_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of the dynamics models")
+    model_batch: int = Field(1000, ge=1, description="real transitions per gradient step of a dynamics model")
     model_epochs: int = Field(10_000, ge=1, description="epochs of model training at most, per iteration")
-    patience: int = Field(25, ge=1, description="epochs without a better validation error before a model stops")
+    patience: int = Field(25, ge=1, description="epochs without a better validation loss before training stops")
     validate_every: int = Field(5, ge=1, description="epochs between two validations")
     reinitialise_every: int = Field(10, ge=1, description="iterations between two fresh starts of the models")
-    std_resets: int = Field(5, ge=0, description="iterations at whose start log sigma goes back to 0")
+    std_resets: int = Field(5, ge=0, description="iterations at whose start the policy's log-std goes back to 0")
     evaluations: int = Field(20, ge=1, description="real episodes per evaluation, stochastic and again with the mean")
+    compiled: bool = Field(False, description="CUDA graphs for imagination and updates; nothing on a CPU")
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Settings":
+        if self.batch_size > self.rollouts * self.horizon:
+            raise ValueError(
+                f"batch_size {self.batch_size} is more than the {self.rollouts * self.horizon} imagined transitions"
+            )
+        return self
+
+
+class LoopConfig(Settings):
+    """What a run of the loop is asked for."""
+
+    environment: str = Field("half-cheetah", description="task, see `environments.TASKS`")
+    arms: tuple[str, ...] = Field(("pombu",), description="pombu, meppo, or alpha-A for pombu with another alpha")
+    replicas: int = Field(1, ge=1, description="seeds of each arm")
+    seed: int = Field(0, ge=0, description="seed of all replicas")
+    improver: Literal["ppo", "trpo"] = Field("ppo", description="(5) with minibatches, or ME-TRPO's trust region")
+    max_kl: float = Field(0.01, gt=0, description="trpo: KL of a step")
     observation_noise: float = Field(0.0, ge=0, description="half width of uniform noise on observations")
     action_noise: float = Field(0.0, ge=0, description="half width of uniform noise on actions")
     mbpo_updates: int = Field(20, ge=1, description="mbpo: SAC steps on model data per real step [peer]")
     mbpo_rollouts: int = Field(400, ge=1, description="mbpo: model rollouts per real step [peer]")
-    mbpo_schedule: tuple[int, int, int, int] | None = Field(
-        None,
-        description="mbpo: from epoch, to epoch, k_min, k_max: the rollouts' length grows linearly in between; an "
-        "epoch is 1000 real steps. None: the task's own, see `baselines.SCHEDULES` [peer]",
-    )
-    mbpo_members: Literal["gaussian", "deterministic"] = Field(
-        "gaussian", description="mbpo: members that predict a variance, which rollouts draw from [peer], or do not"
-    )
+    mbpo_schedule: tuple[int, ...] = ()
     mbpo_keep: int = Field(250, ge=1, description="mbpo: real steps between two model trainings; age of model data")
-    compiled: bool = Field(False, description="CUDA graphs for imagination and updates; nothing on a CPU")
 
     @field_validator("environment")
     @classmethod
@@ -121,19 +144,6 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
             arm_alpha(arm, 0.0)
         return arms
 
-    @field_validator("mbpo_schedule")
-    @classmethod
-    def _grows(cls, schedule: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
-        if schedule is not None and not (0 <= schedule[0] < schedule[1] and 1 <= schedule[2] <= schedule[3]):
-            raise ValueError("write from epoch, to epoch, k_min, k_max with 0 <= from < to and 1 <= k_min <= k_max")
-        return schedule
-
-    @model_validator(mode="after")
-    def _enough(self) -> "LoopConfig":
-        if self.batch_size > self.rollouts * self.horizon:
-            raise ValueError(f"batch_size is more than the {self.rollouts * self.horizon} imagined transitions")
-        return self
-
     @property
     def lanes(self) -> list[tuple[str, int]]:
         """(arm, replica) of each lane."""
@@ -141,7 +151,7 @@ class LoopConfig(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def seeds(self) -> list[int]:
-        return [1000 * self.seed + replica for _, replica in self.lanes]
+        return [derive(self.seed, replica) for _, replica in self.lanes]
 
     @classmethod
     def of(cls, config: BaseModel, **changes: Any) -> "LoopConfig":
@@ -254,8 +264,11 @@ class Learner:
             config.environment, config.horizon, config.observation_noise, config.action_noise
         )
         self.task, seeds = self.world.task, config.seeds
-        self.policy = GaussianPolicy(self.task.observation, self.task.action, config.policy_hidden, seeds).to(device)
-        self.critics = Critics(self.task.observation, config.policy_hidden, seeds).to(device)
+        first = {p: [derive(seed, 0, p) for seed in seeds] for p in (Purpose.POLICY, Purpose.CRITICS)}
+        self.policy = GaussianPolicy(
+            self.task.observation, self.task.action, config.policy_hidden, first[Purpose.POLICY]
+        ).to(device)
+        self.critics = Critics(self.task.observation, config.policy_hidden, first[Purpose.CRITICS]).to(device)
         self.ensemble = DynamicsEnsemble(
             len(seeds), config.members, self.task.observation, self.task.action, config.model_hidden, seeds=seeds
         ).to(device)
@@ -301,20 +314,20 @@ class Learner:
         """Real episodes by the policy, from iteration 1 on by exploration policies; returns each lane's mean return."""
         c = self.config
         if iteration == 0 or c.exploration == "policy" or not bool(self.explores.any()):
-            played = [self.play(iteration, 0, c.episodes)]
+            played = [self.play(c.episodes, iteration, Purpose.COLLECTION)]
         else:
-            streams = self.streams(iteration, 1)
+            streams = self.streams(iteration, Purpose.EXPLORATION)
             played = explore(
                 self.policy,
                 self.look,
                 lambda mixture: self.imagined(streams, mixture)[0],
-                lambda number: self.play(iteration, 2 + number, 1),
-                lambda number: self.mixture(number, streams),
+                lambda number: self.play(1, iteration, Purpose.COLLECTION, number),
+                lambda: mixture_weights(streams, c.members),
                 streams,
                 policies=c.episodes, beta=c.beta, epochs=c.epochs, minibatch=c.batch_size, explores=self.explores,
             )  # fmt: skip
         merged = Played(*(torch.cat(parts, 1) for parts in zip(*played, strict=True)))
-        self.experience.add(merged, torch.Generator().manual_seed(stream_seed(c.seed, iteration, 0)))
+        self.experience.add(merged, torch.Generator().manual_seed(derive(c.seed, iteration, Purpose.SPLITS)))
         return merged.reward.sum(-1).mean(-1)
 
     def learn_models(self, iteration: int) -> FitReport:
@@ -322,7 +335,7 @@ class Learner:
         c = self.config
         statistics = [x.to(self.device) for x in self.experience.model_statistics()]
         if iteration % c.reinitialise_every == 0:
-            self.ensemble.initialise([seed + 7 * iteration for seed in c.seeds])
+            self.ensemble.initialise([derive(seed, iteration, Purpose.MODELS) for seed in c.seeds])
         self.ensemble.normalise_by(*statistics)
         settings = FitSettings(
             c.model_learning_rate, batch=c.model_batch, rounds=c.model_epochs, validate_every=c.validate_every,
@@ -330,7 +343,7 @@ class Learner:
         )  # fmt: skip
         rows = self.experience.rows
         state, action, after = (rows[name].to(self.device) for name in ("state", "action", "next_state"))
-        generator = torch.Generator(self.device).manual_seed(stream_seed(c.seed, iteration, 1))
+        generator = torch.Generator(self.device).manual_seed(derive(c.seed, iteration, Purpose.MODEL_FIT))
         splits = self.experience.splits
         report = fit(self.ensemble, state, action, after, splits, generator, settings, graphs=c.compiled)
         self.ensemble.freeze()
@@ -351,7 +364,7 @@ class Learner:
             samples in the dead zone, sqrt_u as the objective has it and sqrt_u_raw in the unit of normalised rewards;
             and as they are at the end: alpha, log_std, the return that the models promise.
         """
-        c, streams, found = self.config, self.streams(iteration, 2), []
+        c, streams, found = self.config, self.streams(iteration, Purpose.IMAGINATION), []
         alpha = self.progress.alpha.to(self.device)
         for _ in range(c.updates):
             batch, promised = self.imagined(streams)
@@ -360,8 +373,6 @@ class Learner:
             step = moved(self.policy, batch, c.clip)
             unsure = (dead_zone(batch.advantage, batch.sqrt_u, alpha), batch.sqrt_u.mean(-1),
                       batch.uncertainty_target.sqrt().mean(-1))  # fmt: skip
-            length = step.kl if c.alpha_follows == "kl" else step.ratio_change
-            alpha = adapt_alpha(alpha, length, c.alpha_times)
             found.append((*step, *unsure))
         self.progress.alpha = alpha.cpu()
         names = (*Moved._fields, "dead_zone", "sqrt_u", "sqrt_u_raw")
@@ -375,17 +386,20 @@ class Learner:
 
     def evaluate(self, iteration: int) -> dict[str, Tensor]:
         """Real returns: stochastic (what papers call AverageReturn) and with the mean action."""
+        c = self.config
         return {
-            "stochastic_return": self.play(iteration, 1000, self.config.evaluations).reward.sum(-1).mean(-1),
-            "mean_return": self.play(iteration, 1001, self.config.evaluations, noisy=False).reward.sum(-1).mean(-1),
+            "stochastic_return": self.play(c.evaluations, iteration, Purpose.EVALUATION).reward.sum(-1).mean(-1),
+            "mean_return": self.play(c.evaluations, iteration, Purpose.MEAN_EVALUATION, noisy=False)
+            .reward.sum(-1)
+            .mean(-1),
         }
 
     # -- parts of stages ----------------------------------------------------------------------------------------------
 
-    def play(self, iteration: int, purpose: int, episodes: int, noisy: bool = True) -> Played:
-        """Real episodes with the policy as it is."""
-        seeds = [stream_seed(seed, iteration, purpose) for seed in self.config.seeds]
-        luck = Streams([seed + 1 for seed in seeds])
+    def play(self, episodes: int, *keys: int, noisy: bool = True) -> Played:
+        """Real episodes with the policy as it is; world and action noise have a stream each, of these keys."""
+        seeds, luck_seeds = ([derive(seed, *keys, part) for seed in self.config.seeds] for part in (0, 1))
+        luck = Streams(luck_seeds)
 
         def act(state: Tensor) -> Tensor:
             mean, log_std = self.policy(state.to(self.device))
@@ -394,12 +408,6 @@ class Learner:
             return mean + log_std.exp() * luck.normal(episodes, self.task.action).to(mean)
 
         return environments.play(self.world, act, seeds, episodes)
-
-    def mixture(self, number: int, streams: Streams) -> Float[Tensor, "lanes members"]:
-        """Weights of the models for exploration policy `number`."""
-        if self.config.exploration == "mixture":
-            return mixture_weights(streams, self.config.members)
-        return one_member(number, len(streams), self.config.members).to(self.device)
 
     def imagined(self, streams: Streams, mixture: Tensor | None = None) -> tuple[Batch, Float[Tensor, " lanes"]]:
         """A batch of imagined steps, and the mean return the models promise, in the task's units."""
@@ -429,7 +437,6 @@ class Learner:
             transform=lambda paid: paid.clamp(-REWARD_CLIP, REWARD_CLIP) / self.reward_scale,
             state_bound=STATE_BOUND,
             bessel=self.config.bessel,
-            ube_scale=1.0 if self.config.uncertainty == "ube" else None,
         )
         time, lanes, rollouts, size = rollout.state.shape
         with torch.no_grad():
@@ -437,13 +444,9 @@ class Learner:
             unsure = self.critics.uncertainty(flat).view(lanes, time, rollouts).movedim(1, 0)
         return rollout, unsure
 
-    def streams(self, iteration: int, purpose: int) -> Streams:
+    def streams(self, iteration: int, purpose: Purpose) -> Streams:
         """Random numbers of this iteration and purpose, one stream a lane: nothing to save."""
-        return Streams([stream_seed(seed, iteration, 5000 + purpose) for seed in self.config.seeds], self.device)
-
-
-def stream_seed(seed: int, iteration: int, purpose: int) -> int:
-    return ((seed * 1_000_003 + iteration) * 10_007 + purpose) % (2**62)
+        return Streams([derive(seed, iteration, purpose) for seed in self.config.seeds], self.device)
 
 
 def run_loop(

@@ -56,9 +56,6 @@ class GaussianPolicy(Normalised):
     ) -> tuple[Float[Tensor, "lanes batch action"], Float[Tensor, "lanes 1 action"]]:
         return self.mean(self.normalised(state)), self.log_std
 
-    def trainable(self) -> list[nn.Parameter]:
-        return list(self.parameters())
-
 
 class Critics(Normalised):
     """V_phi(s) and U_phi(s), two networks a lane.  [official code]"""
@@ -66,7 +63,7 @@ class Critics(Normalised):
     def __init__(self, observation: int, hidden: Sequence[int], seeds: Sequence[int]) -> None:
         super().__init__(len(seeds), observation)
         sizes, lanes = (observation, *hidden, 1), len(seeds)
-        generators = [torch.Generator().manual_seed(seed + 7919) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         # near 0 at first [ours]: what V does not know yet must not look like disagreement of the models
         self.value_net = StackedMLP(lanes, sizes, "tanh", final_gain=0.1, generators=generators)
         self.uncertainty_net = StackedMLP(lanes, sizes, "tanh", final_gain=0.1, generators=generators)

@@ -125,7 +125,7 @@ def mean_value_inside(
 
 # -- 6 ablation with a bar: how cautious? -----------------------------------------------------------------------------
 
-SMALL = Config(studies=("zone",), zone_lanes=4, zone_evaluations=100)
+SMALL = Config(studies=("zone",), zone_copies=4, zone_evaluations=100)
 
 
 @cache
@@ -136,7 +136,7 @@ def trained(arm: str) -> dict[str, Any]:
         run = Run.open(folder, config)
         _, _, found = zone.study("zone", config, run)
         run.close()
-    return summarise_zone(found.history, Arms((arm,), config.zone_lanes))["arms"][arm]
+    return summarise_zone(found.history, Arms((arm,), config.zone_copies))["arms"][arm]
 
 
 def check_known_arm(answer: Any) -> None:

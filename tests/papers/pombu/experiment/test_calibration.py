@@ -9,7 +9,7 @@ from labkit.papers.pombu.experiment.config import Config
 
 QUICK = Config(
     studies=("calibration",),
-    calibration_lanes=2,
+    calibration_copies=2,
     calibration_queries=12,
     calibration_rollouts=4,
     zone_clone_steps=200,
@@ -35,7 +35,7 @@ def test_measures_of_a_calibrated_and_of_a_useless_uncertainty():
 
 def test_independent_errors_are_calibrated():
     """The official code's own check, with the paper's assumption true by construction."""
-    found = calibration.study("fake-0.01", QUICK.override(calibration_lanes=4, calibration_queries=40))
+    found = calibration.study("fake-0.01", QUICK.override(calibration_copies=4, calibration_queries=40))
     assert found.persistent is None
     row = calibration.summarise(found)["sqrt_u"]
     assert 0.4 < row["coverage"][0] < 0.75

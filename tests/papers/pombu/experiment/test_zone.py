@@ -103,7 +103,7 @@ def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path):
 
 def test_a_seed_does_not_depend_on_its_neighbours(tmp_path):
     """Cloning, data and the referee come from a stream of the seed's own."""
-    together, alone = (Streams([seed * 8 + 1 for seed in seeds]) for seeds in ((3, 4), (4,)))
+    together, alone = (offline.streams_for(seeds, offline.Purpose.DATA) for seeds in ((3, 4), (4,)))
     both, one = (offline.clone_controller(TASK, QUICK, streams) for streams in (together, alone))
     torch.testing.assert_close(both.mean.layers[1].weight[1], one.mean.layers[1].weight[0], rtol=1e-4, atol=1e-5)
     rows_both, rows_one = (
