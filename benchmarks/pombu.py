@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from labkit.errors import LabkitError
-from labkit.papers.pombu.experiment.rewards import half_cheetah
+from labkit.papers.pombu.experiment.tasks import half_cheetah
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, make_adam, train_step
 from labkit.papers.pombu.method.imagination import draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment import environments
-from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.experiment import worlds
+from labkit.papers.pombu.experiment.worlds import Played
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, fit
 from labkit.papers.pombu.method.loop import Experience, LoopConfig, Purpose, run_loop
 from labkit.rl.streams import Streams
@@ -105,7 +105,7 @@ class Curve:
 
     def __init__(self, config: LoopConfig, seed: int, run: Run) -> None:
         self.config, self.seed, self.run = config, seed, run
-        self.world = environments.make_world(
+        self.world = worlds.make_world(
             config.environment, config.horizon, config.observation_noise, config.action_noise
         )
         self.steps: list[int] = []
@@ -129,7 +129,7 @@ class Curve:
                 return torch.from_numpy(predict(state[0].double().numpy(), deterministic))[None]
 
             seed = derive(self.seed, len(self.steps), purpose)
-            played = environments.play(self.world, act, [seed], self.config.evaluations)
+            played = worlds.play(self.world, act, [seed], self.config.evaluations)
             means.append(played.reward.sum(-1).mean().item())
         self.steps.append(steps)
         self.stochastic.append(means[0])
@@ -171,9 +171,7 @@ def model_free(algorithm: str, config: LoopConfig, curve: Curve, device: torch.d
 
 
 def _environment(config: LoopConfig) -> Any:
-    return environments.make_environment(
-        config.environment, config.horizon, config.observation_noise, config.action_noise
-    )
+    return worlds.make_environment(config.environment, config.horizon, config.observation_noise, config.action_noise)
 
 
 # -- model-based SAC --------------------------------------------------------------------------------------------------
@@ -194,7 +192,7 @@ def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> N
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import Logger
 
-    task, seed = environments.task_named(config.environment), derive(curve.seed, Purpose.POLICY) % 2**32
+    task, seed = worlds.task_named(config.environment), derive(curve.seed, Purpose.POLICY) % 2**32
     sac = SAC("MlpPolicy", _environment(config), gamma=config.gamma, seed=seed, device=device)
     sac.set_logger(Logger(None, []))
     sac._current_progress_remaining = 1.0
@@ -216,7 +214,7 @@ def model_based_sac(config: LoopConfig, curve: Curve, device: torch.device) -> N
     for iteration in range(config.iterations):
         for episode in range(config.episodes):
             seed = derive(curve.seed, iteration, Purpose.COLLECTION, episode)
-            played: Played = environments.play(world, act, [seed], 1)
+            played: Played = worlds.play(world, act, [seed], 1)
             splits = derive(curve.seed, iteration, Purpose.SPLITS, episode)
             experience.add(played, torch.Generator().manual_seed(splits))
             taken += config.horizon

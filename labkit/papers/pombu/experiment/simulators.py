@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labkit.papers.pombu.experiment import rewards
-from labkit.papers.pombu.experiment.environments import Task, pendulum_step
+from labkit.papers.pombu.experiment import tasks
+from labkit.papers.pombu.experiment.worlds import Task, pendulum_step
 from labkit.seeds import derive
 
 
@@ -83,13 +83,13 @@ class PendulumEnvironment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         force = torch.as_tensor(np.asarray(action, dtype=np.float64))
-        paid = float(rewards.pendulum(self._state, force))
+        paid = float(tasks.pendulum(self._state, force))
         self._state = pendulum_step(self._state, force)
         return self._state.numpy(), paid, False, False, {}
 
 
 def build(task: Task, horizon: int, observation_noise: float, action_noise: float) -> gymnasium.Env[Any, Any]:
-    """See `environments.make_environment`, which checks what it is given."""
+    """See `worlds.make_environment`, which checks what it is given."""
     # unwrapped: Gymnasium's own time limit, reward and checks are not wanted
     inner = gymnasium.make(task.gym, **task.options).unwrapped if task.gym else PendulumEnvironment()
     made: gymnasium.Env[Any, Any] = KnownReward(inner, task, horizon)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.experiment.worlds import Played
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
 from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.rl.streams import Streams

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels.discounted_trace import discounted_trace
-from labkit.papers.pombu.experiment import environments
-from labkit.papers.pombu.experiment.environments import Played, World
+from labkit.papers.pombu.experiment import worlds
 from labkit.papers.pombu.experiment.trust_region import TrustRegionPass
+from labkit.papers.pombu.experiment.worlds import Played, World
 from labkit.papers.pombu.method.ensemble import (
     DynamicsEnsemble,
     FitReport,
@@ -116,7 +116,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 class LoopConfig(Settings):
     """What a run of the loop is asked for."""
 
-    environment: str = Field("half-cheetah", description="task, see `environments.TASKS`")
+    environment: str = Field("half-cheetah", description="task, see `worlds.TASKS`")
     arms: tuple[str, ...] = Field(("pombu",), description="pombu, meppo, or alpha-A for pombu with another alpha")
     replicas: int = Field(1, ge=1, description="seeds of each arm")
     seed: int = Field(0, ge=0, description="seed of all replicas")
@@ -132,7 +132,7 @@ class LoopConfig(Settings):
     @field_validator("environment")
     @classmethod
     def _task(cls, name: str) -> str:
-        environments.task_named(name)
+        worlds.task_named(name)
         return name
 
     @field_validator("arms")
@@ -260,7 +260,7 @@ class Learner:
 
     def __init__(self, config: LoopConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.world: World = environments.make_world(
+        self.world: World = worlds.make_world(
             config.environment, config.horizon, config.observation_noise, config.action_noise
         )
         self.task, seeds = self.world.task, config.seeds
@@ -407,7 +407,7 @@ class Learner:
                 return mean
             return mean + log_std.exp() * luck.normal(episodes, self.task.action).to(mean)
 
-        return environments.play(self.world, act, seeds, episodes)
+        return worlds.play(self.world, act, seeds, episodes)
 
     def imagined(self, streams: Streams, mixture: Tensor | None = None) -> tuple[Batch, Float[Tensor, " lanes"]]:
         """A batch of imagined steps, and the mean return the models promise, in the task's units."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from labkit.papers.pombu.experiment import environments, offline
+from labkit.papers.pombu.experiment import offline, worlds
 from labkit.papers.pombu.method import loop
 from labkit.papers.pombu.method.loop import Learner, LoopConfig
 
@@ -45,5 +45,5 @@ def test_no_two_streams_of_the_loop_meet(monkeypatch):
             learner.evaluate(iteration)
         assert len(seen) - begun > 50
     assert len(set(seen)) == len(seen)
-    assert isinstance(learner.world, environments.TorchPendulum)
+    assert isinstance(learner.world, worlds.TorchPendulum)
     assert len(set(loop.Purpose)) == len(loop.Purpose.__members__)

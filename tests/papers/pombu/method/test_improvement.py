@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment import trust_region
-from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.experiment.worlds import Played
 from labkit.papers.pombu.method import exploration
 from labkit.papers.pombu.method.imagination import Rollout
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, Pass, PolicyPass, batch_of, moved

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment import baselines, environments
+from labkit.papers.pombu.experiment import baselines, worlds
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
 from labkit.papers.pombu.method.loop import Experience, Learner, LoopConfig, arm_alpha, run_loop
 from labkit.rl.streams import Streams
@@ -117,7 +117,7 @@ def test_every_switch_changes_what_comes_out(tmp_path, plain_result, changes):
     assert torch.isfinite(torch.tensor(found["stochastic_return"])).all()
 
 
-@pytest.mark.parametrize("name", [name for name, task in environments.TASKS.items() if task.gym])
+@pytest.mark.parametrize("name", [name for name, task in worlds.TASKS.items() if task.gym])
 def test_the_papers_networks_on_every_task(tmp_path, name):
     """The full configuration's shapes, with few and short episodes; noise on both sides."""
     few = {"iterations": 2, "episodes": 2, "horizon": 5, "updates": 1, "rollouts": 4, "epochs": 1, "batch_size": 10}
@@ -165,11 +165,11 @@ def test_log_std_is_reset_in_the_first_iterations_only():
 
 
 def test_the_return_scale_is_the_spread_of_returns_to_go():
-    task = environments.TASKS["pendulum"]
+    task = worlds.TASKS["pendulum"]
     experience = Experience(task, 1, 2, gamma=0.5)
     reward = torch.tensor([[[1.0, 2.0, 4.0], [0.0, 0.0, 8.0]]])
     state = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    played = environments.Played(state, torch.full((1, 2, 3, 1), 7.0), state + 1, reward)
+    played = worlds.Played(state, torch.full((1, 2, 3, 1), 7.0), state + 1, reward)
     experience.add(played, torch.Generator().manual_seed(0))
     to_go = torch.tensor([3.0, 4.0, 4.0, 2.0, 4.0, 8.0])  # 1 + 2/2 + 4/4, 2 + 4/2, ...
     assert experience.reward_scale().item() == pytest.approx(to_go.std(correction=0).item(), rel=1e-5)
@@ -238,7 +238,7 @@ def test_rollouts_grow_by_the_schedule():
     ]  # fmt: skip
     assert baselines.rollout_length(23_999, schedule) == 1
     assert {baselines.rollout_length(1000 * epoch, baselines.ONE_STEP) for epoch in range(0, 300, 10)} == {1}
-    assert set(baselines.SCHEDULES) <= set(environments.TASKS)
+    assert set(baselines.SCHEDULES) <= set(worlds.TASKS)
 
 
 class Recorder:
@@ -261,7 +261,7 @@ def model_rollouts(gaussian: bool) -> tuple[Recorder, DynamicsEnsemble, Experien
     if gaussian:
         for value in models.parameters():
             value[1:] = value[:1]
-    experience = Experience(environments.TASKS["pendulum"], 1, 2, 0.99)
+    experience = Experience(worlds.TASKS["pendulum"], 1, 2, 0.99)
     experience.rows["state"] = torch.randn(1, 7, 3, generator=torch.Generator().manual_seed(0))
     sac = Recorder()
     baselines._add_model_steps(sac, models, experience, Streams([1]), 400, 3)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.papers.pombu.experiment import rewards
-from labkit.papers.pombu.experiment.environments import TASKS, TorchPendulum, make_environment
+from labkit.papers.pombu.experiment import tasks
+from labkit.papers.pombu.experiment.worlds import TASKS, TorchPendulum, make_environment
 
 MUJOCO = [name for name, task in TASKS.items() if task.gym]
 
@@ -65,7 +65,7 @@ def test_the_pendulum_is_gymnasiums():
 
 
 def height_forgotten(state, action):
-    return rewards.hopper(state, action) + 3 * (state[..., 0] - 1.3) ** 2
+    return tasks.hopper(state, action) + 3 * (state[..., 0] - 1.3) ** 2
 
 
 def cost_of_the_raw_action(state, action):

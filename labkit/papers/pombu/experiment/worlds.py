@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment import rewards
+from labkit.papers.pombu.experiment import tasks
 from labkit.rl.vector import InProcessVector
 
 
@@ -28,7 +28,7 @@ class Task:
     """
 
     name: str
-    reward: rewards.Reward
+    reward: tasks.Reward
     observation: int
     action: int
     gym: str = ""
@@ -39,12 +39,12 @@ _HEALTHY = {"terminate_when_unhealthy": False}
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("half-cheetah", rewards.half_cheetah, 17, 6, "HalfCheetah-v5"),
-        Task("swimmer", rewards.swimmer, 8, 2, "Swimmer-v5"),
-        Task("walker2d", rewards.walker2d, 17, 6, "Walker2d-v5", _HEALTHY),
-        Task("hopper", rewards.hopper, 11, 3, "Hopper-v5", _HEALTHY),
-        Task("ant", rewards.ant, 27, 8, "Ant-v5", {**_HEALTHY, "include_cfrc_ext_in_observation": False}),
-        Task("pendulum", rewards.pendulum, 3, 1),
+        Task("half-cheetah", tasks.half_cheetah, 17, 6, "HalfCheetah-v5"),
+        Task("swimmer", tasks.swimmer, 8, 2, "Swimmer-v5"),
+        Task("walker2d", tasks.walker2d, 17, 6, "Walker2d-v5", _HEALTHY),
+        Task("hopper", tasks.hopper, 11, 3, "Hopper-v5", _HEALTHY),
+        Task("ant", tasks.ant, 27, 8, "Ant-v5", {**_HEALTHY, "include_cfrc_ext_in_observation": False}),
+        Task("pendulum", tasks.pendulum, 3, 1),
     )
 }
 
@@ -142,7 +142,7 @@ class TorchPendulum:
         force = action.double()
         if self.action_noise:
             force = force + self.action_noise * self._uniform(*force.shape[1:])
-        paid = rewards.pendulum(self._state, force)
+        paid = tasks.pendulum(self._state, force)
         self._state = pendulum_step(self._state, force)
         seen = self._state
         if self.observation_noise:

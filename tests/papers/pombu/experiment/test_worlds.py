@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment.environments import TASKS, make_environment, make_world, pendulum_step, play
+from labkit.papers.pombu.experiment.worlds import TASKS, make_environment, make_world, pendulum_step, play
 
 SHAPES = {"half-cheetah": (17, 6), "swimmer": (8, 2), "walker2d": (17, 6), "hopper": (11, 3), "ant": (27, 8)}
 SHAPES |= {"pendulum": (3, 1)}
