@@ -1,4 +1,4 @@
-"""Side by side: all models of an ensemble at once against one by one and against processes; lanes against runs.
+"""Side by side: all models of an ensemble at once against one by one and against processes; copies against runs.
 
     labkit bench pombu
 
@@ -58,9 +58,9 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     )
     workload = f"20 imagined steps of {ROLLOUTS} rollouts, {shape}"
     yield BenchRow(workload, "ms", best["ours"], best["peer"], "K modules in turn")
-    for lanes in (1, 20):
-        best = compare({"ours": trace(device, lanes), "peer": trace_in_turn(device, lanes)}, device, rounds)
-        workload = f"uv-trace, {HORIZON} x {ROLLOUTS * lanes}"
+    for copies in (1, 20):
+        best = compare({"ours": trace(device, copies), "peer": trace_in_turn(device, copies)}, device, rounds)
+        workload = f"uv-trace, {HORIZON} x {ROLLOUTS * copies}"
         yield BenchRow(workload, "ms", best["ours"], best["peer"], "loop over time")
     if device.type == "cuda":
         best = compare({"ours": policy_pass(device, True), "peer": policy_pass(device, False)}, device, rounds)
@@ -208,18 +208,18 @@ def policy_pass(device: torch.device, graphs: bool) -> Callable[[], None]:
 # -- the trace --------------------------------------------------------------------------------------------------------
 
 
-def streams_of_numbers(device: torch.device, lanes: int) -> Tensor:
-    return torch.randn(4, HORIZON, ROLLOUTS * lanes, generator=torch.Generator().manual_seed(0)).to(device)
+def streams_of_numbers(device: torch.device, copies: int) -> Tensor:
+    return torch.randn(4, HORIZON, ROLLOUTS * copies, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def trace(device: torch.device, lanes: int) -> Callable[[], object]:
-    r, u, v, w = streams_of_numbers(device, lanes)
+def trace(device: torch.device, copies: int) -> Callable[[], object]:
+    r, u, v, w = streams_of_numbers(device, copies)
     return lambda: propagate(r, u.abs(), v, w, gamma=0.99, lam=0.95)
 
 
-def trace_in_turn(device: torch.device, lanes: int) -> Callable[[], object]:
+def trace_in_turn(device: torch.device, copies: int) -> Callable[[], object]:
     """As one reads it off the formulas."""
-    r, u, v, w = streams_of_numbers(device, lanes)
+    r, u, v, w = streams_of_numbers(device, copies)
 
     def run() -> tuple[Tensor, Tensor]:
         unsure, seen = u.abs(), w.clamp_min(0)

@@ -42,10 +42,10 @@ PERSISTENT_ROLLOUTS = 16
 class Calibration:
     """Predicted deviation and error of Q, (seeds, queries); the same for members followed to the end."""
 
-    predicted: Float[Tensor, "lanes queries"]
-    error: Float[Tensor, "lanes queries"]
-    persistent: Float[Tensor, "lanes queries"] | None = None
-    persistent_error: Float[Tensor, "lanes queries"] | None = None
+    predicted: Float[Tensor, "copies queries"]
+    error: Float[Tensor, "copies queries"]
+    persistent: Float[Tensor, "copies queries"] | None = None
+    persistent_error: Float[Tensor, "copies queries"] | None = None
 
 
 def study(name: str, config: Config) -> Calibration:
@@ -135,10 +135,10 @@ def ask(
 def true_q(
     task: Task,
     policy: GaussianPolicy,
-    start: Float[Tensor, "lanes queries s"],
+    start: Float[Tensor, "copies queries s"],
     luck: Draws,
     streams: Streams | None = None,
-) -> Float[Tensor, "lanes queries"]:
+) -> Float[Tensor, "copies queries"]:
     """Discounted return of one real episode per query, with the policy's luck; `streams` of the world's own noise."""
     state, total = start, torch.zeros(start.shape[:2])
     for t in range(task.horizon):
@@ -162,7 +162,7 @@ def summarise(found: Calibration) -> dict[str, Any]:
 
 
 def measures(
-    predicted: Float[Tensor, "lanes queries"], error: Float[Tensor, "lanes queries"]
+    predicted: Float[Tensor, "copies queries"], error: Float[Tensor, "copies queries"]
 ) -> Mapping[str, float | list[float]]:
     """spearman: rank correlation of the prediction with |error|, one a seed. coverage: share of |error| below 1, 2, 3
     predictions. deviation: of error / prediction, 1 where calibrated. mean, mean_error: of prediction and |error|."""

@@ -1,8 +1,8 @@
 """The abstract, statement by statement. It gives no figure, and no table of the paper could be read: every published
 figure is None. Margins were set before measuring.
 
-A run's value comes from the seeds that it trains as lanes (8 in the lesson); a record has several runs. Shares of seeds
-have Wilson's interval, and differences between arms a bootstrap interval, over the seeds of all runs.
+A run's value comes from the seeds that it trains as stacked copies (8 in the lesson); a record has several runs. Shares
+of seeds have Wilson's interval, differences between arms a bootstrap interval, over the seeds of all runs.
 """
 
 from collections.abc import Callable, Sequence

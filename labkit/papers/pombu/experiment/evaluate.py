@@ -17,8 +17,8 @@ def summarise_zone(history: History, arms: Arms) -> dict[str, Any]:
         std(A); "real_curve", "claimed_curve", "improved_curve": over the updates, the last one the share of seeds
         that are better than at the start}}, and "start": the mean real return of the first policy.
     """
-    lanes = (-1, len(arms.names), arms.seeds)
-    left, right, model, ratio = (history[name].view(lanes) for name in ("left", "right", "model", "ratio"))
+    copies = (-1, len(arms.names), arms.seeds)
+    left, right, model, ratio = (history[name].view(copies) for name in ("left", "right", "model", "ratio"))
     real = (left + right) / 2
     gain, claimed = real - real[:1], model - model[:1]
     found: dict[str, Any] = {}

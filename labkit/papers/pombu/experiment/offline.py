@@ -1,8 +1,8 @@
 """One phase of policy improvement in a fixed ensemble: no new data, so every illusion of the models stays.
 
 A safe hand-made controller is cloned into a policy, a few real episodes are recorded, an ensemble is trained on them.
-From there every arm (a value of alpha, a control) improves the policy in the ensemble alone. Lanes are arms x seeds,
-lane number arm * seeds + seed; the arms of one seed share first policy, data, ensemble and random numbers.  [ours]
+From there every arm (a value of alpha, a control) improves the policy in the ensemble alone. Copies are arms x seeds,
+copy number arm * seeds + seed; the arms of one seed share first policy, data, ensemble and random numbers.  [ours]
 """
 
 import math
@@ -30,7 +30,7 @@ from labkit.rl.streams import Streams
 from labkit.seeds import derive
 from labkit.workbench.runs import Run, State
 
-Lanes = TypeVar("Lanes", bound=nn.Module)
+Copies = TypeVar("Copies", bound=nn.Module)
 
 
 @runtime_checkable
@@ -51,8 +51,8 @@ class Task(Protocol):
     def reach(self) -> float: ...  # imagined states are kept within +-reach
 
     def __hash__(self) -> int: ...
-    def starts(self, streams: Streams, count: int) -> Float[Tensor, "lanes count state"]: ...
-    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "lanes episodes state"]: ...
+    def starts(self, streams: Streams, count: int) -> Float[Tensor, "copies count state"]: ...
+    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "copies episodes state"]: ...
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Tensor: ...
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor: ...
     def controller(self, state: Tensor) -> Tensor: ...
@@ -127,15 +127,15 @@ def _unused(count: int) -> list[torch.Generator]:
     return [torch.Generator() for _ in range(count)]
 
 
-def repeat_lanes(source: nn.Module, target: Lanes, times: int) -> Lanes:
-    """Every lane of `source` into `target`: all of them once, then all again, `times` in all."""
+def repeat_copies(source: nn.Module, target: Copies, times: int) -> Copies:
+    """Every copy of `source` into `target`: all of them once, then all again, `times` in all."""
     target.load_state_dict({name: value.repeat(times, 1, 1) for name, value in source.state_dict().items()})
     return target
 
 
 def repeat_policy(policy: GaussianPolicy, times: int) -> GaussianPolicy:
-    lanes, (inputs, *hidden, outputs) = policy.mean.copies, policy.mean.sizes
-    return repeat_lanes(policy, GaussianPolicy(inputs, outputs, hidden, [0] * (lanes * times)), times)
+    copies, (inputs, *hidden, outputs) = policy.mean.copies, policy.mean.sizes
+    return repeat_copies(policy, GaussianPolicy(inputs, outputs, hidden, [0] * (copies * times)), times)
 
 
 class TimedValue(nn.Module):
@@ -144,20 +144,20 @@ class TimedValue(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, lanes: int, task: Task, hidden: int, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, copies: int, task: Task, hidden: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         sizes = (task.state_size + 1, hidden, hidden, 1)
         self.horizon = task.horizon
-        self.net = steep(StackedMLP(lanes, sizes, "tanh", generators=generators), 0.1, generators)
-        self.register_buffer("mean", torch.zeros(lanes, 1, 1))
-        self.register_buffer("std", torch.ones(lanes, 1, 1))
+        self.net = steep(StackedMLP(copies, sizes, "tanh", generators=generators), 0.1, generators)
+        self.register_buffer("mean", torch.zeros(copies, 1, 1))
+        self.register_buffer("std", torch.ones(copies, 1, 1))
 
-    def forward(self, state: Float[Tensor, "lanes rows state"], time: float | Tensor) -> Float[Tensor, "lanes rows"]:
+    def forward(self, state: Float[Tensor, "copies rows state"], time: float | Tensor) -> Float[Tensor, "copies rows"]:
         """The network's own output, standardised; `time` in steps, one for all or (rows, 1)."""
         clock = torch.as_tensor(time / self.horizon, dtype=state.dtype).expand(*state.shape[:-1], 1)
         return self.net(torch.cat([state, clock], -1))[..., 0]
 
-    def value(self, state: Float[Tensor, "lanes rows state"], time: int) -> Float[Tensor, "lanes rows"]:
+    def value(self, state: Float[Tensor, "copies rows state"], time: int) -> Float[Tensor, "copies rows"]:
         if time >= self.horizon:
             return state.new_zeros(state.shape[:-1])
         return self(state, float(time)) * self.std[..., 0] + self.mean[..., 0]
@@ -168,12 +168,12 @@ class TimedValue(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The first policy, the recorded transitions and the ensemble, one lane a seed."""
+    """The first policy, the recorded transitions and the ensemble, one copy a seed."""
 
     policy: GaussianPolicy
-    states: Float[Tensor, "lanes rows state"]
-    actions: Float[Tensor, "lanes rows action"]
-    next_states: Float[Tensor, "lanes rows state"]
+    states: Float[Tensor, "copies rows state"]
+    actions: Float[Tensor, "copies rows action"]
+    next_states: Float[Tensor, "copies rows state"]
     ensemble: DynamicsEnsemble
     validation: float  # mean validation error of the members, in units of the targets' variance
 
@@ -248,7 +248,7 @@ def clone_controller(task: Task, setting: Setting, streams: Streams) -> Gaussian
 @torch.no_grad()
 def record_episodes(
     task: Task, policy: GaussianPolicy, setting: Setting, streams: Streams
-) -> tuple[Float[Tensor, "lanes rows s"], Float[Tensor, "lanes rows a"], Float[Tensor, "lanes rows s"]]:
+) -> tuple[Float[Tensor, "copies rows s"], Float[Tensor, "copies rows a"], Float[Tensor, "copies rows s"]]:
     """Real transitions, as the learner sees them: noisy observations, the actions it asked for."""
     episodes, state = setting.episodes, task.data_starts(streams, setting.episodes)
     observed, acted = [], []
@@ -261,7 +261,7 @@ def record_episodes(
         observed.append(seen)
         acted.append(action.clamp(-1, 1))
     observed.append(state + setting.observation_noise * streams.normal(episodes, task.state_size))
-    seen = torch.stack(observed, 2)  # (lanes, episodes, horizon + 1, state)
+    seen = torch.stack(observed, 2)  # (copies, episodes, horizon + 1, state)
     return seen[:, :, :-1].flatten(1, 2), torch.stack(acted, 2).flatten(1, 2), seen[:, :, 1:].flatten(1, 2)
 
 
@@ -297,15 +297,15 @@ def train_ensemble(
 
 
 def shared_by_arms(dynamics: Dynamics, seeds: int) -> Dynamics:
-    """The models of the seeds for lanes of all arms: the arms' rows stand side by side."""
+    """The models of the seeds for copies of all arms: the arms' rows stand side by side."""
 
     def predict(state: Tensor, action: Tensor) -> Tensor:
-        lanes, rows, _ = state.shape
-        arms = lanes // seeds
+        copies, rows, _ = state.shape
+        arms = copies // seeds
         both = [x.view(arms, seeds, rows, -1).transpose(0, 1).reshape(seeds, arms * rows, -1) for x in (state, action)]
         found = dynamics(*both)  # (seeds, members, arms * rows, state)
         found = found.view(seeds, -1, arms, rows, state.shape[-1]).permute(2, 0, 1, 3, 4)
-        return found.reshape(lanes, -1, rows, state.shape[-1])
+        return found.reshape(copies, -1, rows, state.shape[-1])
 
     return predict
 
@@ -319,7 +319,7 @@ def roll_out(
     streams: Streams,
     rollouts: int,
 ) -> Rollout:
-    """Imagined episodes from fresh starts; lanes whose streams have one seed get the same luck."""
+    """Imagined episodes from fresh starts; copies whose streams have one seed get the same luck."""
     start = task.starts(streams, rollouts)
     luck = draw(streams, task.horizon, rollouts, task.action_size, setting.members)
     return imagine(
@@ -351,7 +351,7 @@ def fit_value(
         optimizer.step()
 
 
-def returns_of(rollout: Rollout, gamma: float) -> Float[Tensor, "time lanes rows"]:
+def returns_of(rollout: Rollout, gamma: float) -> Float[Tensor, "time copies rows"]:
     """Discounted sums of what is still to come."""
     return discounted_trace(rollout.reward, torch.zeros_like(rollout.reward), discount=gamma, lam=1.0)
 
@@ -374,28 +374,28 @@ def first_value(
 # -- improvement ------------------------------------------------------------------------------------------------------
 
 
-def shuffled(sqrt_u: Float[Tensor, "lanes samples"], streams: Streams) -> Float[Tensor, "lanes samples"]:
+def shuffled(sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float[Tensor, "copies samples"]:
     """A control: the same penalties in other places, so the same caution without knowing where."""
     return sqrt_u.gather(1, streams.uniform(sqrt_u.shape[1]).argsort(1))
 
 
-def levelled(sqrt_u: Float[Tensor, "lanes samples"]) -> Float[Tensor, "lanes samples"]:
+def levelled(sqrt_u: Float[Tensor, "copies samples"]) -> Float[Tensor, "copies samples"]:
     """A control: the mean penalty everywhere."""
     return sqrt_u.mean(-1, keepdim=True).expand_as(sqrt_u)
 
 
 @dataclass(frozen=True)
 class Arms:
-    """What is compared. Lanes of an arm stand next to each other, one per seed."""
+    """What is compared. Copies of an arm stand next to each other, one per seed."""
 
     names: tuple[str, ...]
     seeds: int
 
     @property
-    def alpha(self) -> Float[Tensor, " lanes"]:
+    def alpha(self) -> Float[Tensor, " copies"]:
         return torch.tensor([parse_arm(name)[1] for name in self.names]).repeat_interleave(self.seeds)
 
-    def penalties(self, sqrt_u: Float[Tensor, "lanes samples"], streams: Streams) -> Float[Tensor, "lanes samples"]:
+    def penalties(self, sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float[Tensor, "copies samples"]:
         """sqrt(U) as each arm uses it."""
         uses = {"alpha": sqrt_u, "shuffled": shuffled(sqrt_u, streams), "constant": levelled(sqrt_u)}
         parts = [
@@ -406,7 +406,7 @@ class Arms:
 
 
 def batch_of(task: Task, setting: Setting, arms: Arms, rollout: Rollout, streams: Streams) -> tuple[Batch, Tensor]:
-    """What the policy learns from, and sqrt(U) / std(A) of each lane. U is the plain sum (lam 1), without a network."""
+    """What the policy learns from, and sqrt(U) / std(A) of each copy. U is the plain sum (lam 1), without a network."""
     trace = propagate(rollout.reward, rollout.uncertainty, rollout.value, gamma=task.gamma, lam=setting.lam, lam_u=1.0)
     targets = (trace.advantage, trace.value_target, trace.uncertainty_target)
     parts = (rollout.state, rollout.action, rollout.log_prob, *targets)
@@ -437,7 +437,7 @@ class Referee:
         }  # each (time, seeds, episodes, size)
 
     @torch.no_grad()
-    def returns(self, policy: GaussianPolicy) -> Float[Tensor, "lanes episodes"]:
+    def returns(self, policy: GaussianPolicy) -> Float[Tensor, "copies episodes"]:
         """Undiscounted sums of rewards."""
         arms = policy.log_std.shape[0] // self.start.shape[0]
         state = self.start.repeat(arms, 1, 1)
@@ -480,7 +480,7 @@ class Improved:
 
     history: History
     policy: GaussianPolicy
-    first_value: TimedValue  # V of the policy that all arms start from, one lane a seed
+    first_value: TimedValue  # V of the policy that all arms start from, one copy a seed
 
 
 def improve(
@@ -488,13 +488,13 @@ def improve(
 ) -> Improved:
     """`setting.updates` policy updates in the ensemble, all arms and seeds at once; resumes from the run's checkpoint.
 
-    The history holds, per lane: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
+    The history holds, per copy: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
     every `snapshots` updates the policies' parameters of the first seed.
     """
     referee, count = Referee(task, setting, seeds), len(arms.names)
     first = first_value(task, setting, prepared.policy, prepared.ensemble, seeds)
     policy = repeat_policy(prepared.policy, count)
-    value = repeat_lanes(
+    value = repeat_copies(
         first, TimedValue(policy.mean.copies, task, setting.hidden, _unused(policy.mean.copies)), count
     )
     improvement = PolicyPass(policy, learning_rate=setting.learning_rate, clip=setting.clip, max_norm=0.5)

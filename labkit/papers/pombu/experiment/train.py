@@ -8,12 +8,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from labkit import devices
-from labkit.papers.pombu.experiment import baselines, calibration, zone
+from labkit.papers.pombu.experiment import calibration, zone
+from labkit.papers.pombu.experiment.algorithms import learning_curves
 from labkit.papers.pombu.experiment.config import Config
 from labkit.papers.pombu.experiment.evaluate import summarise_zone
 from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared
 from labkit.papers.pombu.method import tabular
-from labkit.papers.pombu.method.loop import LoopConfig
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 
@@ -100,7 +100,6 @@ def loop_unit(environment: str, algorithm: str) -> Unit:
     """An algorithm's learning curves on a task."""
 
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-        asked = LoopConfig.of(config, environment=environment)
-        return baselines.run_algorithm(algorithm, asked, part, device)
+        return learning_curves(algorithm, environment, config, part, device)
 
     return work

@@ -121,7 +121,7 @@ def check_best_step(best: Callable[[float, float, float, float], float]) -> None
 
 
 def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
-    """`shuffle(sqrt_u, generator)`, (lanes, samples): the control that keeps a lane's values, not their places."""
+    """`shuffle(sqrt_u, generator)`, (copies, samples): the control that keeps a copy's values, not their places."""
     generator = torch.Generator().manual_seed(0)
     sqrt_u = torch.rand(3, 400, generator=generator) + torch.tensor([[0.0], [1.0], [2.0]])
     kept = sqrt_u.clone()
@@ -129,10 +129,10 @@ def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     assert torch.equal(sqrt_u, kept), "the uncertainty itself must stay as it is: return a new tensor"
     assert first.shape == sqrt_u.shape, f"wanted shape {tuple(sqrt_u.shape)}, got {tuple(first.shape)}"
     assert torch.equal(first.sort(-1).values, sqrt_u.sort(-1).values), (
-        "each lane must keep exactly its own values: the same average penalty, or the control is no control"
+        "each copy must keep exactly its own values: the same average penalty, or the control is no control"
     )
-    for lane in range(3):
-        correlation = float(torch.corrcoef(torch.stack([first[lane], sqrt_u[lane]]))[0, 1])
+    for copy in range(3):
+        correlation = float(torch.corrcoef(torch.stack([first[copy], sqrt_u[copy]]))[0, 1])
         assert abs(correlation) < 0.2, f"a value still stands near its place: correlation {correlation:.2f}"
     assert not torch.equal(first, second), "draw anew in every call: the generator is there to be used"
 

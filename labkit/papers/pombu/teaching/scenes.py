@@ -49,7 +49,7 @@ class Maps:
 
     Args:
         data: the recorded states. arms: their names. updates: after how many updates policies were kept.
-        policies: one lane per kept policy: update number u of arm number a is lane u * len(arms) + a.
+        policies: one copy per kept policy: update number u of arm number a is copy u * len(arms) + a.
     """
 
     task: Zone
@@ -63,8 +63,8 @@ class Maps:
     @torch.no_grad()
     def actions(self, states: Float[Tensor, "n 2"], arm: str, update: int) -> Float[Tensor, "n 2"]:
         """The mean actions of one kept policy, cut to [-1, 1]."""
-        lane = self.updates.index(update) * len(self.arms) + self.arms.index(arm)
-        return self.policies(states.expand(self.policies.mean.copies, -1, -1))[0][lane].clamp(-1, 1)
+        copy = self.updates.index(update) * len(self.arms) + self.arms.index(arm)
+        return self.policies(states.expand(self.policies.mean.copies, -1, -1))[0][copy].clamp(-1, 1)
 
     @torch.no_grad()
     def turn(self, states: Float[Tensor, "n 2"]) -> Float[Tensor, "n members 2"]:
