@@ -1,6 +1,6 @@
 """The room on a real GPU: the trace kernel, recorded steps against ordinary ones, the whole loop."""
 
-import copy
+from copy import deepcopy
 
 import pytest
 import torch
@@ -23,13 +23,13 @@ CUDA = torch.device("cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("steps", "lanes"), [(1, 1), (200, 200), (20, 40_001)])
+@pytest.mark.parametrize(("steps", "copies"), [(1, 1), (200, 200), (20, 40_001)])
 @pytest.mark.parametrize("with_done", [False, True])
-def test_the_trace_kernel(dtype, steps, lanes, with_done):
+def test_the_trace_kernel(dtype, steps, copies, with_done):
     generator = torch.Generator().manual_seed(0)
-    x, value = torch.randn(2, steps, lanes, generator=generator, dtype=dtype)
-    last = torch.randn(lanes, generator=generator, dtype=dtype)
-    done = torch.rand(steps, lanes, generator=generator) < 0.05 if with_done else None
+    x, value = torch.randn(2, steps, copies, generator=generator, dtype=dtype)
+    last = torch.randn(copies, generator=generator, dtype=dtype)
+    done = torch.rand(steps, copies, generator=generator) < 0.05 if with_done else None
     wanted = kernel.discounted_trace(x.double(), value.double(), last.double(), discount=0.99, lam=0.95, done=done)
     got = kernel.discounted_trace(
         x.cuda(), value.cuda(), last.cuda(), discount=0.99, lam=0.95, done=None if done is None else done.cuda()
@@ -64,7 +64,7 @@ def test_recorded_policy_steps_are_the_ordinary_ones():
         update = PolicyPass(policy, learning_rate=1e-3, clip=0.2, max_norm=0.5, graphs=graphs)
         for seed in (0, 1):
             update(batch, torch.tensor([0.0, 0.5], device=CUDA), 3, 50, Streams([seed, 7], CUDA))
-        finals.append(copy.deepcopy(policy.state_dict()))
+        finals.append(deepcopy(policy.state_dict()))
     for name, value in finals[0].items():
         torch.testing.assert_close(value, finals[1][name], rtol=1e-4, atol=1e-5)
 
@@ -94,8 +94,8 @@ def test_the_loop(tmp_path, compiled):
     )  # fmt: skip
     found = run_loop(config, Run.open(tmp_path / "run", config), CUDA)
     for arm in config.arms:
-        for lane in found["arms"][arm]["validation_error"]:
-            assert lane[1] < lane[0]
+        for copy in found["arms"][arm]["validation_error"]:
+            assert copy[1] < copy[0]
         assert torch.isfinite(torch.tensor(found["arms"][arm]["stochastic_return"])).all()
 
 

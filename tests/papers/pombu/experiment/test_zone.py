@@ -1,4 +1,4 @@
-"""The Zone task and the phase of improvement: the world, what lanes share, the controls, the effect itself."""
+"""The Zone task and the phase of improvement: the world, what copies share, the controls, the effect itself."""
 
 import math
 from dataclasses import replace
@@ -82,11 +82,11 @@ def test_point_task_and_its_fake_ensemble():
     assert abs(float(torch.corrcoef(errors[0, :2, :, 0])[0, 1])) < 0.1  # members are independent
 
 
-# -- lanes ------------------------------------------------------------------------------------------------------------
+# -- copies ------------------------------------------------------------------------------------------------------------
 
 
 def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path):
-    """Two lanes of one seed with equal alpha are equal to the last bit; another alpha moves away."""
+    """Two copies of one seed with equal alpha are equal to the last bit; another alpha moves away."""
     config = CONFIGS["smoke"]
     seeds = (5, 6)
     prepared = offline.prepare(TASK, QUICK, seeds)
@@ -132,7 +132,7 @@ def test_recorded_transitions_are_the_world_s():
     torch.testing.assert_close(after[0, :19], states[0, 1:20])  # the next observation is the one that is acted on
 
 
-def test_models_shared_by_arms_see_every_lane_s_own_rows():
+def test_models_shared_by_arms_see_every_copy_s_own_rows():
     prepared = offline.prepare(TASK, QUICK, (5, 6))
     generator = torch.Generator().manual_seed(0)
     state, action = (torch.rand(6, 4, 2, generator=generator) - 0.5 for _ in range(2))
@@ -177,8 +177,8 @@ def test_shuffled_keeps_values_and_forgets_places():
     checks.check_shuffle(lambda sqrt_u, generator: offline.shuffled(sqrt_u, _streams(generator, len(sqrt_u))))
 
 
-def _streams(generator, lanes):
-    return Streams([int(torch.randint(2**30, (1,), generator=generator)) for _ in range(lanes)])
+def _streams(generator, copies):
+    return Streams([int(torch.randint(2**30, (1,), generator=generator)) for _ in range(copies)])
 
 
 @pytest.mark.parametrize(
