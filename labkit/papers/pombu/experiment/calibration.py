@@ -15,9 +15,9 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.config import CALIBRATIONS, Config
 from labkit.papers.pombu.experiment.offline import (
+    OfflineTask,
     Purpose,
     Setting,
-    Task,
     TimedValue,
     clone_controller,
     first_value,
@@ -48,7 +48,7 @@ class Calibration:
     persistent_error: Float[Tensor, "copies queries"] | None = None
 
 
-def study(name: str, config: Config) -> Calibration:
+def calibrate(name: str, config: Config) -> Calibration:
     """One row of the calibration table.
 
     Raises:
@@ -62,7 +62,7 @@ def study(name: str, config: Config) -> Calibration:
         return _fake(float(amount), config, seeds)
     if world == "zone":
         which = {"8": "zone", "32": "zone-more-data"}[amount]
-        task: Task = task_of(which)
+        task: OfflineTask = task_of(which)
         setting = setting_of(which, config)
     else:
         task = Point()
@@ -91,7 +91,7 @@ def _fake(sigma: float, config: Config, seeds: tuple[int, ...]) -> Calibration:
 
 
 def ask(
-    task: Task,
+    task: OfflineTask,
     policy: GaussianPolicy,
     ensemble: DynamicsEnsemble,
     value: TimedValue,
@@ -133,7 +133,7 @@ def ask(
 
 @torch.no_grad()
 def true_q(
-    task: Task,
+    task: OfflineTask,
     policy: GaussianPolicy,
     start: Float[Tensor, "copies queries s"],
     luck: Draws,

@@ -34,7 +34,7 @@ Copies = TypeVar("Copies", bound=nn.Module)
 
 
 @runtime_checkable
-class Task(Protocol):
+class OfflineTask(Protocol):
     """A small world whose rewards are known and whose dynamics are to be learnt. Actions count within [-1, 1]."""
 
     @property
@@ -144,7 +144,7 @@ class TimedValue(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, copies: int, task: Task, hidden: int, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, copies: int, task: OfflineTask, hidden: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         sizes = (task.state_size + 1, hidden, hidden, 1)
         self.horizon = task.horizon
@@ -213,7 +213,7 @@ LATER = ("updates", "rollouts", "epochs", "minibatches", "clip", "learning_rate"
          "u_scaling", "u_max", "bessel", "evaluations")  # fmt: skip
 
 
-def prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
+def prepare(task: OfflineTask, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
     """Clone the controller, record real episodes with the clone, train the ensemble on them.
 
     Nobody changes the result: studies that differ only in what comes `LATER` get the same one without the work.
@@ -223,7 +223,7 @@ def prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
 
 
 @lru_cache(maxsize=2)
-def _prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
+def _prepare(task: OfflineTask, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
     streams = streams_for(seeds, Purpose.DATA)
     policy = clone_controller(task, setting, streams)
     states, actions, next_states = record_episodes(task, policy, setting, streams)
@@ -231,7 +231,7 @@ def _prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
     return Prepared(policy, states, actions, next_states, ensemble, validation)
 
 
-def clone_controller(task: Task, setting: Setting, streams: Streams) -> GaussianPolicy:
+def clone_controller(task: OfflineTask, setting: Setting, streams: Streams) -> GaussianPolicy:
     """A network that does what the controller does, by regression on states within the box."""
     policy = GaussianPolicy(task.state_size, task.action_size, (setting.hidden,) * 2, [0] * len(streams))
     net = steep(policy.mean, 0.01, streams.generators)
@@ -247,7 +247,7 @@ def clone_controller(task: Task, setting: Setting, streams: Streams) -> Gaussian
 
 @torch.no_grad()
 def record_episodes(
-    task: Task, policy: GaussianPolicy, setting: Setting, streams: Streams
+    task: OfflineTask, policy: GaussianPolicy, setting: Setting, streams: Streams
 ) -> tuple[Float[Tensor, "copies rows s"], Float[Tensor, "copies rows a"], Float[Tensor, "copies rows s"]]:
     """Real transitions, as the learner sees them: noisy observations, the actions it asked for."""
     episodes, state = setting.episodes, task.data_starts(streams, setting.episodes)
@@ -266,7 +266,7 @@ def record_episodes(
 
 
 def train_ensemble(
-    task: Task, setting: Setting, seeds: Sequence[int], states: Tensor, actions: Tensor, next_states: Tensor
+    task: OfflineTask, setting: Setting, seeds: Sequence[int], states: Tensor, actions: Tensor, next_states: Tensor
 ) -> tuple[DynamicsEnsemble, float]:
     """Plain tanh networks, each with a cut of its own and a bootstrap sample of its side.  [ours]"""
     sizes = (task.state_size, task.action_size, (setting.model_hidden,) * 2)
@@ -311,7 +311,7 @@ def shared_by_arms(dynamics: Dynamics, seeds: int) -> Dynamics:
 
 
 def roll_out(
-    task: Task,
+    task: OfflineTask,
     setting: Setting,
     policy: GaussianPolicy,
     dynamics: Dynamics,
@@ -357,7 +357,12 @@ def returns_of(rollout: Rollout, gamma: float) -> Float[Tensor, "time copies row
 
 
 def first_value(
-    task: Task, setting: Setting, policy: GaussianPolicy, dynamics: Dynamics, seeds: Sequence[int], rollouts: int = 0
+    task: OfflineTask,
+    setting: Setting,
+    policy: GaussianPolicy,
+    dynamics: Dynamics,
+    seeds: Sequence[int],
+    rollouts: int = 0,
 ) -> TimedValue:
     """V of the first policy in the models; its scale is set by these returns and kept. rollouts 0: the setting's."""
     value = TimedValue(len(seeds), task, setting.hidden, streams_for(seeds, Purpose.VALUE).generators)
@@ -405,7 +410,9 @@ class Arms:
         return torch.cat(parts)
 
 
-def batch_of(task: Task, setting: Setting, arms: Arms, rollout: Rollout, streams: Streams) -> tuple[Batch, Tensor]:
+def batch_for_arms(
+    task: OfflineTask, setting: Setting, arms: Arms, rollout: Rollout, streams: Streams
+) -> tuple[Batch, Tensor]:
     """What the policy learns from, and sqrt(U) / std(A) of each copy. U is the plain sum (lam 1), without a network."""
     trace = propagate(rollout.reward, rollout.uncertainty, rollout.value, gamma=task.gamma, lam=setting.lam, lam_u=1.0)
     targets = (trace.advantage, trace.value_target, trace.uncertainty_target)
@@ -427,7 +434,7 @@ def batch_of(task: Task, setting: Setting, arms: Arms, rollout: Rollout, streams
 class Referee:
     """The real world's verdict: returns of stochastic episodes, the same luck at every call and for all arms."""
 
-    def __init__(self, task: Task, setting: Setting, seeds: Sequence[int]) -> None:
+    def __init__(self, task: OfflineTask, setting: Setting, seeds: Sequence[int]) -> None:
         streams = streams_for(seeds, Purpose.REFEREE)
         self.task, self.setting, count = task, setting, setting.evaluations
         self.start = task.starts(streams, count)
@@ -484,7 +491,13 @@ class Improved:
 
 
 def improve(
-    task: Task, prepared: Prepared, arms: Arms, setting: Setting, seeds: Sequence[int], run: Run, snapshots: int = 5
+    task: OfflineTask,
+    prepared: Prepared,
+    arms: Arms,
+    setting: Setting,
+    seeds: Sequence[int],
+    run: Run,
+    snapshots: int = 5,
 ) -> Improved:
     """`setting.updates` policy updates in the ensemble, all arms and seeds at once; resumes from the run's checkpoint.
 
@@ -506,7 +519,7 @@ def improve(
                     "value_optimizer": value_optimizer, "order": order, "history": history}  # fmt: skip
     for number in range(run.resume(state), setting.updates + 1):
         rollout = roll_out(task, setting, policy, dynamics, value, streams, setting.rollouts)
-        batch, ratio = batch_of(task, setting, arms, rollout, streams)
+        batch, ratio = batch_for_arms(task, setting, arms, rollout, streams)
         real, model = referee.returns(policy), rollout.reward.sum(0).mean(1)
         history.add(left=real[:, 0::2].mean(1), right=real[:, 1::2].mean(1), model=model, ratio=ratio)
         if number % snapshots == 0 or number == setting.updates:

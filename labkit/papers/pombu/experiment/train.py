@@ -56,7 +56,7 @@ def units_of(config: Config) -> dict[str, Unit]:
 
 
 def tabular_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-    return dict(tabular.study(config.posterior_samples, config.seed))
+    return dict(tabular.compare_bounds(config.posterior_samples, config.seed))
 
 
 def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[st
     found: dict[str, Any] = {}
     pairs: dict[str, Tensor] = {}
     for name in config.calibrations:
-        row = calibration.study(name, config)
+        row = calibration.calibrate(name, config)
         found[name] = calibration.summarise(row)
         kept = {"predicted": row.predicted, "error": row.error}
         if row.persistent is not None and row.persistent_error is not None:
@@ -78,14 +78,14 @@ def zone_unit(name: str) -> Unit:
     """The study `name`; what its maps are drawn from is kept beside its numbers."""
 
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-        _, prepared, improved = zone.study(name, config, part)
-        part.write_bytes("maps.safetensors", save(maps_of(prepared, improved)))
+        _, prepared, improved = zone.run_study(name, config, part)
+        part.write_bytes("maps.safetensors", save(map_tensors(prepared, improved)))
         return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
 
     return work
 
 
-def maps_of(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
+def map_tensors(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
     """The first seed's data, models, first V, and the policy of every arm after some updates."""
     history, kept = improved.history, {"data": prepared.states[0]}
     kept |= {name: torch.stack(values) for name, values in history.kept.items() if name.startswith("policy/")}

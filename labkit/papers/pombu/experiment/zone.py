@@ -169,7 +169,7 @@ def _variation(study: str) -> Variation:
     return VARIATIONS[study]
 
 
-def study(name: str, config: Config, run: Run) -> tuple[Zone, Prepared, Improved]:
+def run_study(name: str, config: Config, run: Run) -> tuple[Zone, Prepared, Improved]:
     """Prepare and improve what `name` asks for; `run` is the study's own part of the run directory."""
     task, setting = task_of(name), setting_of(name, config)
     seeds = seeds_of(config.seed, config.zone_copies)

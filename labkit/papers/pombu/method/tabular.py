@@ -277,7 +277,7 @@ def _endless(gamma: float) -> None:
 # -- the study --------------------------------------------------------------------------------------------------------
 
 
-def study(samples: int, seed: int) -> dict[str, float]:
+def compare_bounds(samples: int, seed: int) -> dict[str, float]:
     """The tabular part of a run's result: the bounds over the true variance, and what happens when states come back.
 
     The posterior itself changes with the seed. Q_max of (2) is the largest |Q| in any of the sampled models.

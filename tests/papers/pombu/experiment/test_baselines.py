@@ -16,11 +16,11 @@ from labkit.workbench.runs import Run
 
 def test_ppo_takes_as_many_real_steps_as_the_loop(tmp_path):
     """Iterations of 2,304 steps: more than one of PPO's usual rollouts of 2,048, and less than two."""
-    config = Config(environments=("pendulum",), iterations=2, episodes=9, horizon=256, evaluations=1)
+    config = Config(environments=("pendulum",), iterations=1, episodes=9, horizon=256, evaluations=1)
     run = Run.open(tmp_path, config)
     curve = Curve("pendulum", config, 0, run)
     baselines.model_free("ppo", curve, torch.device("cpu"))
-    assert curve.steps == [2304, 4608]
+    assert curve.steps == [2304]
     assert [baselines.rollout_steps(every) for every in (1, 16, 2000, 2048, 2049, 3000, 10_000)] == [
         1, 16, 2000, 2048, 683, 1500, 2000,
     ]  # fmt: skip

@@ -148,10 +148,10 @@ def check_splits(make: Callable[[int, int], e.TrajectorySplits]) -> None:
     splits.add(2, 5, generator)
     assert torch.equal(splits.train[:, :24], first[0]), "old trajectories were cut again"
     assert torch.equal(splits.valid[:, :6], first[1]), "old trajectories were cut again"
-    for copy_ in range(COPIES * MEMBERS):
-        rows = torch.cat([splits.train[copy_], splits.valid[copy_]])
+    for network in range(COPIES * MEMBERS):
+        rows = torch.cat([splits.train[network], splits.valid[network]])
         assert rows.sort().values.tolist() == list(range(40))
-        held = splits.valid[copy_]
+        held = splits.valid[network]
         borders = ((0, 10), (10, 20), (20, 30), (30, 35), (35, 40))
         assert [int(((held >= a) & (held < b)).sum()) for a, b in borders] == [2, 2, 2, 1, 1]
     assert len({tuple(held.sort().values.tolist()) for held in splits.valid}) == COPIES * MEMBERS
@@ -212,34 +212,34 @@ def test_splits_survive_a_checkpoint():
 
 
 @pytest.mark.parametrize("by_epoch", [True, False])
-def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch):
-    """Same minibatches, own stop each, best restored: to 1e-5 after some hundred steps."""
-    rows, settings = 40, e.FitSettings(3e-3, batch=8, by_epoch=by_epoch, rounds=60, validate_every=2, patience=6)
+def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_precision):
+    """Same minibatches, own stop each, best restored."""
+    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=40, validate_every=2, patience=6)
     together, data = an_ensemble(), some_data(40)
     fitted_normalisation(together, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 10, generator)
-    before, made = deepcopy(together.state_dict()), []
-    real = e._minibatches
-    monkeypatch.setattr(e, "_minibatches", lambda *a: made.append(real(*a)) or made[-1])
+    before, drawn = deepcopy(together.state_dict()), []
+    original = e._minibatches
+    monkeypatch.setattr(e, "_minibatches", lambda *a: drawn.append(original(*a)) or drawn[-1])
     report = e.fit(together, *data, splits, generator, settings)
     if by_epoch:
         assert report.rounds < settings.rounds, "the patience never ran out: the test says nothing about stopping"
     for copy in range(COPIES):
         for k in range(MEMBERS):
-            copy_ = copy * MEMBERS + k
+            network = copy * MEMBERS + k
             alone = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN)
             alone.load_state_dict(before)
-            net = one_module(alone.net, copy_)
+            net = one_module(alone.net, network)
             inputs, targets = (t.flatten(0, 1) for t in alone.normalised(*data))
-            best = train_alone(net, inputs, targets, [[b[copy_] for b in m] for m in made],
-                               splits.valid[copy_] + copy * rows, settings)  # fmt: skip
-            assert report.best[copy_].item() == pytest.approx(best, rel=1e-4)
+            best = train_alone(net, inputs, targets, [[b[network] for b in m] for m in drawn],
+                               splits.valid[network] + copy * rows, settings)  # fmt: skip
+            assert report.best[network].item() == pytest.approx(best, rel=1e-7)
             state, action, _ = (x[copy] for x in some_data(9, seed=7))
             normal = (torch.cat([state, action], -1) - alone.input_mean[copy]) / alone.input_std[copy]
             got = together(*some_data(9, seed=7)[:2])[copy, k]
             wanted = state + net(normal) * alone.output_std[copy] + alone.output_mean[copy]
-            torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5)
+            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-8)
 
 
 def train_alone(net, inputs, targets, batches, valid, settings) -> float:
@@ -267,6 +267,7 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
 
 
 def test_training_lowers_the_validation_error_and_restores_the_best():
+    """Over 20 seeds at most .011 of the error is left."""
     made, data = an_ensemble(), some_data(300)
     fitted_normalisation(made, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
@@ -277,7 +278,9 @@ def test_training_lowers_the_validation_error_and_restores_the_best():
     report = e.fit(made, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
     assert (report.best < 0.05 * before).all()
     torch.testing.assert_close(report.best, report.history.min(0).values)
-    torch.testing.assert_close(e.validation_error(made.net, inputs, targets, splits.valid + copy, chunk=7), report.best)
+    torch.testing.assert_close(
+        e.validation_error(made.net, inputs, targets, splits.valid + copy, chunk=7), report.best, rtol=1e-4, atol=1e-7
+    )
 
 
 def test_the_step_size_falls():

@@ -92,7 +92,7 @@ def test_a_pass_shows_every_sample_once_an_epoch_and_each_copy_its_own():
         one(batch, 1, 51, Streams([0, 1]))
 
 
-def test_copies_do_not_mix():
+def test_copies_do_not_mix(double_precision):
     """Two copies with their own alpha are two single runs, minibatches and gradient clipping included."""
     both = a_policy((1, 2))
     batch, alphas = a_batch(both), torch.tensor([0.0, 1.5])
@@ -104,10 +104,11 @@ def test_copies_do_not_mix():
         mine = Batch(*(x[copy : copy + 1] for x in batch))
         a_pass(alone)(mine, alphas[copy : copy + 1], 4, 16, Streams([10 + copy]))
         for name, value in alone.state_dict().items():
-            torch.testing.assert_close(both.state_dict()[name][copy : copy + 1], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(both.state_dict()[name][copy : copy + 1], value, rtol=1e-7, atol=1e-9)
 
 
 def test_alpha_holds_the_policy_back():
+    """Over 20 seeds a KL is 2.1 to 3.2 times the next, the last 1e-4 of the first, and alpha = 0 gains .165 +- .007."""
     distances = []
     for alpha in (0.0, 0.5, 2.0, 50.0):
         policy = a_policy((1,))
@@ -116,7 +117,7 @@ def test_alpha_holds_the_policy_back():
         distances.append(update_size(policy, batch, 0.2))
     kls = [d.kl.item() for d in distances]
     assert kls[0] > kls[1] > kls[2] > kls[3]
-    assert kls[3] < 0.05 * kls[0]
+    assert kls[3] < 0.01 * kls[0]
     assert distances[0].gain.item() > 0.1
     assert distances[1].sigmas.item() == pytest.approx(
         distances[1].gain.item() / (distances[1].risk.item() + 1e-5), rel=1e-5
@@ -124,6 +125,7 @@ def test_alpha_holds_the_policy_back():
 
 
 def test_v_and_u_learn_their_targets():
+    """Over 40 seeds at most .0012 of the error is left."""
     critics = Critics(STATE, (32,), [1, 2])
     batch = a_batch(a_policy(), samples=256)
     critics_pass = CriticPass(critics, learning_rate=1e-2, max_norm=0.5)

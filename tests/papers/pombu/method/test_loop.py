@@ -30,15 +30,14 @@ def with_models(learner: Learner) -> Learner:
 
 
 def test_two_iterations_are_finite_and_the_models_learn():
-    """Validation errors are in units of the variance of the state's change; over 30 seeds the first iteration leaves
-    at most SEED_FIRST of it, and twice the data SEED_SECOND."""
+    """Validation errors are in units of the variance of the state's change: .03 +- .02 over 40 seeds."""
     learner = a_learner((0, 1))
     history = [learner.iterate(iteration) for iteration in range(2)]
     for measured in history:
         for name, value in measured.items():
             assert value.shape == (2,), name
             assert torch.isfinite(value).all(), name
-        assert (measured["validation_error"] < 0.7).all()
+        assert (measured["validation_error"] < 0.5).all()
         assert ((measured["stochastic_return"] > -20 * 20) & (measured["stochastic_return"] <= 0)).all()
     assert learner.experience.splits.rows == 2 * 2 * 20
     assert history[0]["collected_return"][0] != history[0]["collected_return"][1]
