@@ -9,11 +9,9 @@ or one process for each; the uv-trace as a loop over time; the loop of the paper
 import itertools
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +19,15 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from labkit.errors import LabkitError
 from labkit.papers.pombu.experiment.tasks import half_cheetah
+from labkit.papers.pombu.experiment.worlds import make_world
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, make_adam, train_step
 from labkit.papers.pombu.method.imagination import draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
-from labkit.papers.pombu.method.loop import LoopConfig, run_loop
+from labkit.papers.pombu.method.loop import Learner, Settings
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.streams import Streams
 from labkit.workbench.benchmark import BenchRow, compare
-from labkit.workbench.runs import Run
 
 MEMBERS, STATE, ACTION, MAX_NORM, RATE = 5, 17, 6, 0.5, 2e-4
 WIDTHS = {"cuda": 512, "cpu": 128}  # of a model: the paper's, and what a CPU can repeat often enough
@@ -78,12 +76,12 @@ def some_rows(device: torch.device, members: int, batch: int) -> tuple[Tensor, T
 
 
 def batched_training(device: torch.device, members: int, width: int, batch: int, steps: int = 1) -> Callable[[], None]:
-    net = DynamicsEnsemble(1, members, STATE, ACTION, (width, width)).to(device).net
-    optimizer, (x, y) = make_adam(net.parameters(), RATE), some_rows(device, members, batch)
+    ensemble = DynamicsEnsemble(1, members, STATE, ACTION, (width, width)).to(device)
+    optimizer, (x, y) = make_adam(ensemble.net.parameters(), RATE), some_rows(device, members, batch)
 
     def run() -> None:
         for _ in range(steps):
-            train_step(net, optimizer, x, y, MAX_NORM)
+            train_step(ensemble, optimizer, x, y, MAX_NORM)
 
     return run
 
@@ -242,25 +240,21 @@ def trace_in_turn(device: torch.device, copies: int) -> Callable[[], object]:
 
 def iteration_row(device: torch.device) -> BenchRow:
     """An iteration of four seeds at once against four runs, on the pendulum: two iterations each, the second counts."""
-    config = LoopConfig(
-        environment="pendulum", arms=("pombu",), replicas=4, iterations=2, horizon=50, updates=3, rollouts=50, epochs=3,
-        members=MEMBERS, model_hidden=(64, 64), model_epochs=20, evaluations=5, compiled=device.type == "cuda",
+    settings = Settings(
+        iterations=2, horizon=50, updates=3, rollouts=50, epochs=3, members=MEMBERS, model_hidden=(64, 64),
+        model_epochs=20, evaluations=5, compiled=device.type == "cuda",
     )  # fmt: skip
-    return BenchRow(
-        "an iteration of four seeds, pendulum", "s",
-        iteration_seconds(config, device),
-        sum(iteration_seconds(config.model_copy(update={"replicas": 1, "seed": s}), device) for s in range(4)),
-        "four runs",
-    )  # fmt: skip
+    alone = sum(iteration_seconds(settings, [seed], device) for seed in range(4))
+    together = iteration_seconds(settings, range(4), device)
+    return BenchRow("an iteration of four seeds, pendulum", "s", together, alone, "four runs")
 
 
-def iteration_seconds(config: LoopConfig, device: torch.device) -> float:
-    ended: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.open(Path(folder) / "run", config)
-        run_loop(config, run, device, on_iteration=lambda _: ended.append(time.perf_counter()))
-        run.close()
-    return ended[1] - ended[0]
+def iteration_seconds(settings: Settings, seeds: Sequence[int], device: torch.device) -> float:
+    learner = Learner(make_world("pendulum", settings.horizon), settings, seeds, device)
+    learner.iterate(0)
+    start = time.perf_counter()
+    learner.iterate(1)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

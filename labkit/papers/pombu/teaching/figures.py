@@ -191,7 +191,7 @@ def _reach(share: Interval) -> list[list[float]]:
     return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
 
 
-def share_improved(gains: Sequence[float]) -> Interval:
+def improvement_share(gains: Sequence[float]) -> Interval:
     """P(improve) with Wilson's interval."""
     return wilson(sum(gain > 0 for gain in gains), len(gains))
 
@@ -199,7 +199,7 @@ def share_improved(gains: Sequence[float]) -> Interval:
 def _shares(axis: Any, arms: Mapping[str, Any]) -> None:
     rows = np.arange(len(arms))[::-1]
     for row, (arm, found) in zip(rows, arms.items(), strict=True):
-        share = share_improved(found["real"])
+        share = improvement_share(found["real"])
         axis.errorbar(share.value, row, xerr=_reach(share), marker="s", color=color_of(arm), capsize=3)
     axis.set_yticks(rows, [label_of(arm) for arm in arms], fontsize=8)
     axis.set(xlim=(-0.02, 1.02))
@@ -255,7 +255,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
         arms = studies[name]["arms"]
         shown = [arm for arm in ("alpha-0", "alpha-1", "alpha-2", "shuffled-2") if arm in arms]
         for place, arm in enumerate(shown):
-            share = share_improved(arms[arm]["real"])
+            share = improvement_share(arms[arm]["real"])
             x = number + 0.18 * (place - 1.5)
             left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
@@ -369,7 +369,7 @@ def data_figure(studies: Amounts) -> Figure:
         right.plot(there, [np.mean(g) for g in gains], **look)
         if arm in ("alpha-1", "alpha-4"):  # like alpha = 2 here: the widget shows them
             continue
-        shares = [share_improved(g) for g in gains]
+        shares = [improvement_share(g) for g in gains]
         reach = np.concatenate([_reach(share) for share in shares], axis=1)
         beside = np.array(there) * 1.05 ** (number - 3)  # side by side, not one upon the other
         left.errorbar(beside, [share.value for share in shares], reach, capsize=2, **look)
@@ -421,7 +421,7 @@ def _share_trace(
     """One dot an arm, at the place of its alpha among those of `CAUTION`, `beside` it a little."""
     places = {parse_arm(arm)[1]: number for number, arm in enumerate(CAUTION[:-1])}
     there = [arm for arm in arms if arm in study["arms"]]
-    shares = [share_improved(study["arms"][arm]["real"]) for arm in there]
+    shares = [improvement_share(study["arms"][arm]["real"]) for arm in there]
     above, below = ([_reach(share)[side][0] for share in shares] for side in (1, 0))
     figure.add_scatter(
         x=[places[parse_arm(arm)[1]] + beside for arm in there], y=[share.value for share in shares], name=name,

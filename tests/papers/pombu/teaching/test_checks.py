@@ -18,13 +18,12 @@ def test_exercises_keep_their_word(exercise):
 
 @pytest.mark.slow
 def test_the_ablation_keeps_its_word(monkeypatch):
-    """All answers trained as one stack, which costs little more than one of them and gives each the same numbers.
-
-    Their distances from the bars are 9 and more of the standard deviations that rounding causes through a training.
-    """
+    """All answers trained as one stack, with two of the four seeds. Their distances from the bars are 7 and more of the
+    standard deviations that another order of summation causes through a training."""
     exercise = PAPER.exercise("caution")
     arms = [answer for answer in (exercise.solution, *exercise.wrong.values()) if isinstance(answer, str)]
     assert len(arms) == 3
+    monkeypatch.setattr(exercises, "SMALL", exercises.SMALL.override(zone_copies=2, zone_evaluations=60))
     monkeypatch.setattr(exercises, "trained", exercises.train_arms(*arms).__getitem__)
     keeps_its_word(exercise)
 
