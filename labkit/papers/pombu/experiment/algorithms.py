@@ -76,7 +76,7 @@ def run_loop(learner: Learner, run: Run) -> dict[str, Any]:
         )
         run.save_if_due(iteration + 1, state)
     steps = [settings.episodes * settings.horizon * (i + 1) for i in range(settings.iterations)]
-    return {"steps": steps, **{name: _by_replica(history[name]) for name in history.kept}}
+    return {"steps": steps, **{name: _by_replica(history[name]) for name in history.values}}
 
 
 def _by_replica(values: Tensor) -> list[list[float]]:

@@ -83,11 +83,11 @@ def _fake(sigma: float, config: Config, seeds: tuple[int, ...]) -> Calibration:
     value = first_value(task, setting, policy, models, seeds, 64)
     streams = streams_for(seeds, Purpose.QUERIES)
     start = task.starts(streams, config.calibration_queries)
-    luck = draw(streams, task.horizon, start.shape[1], task.action_size, setting.members)
-    rollout = imagine(models, policy, value.value, task.reward, start, luck, gamma=task.gamma)
+    draws = draw(streams, task.horizon, start.shape[1], task.action_size, setting.members)
+    rollout = imagine(models, policy, value.value, task.reward, start, draws, gamma=task.gamma)
     path = torch.cat([task.reward(rollout.state[:-1], rollout.action[:-1], rollout.state[1:]), rollout.reward[-1:]])
     trace = propagate(path, rollout.uncertainty, gamma=task.gamma)  # rewards of the members that were followed
-    return Calibration(trace.uncertainty_target[0].sqrt(), trace.value_target[0] - true_q(task, policy, start, luck))
+    return Calibration(trace.uncertainty_target[0].sqrt(), trace.value_target[0] - true_q(task, policy, start, draws))
 
 
 def ask(
@@ -106,25 +106,27 @@ def ask(
 
     def again(times: int) -> tuple[Tensor, Draws]:
         """Every query `times` times: the first action stays, everything after it is drawn anew."""
-        luck = draw(streams, task.horizon, queries * times, task.action_size, ensemble.members)
+        draws = draw(streams, task.horizon, queries * times, task.action_size, ensemble.members)
         start, action = (x.repeat_interleave(times, 1) for x in (state, first))
         mean, log_std = policy(start)
-        luck.noise[0] = ((action - mean) / log_std.exp()).detach()
-        return start, luck
+        draws.noise[0] = ((action - mean) / log_std.exp()).detach()
+        return start, draws
 
     def mean_over(times: int, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, times)).mean(-1)
 
     rollouts = config.calibration_rollouts
-    start, luck = again(rollouts)
-    rollout = imagine(ensemble, policy, value.value, task.reward, start, luck, gamma=task.gamma, state_bound=task.reach)
+    start, draws = again(rollouts)
+    rollout = imagine(
+        ensemble, policy, value.value, task.reward, start, draws, gamma=task.gamma, state_bound=task.reach
+    )
     trace = propagate(rollout.reward, rollout.uncertainty, gamma=task.gamma)
     q, u = (mean_over(rollouts, x[0]) for x in (trace.value_target, trace.uncertainty_target))
-    start, luck = again(rollouts)
-    truth = mean_over(rollouts, true_q(task, policy, start, luck, streams))
-    start, luck = again(PERSISTENT_ROLLOUTS)
+    start, draws = again(rollouts)
+    truth = mean_over(rollouts, true_q(task, policy, start, draws, streams))
+    start, draws = again(PERSISTENT_ROLLOUTS)
     rewards = follow_members(
-        ensemble.by_member, policy, task.reward, start, luck.noise, ensemble.members, state_bound=task.reach
+        ensemble.by_member, policy, task.reward, start, draws.noise, ensemble.members, state_bound=task.reach
     )
     discount = task.gamma ** torch.arange(task.horizon)
     by_member = mean_over(PERSISTENT_ROLLOUTS, (discount[:, None, None, None] * rewards).sum(0))
@@ -136,14 +138,14 @@ def true_q(
     task: OfflineTask,
     policy: GaussianPolicy,
     start: Float[Tensor, "copies queries s"],
-    luck: Draws,
+    draws: Draws,
     streams: Streams | None = None,
 ) -> Float[Tensor, "copies queries"]:
-    """Discounted return of one real episode per query, with the policy's luck; `streams` of the world's own noise."""
+    """Discounted return of one real episode per query, with the policy's draws; `streams` of the world's own noise."""
     state, total = start, torch.zeros(start.shape[:2])
     for t in range(task.horizon):
         mean, log_std = policy(state)
-        action = mean + log_std.exp() * luck.noise[t]
+        action = mean + log_std.exp() * draws.noise[t]
         after = task.step(state, action, None if streams is None else streams.normal(*state.shape[1:]))
         total = total + task.gamma**t * task.reward(state, action, after)
         state = after
@@ -153,11 +155,11 @@ def true_q(
 # -- in numbers -------------------------------------------------------------------------------------------------------
 
 
-def summarise(found: Calibration) -> dict[str, Any]:
+def summarise(result: Calibration) -> dict[str, Any]:
     """Ranking, coverage and scale, for sqrt(U) and for the persistent members."""
-    rows = {"sqrt_u": measures(found.predicted, found.error)}
-    if found.persistent is not None and found.persistent_error is not None:
-        rows["persistent"] = measures(found.persistent, found.persistent_error)
+    rows = {"sqrt_u": measures(result.predicted, result.error)}
+    if result.persistent is not None and result.persistent_error is not None:
+        rows["persistent"] = measures(result.persistent, result.persistent_error)
     return rows
 
 

@@ -107,7 +107,7 @@ class Setting:
 
 
 @torch.no_grad()
-def steep(net: StackedMLP, last_gain: float, generators: Sequence[torch.Generator]) -> StackedMLP:
+def steep_weights(net: StackedMLP, last_gain: float, generators: Sequence[torch.Generator]) -> StackedMLP:
     """Weights N(0, 1 / inputs), biases 0, in place. With two or three inputs the first layer is then steep enough for a
     function that turns several times within the box; Xavier's would be three times as flat.  [ours]"""
     for copy, generator in enumerate(generators):
@@ -148,7 +148,7 @@ class TimedValue(nn.Module):
         super().__init__()
         sizes = (task.state_size + 1, hidden, hidden, 1)
         self.horizon = task.horizon
-        self.net = steep(StackedMLP(copies, sizes, "tanh", generators=generators), 0.1, generators)
+        self.net = steep_weights(StackedMLP(copies, sizes, "tanh", generators=generators), 0.1, generators)
         self.register_buffer("mean", torch.zeros(copies, 1, 1))
         self.register_buffer("std", torch.ones(copies, 1, 1))
 
@@ -234,7 +234,7 @@ def _prepare(task: OfflineTask, setting: Setting, seeds: tuple[int, ...]) -> Pre
 def clone_controller(task: OfflineTask, setting: Setting, streams: Streams) -> GaussianPolicy:
     """A network that does what the controller does, by regression on states within the box."""
     policy = GaussianPolicy(task.state_size, task.action_size, (setting.hidden,) * 2, [0] * len(streams))
-    net = steep(policy.mean, 0.01, streams.generators)
+    net = steep_weights(policy.mean, 0.01, streams.generators)
     policy.log_std.data.fill_(math.log(setting.std))
     optimizer = make_adam(net.parameters(), 3e-3, eps=1e-5)
     for _ in range(setting.clone_steps):
@@ -249,20 +249,20 @@ def clone_controller(task: OfflineTask, setting: Setting, streams: Streams) -> G
 def record_episodes(
     task: OfflineTask, policy: GaussianPolicy, setting: Setting, streams: Streams
 ) -> tuple[Float[Tensor, "copies rows s"], Float[Tensor, "copies rows a"], Float[Tensor, "copies rows s"]]:
-    """Real transitions, as the learner sees them: noisy observations, the actions it asked for."""
+    """Real transitions as the learner gets them: noisy observations, actions before their noise."""
     episodes, state = setting.episodes, task.data_starts(streams, setting.episodes)
-    observed, acted = [], []
+    observations, actions = [], []
     for _ in range(task.horizon):
-        seen = state + setting.observation_noise * streams.normal(episodes, task.state_size)
-        mean, log_std = policy(seen)
+        observation = state + setting.observation_noise * streams.normal(episodes, task.state_size)
+        mean, log_std = policy(observation)
         action = mean + log_std.exp() * streams.normal(episodes, task.action_size)
-        pushed = action + setting.action_noise * streams.normal(episodes, task.action_size)
-        state = task.step(state, pushed, streams.normal(episodes, task.state_size))
-        observed.append(seen)
-        acted.append(action.clamp(-1, 1))
-    observed.append(state + setting.observation_noise * streams.normal(episodes, task.state_size))
-    seen = torch.stack(observed, 2)  # (copies, episodes, horizon + 1, state)
-    return seen[:, :, :-1].flatten(1, 2), torch.stack(acted, 2).flatten(1, 2), seen[:, :, 1:].flatten(1, 2)
+        applied = action + setting.action_noise * streams.normal(episodes, task.action_size)
+        state = task.step(state, applied, streams.normal(episodes, task.state_size))
+        observations.append(observation)
+        actions.append(action.clamp(-1, 1))
+    observations.append(state + setting.observation_noise * streams.normal(episodes, task.state_size))
+    states = torch.stack(observations, 2)  # (copies, episodes, horizon + 1, state)
+    return states[:, :, :-1].flatten(1, 2), torch.stack(actions, 2).flatten(1, 2), states[:, :, 1:].flatten(1, 2)
 
 
 def train_ensemble(
@@ -273,7 +273,7 @@ def train_ensemble(
     ensemble = DynamicsEnsemble(len(seeds), setting.members, *sizes, "tanh", weight_norm=False, seeds=seeds)
     assert isinstance(ensemble.net, StackedMLP)
     keys = [derive(seed, Purpose.MEMBER, member) for seed in seeds for member in range(setting.members)]
-    steep(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
+    steep_weights(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
     inputs, change = torch.cat([states, actions], -1), next_states - states
     ensemble.normalise_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
     generator = generator_for(seeds, Purpose.MODEL_FIT)
@@ -303,9 +303,9 @@ def shared_by_arms(dynamics: Dynamics, seeds: int) -> Dynamics:
         copies, rows, _ = state.shape
         arms = copies // seeds
         both = [x.view(arms, seeds, rows, -1).transpose(0, 1).reshape(seeds, arms * rows, -1) for x in (state, action)]
-        found = dynamics(*both)  # (seeds, members, arms * rows, state)
-        found = found.view(seeds, -1, arms, rows, state.shape[-1]).permute(2, 0, 1, 3, 4)
-        return found.reshape(copies, -1, rows, state.shape[-1])
+        predictions = dynamics(*both)  # (seeds, members, arms * rows, state)
+        predictions = predictions.view(seeds, -1, arms, rows, state.shape[-1]).permute(2, 0, 1, 3, 4)
+        return predictions.reshape(copies, -1, rows, state.shape[-1])
 
     return predict
 
@@ -319,11 +319,11 @@ def roll_out(
     streams: Streams,
     rollouts: int,
 ) -> Rollout:
-    """Imagined episodes from fresh starts; copies whose streams have one seed get the same luck."""
+    """Imagined episodes from fresh starts; copies whose streams have one seed get the same draws."""
     start = task.starts(streams, rollouts)
-    luck = draw(streams, task.horizon, rollouts, task.action_size, setting.members)
+    draws = draw(streams, task.horizon, rollouts, task.action_size, setting.members)
     return imagine(
-        dynamics, policy, value.value, task.reward, start, luck,
+        dynamics, policy, value.value, task.reward, start, draws,
         gamma=task.gamma, state_bound=task.reach, bessel=setting.bessel,
     )  # fmt: skip
 
@@ -384,7 +384,7 @@ def shuffled(sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float
     return sqrt_u.gather(1, streams.uniform(sqrt_u.shape[1]).argsort(1))
 
 
-def levelled(sqrt_u: Float[Tensor, "copies samples"]) -> Float[Tensor, "copies samples"]:
+def averaged(sqrt_u: Float[Tensor, "copies samples"]) -> Float[Tensor, "copies samples"]:
     """A control: the mean penalty everywhere."""
     return sqrt_u.mean(-1, keepdim=True).expand_as(sqrt_u)
 
@@ -402,7 +402,7 @@ class Arms:
 
     def penalties(self, sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float[Tensor, "copies samples"]:
         """sqrt(U) as each arm uses it."""
-        uses = {"alpha": sqrt_u, "shuffled": shuffled(sqrt_u, streams), "constant": levelled(sqrt_u)}
+        uses = {"alpha": sqrt_u, "shuffled": shuffled(sqrt_u, streams), "constant": averaged(sqrt_u)}
         parts = [
             uses[parse_arm(name)[0]][number * self.seeds : (number + 1) * self.seeds]
             for number, name in enumerate(self.names)
@@ -432,13 +432,16 @@ def batch_for_arms(
 
 
 class Referee:
-    """The real world's verdict: returns of stochastic episodes, the same luck at every call and for all arms."""
+    """The real world's verdict: returns of stochastic episodes, the same noise at every call and for all arms."""
 
     def __init__(self, task: OfflineTask, setting: Setting, seeds: Sequence[int]) -> None:
         streams = streams_for(seeds, Purpose.REFEREE)
         self.task, self.setting, count = task, setting, setting.evaluations
         self.start = task.starts(streams, count)
-        sizes = {"act": task.action_size, "push": task.action_size, "move": task.state_size, "see": task.state_size}
+        sizes = {
+            "policy": task.action_size, "action": task.action_size,
+            "state": task.state_size, "observation": task.state_size,
+        }  # fmt: skip
         self.noise = {
             name: streams.normal(task.horizon, count, size).transpose(0, 1) for name, size in sizes.items()
         }  # each (time, seeds, episodes, size)
@@ -450,14 +453,14 @@ class Referee:
         state = self.start.repeat(arms, 1, 1)
         total = torch.zeros(state.shape[:2])
         for t in range(self.task.horizon):
-            act, push, move, see = (self.noise[name][t].repeat(arms, 1, 1) for name in ("act", "push", "move", "see"))
-            seen = state + self.setting.observation_noise * see if self.setting.observation_noise else state
-            mean, log_std = policy(seen)
-            action = mean + log_std.exp() * act
-            pushed = action + self.setting.action_noise * push if self.setting.action_noise else action
-            after = self.task.step(state, pushed, move)
-            total = total + self.task.reward(state, action, after)
-            state = after
+            noise = {name: values[t].repeat(arms, 1, 1) for name, values in self.noise.items()}
+            observation = state + self.setting.observation_noise * noise["observation"]
+            mean, log_std = policy(observation)
+            action = mean + log_std.exp() * noise["policy"]
+            applied = action + self.setting.action_noise * noise["action"]
+            next_state = self.task.step(state, applied, noise["state"])
+            total = total + self.task.reward(state, action, next_state)
+            state = next_state
         return total
 
 
@@ -465,20 +468,20 @@ class History:
     """What was measured before every update and after the last: name -> list of tensors, one an update."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, list[Tensor]] = {}
+        self.values: dict[str, list[Tensor]] = {}
 
     def add(self, **values: Tensor) -> None:
         for name, value in values.items():
-            self.kept.setdefault(name, []).append(value.detach().clone())
+            self.values.setdefault(name, []).append(value.detach().clone())
 
     def __getitem__(self, name: str) -> Float[Tensor, "moments *shape"]:
-        return torch.stack(self.kept[name])
+        return torch.stack(self.values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"kept": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.kept = state_dict["kept"]
+        self.values = state_dict["kept"]
 
 
 @dataclass(frozen=True, eq=False)

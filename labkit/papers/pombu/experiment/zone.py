@@ -149,13 +149,13 @@ def task_of(study: str) -> Zone:
 
 def setting_of(study: str, config: Config) -> Setting:
     """The study's numbers with those of the config in them."""
-    asked = Setting(
+    setting = Setting(
         clone_steps=config.zone_clone_steps,
         model_steps=config.zone_model_steps,
         updates=config.zone_updates,
         evaluations=config.zone_evaluations,
     )
-    return replace(asked, **_variation(study).setting)
+    return replace(setting, **_variation(study).setting)
 
 
 def arms_of(study: str, config: Config) -> tuple[str, ...]:

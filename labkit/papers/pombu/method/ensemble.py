@@ -89,18 +89,18 @@ class StackedWeightNormMLP(nn.Module):
     def plain(self) -> StackedMLP:
         """The same function with W = g V / |V| multiplied out: a rollout calls it hundreds of times."""
         device = next(self.parameters()).device
-        made = StackedMLP(self.copies, self.sizes, self.activation, generators=_fresh(self.copies)).to(device)
-        self.write_plain(made)
-        return made.requires_grad_(False)
+        plain = StackedMLP(self.copies, self.sizes, self.activation, generators=_fresh(self.copies)).to(device)
+        self.write_plain(plain)
+        return plain.requires_grad_(False)
 
     @torch.no_grad()
-    def write_plain(self, made: StackedMLP) -> None:
-        for mine, theirs in zip(self.layers, made.layers, strict=True):
-            assert isinstance(mine, StackedWeightNormLinear)
-            assert isinstance(theirs, StackedLinear)
-            assert theirs.bias is not None
-            theirs.weight.copy_(mine.weight())
-            theirs.bias.copy_(mine.bias)
+    def write_plain(self, plain: StackedMLP) -> None:
+        for layer, target in zip(self.layers, plain.layers, strict=True):
+            assert isinstance(layer, StackedWeightNormLinear)
+            assert isinstance(target, StackedLinear)
+            assert target.bias is not None
+            target.weight.copy_(layer.weight())
+            target.bias.copy_(layer.bias)
 
 
 class DynamicsEnsemble(nn.Module):
@@ -194,11 +194,11 @@ class DynamicsEnsemble(nn.Module):
         """Take these statistics of (s, a) and of the change of state, one row a copy."""
         if not (bool((input_std > 0).all()) and bool((output_std > 0).all())):
             raise InputError("standard deviations must be positive; give constant components a floor.")
-        for mine, given in (
+        for buffer, values in (
             (self.input_mean, input_mean), (self.input_std, input_std),
             (self.output_mean, output_mean), (self.output_std, output_std),
         ):  # fmt: skip
-            mine.copy_(given[:, None])
+            buffer.copy_(values[:, None])
 
     def normalised(
         self,
@@ -305,11 +305,11 @@ class TrajectorySplits:
 
     def resampled(self, generator: torch.Generator) -> "TrajectorySplits":
         """Each member's training rows drawn from them with replacement, once: the bootstrap proper.  [ours: Zone]"""
-        made = TrajectorySplits(self.copies, self.members, self.valid_fraction)
-        made.rows, made.valid = self.rows, self.valid
+        splits = TrajectorySplits(self.copies, self.members, self.valid_fraction)
+        splits.rows, splits.valid = self.rows, self.valid
         drawn = torch.randint(self.train.shape[1], self.train.shape, generator=generator, device=generator.device)
-        made.train = self.train.gather(1, drawn.cpu())
-        return made
+        splits.train = self.train.gather(1, drawn.cpu())
+        return splits
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "train": self.train, "valid": self.valid}
@@ -449,15 +449,15 @@ def _step_on_rows(
 
     if not (graphs and inputs.is_cuda):
         return ordinary
-    kept: list[Tensor] = []
-    recorded = Recorded(lambda: ordinary(kept[0]), inputs.device)
+    buffer: list[Tensor] = []
+    recorded = Recorded(lambda: ordinary(buffer[0]), inputs.device)
 
     def replayed(rows: Tensor) -> None:
-        if not kept:
-            kept.append(rows.clone())
-        if rows.shape != kept[0].shape:
+        if not buffer:
+            buffer.append(rows.clone())
+        if rows.shape != buffer[0].shape:
             return ordinary(rows)
-        kept[0].copy_(rows)
+        buffer[0].copy_(rows)
         return recorded()
 
     return replayed
@@ -480,11 +480,11 @@ def validation_error(
 def make_adam(parameters: Any, learning_rate: float, eps: float = 1e-8) -> torch.optim.Adam:
     """Adam in one kernel, which small networks feel on a CPU as well. On a GPU the step size lies in a tensor, so that
     a CUDA graph can hold it."""
-    kept = list(parameters)
-    if kept[0].is_cuda:
-        rate = torch.tensor(learning_rate, device=kept[0].device)
-        return torch.optim.Adam(kept, lr=rate, eps=eps, fused=True, capturable=True)
-    return torch.optim.Adam(kept, lr=learning_rate, eps=eps, fused=True)
+    trained = list(parameters)
+    if trained[0].is_cuda:
+        rate = torch.tensor(learning_rate, device=trained[0].device)
+        return torch.optim.Adam(trained, lr=rate, eps=eps, fused=True, capturable=True)
+    return torch.optim.Adam(trained, lr=learning_rate, eps=eps, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Adam, value: float) -> None:
@@ -518,6 +518,6 @@ def _minibatches(rows: Tensor, settings: FitSettings, generator: torch.Generator
 
 
 @torch.no_grad()
-def _keep_where(better: Tensor, kept: list[Tensor], net: nn.Module) -> None:
-    for value, parameter in zip(kept, net.parameters(), strict=True):
+def _keep_where(better: Tensor, best: list[Tensor], net: nn.Module) -> None:
+    for value, parameter in zip(best, net.parameters(), strict=True):
         value.copy_(torch.where(better.view(-1, *[1] * (value.dim() - 1)), parameter, value))

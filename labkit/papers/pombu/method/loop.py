@@ -127,18 +127,22 @@ class Experience:
             "return": RunningNormalizer(1, **options),  # type: ignore[arg-type]
         }
 
-    def add(self, played: Episodes, generator: torch.Generator) -> None:
+    def add(self, new_episodes: Episodes, generator: torch.Generator) -> None:
         """Take in whole episodes; the models see actions as the simulator does, clipped."""
-        _, episodes, horizon, _ = played.state.shape
-        new = {"state": played.state, "action": played.action.clamp(-1, 1), "next_state": played.next_state}
+        _, episodes, horizon, _ = new_episodes.state.shape
+        new = {
+            "state": new_episodes.state,
+            "action": new_episodes.action.clamp(-1, 1),
+            "next_state": new_episodes.next_state,
+        }
         flat = {name: x.flatten(1, 2) for name, x in new.items()}
         self.rows = {name: torch.cat([self.rows[name], flat[name]], 1) for name in flat}
-        self.starts = torch.cat([self.starts, played.state[:, :, 0]], 1)
+        self.starts = torch.cat([self.starts, new_episodes.state[:, :, 0]], 1)
         self.splits.add(episodes, horizon, generator)
         self.normalizers["state"].update(flat["state"])
         self.normalizers["action"].update(flat["action"])
         self.normalizers["change"].update(flat["next_state"] - flat["state"])
-        self.normalizers["return"].update(self._returns_to_go(played.reward).flatten(1)[..., None])
+        self.normalizers["return"].update(self._returns_to_go(new_episodes.reward).flatten(1)[..., None])
 
     def _returns_to_go(self, reward: Float[Tensor, "copies episodes time"]) -> Float[Tensor, "copies episodes time"]:
         by_time = reward.movedim(-1, 0)
@@ -252,10 +256,10 @@ class Learner:
         """Real episodes by the policy, from iteration 1 on by exploration policies; each copy's mean return."""
         c = self.settings
         if iteration == 0 or c.exploration == "policy":
-            played = [self.play(c.episodes, iteration, Purpose.COLLECTION)]
+            parts = [self.play(c.episodes, iteration, Purpose.COLLECTION)]
         else:
             streams = self.streams(iteration, Purpose.EXPLORATION)
-            played = explore(
+            parts = explore(
                 self.policy,
                 self.exploration_pass,
                 lambda mixture: self.imagined(streams, mixture)[0],
@@ -263,7 +267,7 @@ class Learner:
                 streams,
                 policies=c.episodes, members=c.members, beta=c.beta, epochs=c.epochs, minibatch=c.batch_size,
             )  # fmt: skip
-        episodes = Episodes(*(torch.cat(parts, 1) for parts in zip(*played, strict=True)))
+        episodes = Episodes(*(torch.cat(tensors, 1) for tensors in zip(*parts, strict=True)))
         splits = torch.Generator().manual_seed(self._seeds(iteration, Purpose.SPLITS)[0])
         self.experience.add(episodes, splits)
         return episodes.reward.sum(-1).mean(-1)

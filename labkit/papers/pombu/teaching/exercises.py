@@ -153,8 +153,8 @@ def check_known_arm(answer: Any) -> None:
 
 
 def check_promises_are_kept(answer: str) -> None:
-    found = trained(answer)
-    claimed, real = (float(np.mean(found[key])) for key in ("claimed", "real"))
+    result = trained(answer)
+    claimed, real = (float(np.mean(result[key])) for key in ("claimed", "real"))
     assert claimed - real < 2.5, (
         f"the models claim {claimed:+.2f}, real are {real:+.2f}: too little caution (at most 2.50 may be illusion)"
     )
@@ -183,7 +183,7 @@ def check_two_numbers(answer: Any) -> None:
 
 def check_half_improve(answer: Sequence[int | float]) -> None:
     """The least amount at which half of the seeds improve with alpha = 0."""
-    improved = {n: np.mean(np.array(found["arms"]["alpha-0"]["real"]) > 0) for n, found in _recorded().items()}
+    improved = {n: np.mean(np.array(result["arms"]["alpha-0"]["real"]) > 0) for n, result in _recorded().items()}
     amount, wanted = int(answer[0]), min(n for n, share in improved.items() if share >= 0.5)
     word = "that is more than is needed" if amount > wanted else "not yet half"
     assert amount == wanted, f"with {amount} episodes on the left alpha = 0 improves {improved[amount]:.0%}: {word}"
@@ -192,7 +192,7 @@ def check_half_improve(answer: Sequence[int | float]) -> None:
 def check_best_alpha(answer: Sequence[int | float]) -> None:
     """The alpha whose mean real gain is largest with the most data."""
     arms = _recorded()[max(scenes.LEFT)]["arms"]
-    gains = {parse_arm(arm)[1]: float(np.mean(found["real"])) for arm, found in arms.items() if arm[:5] == "alpha"}
+    gains = {parse_arm(arm)[1]: float(np.mean(result["real"])) for arm, result in arms.items() if arm[:5] == "alpha"}
     mine = gains[answer[1]]
     assert mine == max(gains.values()), f"alpha = {answer[1]:g} gains {mine:+.2f} on average; another gains more"
 

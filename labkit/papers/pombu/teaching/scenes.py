@@ -76,10 +76,10 @@ class Maps:
         """sqrt(U) of the first policy from these states, the mean U over a few imagined episodes."""
         first = GaussianPolicy(2, 2, self.policies.mean.sizes[1:-1], [0])
         first.load_state_dict({name: value[:1] for name, value in self.policies.state_dict().items()})
-        luck = draw(Streams([0]), self.task.horizon, len(states) * rollouts, 2, self.ensemble.members)
+        draws = draw(Streams([0]), self.task.horizon, len(states) * rollouts, 2, self.ensemble.members)
         start = states.repeat_interleave(rollouts, 0)[None]
         rollout = imagine(
-            self.ensemble, first, self.value.value, self.task.reward, start, luck,
+            self.ensemble, first, self.value.value, self.task.reward, start, draws,
             gamma=self.task.gamma, state_bound=self.task.reach,
         )  # fmt: skip
         u = propagate(rollout.reward, rollout.uncertainty, gamma=self.task.gamma).uncertainty_target

@@ -185,7 +185,7 @@ def _streams(generator, copies):
     "wrong",
     [
         lambda sqrt_u, generator: sqrt_u,
-        lambda sqrt_u, generator: offline.levelled(sqrt_u),
+        lambda sqrt_u, generator: offline.averaged(sqrt_u),
         lambda sqrt_u, generator: sqrt_u.flatten()[torch.randperm(sqrt_u.numel(), generator=generator)].view_as(sqrt_u),
         lambda sqrt_u, generator: sqrt_u.flip(-1),
         lambda sqrt_u, generator: offline.shuffled(sqrt_u, Streams([0, 1, 2])),
