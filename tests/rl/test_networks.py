@@ -59,10 +59,14 @@ def test_initial_weights_have_the_stated_ranges():
 
 
 def test_training_a_stack_is_training_its_networks():
-    """One loss summed over copies and one Adam; catches a mean over copies, which would divide gradients by N."""
-    stack = StackedMLP(2, (3, 16, 1), generators=generators(0, 1))
-    singles = [stack.copy_of(copy) for copy in range(2)]
-    x, y = torch.randn(2, 20, 3), torch.randn(2, 20, 1)
+    """One loss summed over copies and one Adam; catches a mean over copies, which would divide gradients by N.
+
+    In float64: rounding is far below the tolerance, also after Adam has amplified it.
+    """
+    stack = StackedMLP(2, (3, 16, 1), generators=generators(0, 1)).double()
+    singles = [stack.copy_of(copy).double() for copy in range(2)]  # weights were drawn in float32: nothing is lost
+    draw = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 20, size, generator=draw, dtype=torch.float64) for size in (3, 1))
 
     def fit(network, x, y):
         optimizer = torch.optim.Adam(network.parameters(), 1e-2)
