@@ -260,7 +260,7 @@ figures.learning_figure(result["zone"]) if maps else None
 
 # %% [markdown]
 # What to see. All arms gain on the right. On the left, $\alpha=0$ loses more than it gains on the right, and large $\alpha$ stays. Early on
-# $\alpha=0$ is not worse: **caution buys safety, not speed**. And $\alpha=0.5$, the official code's choice for half-cheetah, is too weak
+# $\alpha=0$ is hardly worse: **caution buys safety, not speed**. And $\alpha=0.5$, the official code's choice for half-cheetah, is too weak
 # here, because $\sqrt U$ is too small: two mistakes that have to be corrected by one number.
 
 # %%
