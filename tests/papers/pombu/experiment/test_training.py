@@ -197,7 +197,8 @@ def test_the_large_scales_do_what_the_released_code_does():
 @pytest.mark.slow
 def test_full_scale_for_a_few_steps(tmp_path):
     """Every algorithm once; every environment has its own test in test_worlds."""
-    config = CONFIGS["full"].override(**FEW, environments=["swimmer"], observation_noise=0.1)
+    small_mbpo = {"mbpo_updates": 1, "mbpo_rollouts": 16}
+    config = CONFIGS["full"].override(**FEW, environments=["swimmer"], observation_noise=0.1, **small_mbpo)
     result = PAPER.run(config, Run.open(tmp_path, config))
     assert set(result["swimmer"]) == set(config.algorithms)
     measured = {v.key for v in PAPER.verdicts(result, "full") if v.measured is not None}
