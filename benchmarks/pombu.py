@@ -1,4 +1,4 @@
-"""Side by side: all models of an ensemble at once against one by one and against processes; lanes against runs.
+"""Side by side: all models of an ensemble at once against one by one and against processes; copies against runs.
 
     labkit bench pombu
 
@@ -9,27 +9,25 @@ or one process for each; the uv-trace as a loop over time; the loop of the paper
 import itertools
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from labkit.errors import LabkitError
-from labkit.papers.pombu.experiment.rewards import half_cheetah
+from labkit.papers.pombu.experiment.tasks import half_cheetah
+from labkit.papers.pombu.experiment.worlds import make_world
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, make_adam, train_step
 from labkit.papers.pombu.method.imagination import draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
-from labkit.papers.pombu.method.loop import LoopConfig, run_loop
+from labkit.papers.pombu.method.loop import Learner, Settings
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.streams import Streams
 from labkit.workbench.benchmark import BenchRow, compare
-from labkit.workbench.runs import Run
 
 MEMBERS, STATE, ACTION, MAX_NORM, RATE = 5, 17, 6, 0.5, 2e-4
 WIDTHS = {"cuda": 512, "cpu": 128}  # of a model: the paper's, and what a CPU can repeat often enough
@@ -58,9 +56,9 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     )
     workload = f"20 imagined steps of {ROLLOUTS} rollouts, {shape}"
     yield BenchRow(workload, "ms", best["ours"], best["peer"], "K modules in turn")
-    for lanes in (1, 20):
-        best = compare({"ours": trace(device, lanes), "peer": trace_in_turn(device, lanes)}, device, rounds)
-        workload = f"uv-trace, {HORIZON} x {ROLLOUTS * lanes}"
+    for copies in (1, 20):
+        best = compare({"ours": trace(device, copies), "peer": trace_in_turn(device, copies)}, device, rounds)
+        workload = f"uv-trace, {HORIZON} x {ROLLOUTS * copies}"
         yield BenchRow(workload, "ms", best["ours"], best["peer"], "loop over time")
     if device.type == "cuda":
         best = compare({"ours": policy_pass(device, True), "peer": policy_pass(device, False)}, device, rounds)
@@ -78,12 +76,12 @@ def some_rows(device: torch.device, members: int, batch: int) -> tuple[Tensor, T
 
 
 def batched_training(device: torch.device, members: int, width: int, batch: int, steps: int = 1) -> Callable[[], None]:
-    net = DynamicsEnsemble(1, members, STATE, ACTION, (width, width)).to(device).net
-    optimizer, (x, y) = make_adam(net.parameters(), RATE), some_rows(device, members, batch)
+    ensemble = DynamicsEnsemble(1, members, STATE, ACTION, (width, width)).to(device)
+    optimizer, (x, y) = make_adam(ensemble.net.parameters(), RATE), some_rows(device, members, batch)
 
     def run() -> None:
         for _ in range(steps):
-            train_step(net, optimizer, x, y, MAX_NORM)
+            train_step(ensemble, optimizer, x, y, MAX_NORM)
 
     return run
 
@@ -208,18 +206,18 @@ def policy_pass(device: torch.device, graphs: bool) -> Callable[[], None]:
 # -- the trace --------------------------------------------------------------------------------------------------------
 
 
-def streams_of_numbers(device: torch.device, lanes: int) -> Tensor:
-    return torch.randn(4, HORIZON, ROLLOUTS * lanes, generator=torch.Generator().manual_seed(0)).to(device)
+def streams_of_numbers(device: torch.device, copies: int) -> Tensor:
+    return torch.randn(4, HORIZON, ROLLOUTS * copies, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def trace(device: torch.device, lanes: int) -> Callable[[], object]:
-    r, u, v, w = streams_of_numbers(device, lanes)
+def trace(device: torch.device, copies: int) -> Callable[[], object]:
+    r, u, v, w = streams_of_numbers(device, copies)
     return lambda: propagate(r, u.abs(), v, w, gamma=0.99, lam=0.95)
 
 
-def trace_in_turn(device: torch.device, lanes: int) -> Callable[[], object]:
+def trace_in_turn(device: torch.device, copies: int) -> Callable[[], object]:
     """As one reads it off the formulas."""
-    r, u, v, w = streams_of_numbers(device, lanes)
+    r, u, v, w = streams_of_numbers(device, copies)
 
     def run() -> tuple[Tensor, Tensor]:
         unsure, seen = u.abs(), w.clamp_min(0)
@@ -242,25 +240,21 @@ def trace_in_turn(device: torch.device, lanes: int) -> Callable[[], object]:
 
 def iteration_row(device: torch.device) -> BenchRow:
     """An iteration of four seeds at once against four runs, on the pendulum: two iterations each, the second counts."""
-    config = LoopConfig(
-        environment="pendulum", arms=("pombu",), replicas=4, iterations=2, horizon=50, updates=3, rollouts=50, epochs=3,
-        members=MEMBERS, model_hidden=(64, 64), model_epochs=20, evaluations=5, compiled=device.type == "cuda",
+    settings = Settings(
+        iterations=2, horizon=50, updates=3, rollouts=50, epochs=3, members=MEMBERS, model_hidden=(64, 64),
+        model_epochs=20, evaluations=5, compiled=device.type == "cuda",
     )  # fmt: skip
-    return BenchRow(
-        "an iteration of four seeds, pendulum", "s",
-        iteration_seconds(config, device),
-        sum(iteration_seconds(config.model_copy(update={"replicas": 1, "seed": s}), device) for s in range(4)),
-        "four runs",
-    )  # fmt: skip
+    alone = sum(iteration_seconds(settings, [seed], device) for seed in range(4))
+    together = iteration_seconds(settings, range(4), device)
+    return BenchRow("an iteration of four seeds, pendulum", "s", together, alone, "four runs")
 
 
-def iteration_seconds(config: LoopConfig, device: torch.device) -> float:
-    ended: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.open(Path(folder) / "run", config)
-        run_loop(config, run, device, on_iteration=lambda _: ended.append(time.perf_counter()))
-        run.close()
-    return ended[1] - ended[0]
+def iteration_seconds(settings: Settings, seeds: Sequence[int], device: torch.device) -> float:
+    learner = Learner(make_world("pendulum", settings.horizon), settings, seeds, device)
+    learner.iterate(0)
+    start = time.perf_counter()
+    learner.iterate(1)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -15,13 +15,16 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.config import CALIBRATIONS, Config
 from labkit.papers.pombu.experiment.offline import (
+    OfflineTask,
+    Purpose,
     Setting,
-    Task,
     TimedValue,
     clone_controller,
     first_value,
+    generator_for,
     prepare,
     seeds_of,
+    streams_for,
 )
 from labkit.papers.pombu.experiment.point import FakeEnsemble, Point
 from labkit.papers.pombu.experiment.zone import setting_of, task_of
@@ -39,13 +42,13 @@ PERSISTENT_ROLLOUTS = 16
 class Calibration:
     """Predicted deviation and error of Q, (seeds, queries); the same for members followed to the end."""
 
-    predicted: Float[Tensor, "lanes queries"]
-    error: Float[Tensor, "lanes queries"]
-    persistent: Float[Tensor, "lanes queries"] | None = None
-    persistent_error: Float[Tensor, "lanes queries"] | None = None
+    predicted: Float[Tensor, "copies queries"]
+    error: Float[Tensor, "copies queries"]
+    persistent: Float[Tensor, "copies queries"] | None = None
+    persistent_error: Float[Tensor, "copies queries"] | None = None
 
 
-def study(name: str, config: Config) -> Calibration:
+def calibrate(name: str, config: Config) -> Calibration:
     """One row of the calibration table.
 
     Raises:
@@ -54,12 +57,12 @@ def study(name: str, config: Config) -> Calibration:
     if name not in CALIBRATIONS:
         raise InputError(f"there is no calibration '{name}'; there are {', '.join(CALIBRATIONS)}.")
     world, _, amount = name.partition("-")
-    seeds = seeds_of(config.seed, config.calibration_lanes)
+    seeds = seeds_of(config.seed, config.calibration_copies)
     if world == "fake":
         return _fake(float(amount), config, seeds)
     if world == "zone":
         which = {"8": "zone", "32": "zone-more-data"}[amount]
-        task: Task = task_of(which)
+        task: OfflineTask = task_of(which)
         setting = setting_of(which, config)
     else:
         task = Point()
@@ -74,21 +77,21 @@ def study(name: str, config: Config) -> Calibration:
 def _fake(sigma: float, config: Config, seeds: tuple[int, ...]) -> Calibration:
     """The official code's check: truth plus noise, a policy without noise, one imagined trajectory per query."""
     task, setting = Point(), Setting(clone_steps=config.zone_clone_steps, prefit=600)
-    policy = clone_controller(task, setting, Streams([seed * 8 + 1 for seed in seeds]))
+    policy = clone_controller(task, setting, streams_for(seeds, Purpose.DATA))
     policy.log_std.data.fill_(-20.0)
-    models = FakeEnsemble(task, sigma, setting.members, torch.Generator().manual_seed(seeds[0] * 8 + 2))
+    models = FakeEnsemble(task, sigma, setting.members, generator_for(seeds, Purpose.FAKE_MODELS))
     value = first_value(task, setting, policy, models, seeds, 64)
-    streams = Streams([seed * 8 + 7 for seed in seeds])
+    streams = streams_for(seeds, Purpose.QUERIES)
     start = task.starts(streams, config.calibration_queries)
-    luck = draw(streams, task.horizon, start.shape[1], task.action_size, setting.members)
-    rollout = imagine(models, policy, value.value, task.reward, start, luck, gamma=task.gamma)
+    draws = draw(streams, task.horizon, start.shape[1], task.action_size, setting.members)
+    rollout = imagine(models, policy, value.value, task.reward, start, draws, gamma=task.gamma)
     path = torch.cat([task.reward(rollout.state[:-1], rollout.action[:-1], rollout.state[1:]), rollout.reward[-1:]])
     trace = propagate(path, rollout.uncertainty, gamma=task.gamma)  # rewards of the members that were followed
-    return Calibration(trace.uncertainty_target[0].sqrt(), trace.value_target[0] - true_q(task, policy, start, luck))
+    return Calibration(trace.uncertainty_target[0].sqrt(), trace.value_target[0] - true_q(task, policy, start, draws))
 
 
 def ask(
-    task: Task,
+    task: OfflineTask,
     policy: GaussianPolicy,
     ensemble: DynamicsEnsemble,
     value: TimedValue,
@@ -97,31 +100,33 @@ def ask(
 ) -> Calibration:
     """U and the error of Q for a trained ensemble; and, for comparison, the deviation over members that are each
     followed for a whole rollout."""
-    streams, queries = Streams([seed * 8 + 7 for seed in seeds]), config.calibration_queries
+    streams, queries = streams_for(seeds, Purpose.QUERIES), config.calibration_queries
     state = task.starts(streams, queries)
     first = policy(state)[0].detach() + policy.log_std.detach().exp() * streams.normal(queries, task.action_size)
 
     def again(times: int) -> tuple[Tensor, Draws]:
         """Every query `times` times: the first action stays, everything after it is drawn anew."""
-        luck = draw(streams, task.horizon, queries * times, task.action_size, ensemble.members)
+        draws = draw(streams, task.horizon, queries * times, task.action_size, ensemble.members)
         start, action = (x.repeat_interleave(times, 1) for x in (state, first))
         mean, log_std = policy(start)
-        luck.noise[0] = ((action - mean) / log_std.exp()).detach()
-        return start, luck
+        draws.noise[0] = ((action - mean) / log_std.exp()).detach()
+        return start, draws
 
     def mean_over(times: int, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, times)).mean(-1)
 
     rollouts = config.calibration_rollouts
-    start, luck = again(rollouts)
-    rollout = imagine(ensemble, policy, value.value, task.reward, start, luck, gamma=task.gamma, state_bound=task.reach)
+    start, draws = again(rollouts)
+    rollout = imagine(
+        ensemble, policy, value.value, task.reward, start, draws, gamma=task.gamma, state_bound=task.reach
+    )
     trace = propagate(rollout.reward, rollout.uncertainty, gamma=task.gamma)
     q, u = (mean_over(rollouts, x[0]) for x in (trace.value_target, trace.uncertainty_target))
-    start, luck = again(rollouts)
-    truth = mean_over(rollouts, true_q(task, policy, start, luck, streams))
-    start, luck = again(PERSISTENT_ROLLOUTS)
+    start, draws = again(rollouts)
+    truth = mean_over(rollouts, true_q(task, policy, start, draws, streams))
+    start, draws = again(PERSISTENT_ROLLOUTS)
     rewards = follow_members(
-        ensemble.by_member, policy, task.reward, start, luck.noise, ensemble.members, state_bound=task.reach
+        ensemble.by_member, policy, task.reward, start, draws.noise, ensemble.members, state_bound=task.reach
     )
     discount = task.gamma ** torch.arange(task.horizon)
     by_member = mean_over(PERSISTENT_ROLLOUTS, (discount[:, None, None, None] * rewards).sum(0))
@@ -130,17 +135,17 @@ def ask(
 
 @torch.no_grad()
 def true_q(
-    task: Task,
+    task: OfflineTask,
     policy: GaussianPolicy,
-    start: Float[Tensor, "lanes queries s"],
-    luck: Draws,
+    start: Float[Tensor, "copies queries s"],
+    draws: Draws,
     streams: Streams | None = None,
-) -> Float[Tensor, "lanes queries"]:
-    """Discounted return of one real episode per query, with the policy's luck; `streams` of the world's own noise."""
+) -> Float[Tensor, "copies queries"]:
+    """Discounted return of one real episode per query, with the policy's draws; `streams` of the world's own noise."""
     state, total = start, torch.zeros(start.shape[:2])
     for t in range(task.horizon):
         mean, log_std = policy(state)
-        action = mean + log_std.exp() * luck.noise[t]
+        action = mean + log_std.exp() * draws.noise[t]
         after = task.step(state, action, None if streams is None else streams.normal(*state.shape[1:]))
         total = total + task.gamma**t * task.reward(state, action, after)
         state = after
@@ -150,16 +155,16 @@ def true_q(
 # -- in numbers -------------------------------------------------------------------------------------------------------
 
 
-def summarise(found: Calibration) -> dict[str, Any]:
+def summarise(result: Calibration) -> dict[str, Any]:
     """Ranking, coverage and scale, for sqrt(U) and for the persistent members."""
-    rows = {"sqrt_u": measures(found.predicted, found.error)}
-    if found.persistent is not None and found.persistent_error is not None:
-        rows["persistent"] = measures(found.persistent, found.persistent_error)
+    rows = {"sqrt_u": measures(result.predicted, result.error)}
+    if result.persistent is not None and result.persistent_error is not None:
+        rows["persistent"] = measures(result.persistent, result.persistent_error)
     return rows
 
 
 def measures(
-    predicted: Float[Tensor, "lanes queries"], error: Float[Tensor, "lanes queries"]
+    predicted: Float[Tensor, "copies queries"], error: Float[Tensor, "copies queries"]
 ) -> Mapping[str, float | list[float]]:
     """spearman: rank correlation of the prediction with |error|, one a seed. coverage: share of |error| below 1, 2, 3
     predictions. deviation: of error / prediction, 1 where calibrated. mean, mean_error: of prediction and |error|."""

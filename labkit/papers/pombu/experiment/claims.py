@@ -1,8 +1,8 @@
 """The abstract, statement by statement. It gives no figure, and no table of the paper could be read: every published
 figure is None. Margins were set before measuring.
 
-A run's value comes from the seeds that it trains as lanes (8 in the lesson); a record has several runs. Shares of seeds
-have Wilson's interval, and differences between arms a bootstrap interval, over the seeds of all runs.
+A run's value comes from the seeds that it trains as stacked copies (8 in the lesson); a record has several runs. Shares
+of seeds have Wilson's interval, differences between arms a bootstrap interval, over the seeds of all runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,102 +12,135 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.metrics.intervals import Interval, bootstrap, wilson
-from labkit.workbench.claims import Claim, Result
+from labkit.workbench.claims import Claim, Measure, Pooled, Result, difference, largest, number, read
 
-Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Interval | None]
 Seeds = NDArray[np.float64]
 
 
 # -- reading a result -------------------------------------------------------------------------------------------------
 
 
-def tabular(result: Result, name: str) -> float | None:
-    return result.get("tabular", {}).get(name)
-
-
 def tightness(result: Result) -> float | None:
     """How many times looser O'Donoghue's bound is than the paper's, on average."""
-    loose, tight = tabular(result, "loose_mean"), tabular(result, "tight_mean")
+    loose, tight = read(result, "tabular", "loose_mean"), read(result, "tabular", "tight_mean")
     return None if loose is None or tight is None else loose / tight
 
 
-def recurrence(result: Result) -> float | None:
-    """The least bound over truth where states come back."""
-    return tabular(result, "cyclic_min")
-
-
-def calibrated(row: str, estimate: str, read: Callable[[dict], float]) -> Measure:
-    """A number of one row of the calibration table."""
+def mean(*path: str) -> Measure:
+    """The mean of a list of the result, which has one number a seed."""
 
     def measure(result: Result) -> float | None:
-        found = result.get("calibration", {}).get(row, {}).get(estimate)
-        return None if found is None else read(found)
+        values = read(result, *path)
+        return None if values is None else fmean(values)
 
     return measure
 
 
-def ranking(found: dict) -> float:
-    return fmean(found["spearman"])
+def covered_by_two(row: str) -> Measure:
+    """Calibration table: the share of errors within two sqrt(U)."""
+
+    def measure(result: Result) -> float | None:
+        coverage = read(result, "calibration", row, "sqrt_u", "coverage")
+        return None if coverage is None else float(coverage[1])
+
+    return measure
 
 
-def covered_by_two(found: dict) -> float:
-    return float(found["coverage"][1])
+def gain(study: str, arm: str, kind: str = "real") -> Measure:
+    """The mean gain of an arm over the run's seeds, real or claimed."""
+    return mean(study, "arms", arm, kind)
 
 
-def arm(result: Result, study: str, name: str, value: str) -> float | None:
-    """A number of one arm of a Zone study: its mean over the run's seeds where there is one a seed."""
-    found = result.get(study, {}).get("arms", {}).get(name, {}).get(value)
-    if found is None:
-        return None
-    return fmean(found) if isinstance(found, list) else float(found)
-
-
-def share_improved(result: Result, study: str, name: str) -> float | None:
+def share_improved(study: str, arm: str) -> Measure:
     """P(improve): the share of seeds whose real return grew."""
-    gains = result.get(study, {}).get("arms", {}).get(name, {}).get("real")
-    return None if gains is None else fmean(gain > 0 for gain in gains)
+
+    def measure(result: Result) -> float | None:
+        gains = read(result, study, "arms", arm, "real")
+        return None if gains is None else fmean(gain > 0 for gain in gains)
+
+    return measure
 
 
 def more_often(study: str, ours: str, *others: str) -> Measure:
     """P(improve) of one arm minus the largest of the others."""
+    return difference(share_improved(study, ours), largest(*(share_improved(study, other) for other in others)))
+
+
+def exploitation(arm: str) -> Measure:
+    """The part of the claimed gain that is not real."""
+    return difference(gain("zone", arm, "claimed"), gain("zone", arm))
+
+
+def robustness(study: str) -> Measure:
+    """What noise costs alpha = 0 in improving seeds, less what it costs alpha = 2."""
+    return difference(
+        difference(share_improved(study, "alpha-2"), share_improved("zone", "alpha-2")),
+        difference(share_improved(study, "alpha-0"), share_improved("zone", "alpha-0")),
+    )
+
+
+def cost_of_official_scaling(result: Result) -> float | None:
+    """Real gain of alpha = 2 with U scaled minus without, rewards ten times smaller, in units of the reward."""
+    gap = difference(gain("zone-reward-x0.1", "alpha-2"), gain("zone-reward-x0.1-official", "alpha-2"))(result)
+    return None if gap is None else 10 * gap
+
+
+def advantage(summary: Callable[[Sequence[float]], float], *rivals: str) -> Measure:
+    """POMBU minus the best rival, the mean over the environments of the run, in units of the return.
+
+    Args:
+        summary: of a replica's learning curve; replicas are averaged.
+    """
+
+    def level(environment: str, algorithm: str) -> Measure:
+        def measure(result: Result) -> float | None:
+            curves = read(result, environment, algorithm, "stochastic_return")
+            return fmean(summary(curve) for curve in curves) if curves else None
+
+        return measure
 
     def measure(result: Result) -> float | None:
-        found = [share_improved(result, study, name) for name in (ours, *others)]
-        known = [value for value in found if value is not None]
-        return known[0] - max(known[1:]) if len(known) == len(found) else None
+        gaps = [
+            difference(level(name, "pombu"), largest(*(level(name, rival) for rival in rivals)))(result)
+            for name in result
+        ]
+        known = [gap for gap in gaps if gap is not None]
+        return fmean(known) if known else None
 
     return measure
 
 
-def seeds_of(results: Sequence[Result], *sources: tuple[str, str, str]) -> Seeds | None:
+# -- intervals over the seeds of all runs -----------------------------------------------------------------------------
+
+
+def per_seed(results: Sequence[Result], *sources: tuple[str, str, str]) -> Seeds | None:
     """(sources, seeds of all runs) of what a study has one a seed: (study, arm, value) each; None without any."""
     runs = []
     for result in results:
-        rows = [result.get(study, {}).get("arms", {}).get(name, {}).get(value) for study, name, value in sources]
+        rows = [read(result, study, "arms", arm, value) for study, arm, value in sources]
         if all(rows) and len({len(row) for row in rows}) == 1:  # else they are not the same seeds
             runs.append(np.array(rows, dtype=np.float64))
     return np.concatenate(runs, axis=1) if runs else None
 
 
-def improved(study: str, name: str) -> Pooled:
+def improved(study: str, arm: str) -> Pooled:
     """P(improve) of one arm with Wilson's interval."""
 
-    def of(results: Sequence[Result]) -> Interval | None:
-        found = seeds_of(results, (study, name, "real"))
-        return None if found is None else wilson(int((found > 0).sum()), found.size)
+    def pooled(results: Sequence[Result]) -> Interval | None:
+        gains = per_seed(results, (study, arm, "real"))
+        return None if gains is None else wilson(int((gains > 0).sum()), gains.size)
 
-    return of
+    return pooled
 
 
 def paired(statistic: Callable[[Seeds], Seeds], *sources: tuple[str, str, str]) -> Pooled:
     """A statistic (sources, ..., seeds) -> (...) over seeds that all sources share: all arms start from one policy."""
 
-    def of(results: Sequence[Result]) -> Interval | None:
-        found = seeds_of(results, *sources)
-        return None if found is None else bootstrap([found], lambda seeds, axis: statistic(seeds))
+    def pooled(results: Sequence[Result]) -> Interval | None:
+        values = per_seed(results, *sources)
+        return None if values is None else bootstrap([values], lambda seeds, axis: statistic(seeds))
 
-    return of
+    return pooled
 
 
 def gains(study: str, *arms: str) -> list[tuple[str, str, str]]:
@@ -115,69 +148,10 @@ def gains(study: str, *arms: str) -> list[tuple[str, str, str]]:
     return [(study, arm, "real") for arm in arms]
 
 
-def above_the_best_rival(gained: Seeds) -> Seeds:
+def above_the_best_rival(gains: Seeds) -> Seeds:
     """P(improve) of the first arm minus the largest of the others."""
-    shares = (gained > 0).mean(-1)
+    shares = (gains > 0).mean(-1)
     return np.asarray(shares[0] - shares[1:].max(0))
-
-
-def exploitation(result: Result, name: str) -> float | None:
-    """How much of the claimed gain is illusion: claimed minus real."""
-    claimed, real = arm(result, "zone", name, "claimed"), arm(result, "zone", name, "real")
-    return None if claimed is None or real is None else claimed - real
-
-
-def less_exploitation(result: Result) -> float | None:
-    plain, cautious = exploitation(result, "alpha-0"), exploitation(result, "alpha-2")
-    return None if plain is None or cautious is None else plain - cautious
-
-
-def robustness(study: str) -> Measure:
-    """What noise costs alpha = 0 in improving seeds, less what it costs alpha = 2."""
-
-    def measure(result: Result) -> float | None:
-        found = [share_improved(result, name, a) for a in ("alpha-2", "alpha-0") for name in (study, "zone")]
-        known = [value for value in found if value is not None]
-        return (known[0] - known[1]) - (known[2] - known[3]) if len(known) == 4 else None
-
-    return measure
-
-
-def illusion_of_official_scaling(result: Result) -> float | None:
-    """Real gain of alpha = 2 with U scaled minus without, rewards ten times smaller, in units of the reward."""
-    ours = arm(result, "zone-reward-x0.1", "alpha-2", "real")
-    theirs = arm(result, "zone-reward-x0.1-official", "alpha-2", "real")
-    return None if ours is None or theirs is None else 10 * (ours - theirs)
-
-
-def curve_end(result: Result, environment: str, algorithm: str) -> float | None:
-    """Mean over replicas of the stochastic return at the end of training."""
-    curves = result.get(environment, {}).get(algorithm, {}).get("stochastic_return")
-    return None if not curves else fmean(curve[-1] for curve in curves)
-
-
-def curve_mean(result: Result, environment: str, algorithm: str) -> float | None:
-    """The same over the whole of training: who learns earlier has more of it."""
-    curves = result.get(environment, {}).get(algorithm, {}).get("stochastic_return")
-    return None if not curves else fmean(fmean(curve) for curve in curves)
-
-
-def advantage(read: Callable[[Result, str, str], float | None], *rivals: str) -> Measure:
-    """POMBU minus the best rival, the mean over the environments of the run, in units of the return."""
-
-    def measure(result: Result) -> float | None:
-        gaps = []
-        for environment, found in result.items():
-            if not isinstance(found, dict) or "pombu" not in found or not set(rivals) <= found.keys():
-                continue
-            ours = read(result, environment, "pombu")
-            theirs = [read(result, environment, rival) for rival in rivals]
-            known = [value for value in theirs if value is not None]
-            if ours is not None and len(known) == len(theirs):
-                gaps.append(ours - max(known))
-        return fmean(gaps) if gaps else None
-
-    return measure
 
 
 # -- the ledger -------------------------------------------------------------------------------------------------------
@@ -187,7 +161,7 @@ CLAIMS = (
         key="upper-bound",
         sentence="An upper bound of the uncertainty in Q-values is derived.",
         published=None,
-        measure=lambda result: tabular(result, "tight_min"),
+        measure=number("tabular", "tight_min"),
         margin=0.999,
         scale="lesson",
         unit="of the true variance",
@@ -208,7 +182,7 @@ CLAIMS = (
         key="bound-survives-recurrence",
         sentence="Counter-check, ours: the bound stays one where states come back, as in every task with a network.",
         published=None,
-        measure=recurrence,
+        measure=number("tabular", "cyclic_min"),
         margin=1.0,
         scale="lesson",
         unit="of the true variance",
@@ -219,7 +193,7 @@ CLAIMS = (
         sentence="The uncertainty is approximated accurately: the error of Q lies within two sigmas as often as it "
         "should, where every step's model error is drawn anew.",
         published=None,
-        measure=calibrated("fake-0.01", "sqrt_u", covered_by_two),
+        measure=covered_by_two("fake-0.01"),
         margin=0.8,
         scale="lesson",
         unit="of the cases",
@@ -229,7 +203,7 @@ CLAIMS = (
         key="ranks-errors",
         sentence="The uncertainty of a learned ensemble tells where Q is wrong (Zone, 8 episodes).",
         published=None,
-        measure=calibrated("zone-8", "sqrt_u", ranking),
+        measure=mean("calibration", "zone-8", "sqrt_u", "spearman"),
         margin=0.3,
         scale="lesson",
         unit="rank correlation",
@@ -238,7 +212,7 @@ CLAIMS = (
         key="ranks-errors-everywhere",
         sentence="The same on the official code's point task, 16 episodes.",
         published=None,
-        measure=calibrated("point-16", "sqrt_u", ranking),
+        measure=mean("calibration", "point-16", "sqrt_u", "spearman"),
         margin=0.3,
         scale="lesson",
         unit="rank correlation",
@@ -247,7 +221,7 @@ CLAIMS = (
         key="calibrated-when-learned",
         sentence="The uncertainty of a learned ensemble covers the error of Q: two sigmas as often as they should.",
         published=None,
-        measure=calibrated("zone-8", "sqrt_u", covered_by_two),
+        measure=covered_by_two("zone-8"),
         margin=0.8,
         scale="lesson",
         unit="of the cases",
@@ -257,7 +231,7 @@ CLAIMS = (
         key="improves-with-high-probability",
         sentence="Conservative optimisation improves the policy with high probability.",
         published=None,
-        measure=lambda result: share_improved(result, "zone", "alpha-2"),
+        measure=share_improved("zone", "alpha-2"),
         pooled=improved("zone", "alpha-2"),
         margin=0.85,
         scale="lesson",
@@ -298,7 +272,7 @@ CLAIMS = (
         key="less-overfitting-to-models",
         sentence="Over-fitting of the policy to inaccurate models is significantly alleviated.",
         published=None,
-        measure=less_exploitation,
+        measure=difference(exploitation("alpha-0"), exploitation("alpha-2")),
         pooled=paired(
             lambda x: (x[0] - x[1] - x[2] + x[3]).mean(-1),
             *(("zone", name, value) for name in ("alpha-0", "alpha-2") for value in ("claimed", "real")),
@@ -357,7 +331,7 @@ CLAIMS = (
         key="scaling-matters",
         sentence="Ours: U must be divided by the raw advantages' variance, which the official code does not do.",
         published=None,
-        measure=illusion_of_official_scaling,
+        measure=cost_of_official_scaling,
         pooled=paired(
             lambda x: 10 * (x[0] - x[1]).mean(-1),
             ("zone-reward-x0.1", "alpha-2", "real"),
@@ -372,7 +346,7 @@ CLAIMS = (
         key="beats-its-own-ablation",
         sentence="Better asymptotic performance than without the uncertainty (HalfCheetah, short training).",
         published=None,
-        measure=advantage(curve_end, "meppo"),
+        measure=advantage(lambda curve: curve[-1], "meppo"),
         margin=0.0,
         scale="gpu",
         unit="return",
@@ -381,7 +355,7 @@ CLAIMS = (
         key="sample-efficiency",
         sentence="More sample-efficient than state-of-the-art policy optimisation.",
         published=None,
-        measure=advantage(curve_mean, "meppo", "me-trpo", "mbpo", "ppo", "sac"),
+        measure=advantage(fmean, "meppo", "me-trpo", "mbpo", "ppo", "sac"),
         margin=0.0,
         scale="full",
         unit="return",
@@ -391,7 +365,7 @@ CLAIMS = (
         key="asymptote",
         sentence="Better asymptotic performance than state-of-the-art policy optimisation.",
         published=None,
-        measure=advantage(curve_end, "meppo", "me-trpo", "mbpo", "ppo", "sac"),
+        measure=advantage(lambda curve: curve[-1], "meppo", "me-trpo", "mbpo", "ppo", "sac"),
         margin=0.0,
         scale="full",
         unit="return",

@@ -1,10 +1,9 @@
 """What is asked for at each scale: the studies of the lesson and the loop of the paper's own setting."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
+from labkit.papers.pombu.method.loop import Settings
 from labkit.workbench.experiment import Config as BaseConfig
 from labkit.workbench.experiment import Scale
 
@@ -42,8 +41,8 @@ ALGORITHMS = ("pombu", "pombu-scaled", "meppo", "me-trpo", "mbpo", "ppo", "sac")
 ZONE_ARMS = ("alpha-0", "alpha-0.5", "alpha-1", "alpha-2", "alpha-4", "shuffled-2", "constant-2")
 
 
-class Config(BaseConfig):
-    """The lesson's studies, the loop of §2.4 of the official code, or both."""
+class Config(Settings, BaseConfig):
+    """The lesson's studies, the algorithm on its own tasks, or both; its hyper-parameters stand in `Settings` alone."""
 
     # -- the lesson ---------------------------------------------------------------------------------------------------
     studies: tuple[str, ...] = Field((), description="tabular, calibration, zone and its variations, see `STUDIES`")
@@ -52,10 +51,10 @@ class Config(BaseConfig):
         ("fake-0.01", "point-16", "zone-8", "zone-32"),
         description="calibration study: which ensembles, see `CALIBRATIONS`",
     )
-    calibration_lanes: int = Field(8, ge=1, le=100, description="calibration study: seeds at once")
+    calibration_copies: int = Field(8, ge=1, le=100, description="calibration study: seeds at once")
     calibration_queries: int = Field(60, ge=5, description="calibration study: states and actions asked for, per seed")
     calibration_rollouts: int = Field(16, ge=2, description="calibration study: real rollouts per query")
-    zone_lanes: int = Field(8, ge=1, le=100, description="Zone: seeds at once; a run's seed gives this many")
+    zone_copies: int = Field(8, ge=1, le=100, description="Zone: seeds at once; a run's seed gives this many")
     zone_arms: tuple[str, ...] = Field(ZONE_ARMS, description="Zone: alpha-A, shuffled-A or constant-A")
     variation_arms: tuple[str, ...] = Field(
         ("alpha-0", "alpha-1", "alpha-2", "shuffled-2"), description="Zone's variations: arms"
@@ -65,53 +64,21 @@ class Config(BaseConfig):
     zone_clone_steps: int = Field(1500, ge=1, description="Zone: Adam steps in which the controller is cloned")
     zone_evaluations: int = Field(200, ge=2, description="Zone: real episodes per evaluation")
 
-    # -- the loop, defaults from the official code's half-cheetah file ------------------------------------------------
+    # -- the loop: `Settings` and what only its rivals have -----------------------------------------------------------
     environments: tuple[str, ...] = Field((), description="tasks of the loop, see `ENVIRONMENTS`")
     algorithms: tuple[str, ...] = Field(("pombu", "meppo"), description="pombu and its rivals, see `ALGORITHMS`")
-    replicas: int = Field(4, ge=1, le=64, description="seeds trained at once, as lanes")
-    iterations: int = Field(100, ge=1, description="rounds of collecting, model training and policy updates")
-    episodes: int = Field(10, ge=1, description="real episodes per iteration")
-    horizon: int = Field(200, ge=1, description="steps per episode, real and imagined")
-    updates: int = Field(20, ge=1, description="policy updates per iteration")
-    rollouts: int = Field(200, ge=1, description="imagined episodes per update")
-    epochs: int = Field(10, ge=1, description="passes over the imagined data, for policy and for V and U")
-    batch_size: int = Field(500, ge=1, description="imagined transitions per gradient step")
-    gamma: float = Field(0.99, gt=0, le=1, description="discount; U is discounted by its square")
-    lam: float = Field(1.0, ge=0, le=1, description="lambda of the traces of advantages and uncertainty")
-    members: int = Field(5, ge=2, description="K, models in the ensemble")
-    alpha: float = Field(0.5, ge=0, description="sigmas of caution in the policy's objective")
-    objective: Literal["variance_constrain", "p_improve_ppo", "p_improve_ppo2"] = Field(
-        "variance_constrain", description="penalty alpha |delta| sqrt(U); ratio to it; alpha from that ratio"
-    )
-    u_scaling: Literal["paper", "official"] = Field(
-        "official",
-        description="the loop's U as the official code leaves it, for which its alpha 0.5 was chosen; paper: divided "
-        "by the raw advantages' variance (algorithm pombu-scaled). On half-cheetah, 2,000 to 14,000 real steps, small "
-        "models, one seed, alpha 0.5 moved the policy 8 to 60 times less than alpha 0 (KL of an update) with official "
-        "and 12 to 190 times less with paper. Zone has a scaling of its own: paper, but in the studies named official",
-    )
-    bessel: bool = Field(False, description="variance over members divided by K-1 instead of K")
-    clip: float = Field(0.15, gt=0, lt=1, description="PPO's clip range")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam step size of policy, V and U at the first iteration")
-    learning_rate_span: int = Field(110, ge=1, description="iterations after which the step size would be 0")
-    max_grad_norm: float = Field(0.5, gt=0, description="gradient norm at most, per network")
-    exploration: Literal["mixture", "policy"] = Field(
-        "mixture", description="episodes by exploration policies in random mixtures of models, or by the policy"
-    )
-    beta: float = Field(10.0, ge=0, description="weight of sqrt(U) in the exploration advantage")
-    policy_hidden: tuple[int, ...] = Field((64, 64), description="widths of policy, V and U")
-    model_hidden: tuple[int, ...] = Field((512, 512), description="widths of a dynamics model")
-    model_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of the dynamics models")
-    model_batch: int = Field(1000, ge=1, description="real transitions per gradient step of a dynamics model")
-    model_epochs: int = Field(10_000, ge=1, description="epochs of model training at most, per iteration")
-    patience: int = Field(25, ge=1, description="epochs without a better validation loss before training stops")
-    validate_every: int = Field(5, ge=1, description="epochs between two validations")
-    reinitialise_every: int = Field(10, ge=1, description="iterations between two fresh starts of the models")
-    std_resets: int = Field(5, ge=0, description="iterations at whose start the policy's log-std goes back to 0")
-    evaluations: int = Field(20, ge=1, description="real episodes per evaluation, stochastic and again with the mean")
+    replicas: int = Field(4, ge=1, le=64, description="seeds trained at once, as stacked copies")
     observation_noise: float = Field(0.0, ge=0, description="half width of uniform noise on observations")
     action_noise: float = Field(0.0, ge=0, description="half width of uniform noise on actions")
-    compiled: bool = Field(False, description="CUDA graphs for imagination and updates")
+    max_kl: float = Field(0.01, gt=0, description="me-trpo: KL divergence of a policy step at most")
+    mbpo_updates: int = Field(20, ge=1, description="mbpo: SAC steps on model data per real step [peer]")
+    mbpo_rollouts: int = Field(400, ge=1, description="mbpo: model rollouts per real step [peer]")
+    mbpo_schedule: tuple[int, ...] = Field(
+        (),
+        description="mbpo: from epoch, to epoch, k_min, k_max: the rollouts' length grows linearly in between; an "
+        "epoch is 1000 real steps. Empty: the task's own, see `baselines.SCHEDULES` [peer]",
+    )
+    mbpo_keep: int = Field(250, ge=1, description="mbpo: real steps between two model trainings; age of model data")
 
     @field_validator("studies", "calibrations", "environments", "algorithms")
     @classmethod
@@ -139,16 +106,21 @@ class Config(BaseConfig):
             raise ValueError("name at least one arm, and each once")
         return names
 
+    @field_validator("mbpo_schedule")
+    @classmethod
+    def _grows(cls, schedule: tuple[int, ...]) -> tuple[int, ...]:
+        if not schedule:
+            return schedule
+        if len(schedule) != 4 or not (0 <= schedule[0] < schedule[1] and 1 <= schedule[2] <= schedule[3]):
+            raise ValueError("write from epoch, to epoch, k_min, k_max with 0 <= from < to and 1 <= k_min <= k_max")
+        return schedule
+
     @model_validator(mode="after")
     def _something_to_do(self) -> "Config":
         if not self.studies and not self.environments:
             raise ValueError("name at least one study or environment")
         if self.environments and not self.algorithms:
             raise ValueError("name at least one algorithm for the environments")
-        if self.batch_size > self.rollouts * self.horizon:
-            raise ValueError(
-                f"batch_size {self.batch_size} is more than the {self.rollouts * self.horizon} imagined transitions"
-            )
         return self
 
 
@@ -168,7 +140,7 @@ CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
         studies=("tabular", "zone"),
         posterior_samples=4_000,
-        zone_lanes=2,
+        zone_copies=2,
         zone_arms=("alpha-0", "alpha-2"),
         zone_updates=3,
         zone_model_steps=100,

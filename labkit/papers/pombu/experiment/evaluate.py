@@ -17,26 +17,26 @@ def summarise_zone(history: History, arms: Arms) -> dict[str, Any]:
         std(A); "real_curve", "claimed_curve", "improved_curve": over the updates, the last one the share of seeds
         that are better than at the start}}, and "start": the mean real return of the first policy.
     """
-    lanes = (-1, len(arms.names), arms.seeds)
-    left, right, model, ratio = (history[name].view(lanes) for name in ("left", "right", "model", "ratio"))
+    copies = (-1, len(arms.names), arms.seeds)
+    left, right, model, ratio = (history[name].view(copies) for name in ("left", "right", "model", "ratio"))
     real = (left + right) / 2
     gain, claimed = real - real[:1], model - model[:1]
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for number, name in enumerate(arms.names):
-        mine = gain[:, number]
-        found[name] = {
-            "real": numbers(mine[-1]),
+        gains = gain[:, number]
+        summary[name] = {
+            "real": numbers(gains[-1]),
             "claimed": numbers(claimed[-1, number]),
             "left": round(float((left[-1] - left[0])[number].mean()), 4),
             "right": round(float((right[-1] - right[0])[number].mean()), 4),
-            "worst": round(float(mine[-1].min()), 4),
-            "steps": round(float((mine[1:] > mine[:-1]).float().mean()), 4),
+            "worst": round(float(gains[-1].min()), 4),
+            "steps": round(float((gains[1:] > gains[:-1]).float().mean()), 4),
             "ratio": round(float(ratio[:, number].mean()), 4),
-            "real_curve": numbers(mine.mean(1)),
+            "real_curve": numbers(gains.mean(1)),
             "claimed_curve": numbers(claimed[:, number].mean(1)),
-            "improved_curve": numbers((mine > 0).float().mean(1)),
+            "improved_curve": numbers((gains > 0).float().mean(1)),
         }
-    return {"start": round(float(real[0].mean()), 4), "arms": found}
+    return {"start": round(float(real[0].mean()), 4), "arms": summary}
 
 
 def numbers(values: Float[Tensor, " n"]) -> list[float]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
 from labkit.rl.networks import StackedMLP
 
 FIRST_BOUNDS = (-10.0, 0.5)  # of l, in units of the normalised targets' variance  [peer]
@@ -83,3 +84,29 @@ class StackedGaussianMLP(nn.Module):
         mean, log_variance = self.distribution(x)
         width = (self.highest - self.lowest).sum((1, 2))
         return gaussian_loss(mean, log_variance, y).mean((1, 2)) + BOUND_WEIGHT * width
+
+
+class GaussianEnsemble(DynamicsEnsemble):
+    """An ensemble whose members predict a variance too. Validation and early stopping go by the squared error  [peer].
+
+    Arguments as `DynamicsEnsemble`; layers are plain.
+    """
+
+    def build(self, sizes: Sequence[int], activation: str, weight_norm: bool) -> nn.Module:
+        blank = [torch.Generator() for _ in range(self.networks)]  # torch's global generator is left alone
+        return StackedGaussianMLP(self.networks, sizes, activation, blank)
+
+    def losses(
+        self, inputs: Float[Tensor, "networks batch inputs"], targets: Float[Tensor, "networks batch outputs"]
+    ) -> Float[Tensor, " networks"]:
+        assert isinstance(self.net, StackedGaussianMLP)
+        return self.net.loss(inputs, targets)
+
+    def outcome(
+        self, state: Float[Tensor, "copies batch observation"], action: Float[Tensor, "copies batch action"]
+    ) -> tuple[Float[Tensor, "copies members batch observation"], Float[Tensor, "copies members batch observation"]]:
+        """The next states that members expect, and their standard deviations."""
+        assert isinstance(self.net, StackedGaussianMLP)
+        change, log_variance = self.net.distribution(self.network_inputs(state, action))
+        std = (log_variance / 2).exp().view(self.copies, self.members, *change.shape[1:])
+        return self.next_states(state, change), std * self.output_std[:, None]

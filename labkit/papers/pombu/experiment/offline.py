@@ -1,13 +1,14 @@
 """One phase of policy improvement in a fixed ensemble: no new data, so every illusion of the models stays.
 
 A safe hand-made controller is cloned into a policy, a few real episodes are recorded, an ensemble is trained on them.
-From there every arm (a value of alpha, a control) improves the policy in the ensemble alone. Lanes are arms x seeds,
-lane number arm * seeds + seed; the arms of one seed share first policy, data, ensemble and random numbers.  [ours]
+From there every arm (a value of alpha, a control) improves the policy in the ensemble alone. Copies are arms x seeds,
+copy number arm * seeds + seed; the arms of one seed share first policy, data, ensemble and random numbers.  [ours]
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -26,13 +27,14 @@ from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, sta
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
+from labkit.seeds import derive
 from labkit.workbench.runs import Run, State
 
-Lanes = TypeVar("Lanes", bound=nn.Module)
+Copies = TypeVar("Copies", bound=nn.Module)
 
 
 @runtime_checkable
-class Task(Protocol):
+class OfflineTask(Protocol):
     """A small world whose rewards are known and whose dynamics are to be learnt. Actions count within [-1, 1]."""
 
     @property
@@ -49,8 +51,8 @@ class Task(Protocol):
     def reach(self) -> float: ...  # imagined states are kept within +-reach
 
     def __hash__(self) -> int: ...
-    def starts(self, streams: Streams, count: int) -> Float[Tensor, "lanes count state"]: ...
-    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "lanes episodes state"]: ...
+    def starts(self, streams: Streams, count: int) -> Float[Tensor, "copies count state"]: ...
+    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "copies episodes state"]: ...
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Tensor: ...
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor: ...
     def controller(self, state: Tensor) -> Tensor: ...
@@ -105,7 +107,7 @@ class Setting:
 
 
 @torch.no_grad()
-def steep(net: StackedMLP, last_gain: float, generators: Sequence[torch.Generator]) -> StackedMLP:
+def steep_weights(net: StackedMLP, last_gain: float, generators: Sequence[torch.Generator]) -> StackedMLP:
     """Weights N(0, 1 / inputs), biases 0, in place. With two or three inputs the first layer is then steep enough for a
     function that turns several times within the box; Xavier's would be three times as flat.  [ours]"""
     for copy, generator in enumerate(generators):
@@ -125,15 +127,15 @@ def _unused(count: int) -> list[torch.Generator]:
     return [torch.Generator() for _ in range(count)]
 
 
-def repeat_lanes(source: nn.Module, target: Lanes, times: int) -> Lanes:
-    """Every lane of `source` into `target`: all of them once, then all again, `times` in all."""
+def repeat_copies(source: nn.Module, target: Copies, times: int) -> Copies:
+    """Every copy of `source` into `target`: all of them once, then all again, `times` in all."""
     target.load_state_dict({name: value.repeat(times, 1, 1) for name, value in source.state_dict().items()})
     return target
 
 
 def repeat_policy(policy: GaussianPolicy, times: int) -> GaussianPolicy:
-    lanes, (inputs, *hidden, outputs) = policy.mean.copies, policy.mean.sizes
-    return repeat_lanes(policy, GaussianPolicy(inputs, outputs, hidden, [0] * (lanes * times)), times)
+    copies, (inputs, *hidden, outputs) = policy.mean.copies, policy.mean.sizes
+    return repeat_copies(policy, GaussianPolicy(inputs, outputs, hidden, [0] * (copies * times)), times)
 
 
 class TimedValue(nn.Module):
@@ -142,20 +144,20 @@ class TimedValue(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, lanes: int, task: Task, hidden: int, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, copies: int, task: OfflineTask, hidden: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         sizes = (task.state_size + 1, hidden, hidden, 1)
         self.horizon = task.horizon
-        self.net = steep(StackedMLP(lanes, sizes, "tanh", generators=generators), 0.1, generators)
-        self.register_buffer("mean", torch.zeros(lanes, 1, 1))
-        self.register_buffer("std", torch.ones(lanes, 1, 1))
+        self.net = steep_weights(StackedMLP(copies, sizes, "tanh", generators=generators), 0.1, generators)
+        self.register_buffer("mean", torch.zeros(copies, 1, 1))
+        self.register_buffer("std", torch.ones(copies, 1, 1))
 
-    def forward(self, state: Float[Tensor, "lanes rows state"], time: float | Tensor) -> Float[Tensor, "lanes rows"]:
+    def forward(self, state: Float[Tensor, "copies rows state"], time: float | Tensor) -> Float[Tensor, "copies rows"]:
         """The network's own output, standardised; `time` in steps, one for all or (rows, 1)."""
         clock = torch.as_tensor(time / self.horizon, dtype=state.dtype).expand(*state.shape[:-1], 1)
         return self.net(torch.cat([state, clock], -1))[..., 0]
 
-    def value(self, state: Float[Tensor, "lanes rows state"], time: int) -> Float[Tensor, "lanes rows"]:
+    def value(self, state: Float[Tensor, "copies rows state"], time: int) -> Float[Tensor, "copies rows"]:
         if time >= self.horizon:
             return state.new_zeros(state.shape[:-1])
         return self(state, float(time)) * self.std[..., 0] + self.mean[..., 0]
@@ -166,26 +168,52 @@ class TimedValue(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The first policy, the recorded transitions and the ensemble, one lane a seed."""
+    """The first policy, the recorded transitions and the ensemble, one copy a seed."""
 
     policy: GaussianPolicy
-    states: Float[Tensor, "lanes rows state"]
-    actions: Float[Tensor, "lanes rows action"]
-    next_states: Float[Tensor, "lanes rows state"]
+    states: Float[Tensor, "copies rows state"]
+    actions: Float[Tensor, "copies rows action"]
+    next_states: Float[Tensor, "copies rows state"]
     ensemble: DynamicsEnsemble
     validation: float  # mean validation error of the members, in units of the targets' variance
 
 
-def seeds_of(seed: int, lanes: int) -> tuple[int, ...]:
-    """Seeds of a run's lanes; another run's seed gives others."""
-    return tuple(seed * 1000 + lane for lane in range(lanes))
+def seeds_of(seed: int, copies: int) -> tuple[int, ...]:
+    """The seed of each of a run's copies. Another run's seed gives others."""
+    return tuple(derive(seed, copy) for copy in range(copies))
+
+
+class Purpose(IntEnum):
+    """What a copy's random numbers are drawn for: each purpose is a stream of its own."""
+
+    DATA = 0  # cloning the controller and recording episodes with the clone
+    MEMBER = 1  # first weights of an ensemble's member; the member's number is a further key
+    MODEL_FIT = 2  # splits, bootstrap samples and minibatches of the members
+    VALUE = 3  # first weights of V
+    VALUE_ROLLOUTS = 4
+    VALUE_FIT = 5  # minibatches of V before the first update
+    REFEREE = 6
+    IMPROVEMENT = 7
+    IMPROVEMENT_FIT = 8  # minibatches of V after each update
+    QUERIES = 9
+    FAKE_MODELS = 10
+
+
+def streams_for(seeds: Sequence[int], purpose: Purpose) -> Streams:
+    """One generator a copy."""
+    return Streams([derive(seed, purpose) for seed in seeds])
+
+
+def generator_for(seeds: Sequence[int], purpose: Purpose) -> torch.Generator:
+    """One generator for all copies, from the first copy's seed."""
+    return torch.Generator().manual_seed(derive(seeds[0], purpose))
 
 
 LATER = ("updates", "rollouts", "epochs", "minibatches", "clip", "learning_rate", "lam", "value_steps", "prefit",
          "u_scaling", "u_max", "bessel", "evaluations")  # fmt: skip
 
 
-def prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
+def prepare(task: OfflineTask, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
     """Clone the controller, record real episodes with the clone, train the ensemble on them.
 
     Nobody changes the result: studies that differ only in what comes `LATER` get the same one without the work.
@@ -195,18 +223,18 @@ def prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
 
 
 @lru_cache(maxsize=2)
-def _prepare(task: Task, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
-    streams = Streams([seed * 8 + 1 for seed in seeds])
+def _prepare(task: OfflineTask, setting: Setting, seeds: tuple[int, ...]) -> Prepared:
+    streams = streams_for(seeds, Purpose.DATA)
     policy = clone_controller(task, setting, streams)
     states, actions, next_states = record_episodes(task, policy, setting, streams)
     ensemble, validation = train_ensemble(task, setting, seeds, states, actions, next_states)
     return Prepared(policy, states, actions, next_states, ensemble, validation)
 
 
-def clone_controller(task: Task, setting: Setting, streams: Streams) -> GaussianPolicy:
+def clone_controller(task: OfflineTask, setting: Setting, streams: Streams) -> GaussianPolicy:
     """A network that does what the controller does, by regression on states within the box."""
     policy = GaussianPolicy(task.state_size, task.action_size, (setting.hidden,) * 2, [0] * len(streams))
-    net = steep(policy.mean, 0.01, streams.generators)
+    net = steep_weights(policy.mean, 0.01, streams.generators)
     policy.log_std.data.fill_(math.log(setting.std))
     optimizer = make_adam(net.parameters(), 3e-3, eps=1e-5)
     for _ in range(setting.clone_steps):
@@ -219,36 +247,36 @@ def clone_controller(task: Task, setting: Setting, streams: Streams) -> Gaussian
 
 @torch.no_grad()
 def record_episodes(
-    task: Task, policy: GaussianPolicy, setting: Setting, streams: Streams
-) -> tuple[Float[Tensor, "lanes rows s"], Float[Tensor, "lanes rows a"], Float[Tensor, "lanes rows s"]]:
-    """Real transitions, as the learner sees them: noisy observations, the actions it asked for."""
+    task: OfflineTask, policy: GaussianPolicy, setting: Setting, streams: Streams
+) -> tuple[Float[Tensor, "copies rows s"], Float[Tensor, "copies rows a"], Float[Tensor, "copies rows s"]]:
+    """Real transitions as the learner gets them: noisy observations, actions before their noise."""
     episodes, state = setting.episodes, task.data_starts(streams, setting.episodes)
-    observed, acted = [], []
+    observations, actions = [], []
     for _ in range(task.horizon):
-        seen = state + setting.observation_noise * streams.normal(episodes, task.state_size)
-        mean, log_std = policy(seen)
+        observation = state + setting.observation_noise * streams.normal(episodes, task.state_size)
+        mean, log_std = policy(observation)
         action = mean + log_std.exp() * streams.normal(episodes, task.action_size)
-        pushed = action + setting.action_noise * streams.normal(episodes, task.action_size)
-        state = task.step(state, pushed, streams.normal(episodes, task.state_size))
-        observed.append(seen)
-        acted.append(action.clamp(-1, 1))
-    observed.append(state + setting.observation_noise * streams.normal(episodes, task.state_size))
-    seen = torch.stack(observed, 2)  # (lanes, episodes, horizon + 1, state)
-    return seen[:, :, :-1].flatten(1, 2), torch.stack(acted, 2).flatten(1, 2), seen[:, :, 1:].flatten(1, 2)
+        applied = action + setting.action_noise * streams.normal(episodes, task.action_size)
+        state = task.step(state, applied, streams.normal(episodes, task.state_size))
+        observations.append(observation)
+        actions.append(action.clamp(-1, 1))
+    observations.append(state + setting.observation_noise * streams.normal(episodes, task.state_size))
+    states = torch.stack(observations, 2)  # (copies, episodes, horizon + 1, state)
+    return states[:, :, :-1].flatten(1, 2), torch.stack(actions, 2).flatten(1, 2), states[:, :, 1:].flatten(1, 2)
 
 
 def train_ensemble(
-    task: Task, setting: Setting, seeds: Sequence[int], states: Tensor, actions: Tensor, next_states: Tensor
+    task: OfflineTask, setting: Setting, seeds: Sequence[int], states: Tensor, actions: Tensor, next_states: Tensor
 ) -> tuple[DynamicsEnsemble, float]:
     """Plain tanh networks, each with a cut of its own and a bootstrap sample of its side.  [ours]"""
     sizes = (task.state_size, task.action_size, (setting.model_hidden,) * 2)
     ensemble = DynamicsEnsemble(len(seeds), setting.members, *sizes, "tanh", weight_norm=False, seeds=seeds)
     assert isinstance(ensemble.net, StackedMLP)
-    members = [torch.Generator().manual_seed(seed * 1000 + 8 + k) for seed in seeds for k in range(setting.members)]
-    steep(ensemble.net, 0.3, members)
+    keys = [derive(seed, Purpose.MEMBER, member) for seed in seeds for member in range(setting.members)]
+    steep_weights(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
     inputs, change = torch.cat([states, actions], -1), next_states - states
     ensemble.normalise_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
-    generator = torch.Generator().manual_seed(seeds[0] * 8 + 2)
+    generator = generator_for(seeds, Purpose.MODEL_FIT)
     splits = TrajectorySplits(len(seeds), setting.members)
     splits.add(setting.episodes, task.horizon, generator)
     schedule = FitSettings(
@@ -269,21 +297,21 @@ def train_ensemble(
 
 
 def shared_by_arms(dynamics: Dynamics, seeds: int) -> Dynamics:
-    """The models of the seeds for lanes of all arms: the arms' rows stand side by side."""
+    """The models of the seeds for copies of all arms: the arms' rows stand side by side."""
 
     def predict(state: Tensor, action: Tensor) -> Tensor:
-        lanes, rows, _ = state.shape
-        arms = lanes // seeds
+        copies, rows, _ = state.shape
+        arms = copies // seeds
         both = [x.view(arms, seeds, rows, -1).transpose(0, 1).reshape(seeds, arms * rows, -1) for x in (state, action)]
-        found = dynamics(*both)  # (seeds, members, arms * rows, state)
-        found = found.view(seeds, -1, arms, rows, state.shape[-1]).permute(2, 0, 1, 3, 4)
-        return found.reshape(lanes, -1, rows, state.shape[-1])
+        predictions = dynamics(*both)  # (seeds, members, arms * rows, state)
+        predictions = predictions.view(seeds, -1, arms, rows, state.shape[-1]).permute(2, 0, 1, 3, 4)
+        return predictions.reshape(copies, -1, rows, state.shape[-1])
 
     return predict
 
 
 def roll_out(
-    task: Task,
+    task: OfflineTask,
     setting: Setting,
     policy: GaussianPolicy,
     dynamics: Dynamics,
@@ -291,11 +319,11 @@ def roll_out(
     streams: Streams,
     rollouts: int,
 ) -> Rollout:
-    """Imagined episodes from fresh starts; lanes whose streams have one seed get the same luck."""
+    """Imagined episodes from fresh starts; copies whose streams have one seed get the same draws."""
     start = task.starts(streams, rollouts)
-    luck = draw(streams, task.horizon, rollouts, task.action_size, setting.members)
+    draws = draw(streams, task.horizon, rollouts, task.action_size, setting.members)
     return imagine(
-        dynamics, policy, value.value, task.reward, start, luck,
+        dynamics, policy, value.value, task.reward, start, draws,
         gamma=task.gamma, state_bound=task.reach, bessel=setting.bessel,
     )  # fmt: skip
 
@@ -323,55 +351,58 @@ def fit_value(
         optimizer.step()
 
 
-def returns_of(rollout: Rollout, gamma: float) -> Float[Tensor, "time lanes rows"]:
+def returns_of(rollout: Rollout, gamma: float) -> Float[Tensor, "time copies rows"]:
     """Discounted sums of what is still to come."""
     return discounted_trace(rollout.reward, torch.zeros_like(rollout.reward), discount=gamma, lam=1.0)
 
 
 def first_value(
-    task: Task, setting: Setting, policy: GaussianPolicy, dynamics: Dynamics, seeds: Sequence[int], rollouts: int = 0
+    task: OfflineTask,
+    setting: Setting,
+    policy: GaussianPolicy,
+    dynamics: Dynamics,
+    seeds: Sequence[int],
+    rollouts: int = 0,
 ) -> TimedValue:
     """V of the first policy in the models; its scale is set by these returns and kept. rollouts 0: the setting's."""
-    value = TimedValue(
-        len(seeds), task, setting.hidden, [torch.Generator().manual_seed(seed * 8 + 3) for seed in seeds]
-    )
+    value = TimedValue(len(seeds), task, setting.hidden, streams_for(seeds, Purpose.VALUE).generators)
     optimizer = make_adam(value.parameters(), 2e-3, eps=1e-5)
-    streams = Streams([seed * 8 + 4 for seed in seeds])
+    streams = streams_for(seeds, Purpose.VALUE_ROLLOUTS)
     rollout = roll_out(task, setting, policy, dynamics, value, streams, rollouts or setting.rollouts)
     returns = returns_of(rollout, task.gamma)
     value.mean.copy_(returns.mean((0, 2))[:, None, None])
     value.std.copy_(returns.std((0, 2))[:, None, None])
-    fit_value(value, optimizer, rollout, task.gamma, setting.prefit, torch.Generator().manual_seed(seeds[0] * 8 + 4))
+    fit_value(value, optimizer, rollout, task.gamma, setting.prefit, generator_for(seeds, Purpose.VALUE_FIT))
     return value
 
 
 # -- improvement ------------------------------------------------------------------------------------------------------
 
 
-def shuffled(sqrt_u: Float[Tensor, "lanes samples"], streams: Streams) -> Float[Tensor, "lanes samples"]:
+def shuffled(sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float[Tensor, "copies samples"]:
     """A control: the same penalties in other places, so the same caution without knowing where."""
     return sqrt_u.gather(1, streams.uniform(sqrt_u.shape[1]).argsort(1))
 
 
-def levelled(sqrt_u: Float[Tensor, "lanes samples"]) -> Float[Tensor, "lanes samples"]:
+def averaged(sqrt_u: Float[Tensor, "copies samples"]) -> Float[Tensor, "copies samples"]:
     """A control: the mean penalty everywhere."""
     return sqrt_u.mean(-1, keepdim=True).expand_as(sqrt_u)
 
 
 @dataclass(frozen=True)
 class Arms:
-    """What is compared. Lanes of an arm stand next to each other, one per seed."""
+    """What is compared. Copies of an arm stand next to each other, one per seed."""
 
     names: tuple[str, ...]
     seeds: int
 
     @property
-    def alpha(self) -> Float[Tensor, " lanes"]:
+    def alpha(self) -> Float[Tensor, " copies"]:
         return torch.tensor([parse_arm(name)[1] for name in self.names]).repeat_interleave(self.seeds)
 
-    def penalties(self, sqrt_u: Float[Tensor, "lanes samples"], streams: Streams) -> Float[Tensor, "lanes samples"]:
+    def penalties(self, sqrt_u: Float[Tensor, "copies samples"], streams: Streams) -> Float[Tensor, "copies samples"]:
         """sqrt(U) as each arm uses it."""
-        uses = {"alpha": sqrt_u, "shuffled": shuffled(sqrt_u, streams), "constant": levelled(sqrt_u)}
+        uses = {"alpha": sqrt_u, "shuffled": shuffled(sqrt_u, streams), "constant": averaged(sqrt_u)}
         parts = [
             uses[parse_arm(name)[0]][number * self.seeds : (number + 1) * self.seeds]
             for number, name in enumerate(self.names)
@@ -379,8 +410,10 @@ class Arms:
         return torch.cat(parts)
 
 
-def batch_of(task: Task, setting: Setting, arms: Arms, rollout: Rollout, streams: Streams) -> tuple[Batch, Tensor]:
-    """What the policy learns from, and sqrt(U) / std(A) of each lane. U is the plain sum (lam 1), without a network."""
+def batch_for_arms(
+    task: OfflineTask, setting: Setting, arms: Arms, rollout: Rollout, streams: Streams
+) -> tuple[Batch, Tensor]:
+    """What the policy learns from, and sqrt(U) / std(A) of each copy. U is the plain sum (lam 1), without a network."""
     trace = propagate(rollout.reward, rollout.uncertainty, rollout.value, gamma=task.gamma, lam=setting.lam, lam_u=1.0)
     targets = (trace.advantage, trace.value_target, trace.uncertainty_target)
     parts = (rollout.state, rollout.action, rollout.log_prob, *targets)
@@ -399,32 +432,35 @@ def batch_of(task: Task, setting: Setting, arms: Arms, rollout: Rollout, streams
 
 
 class Referee:
-    """The real world's verdict: returns of stochastic episodes, the same luck at every call and for all arms."""
+    """The real world's verdict: returns of stochastic episodes, the same noise at every call and for all arms."""
 
-    def __init__(self, task: Task, setting: Setting, seeds: Sequence[int]) -> None:
-        streams = Streams([seed * 8 + 5 for seed in seeds])
+    def __init__(self, task: OfflineTask, setting: Setting, seeds: Sequence[int]) -> None:
+        streams = streams_for(seeds, Purpose.REFEREE)
         self.task, self.setting, count = task, setting, setting.evaluations
         self.start = task.starts(streams, count)
-        sizes = {"act": task.action_size, "push": task.action_size, "move": task.state_size, "see": task.state_size}
+        sizes = {
+            "policy": task.action_size, "action": task.action_size,
+            "state": task.state_size, "observation": task.state_size,
+        }  # fmt: skip
         self.noise = {
             name: streams.normal(task.horizon, count, size).transpose(0, 1) for name, size in sizes.items()
         }  # each (time, seeds, episodes, size)
 
     @torch.no_grad()
-    def returns(self, policy: GaussianPolicy) -> Float[Tensor, "lanes episodes"]:
+    def returns(self, policy: GaussianPolicy) -> Float[Tensor, "copies episodes"]:
         """Undiscounted sums of rewards."""
         arms = policy.log_std.shape[0] // self.start.shape[0]
         state = self.start.repeat(arms, 1, 1)
         total = torch.zeros(state.shape[:2])
         for t in range(self.task.horizon):
-            act, push, move, see = (self.noise[name][t].repeat(arms, 1, 1) for name in ("act", "push", "move", "see"))
-            seen = state + self.setting.observation_noise * see if self.setting.observation_noise else state
-            mean, log_std = policy(seen)
-            action = mean + log_std.exp() * act
-            pushed = action + self.setting.action_noise * push if self.setting.action_noise else action
-            after = self.task.step(state, pushed, move)
-            total = total + self.task.reward(state, action, after)
-            state = after
+            noise = {name: values[t].repeat(arms, 1, 1) for name, values in self.noise.items()}
+            observation = state + self.setting.observation_noise * noise["observation"]
+            mean, log_std = policy(observation)
+            action = mean + log_std.exp() * noise["policy"]
+            applied = action + self.setting.action_noise * noise["action"]
+            next_state = self.task.step(state, applied, noise["state"])
+            total = total + self.task.reward(state, action, next_state)
+            state = next_state
         return total
 
 
@@ -432,20 +468,20 @@ class History:
     """What was measured before every update and after the last: name -> list of tensors, one an update."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, list[Tensor]] = {}
+        self.values: dict[str, list[Tensor]] = {}
 
     def add(self, **values: Tensor) -> None:
         for name, value in values.items():
-            self.kept.setdefault(name, []).append(value.detach().clone())
+            self.values.setdefault(name, []).append(value.detach().clone())
 
     def __getitem__(self, name: str) -> Float[Tensor, "moments *shape"]:
-        return torch.stack(self.kept[name])
+        return torch.stack(self.values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"kept": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.kept = state_dict["kept"]
+        self.values = state_dict["kept"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,32 +490,39 @@ class Improved:
 
     history: History
     policy: GaussianPolicy
-    first_value: TimedValue  # V of the policy that all arms start from, one lane a seed
+    first_value: TimedValue  # V of the policy that all arms start from, one copy a seed
 
 
 def improve(
-    task: Task, prepared: Prepared, arms: Arms, setting: Setting, seeds: Sequence[int], run: Run, snapshots: int = 5
+    task: OfflineTask,
+    prepared: Prepared,
+    arms: Arms,
+    setting: Setting,
+    seeds: Sequence[int],
+    run: Run,
+    snapshots: int = 5,
 ) -> Improved:
     """`setting.updates` policy updates in the ensemble, all arms and seeds at once; resumes from the run's checkpoint.
 
-    The history holds, per lane: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
+    The history holds, per copy: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
     every `snapshots` updates the policies' parameters of the first seed.
     """
     referee, count = Referee(task, setting, seeds), len(arms.names)
     first = first_value(task, setting, prepared.policy, prepared.ensemble, seeds)
     policy = repeat_policy(prepared.policy, count)
-    value = repeat_lanes(
+    value = repeat_copies(
         first, TimedValue(policy.mean.copies, task, setting.hidden, _unused(policy.mean.copies)), count
     )
     improvement = PolicyPass(policy, learning_rate=setting.learning_rate, clip=setting.clip, max_norm=0.5)
     value_optimizer = make_adam(value.parameters(), 2e-3, eps=1e-5)
-    streams, order = Streams([seed * 8 + 6 for seed in seeds] * count), Streams([seeds[0] * 8 + 7])
+    streams = streams_for(list(seeds) * count, Purpose.IMPROVEMENT)
+    order = streams_for(seeds[:1], Purpose.IMPROVEMENT_FIT)
     history, dynamics = History(), shared_by_arms(prepared.ensemble, len(seeds))
     state: State = {"policy": policy, "optimizer": improvement.optimizer, "value": value, "streams": streams,
                     "value_optimizer": value_optimizer, "order": order, "history": history}  # fmt: skip
     for number in range(run.resume(state), setting.updates + 1):
         rollout = roll_out(task, setting, policy, dynamics, value, streams, setting.rollouts)
-        batch, ratio = batch_of(task, setting, arms, rollout, streams)
+        batch, ratio = batch_for_arms(task, setting, arms, rollout, streams)
         real, model = referee.returns(policy), rollout.reward.sum(0).mean(1)
         history.add(left=real[:, 0::2].mean(1), right=real[:, 1::2].mean(1), model=model, ratio=ratio)
         if number % snapshots == 0 or number == setting.updates:

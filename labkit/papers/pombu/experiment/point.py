@@ -47,10 +47,10 @@ class Point:
         """Slowly home: where it stood still at the origin, the kink of the reward would turn noise into bias."""
         return -self.pull * state / (state.norm(dim=-1, keepdim=True) + 0.1)
 
-    def starts(self, streams: Streams, count: int) -> Float[Tensor, "lanes count 3"]:
+    def starts(self, streams: Streams, count: int) -> Float[Tensor, "copies count 3"]:
         return 2 * streams.uniform(count, 3) - 1
 
-    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "lanes episodes 3"]:
+    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "copies episodes 3"]:
         return self.starts(streams, episodes)
 
 
@@ -67,8 +67,8 @@ class FakeEnsemble:
     generator: torch.Generator
 
     def __call__(
-        self, state: Float[Tensor, "lanes rows 3"], action: Float[Tensor, "lanes rows 3"]
-    ) -> Float[Tensor, "lanes members rows 3"]:
+        self, state: Float[Tensor, "copies rows 3"], action: Float[Tensor, "copies rows 3"]
+    ) -> Float[Tensor, "copies members rows 3"]:
         truth = self.task.step(state, action)[:, None]
         shape = (truth.shape[0], self.members, *truth.shape[2:])
         return truth + self.sigma * torch.randn(shape, generator=self.generator)

@@ -8,12 +8,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from labkit import devices
-from labkit.papers.pombu.experiment import baselines, calibration, zone
+from labkit.papers.pombu.experiment import calibration, zone
+from labkit.papers.pombu.experiment.algorithms import learning_curves
 from labkit.papers.pombu.experiment.config import Config
 from labkit.papers.pombu.experiment.evaluate import summarise_zone
 from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared
 from labkit.papers.pombu.method import tabular
-from labkit.papers.pombu.method.loop import LoopConfig
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 
@@ -34,15 +34,15 @@ def train(config: Config, run: Run) -> dict[str, Any]:
             part = run.private_part(name)
             part.finish(units[name](config, part, workers.device))
         workers.barrier()
-    found: dict[str, Any] = {"data": "simulated"}
+    results: dict[str, Any] = {"data": "simulated"}
     for name in units:
         environment, _, algorithm = name.partition("+")
         result = run.part(name).result
         if algorithm:
-            found.setdefault(environment, {})[algorithm] = result
+            results.setdefault(environment, {})[algorithm] = result
         else:
-            found[name] = result
-    return found
+            results[name] = result
+    return results
 
 
 def units_of(config: Config) -> dict[str, Unit]:
@@ -56,51 +56,50 @@ def units_of(config: Config) -> dict[str, Unit]:
 
 
 def tabular_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-    return dict(tabular.study(config.posterior_samples, config.seed))
+    return dict(tabular.compare_bounds(config.posterior_samples, config.seed))
 
 
 def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
     """Every row of the calibration table; the pairs behind the scatter plots go into a file of their own."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     pairs: dict[str, Tensor] = {}
     for name in config.calibrations:
-        row = calibration.study(name, config)
-        found[name] = calibration.summarise(row)
-        kept = {"predicted": row.predicted, "error": row.error}
+        row = calibration.calibrate(name, config)
+        results[name] = calibration.summarise(row)
+        tensors = {"predicted": row.predicted, "error": row.error}
         if row.persistent is not None and row.persistent_error is not None:
-            kept |= {"persistent": row.persistent, "persistent_error": row.persistent_error}
-        pairs |= {f"{name}/{key}": value.contiguous() for key, value in kept.items()}
+            tensors |= {"persistent": row.persistent, "persistent_error": row.persistent_error}
+        pairs |= {f"{name}/{key}": value.contiguous() for key, value in tensors.items()}
     part.write_bytes("pairs.safetensors", save(pairs))
-    return found
+    return results
 
 
 def zone_unit(name: str) -> Unit:
     """The study `name`; what its maps are drawn from is kept beside its numbers."""
 
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-        _, prepared, improved = zone.study(name, config, part)
-        part.write_bytes("maps.safetensors", save(maps_of(prepared, improved)))
-        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_lanes))
+        _, prepared, improved = zone.run_study(name, config, part)
+        part.write_bytes("maps.safetensors", save(map_tensors(prepared, improved)))
+        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
 
     return work
 
 
-def maps_of(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
+def map_tensors(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
     """The first seed's data, models, first V, and the policy of every arm after some updates."""
-    history, kept = improved.history, {"data": prepared.states[0]}
-    kept |= {name: torch.stack(values) for name, values in history.kept.items() if name.startswith("policy/")}
+    history, tensors = improved.history, {"data": prepared.states[0]}
+    tensors |= {name: torch.stack(values) for name, values in history.values.items() if name.startswith("policy/")}
     members = prepared.ensemble.members
     for name, value in prepared.ensemble.state_dict().items():
-        kept[f"ensemble/{name}"] = value[: members if name.startswith("net.") else 1]
-    kept |= {f"value/{name}": value[:1] for name, value in improved.first_value.state_dict().items()}
-    return {name: value.contiguous().clone() for name, value in kept.items()}
+        tensors[f"ensemble/{name}"] = value[: members if name.startswith("net.") else 1]
+    tensors |= {f"value/{name}": value[:1] for name, value in improved.first_value.state_dict().items()}
+    return {name: value.contiguous().clone() for name, value in tensors.items()}
 
 
 def loop_unit(environment: str, algorithm: str) -> Unit:
     """An algorithm's learning curves on a task."""
 
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
-        asked = LoopConfig.of(config, environment=environment)
-        return baselines.run_algorithm(algorithm, asked, part, device)
+        return learning_curves(algorithm, environment, config, part, device)
 
     return work

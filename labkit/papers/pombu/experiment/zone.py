@@ -80,17 +80,17 @@ class Zone:
         pull = torch.where(state[..., :1] < self.border, 1.0, self.slack)
         return pull * rotate(-state / (state.norm(dim=-1, keepdim=True) + 0.1), -self.angle(state))
 
-    def starts(self, streams: Streams, count: int) -> Float[Tensor, "lanes count 2"]:
+    def starts(self, streams: Streams, count: int) -> Float[Tensor, "copies count 2"]:
         """Left, right, left, right, ...: each half the time."""
         return self._start(torch.arange(count) % 2 == 0, streams)
 
-    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "lanes episodes 2"]:
+    def data_starts(self, streams: Streams, episodes: int) -> Float[Tensor, "copies episodes 2"]:
         """The recorded episodes: the first `left` of them from the left."""
         if not 0 <= self.left <= episodes:
             raise InputError(f"of {episodes} episodes between 0 and all can start on the left; got {self.left}.")
         return self._start(torch.arange(episodes) < self.left, streams)
 
-    def _start(self, left: Bool[Tensor, " count"], streams: Streams) -> Float[Tensor, "lanes count 2"]:
+    def _start(self, left: Bool[Tensor, " count"], streams: Streams) -> Float[Tensor, "copies count 2"]:
         x = torch.where(left, -1.0, 1.0) + 0.1 * streams.normal(len(left))
         y = 1.2 * streams.uniform(len(left)) - 0.6
         return torch.stack([x, y], -1)
@@ -149,13 +149,13 @@ def task_of(study: str) -> Zone:
 
 def setting_of(study: str, config: Config) -> Setting:
     """The study's numbers with those of the config in them."""
-    asked = Setting(
+    setting = Setting(
         clone_steps=config.zone_clone_steps,
         model_steps=config.zone_model_steps,
         updates=config.zone_updates,
         evaluations=config.zone_evaluations,
     )
-    return replace(asked, **_variation(study).setting)
+    return replace(setting, **_variation(study).setting)
 
 
 def arms_of(study: str, config: Config) -> tuple[str, ...]:
@@ -169,10 +169,10 @@ def _variation(study: str) -> Variation:
     return VARIATIONS[study]
 
 
-def study(name: str, config: Config, run: Run) -> tuple[Zone, Prepared, Improved]:
+def run_study(name: str, config: Config, run: Run) -> tuple[Zone, Prepared, Improved]:
     """Prepare and improve what `name` asks for; `run` is the study's own part of the run directory."""
     task, setting = task_of(name), setting_of(name, config)
-    seeds = seeds_of(config.seed, config.zone_lanes)
+    seeds = seeds_of(config.seed, config.zone_copies)
     prepared = prepare(task, setting, seeds)
-    arms = Arms(arms_of(name, config), config.zone_lanes)
+    arms = Arms(arms_of(name, config), config.zone_copies)
     return task, prepared, improve(task, prepared, arms, setting, seeds, run)

@@ -1,8 +1,8 @@
-"""K models of the world as one: each member of each lane is one slice of every tensor, trained by its own rules.
+"""K models of the world as one: each member of each copy is one slice of every tensor, trained by its own rules.
 
     f_k(s, a) = s + std_out net_k((s, a) normalised) + mean_out        k = 1 .. K, the net predicts the change of state
 
-Lanes are independent problems (seeds, values of alpha) with data of their own; copy number lane K + k is member k.
+Copies are independent problems (seeds, values of alpha) with data of their own; copy number copy K + k is member k.
 """
 
 import itertools
@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment.gaussian_members import StackedGaussianMLP
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
+from labkit.seeds import derive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -89,33 +89,32 @@ class StackedWeightNormMLP(nn.Module):
     def plain(self) -> StackedMLP:
         """The same function with W = g V / |V| multiplied out: a rollout calls it hundreds of times."""
         device = next(self.parameters()).device
-        made = StackedMLP(self.copies, self.sizes, self.activation, generators=_fresh(self.copies)).to(device)
-        self.write_plain(made)
-        return made.requires_grad_(False)
+        plain = StackedMLP(self.copies, self.sizes, self.activation, generators=_fresh(self.copies)).to(device)
+        self.write_plain(plain)
+        return plain.requires_grad_(False)
 
     @torch.no_grad()
-    def write_plain(self, made: StackedMLP) -> None:
-        for mine, theirs in zip(self.layers, made.layers, strict=True):
-            assert isinstance(mine, StackedWeightNormLinear)
-            assert isinstance(theirs, StackedLinear)
-            assert theirs.bias is not None
-            theirs.weight.copy_(mine.weight())
-            theirs.bias.copy_(mine.bias)
+    def write_plain(self, plain: StackedMLP) -> None:
+        for layer, target in zip(self.layers, plain.layers, strict=True):
+            assert isinstance(layer, StackedWeightNormLinear)
+            assert isinstance(target, StackedLinear)
+            assert target.bias is not None
+            target.weight.copy_(layer.weight())
+            target.bias.copy_(layer.bias)
 
 
 class DynamicsEnsemble(nn.Module):
-    """f_k for every member of every lane, with the normalisation of its lane's data inside.
+    """f_k for every member of every copy, with the normalisation of its copy's data inside.
 
     Args:
-        lanes, members: lanes of K >= 2 members each.
+        copies, members: copies of K >= 2 members each.
         observation, action: sizes of s and a.
         hidden: widths of the hidden layers; 512, 512 with relu and weight norm are those of the [official code].
         weight_norm: else plain layers whose last one starts `final_gain` times as large.
-        learned_variance: members predict a variance too, by plain layers, see `gaussian_members`; `outcome` gives it.
-        seeds: one per lane: member k of a lane has the same weights whatever other lanes there are.
+        seeds: one per copy: member k of a copy has the same weights whatever other copies there are.
 
     Raises:
-        InputError: fewer than two members, sizes below 1, not one seed a lane.
+        InputError: fewer than two members, sizes below 1, not one seed a copy.
     """
 
     input_mean: Tensor
@@ -125,7 +124,7 @@ class DynamicsEnsemble(nn.Module):
 
     def __init__(
         self,
-        lanes: int,
+        copies: int,
         members: int,
         observation: int,
         action: int,
@@ -134,73 +133,79 @@ class DynamicsEnsemble(nn.Module):
         *,
         weight_norm: bool = True,
         final_gain: float = 1.0,
-        learned_variance: bool = False,
         seeds: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if members < 2:
             raise InputError(f"an ensemble that disagrees needs two members or more; got {members}.")
-        if min(lanes, observation, action, *hidden) < 1:
-            raise InputError("lanes, observation, action and hidden widths must be at least 1.")
-        self.lanes, self.members, self.observation, self.action = lanes, members, observation, action
+        if min(copies, observation, action, *hidden) < 1:
+            raise InputError("copies, observation, action and hidden widths must be at least 1.")
+        self.copies, self.members, self.observation, self.action = copies, members, observation, action
         self.final_gain = final_gain
         sizes = (observation + action, *hidden, observation)
-        self.net: StackedMLP | StackedWeightNormMLP | StackedGaussianMLP
-        if learned_variance:
-            self.net = StackedGaussianMLP(lanes * members, sizes, activation, _fresh(lanes * members))
-        elif weight_norm:
-            self.net = StackedWeightNormMLP(lanes * members, sizes, activation, _fresh(lanes * members))
-        else:
-            self.net = StackedMLP(lanes * members, sizes, activation, generators=_fresh(lanes * members))
-        self.initialise(list(range(lanes)) if seeds is None else seeds)
+        self.net = self.build(sizes, activation, weight_norm)
+        self.initialise(list(range(copies)) if seeds is None else seeds)
         for name, size in (("input", observation + action), ("output", observation)):
-            self.register_buffer(f"{name}_mean", torch.zeros(lanes, 1, size))
-            self.register_buffer(f"{name}_std", torch.ones(lanes, 1, size))
+            self.register_buffer(f"{name}_mean", torch.zeros(copies, 1, size))
+            self.register_buffer(f"{name}_std", torch.ones(copies, 1, size))
         self._plain: list[StackedMLP] = []  # a list: not a submodule, not in the state dict
         self._frozen = False
 
+    def build(self, sizes: Sequence[int], activation: str, weight_norm: bool) -> nn.Module:
+        """The stacked networks; another kind of member has others, and with them its own weights and losses."""
+        kind = StackedWeightNormMLP if weight_norm else StackedMLP
+        return kind(self.networks, sizes, activation, generators=_fresh(self.networks))
+
+    def draw_weights(self, generators: Sequence[torch.Generator]) -> None:
+        if isinstance(self.net, StackedMLP):
+            self.net.initialise("xavier", self.final_gain, generators)
+        else:
+            self.net.initialise(generators)  # type: ignore[operator]
+
+    def losses(
+        self, inputs: Float[Tensor, "networks batch inputs"], targets: Float[Tensor, "networks batch outputs"]
+    ) -> Float[Tensor, " networks"]:
+        """What each network minimises: the mean squared error of normalised targets."""
+        return (self.net(inputs) - targets).square().mean((1, 2))
+
     @property
-    def copies(self) -> int:
-        return self.lanes * self.members
+    def networks(self) -> int:
+        """Networks in the stack: K of every copy."""
+        return self.copies * self.members
 
     def initialise(self, seeds: Sequence[int]) -> None:
-        """All members' weights anew, in place; member k of a lane depends on the lane's seed and on k."""
-        if len(seeds) != self.lanes:
-            raise InputError(f"one seed a lane: {self.lanes} lanes, {len(seeds)} seeds.")
+        """All members' weights anew, in place; member k of a copy depends on the copy's seed and on k."""
+        if len(seeds) != self.copies:
+            raise InputError(f"one seed a copy: {self.copies} copies, {len(seeds)} seeds.")
         generators = [
-            torch.Generator().manual_seed((seed * 1009 + k) * 2_147_483_629 % 2**63)
-            for seed in seeds
-            for k in range(self.members)
+            torch.Generator().manual_seed(derive(seed, member)) for seed in seeds for member in range(self.members)
         ]
-        if isinstance(self.net, StackedWeightNormMLP | StackedGaussianMLP):
-            self.net.initialise(generators)
-        else:
-            self.net.initialise("xavier", self.final_gain, generators)
+        self.draw_weights(generators)
         self._frozen = False
 
     @torch.no_grad()
     def normalise_by(
         self,
-        input_mean: Float[Tensor, "lanes inputs"],
-        input_std: Float[Tensor, "lanes inputs"],
-        output_mean: Float[Tensor, "lanes outputs"],
-        output_std: Float[Tensor, "lanes outputs"],
+        input_mean: Float[Tensor, "copies inputs"],
+        input_std: Float[Tensor, "copies inputs"],
+        output_mean: Float[Tensor, "copies outputs"],
+        output_std: Float[Tensor, "copies outputs"],
     ) -> None:
-        """Take these statistics of (s, a) and of the change of state, one row a lane."""
+        """Take these statistics of (s, a) and of the change of state, one row a copy."""
         if not (bool((input_std > 0).all()) and bool((output_std > 0).all())):
             raise InputError("standard deviations must be positive; give constant components a floor.")
-        for mine, given in (
+        for buffer, values in (
             (self.input_mean, input_mean), (self.input_std, input_std),
             (self.output_mean, output_mean), (self.output_std, output_std),
         ):  # fmt: skip
-            mine.copy_(given[:, None])
+            buffer.copy_(values[:, None])
 
     def normalised(
         self,
-        state: Float[Tensor, "lanes rows observation"],
-        action: Float[Tensor, "lanes rows action"],
-        next_state: Float[Tensor, "lanes rows observation"],
-    ) -> tuple[Float[Tensor, "lanes rows inputs"], Float[Tensor, "lanes rows observation"]]:
+        state: Float[Tensor, "copies rows observation"],
+        action: Float[Tensor, "copies rows action"],
+        next_state: Float[Tensor, "copies rows observation"],
+    ) -> tuple[Float[Tensor, "copies rows inputs"], Float[Tensor, "copies rows observation"]]:
         """Inputs and targets as the networks see them."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
         return inputs, (next_state - state - self.output_mean) / self.output_std
@@ -223,44 +228,31 @@ class DynamicsEnsemble(nn.Module):
         self._frozen = False
 
     def forward(
-        self, state: Float[Tensor, "lanes batch observation"], action: Float[Tensor, "lanes batch action"]
-    ) -> Float[Tensor, "lanes members batch observation"]:
-        """The next states that all members of the lane expect."""
-        return self._moved(state, self._net(self._wide(state, action)))
+        self, state: Float[Tensor, "copies batch observation"], action: Float[Tensor, "copies batch action"]
+    ) -> Float[Tensor, "copies members batch observation"]:
+        """The next states that all members of the copy expect."""
+        return self.next_states(state, self._net(self.network_inputs(state, action)))
 
-    def outcome(
-        self, state: Float[Tensor, "lanes batch observation"], action: Float[Tensor, "lanes batch action"]
-    ) -> tuple[
-        Float[Tensor, "lanes members batch observation"],
-        Float[Tensor, "lanes members batch observation"],
-    ]:
-        """The next states that members expect, and their standard deviations: 0 where no variance is learned."""
-        if not isinstance(self.net, StackedGaussianMLP):
-            expected = self(state, action)
-            return expected, torch.zeros_like(expected)
-        change, log_variance = self.net.distribution(self._wide(state, action))
-        spread = (log_variance / 2).exp().view(self.lanes, self.members, *change.shape[1:])
-        return self._moved(state, change), spread * self.output_std[:, None]
-
-    def _wide(self, state: Tensor, action: Tensor) -> Tensor:
-        """Normalised inputs, the same for all members of a lane: (copies, batch, inputs)."""
+    def network_inputs(self, state: Tensor, action: Tensor) -> Tensor:
+        """Normalised inputs, the same for all members of a copy: (networks, batch, inputs)."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
-        lanes, batch, size = inputs.shape
-        return inputs[:, None].expand(lanes, self.members, batch, size).reshape(self.copies, batch, size)
+        copies, batch, size = inputs.shape
+        return inputs[:, None].expand(copies, self.members, batch, size).reshape(self.networks, batch, size)
 
-    def _moved(self, state: Tensor, change: Tensor) -> Tensor:
-        change = change.view(self.lanes, self.members, *change.shape[1:])
+    def next_states(self, state: Tensor, change: Tensor) -> Tensor:
+        """(copies, members, batch, observation) from the networks' outputs."""
+        change = change.view(self.copies, self.members, *change.shape[1:])
         return state[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def by_member(
         self,
-        state: Float[Tensor, "lanes members batch observation"],
-        action: Float[Tensor, "lanes members batch action"],
-    ) -> Float[Tensor, "lanes members batch observation"]:
+        state: Float[Tensor, "copies members batch observation"],
+        action: Float[Tensor, "copies members batch action"],
+    ) -> Float[Tensor, "copies members batch observation"]:
         """Each member's next state from a state of its own: for rollouts that follow one member to the end."""
-        lanes, members, batch, _ = state.shape
+        copies, members, batch, _ = state.shape
         inputs = (torch.cat([state, action], -1) - self.input_mean[:, None]) / self.input_std[:, None]
-        change = self._net(inputs.reshape(self.copies, batch, -1)).view(lanes, members, batch, -1)
+        change = self._net(inputs.reshape(self.networks, batch, -1)).view(copies, members, batch, -1)
         return state + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def _net(self, x: Tensor) -> Tensor:
@@ -282,19 +274,19 @@ class TrajectorySplits:
     Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn once,
     when its trajectory arrives, and kept. Drawing anew on every training would show all members all rows.
 
-    train, valid: (copies, rows of the lane's data), in the order of arrival.
+    train, valid: (networks, rows of the copy's data), in the order of arrival.
     """
 
-    def __init__(self, lanes: int, members: int, valid_fraction: float = 0.2) -> None:
+    def __init__(self, copies: int, members: int, valid_fraction: float = 0.2) -> None:
         if not 0 < valid_fraction < 1:
             raise InputError(f"valid_fraction must lie between 0 and 1; got {valid_fraction}.")
-        self.lanes, self.members, self.valid_fraction = lanes, members, valid_fraction
+        self.copies, self.members, self.valid_fraction = copies, members, valid_fraction
         self.rows = 0
-        self.train = torch.zeros(lanes * members, 0, dtype=torch.long)
-        self.valid = torch.zeros(lanes * members, 0, dtype=torch.long)
+        self.train = torch.zeros(copies * members, 0, dtype=torch.long)
+        self.valid = torch.zeros(copies * members, 0, dtype=torch.long)
 
     def add(self, trajectories: int, length: int, generator: torch.Generator) -> None:
-        """Every lane has got `trajectories` more of `length` steps; draw their cuts.
+        """Every copy has got `trajectories` more of `length` steps; draw their cuts.
 
         Raises:
             InputError: a trajectory too short to be cut in two.
@@ -302,8 +294,10 @@ class TrajectorySplits:
         held_out = max(1, round(self.valid_fraction * length))
         if trajectories < 1 or held_out >= length:
             raise InputError(f"cannot cut {trajectories} trajectories of {length} steps in two parts each.")
-        copies = self.lanes * self.members
-        order = torch.rand(copies, trajectories, length, generator=generator, device=generator.device).argsort(-1).cpu()
+        networks = self.copies * self.members
+        order = (
+            torch.rand(networks, trajectories, length, generator=generator, device=generator.device).argsort(-1).cpu()
+        )
         order += self.rows + length * torch.arange(trajectories)[:, None]
         self.valid = torch.cat([self.valid, order[..., :held_out].flatten(1)], 1)
         self.train = torch.cat([self.train, order[..., held_out:].flatten(1)], 1)
@@ -311,11 +305,11 @@ class TrajectorySplits:
 
     def resampled(self, generator: torch.Generator) -> "TrajectorySplits":
         """Each member's training rows drawn from them with replacement, once: the bootstrap proper.  [ours: Zone]"""
-        made = TrajectorySplits(self.lanes, self.members, self.valid_fraction)
-        made.rows, made.valid = self.rows, self.valid
+        splits = TrajectorySplits(self.copies, self.members, self.valid_fraction)
+        splits.rows, splits.valid = self.rows, self.valid
         drawn = torch.randint(self.train.shape[1], self.train.shape, generator=generator, device=generator.device)
-        made.train = self.train.gather(1, drawn.cpu())
-        return made
+        splits.train = self.train.gather(1, drawn.cpu())
+        return splits
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "train": self.train, "valid": self.valid}
@@ -361,23 +355,22 @@ class FitSettings:
 class FitReport:
     """How a training went: the best validation error of each copy (in units of the targets' variance) and its curve.
 
-    history: (validations, copies); rounds: rounds until the last member stopped.
+    history: (validations, networks); rounds: rounds until the last member stopped.
     """
 
-    best: Float[Tensor, " copies"]
-    history: Float[Tensor, "validations copies"]
+    best: Float[Tensor, " networks"]
+    history: Float[Tensor, "validations networks"]
     rounds: int
 
 
 def fit(
     ensemble: DynamicsEnsemble,
-    state: Float[Tensor, "lanes rows observation"],
-    action: Float[Tensor, "lanes rows action"],
-    next_state: Float[Tensor, "lanes rows observation"],
+    state: Float[Tensor, "copies rows observation"],
+    action: Float[Tensor, "copies rows action"],
+    next_state: Float[Tensor, "copies rows observation"],
     splits: TrajectorySplits,
     generator: torch.Generator,
     settings: FitSettings = FitSettings(),
-    optimizer: torch.optim.Adam | None = None,
     *,
     graphs: bool = False,
 ) -> FitReport:
@@ -387,26 +380,25 @@ def fit(
 
     Args:
         generator: of the minibatches, on the ensemble's device.
-        optimizer: None: a fresh Adam.
         graphs: on a GPU, replay the steps from a CUDA graph.
 
     Raises:
         InputError: rows that do not fit the splits, or the ensemble.
     """
-    if state.shape[:2] != (ensemble.lanes, splits.rows) or splits.train.shape[0] != ensemble.copies:
+    if state.shape[:2] != (ensemble.copies, splits.rows) or splits.train.shape[0] != ensemble.networks:
         raise InputError(
-            f"the splits are of {splits.lanes} lanes x {splits.rows} rows, the ensemble has {ensemble.lanes} lanes of "
-            f"{ensemble.members} members; got states of shape {tuple(state.shape)}."
+            f"the splits are of {splits.copies} copies x {splits.rows} rows, the ensemble has {ensemble.copies} copies "
+            f"of {ensemble.members} members; got states of shape {tuple(state.shape)}."
         )
     ensemble.thaw()
     inputs, targets = (t.flatten(0, 1) for t in ensemble.normalised(state, action, next_state))
-    optimizer = optimizer or make_adam(ensemble.net.parameters(), settings.learning_rate)
+    optimizer = make_adam(ensemble.net.parameters(), settings.learning_rate)
     train_rows, valid_rows = (_rows_in_flat(part, splits, inputs.device) for part in (splits.train, splits.valid))
-    best_error = torch.full((ensemble.copies,), math.inf, device=inputs.device)
+    best_error = torch.full((ensemble.networks,), math.inf, device=inputs.device)
     best_weights = [p.detach().clone() for p in ensemble.net.parameters()]
-    stale = torch.zeros(ensemble.copies, dtype=torch.long, device=inputs.device)
+    stale = torch.zeros(ensemble.networks, dtype=torch.long, device=inputs.device)
     history, number = [], 0
-    step = _step_on_rows(ensemble.net, optimizer, inputs, targets, settings, graphs)
+    step = _step_on_rows(ensemble, optimizer, inputs, targets, settings, graphs)
     for number in range(1, settings.rounds + 1):
         set_learning_rate(optimizer, _learning_rate(settings, number - 1))
         for rows in _minibatches(train_rows, settings, generator):
@@ -428,49 +420,44 @@ def fit(
 
 
 def train_step(
-    net: nn.Module,
+    ensemble: DynamicsEnsemble,
     optimizer: torch.optim.Adam,
-    inputs: Float[Tensor, "copies batch inputs"],
-    targets: Float[Tensor, "copies batch outputs"],
+    inputs: Float[Tensor, "networks batch inputs"],
+    targets: Float[Tensor, "networks batch outputs"],
     max_norm: float,
 ) -> None:
-    """One Adam step of every copy on a minibatch of its own; the sum of the losses has each copy's own gradient."""
+    """One Adam step of every network on a minibatch of its own; the sum of the losses has each one's own gradient."""
     optimizer.zero_grad(set_to_none=True)
-    losses_of(net, inputs, targets).sum().backward()
+    ensemble.losses(inputs, targets).sum().backward()
     if math.isfinite(max_norm):
-        clip_grad_norm_per_copy(net.parameters(), max_norm)
+        clip_grad_norm_per_copy(ensemble.net.parameters(), max_norm)
     optimizer.step()
 
 
-def losses_of(
-    net: nn.Module, inputs: Float[Tensor, "copies batch inputs"], targets: Float[Tensor, "copies batch outputs"]
-) -> Float[Tensor, " copies"]:
-    """What each copy minimises: the squared error, or the likelihood where it predicts a variance. Validation and early
-    stopping go by the squared error in both cases  [peer]."""
-    if isinstance(net, StackedGaussianMLP):
-        return net.loss(inputs, targets)
-    return (net(inputs) - targets).square().mean((1, 2))
-
-
 def _step_on_rows(
-    net: nn.Module, optimizer: torch.optim.Adam, inputs: Tensor, targets: Tensor, settings: FitSettings, graphs: bool
+    ensemble: DynamicsEnsemble,
+    optimizer: torch.optim.Adam,
+    inputs: Tensor,
+    targets: Tensor,
+    settings: FitSettings,
+    graphs: bool,
 ) -> Callable[[Tensor], None]:
     """rows -> one step. A graph holds one shape; the smaller last minibatch of an epoch is an ordinary step."""
 
     def ordinary(rows: Tensor) -> None:
-        train_step(net, optimizer, inputs[rows], targets[rows], settings.max_norm)
+        train_step(ensemble, optimizer, inputs[rows], targets[rows], settings.max_norm)
 
     if not (graphs and inputs.is_cuda):
         return ordinary
-    kept: list[Tensor] = []
-    recorded = Recorded(lambda: ordinary(kept[0]), inputs.device)
+    buffer: list[Tensor] = []
+    recorded = Recorded(lambda: ordinary(buffer[0]), inputs.device)
 
     def replayed(rows: Tensor) -> None:
-        if not kept:
-            kept.append(rows.clone())
-        if rows.shape != kept[0].shape:
+        if not buffer:
+            buffer.append(rows.clone())
+        if rows.shape != buffer[0].shape:
             return ordinary(rows)
-        kept[0].copy_(rows)
+        buffer[0].copy_(rows)
         return recorded()
 
     return replayed
@@ -481,9 +468,9 @@ def validation_error(
     net: nn.Module,
     inputs: Float[Tensor, "rows inputs"],
     targets: Float[Tensor, "rows outputs"],
-    valid_rows: Int[Tensor, "copies valid"],
+    valid_rows: Int[Tensor, "networks valid"],
     chunk: int = 8192,
-) -> Float[Tensor, " copies"]:
+) -> Float[Tensor, " networks"]:
     """Mean squared error of each copy on its own held-out rows."""
     total = sum((net(inputs[rows]) - targets[rows]).square().sum((1, 2)) for rows in valid_rows.split(chunk, 1))
     assert isinstance(total, Tensor)
@@ -493,11 +480,11 @@ def validation_error(
 def make_adam(parameters: Any, learning_rate: float, eps: float = 1e-8) -> torch.optim.Adam:
     """Adam in one kernel, which small networks feel on a CPU as well. On a GPU the step size lies in a tensor, so that
     a CUDA graph can hold it."""
-    kept = list(parameters)
-    if kept[0].is_cuda:
-        rate = torch.tensor(learning_rate, device=kept[0].device)
-        return torch.optim.Adam(kept, lr=rate, eps=eps, fused=True, capturable=True)
-    return torch.optim.Adam(kept, lr=learning_rate, eps=eps, fused=True)
+    trained = list(parameters)
+    if trained[0].is_cuda:
+        rate = torch.tensor(learning_rate, device=trained[0].device)
+        return torch.optim.Adam(trained, lr=rate, eps=eps, fused=True, capturable=True)
+    return torch.optim.Adam(trained, lr=learning_rate, eps=eps, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Adam, value: float) -> None:
@@ -510,35 +497,27 @@ def set_learning_rate(optimizer: torch.optim.Adam, value: float) -> None:
             group["lr"] = torch.tensor(value, device=device) if device.type == "cuda" else value
 
 
-@torch.no_grad()
-def reset_adam(optimizer: torch.optim.Adam) -> None:
-    """Forget all moments, in place: a recorded CUDA graph keeps pointing at them."""
-    for kept in optimizer.state.values():
-        for value in kept.values():
-            value.zero_()
-
-
 def _learning_rate(settings: FitSettings, done: int) -> float:
     last = settings.learning_rate if settings.final_learning_rate is None else settings.final_learning_rate
     return settings.learning_rate + (last - settings.learning_rate) * done / settings.rounds
 
 
 def _rows_in_flat(rows: Tensor, splits: TrajectorySplits, device: torch.device) -> Tensor:
-    """Rows of a lane's data as rows of all lanes' data, one after the other."""
-    lane = torch.arange(splits.lanes).repeat_interleave(splits.members)
-    return (rows + lane[:, None] * splits.rows).to(device)
+    """Rows of a copy's data as rows of all copies' data, one after the other."""
+    copy = torch.arange(splits.copies).repeat_interleave(splits.members)
+    return (rows + copy[:, None] * splits.rows).to(device)
 
 
 def _minibatches(rows: Tensor, settings: FitSettings, generator: torch.Generator) -> Any:
-    copies, count = rows.shape
+    networks, count = rows.shape
     if not settings.by_epoch:
-        shape = (copies, min(settings.batch, count))
+        shape = (networks, min(settings.batch, count))
         return [rows.gather(1, torch.randint(count, shape, generator=generator, device=generator.device).to(rows))]
-    order = torch.rand(copies, count, generator=generator, device=generator.device).argsort(1).to(rows)
+    order = torch.rand(networks, count, generator=generator, device=generator.device).argsort(1).to(rows)
     return rows.gather(1, order).split(settings.batch, 1)
 
 
 @torch.no_grad()
-def _keep_where(better: Tensor, kept: list[Tensor], net: nn.Module) -> None:
-    for value, parameter in zip(kept, net.parameters(), strict=True):
+def _keep_where(better: Tensor, best: list[Tensor], net: nn.Module) -> None:
+    for value, parameter in zip(best, net.parameters(), strict=True):
         value.copy_(torch.where(better.view(-1, *[1] * (value.dim() - 1)), parameter, value))

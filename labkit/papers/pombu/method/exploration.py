@@ -1,4 +1,4 @@
-"""Policies that go and look: trained for A + beta sqrt(U) in random mixtures of the models, then put back.
+"""Exploration policies: trained for A + beta sqrt(U) in random mixtures of the models; then the policy is put back.
 
 For each exploration policy: draw weights over the K models, imagine with that mixture, one PPO pass on
 A' = A + beta sqrt(U), one real episode, restore pi. Only the weights are restored: the exploration optimiser keeps its
@@ -12,27 +12,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment.environments import Played
+from labkit.papers.pombu.method.episodes import Episodes
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
 from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.rl.streams import Streams
 
 
-def mixture_weights(streams: Streams, members: int) -> Float[Tensor, "lanes members"]:
+def mixture_weights(streams: Streams, members: int) -> Float[Tensor, "copies members"]:
     """Uniform numbers, normalised  [official code]. A member moves with its weight as probability.  [inferred]"""
     drawn = streams.uniform(members)
     return drawn / drawn.sum(-1, keepdim=True)
 
 
-def one_member(number: int, lanes: int, members: int) -> Float[Tensor, "lanes members"]:
-    """Exploration policy `number` imagines in one model only: the variant with a policy per model.  [official code]"""
-    chosen = torch.full((lanes,), number % members)
-    return torch.nn.functional.one_hot(chosen, members).float()
-
-
 def exploration_advantage(
-    advantage: Float[Tensor, "lanes samples"], sqrt_u: Float[Tensor, "lanes samples"], beta: float
-) -> Float[Tensor, "lanes samples"]:
+    advantage: Float[Tensor, "copies samples"], sqrt_u: Float[Tensor, "copies samples"], beta: float
+) -> Float[Tensor, "copies samples"]:
     """A' = A + beta sqrt(U), both in standard deviations of A.
 
     Raises:
@@ -43,56 +37,37 @@ def exploration_advantage(
     return advantage + beta * sqrt_u
 
 
-class Remembered:
-    """The policy's weights, to be put back; in place, so that optimisers and CUDA graphs keep their tensors."""
-
-    def __init__(self, policy: GaussianPolicy) -> None:
-        self._parameters = list(policy.parameters())
-        self._values = [p.detach().clone() for p in self._parameters]
-
-    @torch.no_grad()
-    def restore(self, lanes: Tensor | None = None) -> None:
-        """Put back all lanes, or those where `lanes` (bool, one a lane) is true."""
-        for parameter, value in zip(self._parameters, self._values, strict=True):
-            if lanes is None:
-                parameter.copy_(value)
-            else:
-                parameter.copy_(torch.where(lanes.view(-1, *[1] * (value.dim() - 1)), value, parameter))
-
-
 def explore(
     policy: GaussianPolicy,
     policy_pass: PolicyPass,
-    imagined: Callable[[Float[Tensor, "lanes members"]], Batch],
-    play_one: Callable[[int], Played],
-    mixture: Callable[[int], Float[Tensor, "lanes members"]],
+    imagined: Callable[[Float[Tensor, "copies members"]], Batch],
+    play_one: Callable[[int], Episodes],
     streams: Streams,
     *,
     policies: int,
+    members: int,
     beta: float,
     epochs: int,
     minibatch: int,
-    explores: Tensor | None = None,
-) -> list[Played]:
+) -> list[Episodes]:
     """One real episode with each of `policies` exploration policies; afterwards the policy is as before.
 
     Args:
         policy_pass: the exploration's own, with its own Adam.
         imagined: mixture -> what the current policy does in it.
-        play_one: number of the exploration policy -> a real episode of every lane with the policy as it is.
-        mixture: number of the exploration policy -> weights of the models, `mixture_weights` or `one_member`.
-        streams: of the minibatches.
-        explores: one bool a lane; the others play the policy itself. None: all explore.
+        play_one: number of the exploration policy -> a real episode of every copy with the policy as it is.
+        streams: of the mixtures and the minibatches.
+        members: K, models in a mixture.
     """
-    before, played = Remembered(policy), []
-    stays = None if explores is None else ~explores
-    nothing = torch.zeros(policy.log_std.shape[0], device=policy.log_std.device)
+    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    episodes = []
+    no_penalty = torch.zeros(policy.log_std.shape[0], device=policy.log_std.device)
     for number in range(policies):
-        batch = imagined(mixture(number))
+        batch = imagined(mixture_weights(streams, members))
         bonus = batch._replace(advantage=exploration_advantage(batch.advantage, batch.sqrt_u, beta))
-        policy_pass(bonus, nothing, epochs, minibatch, streams)
-        if stays is not None:
-            before.restore(stays)
-        played.append(play_one(number))
-        before.restore()
-    return played
+        policy_pass(bonus, no_penalty, epochs, minibatch, streams)
+        episodes.append(play_one(number))
+        with torch.no_grad():
+            for parameter, value in zip(policy.parameters(), before, strict=True):
+                parameter.copy_(value)  # in place: optimisers and CUDA graphs keep their tensors
+    return episodes

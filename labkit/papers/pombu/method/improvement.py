@@ -1,6 +1,6 @@
 """One improvement from imagined data: targets for V and U, then the conservative step of the policy.
 
-Everything is per lane: minibatches are drawn for each lane from its own stream, gradients are clipped lane by lane.
+Everything is per copy: minibatches are drawn for each copy from its own stream, gradients are clipped copy by copy.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ POLICY_EPS = 1e-5  # Adam's, for the policy only  [official code]
 
 
 class Batch(NamedTuple):
-    """Imagined steps of one update, lanes first: (lanes, samples, ...)."""
+    """Imagined steps of one update, copies first: (copies, samples, ...)."""
 
     state: Tensor
     action: Tensor
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
 
 def batch_of(
     rollout: Rollout,
-    uncertainty_value: Float[Tensor, "time lanes rollouts"] | None,
+    uncertainty_value: Float[Tensor, "time copies rollouts"] | None,
     *,
     gamma: float,
     lam: float,
@@ -64,20 +64,20 @@ def batch_of(
     trace = propagate(
         rollout.reward, rollout.uncertainty, rollout.value, uncertainty_value, gamma=gamma, lam=lam
     )  # fmt: skip
-    advantage, u = _lanes_first(trace.advantage), _lanes_first(trace.uncertainty_target)
+    advantage, u = _copies_first(trace.advantage), _copies_first(trace.uncertainty_target)
     return Batch(
-        state=_lanes_first(rollout.state),
-        action=_lanes_first(rollout.action),
-        log_prob=_lanes_first(rollout.log_prob),
+        state=_copies_first(rollout.state),
+        action=_copies_first(rollout.action),
+        log_prob=_copies_first(rollout.log_prob),
         advantage=standardise(advantage),
         sqrt_u=scale_uncertainty(u, advantage, scaling),
-        value_target=_lanes_first(trace.value_target),
+        value_target=_copies_first(trace.value_target),
         uncertainty_target=u,
     )
 
 
-def _lanes_first(x: Tensor) -> Tensor:
-    """(time, lanes, rollouts, ...) -> (lanes, samples, ...)."""
+def _copies_first(x: Tensor) -> Tensor:
+    """(time, copies, rollouts, ...) -> (copies, samples, ...)."""
     return x.movedim(0, 1).flatten(1, 2).contiguous()
 
 
@@ -91,9 +91,9 @@ class Pass:
         self._batch: Batch | None = None
         self._rows: Tensor | None = None
         self._step = step
-        self._recorded = Recorded(self._on_what_is_here, device, graphs)
+        self._recorded = Recorded(self._step_on_buffers, device, graphs)
 
-    def _on_what_is_here(self) -> None:
+    def _step_on_buffers(self) -> None:
         assert self._batch is not None
         assert self._rows is not None
         self._step(self._batch, self._rows)
@@ -104,11 +104,11 @@ class Pass:
         Raises:
             InputError: fewer samples than a minibatch.
         """
-        lanes, samples = batch.advantage.shape
+        copies, samples = batch.advantage.shape
         if samples < minibatch:
             raise InputError(f"minibatches of {minibatch} need as many imagined steps; there are {samples}.")
-        self._take(batch)
-        first = samples * torch.arange(lanes, device=batch.advantage.device)[:, None]
+        self._copy_to_buffers(batch)
+        first = samples * torch.arange(copies, device=batch.advantage.device)[:, None]
         for _ in range(epochs):
             order = streams.uniform(samples).to(batch.advantage).argsort(1) + first
             for rows in order[:, : samples // minibatch * minibatch].split(minibatch, 1):
@@ -117,16 +117,16 @@ class Pass:
                 self._rows.copy_(rows)
                 self._recorded()
 
-    def _take(self, batch: Batch) -> None:
+    def _copy_to_buffers(self, batch: Batch) -> None:
         if self._batch is None or not self._recorded.enabled:
             self._batch = Batch(*(x.clone() for x in batch)) if self._recorded.enabled else batch
-        for mine, theirs in zip(self._batch, batch, strict=True):
-            if mine is not theirs:
-                mine.copy_(theirs)
+        for buffer, values in zip(self._batch, batch, strict=True):
+            if buffer is not values:
+                buffer.copy_(values)
 
 
-def taken(x: Float[Tensor, "lanes samples *rest"], rows: Int[Tensor, "lanes minibatch"]) -> Tensor:
-    """Rows counted through all lanes, see `Pass`."""
+def rows_of(x: Float[Tensor, "copies samples *rest"], rows: Int[Tensor, "copies minibatch"]) -> Tensor:
+    """Rows counted through all copies, see `Pass`."""
     return x.flatten(0, 1)[rows]
 
 
@@ -150,17 +150,17 @@ class PolicyPass:
         self._pass = Pass(self._step, device, graphs)
 
     def __call__(
-        self, batch: Batch, alpha: Float[Tensor, " lanes"], epochs: int, minibatch: int, streams: Streams
+        self, batch: Batch, alpha: Float[Tensor, " copies"], epochs: int, minibatch: int, streams: Streams
     ) -> None:
         self.alpha.copy_(alpha)
         self._pass(batch, epochs, minibatch, streams)
 
     def _step(self, batch: Batch, rows: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        mean, log_std = self.policy(taken(batch.state, rows))
-        log_prob = gaussian_log_prob(taken(batch.action, rows), mean, log_std)
-        delta = ratio_change(log_prob, taken(batch.log_prob, rows))
-        advantage, sqrt_u = taken(batch.advantage, rows), taken(batch.sqrt_u, rows)
+        mean, log_std = self.policy(rows_of(batch.state, rows))
+        log_prob = gaussian_log_prob(rows_of(batch.action, rows), mean, log_std)
+        delta = ratio_change(log_prob, rows_of(batch.log_prob, rows))
+        advantage, sqrt_u = rows_of(batch.advantage, rows), rows_of(batch.sqrt_u, rows)
         policy_loss(self.objective, delta, advantage, sqrt_u, self.alpha, self.clip).sum().backward()
         clip_grad_norm_per_copy(self.policy.parameters(), self.max_norm)
         self.optimizer.step()
@@ -179,16 +179,16 @@ class CriticPass:
 
     def _step(self, batch: Batch, rows: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        state = taken(batch.state, rows)
-        value = (self.critics.value(state) - taken(batch.value_target, rows)).square().mean(1)
-        unsure = (self.critics.uncertainty(state) - taken(batch.uncertainty_target, rows)).square().mean(1)
-        (value + 0.5 * unsure).sum().backward()
+        state = rows_of(batch.state, rows)
+        value = (self.critics.value(state) - rows_of(batch.value_target, rows)).square().mean(1)
+        uncertainty = (self.critics.uncertainty(state) - rows_of(batch.uncertainty_target, rows)).square().mean(1)
+        (value + 0.5 * uncertainty).sum().backward()
         clip_grad_norm_per_copy(self.critics.parameters(), self.max_norm)
         self.optimizer.step()
 
 
-class Moved(NamedTuple):
-    """How far an update went, one number a lane; `sigmas` is gain / risk: how many standard deviations it is worth."""
+class UpdateSize(NamedTuple):
+    """How far an update went, one number a copy; `sigmas` is gain / risk: how many standard deviations it is worth."""
 
     kl: Tensor
     ratio_change: Tensor
@@ -198,12 +198,16 @@ class Moved(NamedTuple):
 
 
 @torch.no_grad()
-def moved(policy: GaussianPolicy, batch: Batch, clip: float) -> Moved:
+def update_size(policy: GaussianPolicy, batch: Batch, clip: float) -> UpdateSize:
     """The policy as it is now against the one that imagined `batch`."""
     mean, log_std = policy(batch.state)
     log_prob = gaussian_log_prob(batch.action, mean, log_std)
     delta = ratio_change(log_prob, batch.log_prob)
-    gained, risked = gain(delta, batch.advantage, clip), risk(delta, batch.sqrt_u)
-    return Moved(
-        approximate_kl(log_prob, batch.log_prob), delta.abs().mean(-1), gained, risked, gained / (risked + 1e-5)
+    expected, deviation = gain(delta, batch.advantage, clip), risk(delta, batch.sqrt_u)
+    return UpdateSize(
+        approximate_kl(log_prob, batch.log_prob),
+        delta.abs().mean(-1),
+        expected,
+        deviation,
+        expected / (deviation + 1e-5),
     )

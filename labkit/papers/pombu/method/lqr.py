@@ -110,9 +110,9 @@ def closed_form_uncertainty(
     p, _ = value_functions(models, horizon)
     z = torch.cat([states, actions], -1)
     total = torch.zeros(states.shape[:-2], dtype=states.dtype)
-    found: list[Tensor] = []
+    uncertainties: list[Tensor] = []
     for t in reversed(range(horizon)):
         forms = torch.stack([quadratic(g, z[..., t, :]) for g in local_uncertainty_matrices(models, p[t + 1])], -1)
         total = forms.var(-1, correction=0) + models.gamma**2 * total
-        found.insert(0, total)
-    return torch.stack(found, -1)
+        uncertainties.insert(0, total)
+    return torch.stack(uncertainties, -1)

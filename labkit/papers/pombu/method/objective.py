@@ -5,8 +5,8 @@
 To first order the return changes by E[A delta], and the standard deviation of that estimate is at most
 E[|delta| sqrt(U)]: alpha says how many standard deviations a step must be worth.  [paper: idea; official code: formula]
 
-Samples are the last axis; all axes before it are lanes (seeds, values of alpha), each with a loss of its own. Sum the
-lanes before `backward`: every lane then gets the gradient it would get alone.
+Samples are the last axis; all axes before it are copies (seeds, values of alpha), each with a loss of its own. Sum the
+copies before `backward`: every copy then gets the gradient it would get alone.
 """
 
 from typing import Literal
@@ -27,21 +27,21 @@ TINY = 1e-8
 
 
 def ratio_change(
-    log_prob: Float[Tensor, "*lanes samples"], old_log_prob: Float[Tensor, "*lanes samples"], bound: float = 20.0
-) -> Float[Tensor, "*lanes samples"]:
+    log_prob: Float[Tensor, "*copies samples"], old_log_prob: Float[Tensor, "*copies samples"], bound: float = 20.0
+) -> Float[Tensor, "*copies samples"]:
     """delta = pi(a|s) / pi_old(a|s) - 1. The log ratio is kept within +-bound, so that nothing overflows.  [ours]"""
     return torch.expm1((log_prob - old_log_prob).clamp(-bound, bound))
 
 
 def gain(
-    delta: Float[Tensor, "*lanes samples"], advantage: Float[Tensor, "*lanes samples"], clip: float
-) -> Float[Tensor, "*lanes"]:
+    delta: Float[Tensor, "*copies samples"], advantage: Float[Tensor, "*copies samples"], clip: float
+) -> Float[Tensor, "*copies"]:
     """E[min(A delta, A clip(delta, -eps, eps))]: PPO's surrogate less the constant E[A], so the same gradient."""
     _check(clip, delta, advantage)
     return torch.minimum(advantage * delta, advantage * delta.clamp(-clip, clip)).mean(-1)
 
 
-def risk(delta: Float[Tensor, "*lanes samples"], sqrt_u: Float[Tensor, "*lanes samples"]) -> Float[Tensor, "*lanes"]:
+def risk(delta: Float[Tensor, "*copies samples"], sqrt_u: Float[Tensor, "*copies samples"]) -> Float[Tensor, "*copies"]:
     """E[|delta| sqrt(U)]. At delta = 0 autograd takes the slope of |.| as 0: before the first step there is no pull."""
     return (delta.abs() * sqrt_u).mean(-1)
 
@@ -50,17 +50,17 @@ def risk(delta: Float[Tensor, "*lanes samples"], sqrt_u: Float[Tensor, "*lanes s
 
 
 def conservative_loss(
-    delta: Float[Tensor, "*lanes samples"],
-    advantage: Float[Tensor, "*lanes samples"],
-    sqrt_u: Float[Tensor, "*lanes samples"],
-    alpha: Float[Tensor, "*lanes"] | float,
+    delta: Float[Tensor, "*copies samples"],
+    advantage: Float[Tensor, "*copies samples"],
+    sqrt_u: Float[Tensor, "*copies samples"],
+    alpha: Float[Tensor, "*copies"] | float,
     clip: float,
-) -> Float[Tensor, "*lanes"]:
-    """(5), one loss a lane. alpha = 0 is PPO in a model ensemble (MEPPO).
+) -> Float[Tensor, "*copies"]:
+    """(5), one loss a copy. alpha = 0 is PPO in a model ensemble (MEPPO).
 
     Args:
         advantage, sqrt_u: as `standardise` and `scale_uncertainty` leave them; no gradient goes there.
-        alpha: caution in standard deviations, one number or one a lane.
+        alpha: caution in standard deviations, one number or one a copy.
         clip: eps of PPO, acting on delta.
 
     Raises:
@@ -73,26 +73,26 @@ def conservative_loss(
 
 
 def p_improve_ppo(
-    delta: Float[Tensor, "*lanes samples"],
-    advantage: Float[Tensor, "*lanes samples"],
-    sqrt_u: Float[Tensor, "*lanes samples"],
+    delta: Float[Tensor, "*copies samples"],
+    advantage: Float[Tensor, "*copies samples"],
+    sqrt_u: Float[Tensor, "*copies samples"],
     clip: float,
     tiny: float = 1e-5,
-) -> Float[Tensor, "*lanes"]:
+) -> Float[Tensor, "*copies"]:
     """- gain / (risk + 1e-5): how many standard deviations the step is worth, maximised itself.  [official code]"""
     _check(clip, delta, advantage, sqrt_u)
     return -gain(delta, advantage, clip) / (risk(delta, sqrt_u) + tiny)
 
 
 def p_improve_ppo2(
-    delta: Float[Tensor, "*lanes samples"],
-    advantage: Float[Tensor, "*lanes samples"],
-    sqrt_u: Float[Tensor, "*lanes samples"],
+    delta: Float[Tensor, "*copies samples"],
+    advantage: Float[Tensor, "*copies samples"],
+    sqrt_u: Float[Tensor, "*copies samples"],
     clip: float,
     low: float = 0.1,
     high: float = 0.8,
     tiny: float = 1e-5,
-) -> Float[Tensor, "*lanes"]:
+) -> Float[Tensor, "*copies"]:
     """(5) with alpha = gain / risk of this very minibatch, kept within [0.1, 0.8] and held fixed.  [official code]"""
     _check(clip, delta, advantage, sqrt_u)
     alpha = (gain(delta, advantage, clip) / (risk(delta, sqrt_u) + tiny)).detach().clamp(low, high)
@@ -101,12 +101,12 @@ def p_improve_ppo2(
 
 def policy_loss(
     objective: Objective,
-    delta: Float[Tensor, "*lanes samples"],
-    advantage: Float[Tensor, "*lanes samples"],
-    sqrt_u: Float[Tensor, "*lanes samples"],
-    alpha: Float[Tensor, "*lanes"] | float,
+    delta: Float[Tensor, "*copies samples"],
+    advantage: Float[Tensor, "*copies samples"],
+    sqrt_u: Float[Tensor, "*copies samples"],
+    alpha: Float[Tensor, "*copies"] | float,
     clip: float,
-) -> Float[Tensor, "*lanes"]:
+) -> Float[Tensor, "*copies"]:
     """The named objective; alpha counts for "variance_constrain" only."""
     if objective == "variance_constrain":
         return conservative_loss(delta, advantage, sqrt_u, alpha, clip)
@@ -118,10 +118,10 @@ def policy_loss(
 
 
 def dead_zone(
-    advantage: Float[Tensor, "*lanes samples"],
-    sqrt_u: Float[Tensor, "*lanes samples"],
-    alpha: Float[Tensor, "*lanes"] | float,
-) -> Float[Tensor, "*lanes"]:
+    advantage: Float[Tensor, "*copies samples"],
+    sqrt_u: Float[Tensor, "*copies samples"],
+    alpha: Float[Tensor, "*copies"] | float,
+) -> Float[Tensor, "*copies"]:
     """The share of samples with |A| < alpha sqrt(U): for them (5) is least where nothing moves.  [official code]"""
     _check(1.0, advantage, sqrt_u)
     bar = torch.as_tensor(alpha, dtype=sqrt_u.dtype, device=sqrt_u.device)[..., None] * sqrt_u
@@ -132,9 +132,9 @@ def dead_zone(
 
 
 def standardise(
-    advantage: Float[Tensor, "*lanes samples"], clip: float = 5.0, *, clip_first: bool = True
-) -> Float[Tensor, "*lanes samples"]:
-    """(A - mean) / std over all samples of an update, each lane by itself.
+    advantage: Float[Tensor, "*copies samples"], clip: float = 5.0, *, clip_first: bool = True
+) -> Float[Tensor, "*copies samples"]:
+    """(A - mean) / std over all samples of an update, each copy by itself.
 
     Args:
         clip: bound of |A|; math.inf for none.
@@ -153,15 +153,15 @@ def standardise(
 
 
 def scale_uncertainty(
-    u: Float[Tensor, "*lanes samples"],
-    advantage: Float[Tensor, "*lanes samples"],
+    u: Float[Tensor, "*copies samples"],
+    advantage: Float[Tensor, "*copies samples"],
     mode: Scaling = "paper",
     *,
     low: float = 1e-8,
     high: float = 5.0,
     clip: float = 5.0,
     clip_first: bool = True,
-) -> Float[Tensor, "*lanes samples"]:
+) -> Float[Tensor, "*copies samples"]:
     """sqrt(U) in the units in which the standardised advantage is: the root of U / Var[A], kept in [low, high].
 
     Args:
@@ -188,36 +188,14 @@ def scale_uncertainty(
     return (u / (_deviation(scaled) + TINY).square()).clamp(low, high).sqrt()
 
 
-# -- alpha that follows the step --------------------------------------------------------------------------------------
+# -- the size of a step -----------------------------------------------------------------------------------------------
 
 
 def approximate_kl(
-    log_prob: Float[Tensor, "*lanes samples"], old_log_prob: Float[Tensor, "*lanes samples"]
-) -> Float[Tensor, "*lanes"]:
+    log_prob: Float[Tensor, "*copies samples"], old_log_prob: Float[Tensor, "*copies samples"]
+) -> Float[Tensor, "*copies"]:
     """1/2 E[(log pi - log pi_old)^2], KL to second order; never negative, unlike the plain mean.  [official code]"""
     return 0.5 * (log_prob - old_log_prob).square().mean(-1)
-
-
-def adapt_alpha(
-    alpha: Float[Tensor, "*lanes"],
-    measured: Float[Tensor, "*lanes"],
-    times: float,
-    low: float = 1e-3,
-    high: float = 8e-3,
-) -> Float[Tensor, "*lanes"]:
-    """alpha times `times` where the step was too long (measured > high), divided by it where too short.
-
-    Args:
-        measured: `approximate_kl`, or the mean of |delta|.
-        times: 1 switches it off, as the shipped configuration does.  [official code]
-
-    Raises:
-        InputError: times < 1, or bounds out of order.
-    """
-    if times < 1 or not 0 <= low < high:
-        raise InputError(f"times must be 1 or more and 0 <= low < high; got {times}, {low}, {high}.")
-    longer = torch.where(measured > high, alpha * times, alpha)
-    return torch.where(measured < low, longer / times, longer)
 
 
 def _deviation(values: Tensor) -> Tensor:
@@ -227,6 +205,6 @@ def _deviation(values: Tensor) -> Tensor:
 def _check(clip: float, *samples: Tensor) -> None:
     if not clip > 0:
         raise InputError(f"clip must be positive: the policy could not move; got {clip}.")
-    shapes = {tuple(thing.shape) for thing in samples}
+    shapes = {tuple(x.shape) for x in samples}
     if len(shapes) > 1:
         raise InputError(f"delta, advantage and uncertainty must have one shape; got {sorted(shapes)}.")

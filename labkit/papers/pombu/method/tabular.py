@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from numpy.random import Generator
 
 from labkit.errors import InputError
+from labkit.seeds import derive
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,12 +277,12 @@ def _endless(gamma: float) -> None:
 # -- the study --------------------------------------------------------------------------------------------------------
 
 
-def study(samples: int, seed: int) -> dict[str, float]:
+def compare_bounds(samples: int, seed: int) -> dict[str, float]:
     """The tabular part of a run's result: the bounds over the true variance, and what happens when states come back.
 
     The posterior itself changes with the seed. Q_max of (2) is the largest |Q| in any of the sampled models.
     """
-    posterior, rng = random_posterior(seed=seed), np.random.default_rng([seed, 1])
+    posterior, rng = random_posterior(seed=seed), np.random.default_rng(derive(seed, 1))
     models = sample(posterior, samples, rng)
     measured, (exact, _) = models.q.var(0), exact_variance(posterior)
     tight = propagate(local_uncertainty(posterior), posterior)

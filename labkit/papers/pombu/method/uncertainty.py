@@ -1,4 +1,4 @@
-"""How unsure are we of Q? Disagreement of the models at one step, and its sum along a rollout.
+"""The uncertainty of Q: the models' disagreement at one step, and its sum along a rollout.
 
     Var_p[Q^h(s,a)] <= U^h(s,a) = u^h(s,a) + gamma^2 E_{s' ~ P_mean, a' ~ pi}[U^{h+1}(s',a')],   U^H = 0        [paper]
     u^h(s,a) = Var_p[r(s,a) + gamma sum_s' P(s'|s,a) V_mean^{h+1}(s')]                                          (1)
@@ -36,15 +36,8 @@ def local_uncertainty(
     return q.var(dim, correction=1 if bessel else 0)
 
 
-def local_uncertainty_ube(
-    reward: Float[Tensor, "*shape"], q: Float[Tensor, "*shape"], dim: int = 0, *, scale: float = 1.0
-) -> Float[Tensor, "*without_members"]:
-    """u = Var_k[r_k] + scale (mean q)^2: the "UBE" switch, a crude stand-in for O'Donoghue's bound.  [official code]"""
-    return local_uncertainty(reward, dim) + scale * q.mean(dim).square()
-
-
 class UVTrace(NamedTuple):
-    """Targets of one rollout, each (time, *lanes); rows after the end of an episode are 0 and are to be dropped."""
+    """Targets of one rollout, each (time, *copies); rows after the end of an episode are 0 and are to be dropped."""
 
     advantage: Tensor  # A
     value_target: Tensor  # A + V
@@ -53,15 +46,15 @@ class UVTrace(NamedTuple):
 
 
 def propagate(
-    reward: Float[Tensor, "time *lanes"],
-    uncertainty: Float[Tensor, "time *lanes"],
-    value: Float[Tensor, "time *lanes"] | None = None,
-    uncertainty_value: Float[Tensor, "time *lanes"] | None = None,
+    reward: Float[Tensor, "time *copies"],
+    uncertainty: Float[Tensor, "time *copies"],
+    value: Float[Tensor, "time *copies"] | None = None,
+    uncertainty_value: Float[Tensor, "time *copies"] | None = None,
     *,
     gamma: float,
     lam: float = 1.0,
     lam_u: float | None = None,
-    done: Bool[Tensor, "time *lanes"] | None = None,
+    done: Bool[Tensor, "time *copies"] | None = None,
 ) -> UVTrace:
     """The uv-trace: advantages with gamma, uncertainties with gamma^2.  [official code]
 
@@ -71,7 +64,7 @@ def propagate(
     V and U after the last step are 0. With lam = 1 the targets are the plain sums of gamma^j r and gamma^2j u.
 
     Args:
-        reward, uncertainty: r_t and u_t >= 0 of each imagined step, (time, *lanes); any lanes.
+        reward, uncertainty: r_t and u_t >= 0 of each imagined step, (time, *copies); any copies.
         value, uncertainty_value: V(s_t) and U(s_t); None is 0. A negative U counts as 0.
         lam_u: lam of the uncertainty; None: the same.
         done: the episode ends with step t; later steps count nothing.
@@ -85,21 +78,21 @@ def propagate(
     if not 0 <= gamma <= 1:
         raise InputError(f"gamma must lie in [0, 1]; got {gamma}.")
     value = torch.zeros_like(reward) if value is None else value
-    unsure = torch.zeros_like(reward) if uncertainty_value is None else uncertainty_value.clamp_min(0)
+    u_value = torch.zeros_like(reward) if uncertainty_value is None else uncertainty_value.clamp_min(0)
     if done is not None:
-        there = alive(done)
-        zero = reward.new_zeros(())
-        reward, uncertainty, value, unsure = (
-            torch.where(there, thing, zero) for thing in (reward, uncertainty, value, unsure)
+        within, zero = alive(done), reward.new_zeros(())
+        reward, uncertainty, value, u_value = (
+            torch.where(within, x, zero) for x in (reward, uncertainty, value, u_value)
         )
     advantage = discounted_trace(reward, value, discount=gamma, lam=lam, done=done)
     lam_u = lam if lam_u is None else lam_u
-    more = discounted_trace(uncertainty, unsure, discount=gamma**2, lam=lam_u, done=done)
+    u_advantage = discounted_trace(uncertainty, u_value, discount=gamma**2, lam=lam_u, done=done)
     # A sum of terms >= 0; computed as AU + U, rounding can leave a hair below 0, of which the root is not a number.
-    return UVTrace(advantage, advantage + value.detach(), more, (more + unsure.detach()).clamp_min(0))
+    u_target = (u_advantage + u_value.detach()).clamp_min(0)
+    return UVTrace(advantage, advantage + value.detach(), u_advantage, u_target)
 
 
-def alive(done: Bool[Tensor, "time *lanes"]) -> Bool[Tensor, "time *lanes"]:
+def alive(done: Bool[Tensor, "time *copies"]) -> Bool[Tensor, "time *copies"]:
     """Steps that belong to an episode: no earlier step ended it. The step with `done` itself belongs."""
     ended = done.long().cumsum(0) - done.long()
     return ended == 0

@@ -13,14 +13,7 @@ from torch import Tensor
 from labkit.papers.pombu.method import lqr, tabular
 from labkit.papers.pombu.method.objective import conservative_loss
 from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
-
-
-def _close(got: Any, wanted: np.ndarray, message: str, tolerance: float = 1e-9) -> None:
-    got = np.asarray(got, dtype=np.float64)
-    assert got.shape == wanted.shape, f"{message} Wanted shape {wanted.shape}, got {got.shape}."
-    error = float(np.abs(got - wanted).max())
-    assert error <= tolerance, f"{message} The largest error is {error:.3g}."
-
+from labkit.workbench.exercises import close
 
 # -- the theory -------------------------------------------------------------------------------------------------------
 
@@ -32,10 +25,10 @@ def check_propagation(bellman: Callable[..., Any]) -> None:
         u = np.random.default_rng(seed).uniform(0.1, 1, posterior.reward.shape)
         got = np.asarray(bellman(u.copy(), posterior.mean_transitions, posterior.policy, gamma))
         assert got.shape == u.shape, f"U has one number per (h, s, a), {u.shape}; got {got.shape}."
-        _close(got[-1], u[-1], "At the last step there is no future: U = u.")
+        close(got[-1], u[-1], "At the last step there is no future: U = u.")
         wanted = tabular.propagate(u, posterior)
-        _close(got[-2], wanted[-2], "U^h = u^h + gamma^2 sum P sum pi U^{h+1}: variances shrink by gamma squared.")
-        _close(got, wanted, "The recursion must run over all steps, from the last to the first.")
+        close(got[-2], wanted[-2], "U^h = u^h + gamma^2 sum P sum pi U^{h+1}: variances shrink by gamma squared.")
+        close(got, wanted, "The recursion must run over all steps, from the last to the first.")
 
 
 def check_bound(bound: Callable[[tabular.Posterior], Any]) -> None:
@@ -62,8 +55,8 @@ def check_exact_recursion(local: Callable[..., Any]) -> None:
     _, exact = tabular.exact_variance(posterior)
     assert w.shape == exact[:-1].shape, f"one number per (h, s), {exact[:-1].shape}; got {w.shape}."
     assert np.abs(w[-1]).max() < 1e-9, "at the last step V = r is known here: w = 0."
-    found = tabular.propagate_states(w, posterior)
-    error = float(np.abs(found[:-1] - exact[:-2]).max() / exact[:-2].max())
+    variance = tabular.propagate_states(w, posterior)
+    error = float(np.abs(variance[:-1] - exact[:-2]).max() / exact[:-2].max())
     assert error < 0.03, (
         f"the recursion with your w is off by {error:.0%} of the largest variance (sampling: 1 %): "
         "w = gamma^2 { Var_(a,s'~pi,P-bar)[V-bar(s')] - E_p Var_(a,s'~pi,P)[V_p(s')] }."
@@ -121,7 +114,7 @@ def check_best_step(best: Callable[[float, float, float, float], float]) -> None
 
 
 def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
-    """`shuffle(sqrt_u, generator)`, (lanes, samples): the control that keeps a lane's values, not their places."""
+    """`shuffle(sqrt_u, generator)`, (copies, samples): the control that keeps a copy's values, not their places."""
     generator = torch.Generator().manual_seed(0)
     sqrt_u = torch.rand(3, 400, generator=generator) + torch.tensor([[0.0], [1.0], [2.0]])
     kept = sqrt_u.clone()
@@ -129,10 +122,10 @@ def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     assert torch.equal(sqrt_u, kept), "the uncertainty itself must stay as it is: return a new tensor"
     assert first.shape == sqrt_u.shape, f"wanted shape {tuple(sqrt_u.shape)}, got {tuple(first.shape)}"
     assert torch.equal(first.sort(-1).values, sqrt_u.sort(-1).values), (
-        "each lane must keep exactly its own values: the same average penalty, or the control is no control"
+        "each copy must keep exactly its own values: the same average penalty, or the control is no control"
     )
-    for lane in range(3):
-        correlation = float(torch.corrcoef(torch.stack([first[lane], sqrt_u[lane]]))[0, 1])
+    for copy in range(3):
+        correlation = float(torch.corrcoef(torch.stack([first[copy], sqrt_u[copy]]))[0, 1])
         assert abs(correlation) < 0.2, f"a value still stands near its place: correlation {correlation:.2f}"
     assert not torch.equal(first, second), "draw anew in every call: the generator is there to be used"
 
@@ -148,16 +141,16 @@ def lqr_error(models: lqr.LinearEnsemble, horizon: int) -> float:
     for t in range(horizon):
         noise = torch.randn(6, models.b.shape[2], generator=generator, dtype=state.dtype)
         action = -state @ models.gain.T + models.std * noise
-        after = models.next_states(state, action)
+        predictions = models.next_states(state, action)
         states.append(state)
         actions.append(action)
         reward.append(models.reward(state, action))
-        q.append(reward[-1][:, None] + models.gamma * lqr.value(models, p[t + 1], c[t + 1], after))
-        state = after[torch.arange(6), torch.randint(after.shape[1], (6,), generator=generator)]
+        q.append(reward[-1][:, None] + models.gamma * lqr.value(models, p[t + 1], c[t + 1], predictions))
+        state = predictions[torch.arange(6), torch.randint(predictions.shape[1], (6,), generator=generator)]
     u = local_uncertainty(torch.stack(q), dim=-1)
-    found = propagate(torch.stack(reward), u, gamma=models.gamma).uncertainty_target
+    sampled = propagate(torch.stack(reward), u, gamma=models.gamma).uncertainty_target
     closed = lqr.closed_form_uncertainty(models, torch.stack(states, 1), torch.stack(actions, 1))
-    return float((found.T - closed).abs().max())
+    return float((sampled.T - closed).abs().max())
 
 
 def penalty_gradient_at_zero() -> float:

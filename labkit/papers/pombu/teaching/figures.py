@@ -117,10 +117,10 @@ def bounds_figure() -> Figure:
     figure, axes = subplots(1, 2, figsize=(9, 3), sharey=True)
     titles = ("every step has a model of its own: a bound", "one model for all 40 steps: no bound any more")
     for axis, title, horizon, shared in zip(axes, titles, (5, 40), (False, True), strict=True):
-        found = bars_of(horizon, 1.0, 0.95, shared)
+        values = bars_of(horizon, 1.0, 0.95, shared)
         places = np.arange(8)
         for number, (name, label, color) in enumerate(BARS):
-            axis.bar(places + 0.27 * (number - 1), found[name], 0.25, color=COLORS[color], label=label)
+            axis.bar(places + 0.27 * (number - 1), values[name], 0.25, color=COLORS[color], label=label)
         axis.set(yscale="log", title=title, xlabel="state and action")
         axis.set_xticks(places, [f"{s}{'ab'[a]}" for s in range(4) for a in range(2)])
     axes[0].set_ylabel("variance of Q at the first step")
@@ -148,16 +148,16 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
 
     figure, axes = subplots(2, len(rows), figsize=(2.6 * len(rows), 5), squeeze=False)
     times = np.linspace(0, 4, 81)
-    for (name, found), upper, lower in zip(rows.items(), *axes, strict=True):
-        predicted, error = found.predicted.flatten().numpy(), found.error.flatten().numpy()
+    for (name, values), upper, lower in zip(rows.items(), *axes, strict=True):
+        predicted, error = values.predicted.flatten().numpy(), values.error.flatten().numpy()
         upper.scatter(predicted[::3], error[::3], s=4, color=COLORS["ours"])  # a third of them, for legibility
         reach = np.array([0, predicted.max()])
         for c in (-2, -1, 1, 2):
             upper.plot(reach, c * reach, color=COLORS["float"], lw=0.8, ls="-" if abs(c) == 1 else "--")
         upper.set(title=ROWS[name], xlabel="√U")
-        shares = [(found.predicted, found.error, "ours", "√U")]
-        if found.persistent is not None and found.persistent_error is not None:
-            shares.append((found.persistent, found.persistent_error, "baseline", "members to the end"))
+        shares = [(values.predicted, values.error, "ours", "√U")]
+        if values.persistent is not None and values.persistent_error is not None:
+            shares.append((values.persistent, values.persistent_error, "baseline", "members to the end"))
         for sigma, off, color, label in shares:
             ratio = (off.abs() / sigma.clamp_min(1e-9)).flatten().numpy()
             lower.plot(times, (ratio[:, None] <= times).mean(0), color=COLORS[color], label=label)
@@ -172,16 +172,16 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
 def promise_figure(study: Mapping[str, Any], arms: Sequence[str] = ("alpha-0", "alpha-2", "shuffled-2")) -> Figure:
     """Claimed against real gain, a dot a seed; and the share of seeds that really improve, with Wilson's interval."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.6))
-    found = study["arms"]
-    shown = [arm for arm in arms if arm in found]
-    high = max(max(found[arm]["claimed"]) for arm in shown) + 0.3
+    values = study["arms"]
+    shown = [arm for arm in arms if arm in values]
+    high = max(max(values[arm]["claimed"]) for arm in shown) + 0.3
     left.plot([0, high], [0, high], color=COLORS["hard"], lw=1, ls="--")
     left.axhline(0, color=COLORS["float"], lw=0.8)
     for arm in shown:
-        left.scatter(found[arm]["claimed"], found[arm]["real"], color=color_of(arm), label=label_of(arm), s=22)
+        left.scatter(values[arm]["claimed"], values[arm]["real"], color=color_of(arm), label=label_of(arm), s=22)
     left.set(xlabel="gain of return that the models claim", ylabel="gain in the real world")
     left.legend(frameon=False, fontsize=8)
-    _shares(right, found)
+    _shares(right, values)
     right.set_xlabel("share of seeds that really improve")
     return figure
 
@@ -191,15 +191,15 @@ def _reach(share: Interval) -> list[list[float]]:
     return [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
 
 
-def share_improved(gains: Sequence[float]) -> Interval:
+def improvement_share(gains: Sequence[float]) -> Interval:
     """P(improve) with Wilson's interval."""
     return wilson(sum(gain > 0 for gain in gains), len(gains))
 
 
 def _shares(axis: Any, arms: Mapping[str, Any]) -> None:
     rows = np.arange(len(arms))[::-1]
-    for row, (arm, found) in zip(rows, arms.items(), strict=True):
-        share = share_improved(found["real"])
+    for row, (arm, values) in zip(rows, arms.items(), strict=True):
+        share = improvement_share(values["real"])
         axis.errorbar(share.value, row, xerr=_reach(share), marker="s", color=color_of(arm), capsize=3)
     axis.set_yticks(rows, [label_of(arm) for arm in arms], fontsize=8)
     axis.set(xlim=(-0.02, 1.02))
@@ -209,11 +209,11 @@ def _shares(axis: Any, arms: Mapping[str, Any]) -> None:
 def learning_figure(study: Mapping[str, Any]) -> Figure:
     """Mean gains over the updates: what the models claim (dashed), what is real."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.2))
-    for arm, found in study["arms"].items():
+    for arm, values in study["arms"].items():
         shade = _shade(arm)
-        left.plot(found["real_curve"], color=color_of(arm), alpha=shade, label=label_of(arm))
-        left.plot(found["claimed_curve"], color=color_of(arm), alpha=shade, ls="--", lw=0.8)
-        right.plot([0, 1], [found["left"], found["right"]], marker="o", color=color_of(arm), alpha=shade)
+        left.plot(values["real_curve"], color=color_of(arm), alpha=shade, label=label_of(arm))
+        left.plot(values["claimed_curve"], color=color_of(arm), alpha=shade, ls="--", lw=0.8)
+        right.plot([0, 1], [values["left"], values["right"]], marker="o", color=color_of(arm), alpha=shade)
     left.axhline(0, color=COLORS["hard"], lw=0.8)
     left.set(xlabel="policy updates, no new data", ylabel="mean gain of return", title="claimed (dashed) and real")
     left.legend(frameon=False, fontsize=7, ncols=2)
@@ -255,7 +255,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
         arms = studies[name]["arms"]
         shown = [arm for arm in ("alpha-0", "alpha-1", "alpha-2", "shuffled-2") if arm in arms]
         for place, arm in enumerate(shown):
-            share = share_improved(arms[arm]["real"])
+            share = improvement_share(arms[arm]["real"])
             x = number + 0.18 * (place - 1.5)
             left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
@@ -284,10 +284,10 @@ def returns_figure(result: Mapping[str, Any], environments: Sequence[str]) -> Fi
     """Learning curves of the loop and its rivals: thin lines are seeds, thick ones their mean."""
     figure, axes = subplots(1, len(environments), figsize=(max(4.5, 3.2 * len(environments)), 3), squeeze=False)
     for axis, environment in zip(axes[0], environments, strict=True):
-        for algorithm, found in result[environment].items():
-            curves, color = np.array(found["stochastic_return"]), COLORS[RIVALS.get(algorithm, "ours")]
-            axis.plot(found["steps"], curves.T, color=color, lw=0.6, alpha=0.5)
-            axis.plot(found["steps"], curves.mean(0), color=color, label=algorithm)
+        for algorithm, values in result[environment].items():
+            curves, color = np.array(values["stochastic_return"]), COLORS[RIVALS.get(algorithm, "ours")]
+            axis.plot(values["steps"], curves.T, color=color, lw=0.6, alpha=0.5)
+            axis.plot(values["steps"], curves.mean(0), color=color, label=algorithm)
         axis.set(title=environment, xlabel="real steps", ylabel="return")
         axis.legend(frameon=False, fontsize=8)
     return figure
@@ -298,10 +298,10 @@ def returns_figure(result: Mapping[str, Any], environments: Sequence[str]) -> Fi
 
 def bounds_explorer(horizon: int = 5, data: float = 1.0, gamma: float = 0.95, shared: bool = False) -> go.Figure:
     """True variance and bounds at the first step; `shared`: one model for all steps, so that states come back."""
-    found = bars_of(int(horizon), float(data), float(gamma), bool(shared))
+    values = bars_of(int(horizon), float(data), float(gamma), bool(shared))
     names = [f"state {s}, action {'ab'[a]}" for s in range(4) for a in range(2)]
-    figure = go.Figure([go.Bar(x=names, y=found[n], name=label, marker_color=COLORS[c]) for n, label, c in BARS])
-    ratio = found["tight"] / found["true"]
+    figure = go.Figure([go.Bar(x=names, y=values[n], name=label, marker_color=COLORS[c]) for n, label, c in BARS])
+    ratio = values["tight"] / values["true"]
     return figure.update_layout(
         template="none", height=340, margin={"t": 50, "b": 60, "l": 60, "r": 10}, barmode="group",
         yaxis={"type": "log", "title": {"text": "variance of Q"}, "exponentformat": "power"},
@@ -369,7 +369,7 @@ def data_figure(studies: Amounts) -> Figure:
         right.plot(there, [np.mean(g) for g in gains], **look)
         if arm in ("alpha-1", "alpha-4"):  # like alpha = 2 here: the widget shows them
             continue
-        shares = [share_improved(g) for g in gains]
+        shares = [improvement_share(g) for g in gains]
         reach = np.concatenate([_reach(share) for share in shares], axis=1)
         beside = np.array(there) * 1.05 ** (number - 3)  # side by side, not one upon the other
         left.errorbar(beside, [share.value for share in shares], reach, capsize=2, **look)
@@ -403,7 +403,7 @@ def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
     _share_trace(figure, studies[least], plain, f"with {least} on the left", "#bbbbbb", -0.08)
     _share_trace(figure, studies[left], plain, "√U where it is", COLORS["ours"])
     _share_trace(figure, studies[left], shuffled, "√U shuffled", COLORS["baseline"], 0.12)
-    now = {arm: found["real"] for arm, found in studies[left]["arms"].items()}
+    now = {arm: values["real"] for arm, values in studies[left]["arms"].items()}
     counts = [f"{label_of(arm)}: {sum(g > 0 for g in now[arm])} of {len(now[arm])}, {np.mean(now[arm]):+.2f}"
               for arm in ("alpha-0", "alpha-2") if arm in now]  # fmt: skip
     return figure.update_layout(
@@ -421,7 +421,7 @@ def _share_trace(
     """One dot an arm, at the place of its alpha among those of `CAUTION`, `beside` it a little."""
     places = {parse_arm(arm)[1]: number for number, arm in enumerate(CAUTION[:-1])}
     there = [arm for arm in arms if arm in study["arms"]]
-    shares = [share_improved(study["arms"][arm]["real"]) for arm in there]
+    shares = [improvement_share(study["arms"][arm]["real"]) for arm in there]
     above, below = ([_reach(share)[side][0] for share in shares] for side in (1, 0))
     figure.add_scatter(
         x=[places[parse_arm(arm)[1]] + beside for arm in there], y=[share.value for share in shares], name=name,

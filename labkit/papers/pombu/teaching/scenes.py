@@ -49,7 +49,7 @@ class Maps:
 
     Args:
         data: the recorded states. arms: their names. updates: after how many updates policies were kept.
-        policies: one lane per kept policy: update number u of arm number a is lane u * len(arms) + a.
+        policies: one copy per kept policy: update number u of arm number a is copy u * len(arms) + a.
     """
 
     task: Zone
@@ -63,8 +63,8 @@ class Maps:
     @torch.no_grad()
     def actions(self, states: Float[Tensor, "n 2"], arm: str, update: int) -> Float[Tensor, "n 2"]:
         """The mean actions of one kept policy, cut to [-1, 1]."""
-        lane = self.updates.index(update) * len(self.arms) + self.arms.index(arm)
-        return self.policies(states.expand(self.policies.mean.copies, -1, -1))[0][lane].clamp(-1, 1)
+        copy = self.updates.index(update) * len(self.arms) + self.arms.index(arm)
+        return self.policies(states.expand(self.policies.mean.copies, -1, -1))[0][copy].clamp(-1, 1)
 
     @torch.no_grad()
     def turn(self, states: Float[Tensor, "n 2"]) -> Float[Tensor, "n members 2"]:
@@ -76,10 +76,10 @@ class Maps:
         """sqrt(U) of the first policy from these states, the mean U over a few imagined episodes."""
         first = GaussianPolicy(2, 2, self.policies.mean.sizes[1:-1], [0])
         first.load_state_dict({name: value[:1] for name, value in self.policies.state_dict().items()})
-        luck = draw(Streams([0]), self.task.horizon, len(states) * rollouts, 2, self.ensemble.members)
+        draws = draw(Streams([0]), self.task.horizon, len(states) * rollouts, 2, self.ensemble.members)
         start = states.repeat_interleave(rollouts, 0)[None]
         rollout = imagine(
-            self.ensemble, first, self.value.value, self.task.reward, start, luck,
+            self.ensemble, first, self.value.value, self.task.reward, start, draws,
             gamma=self.task.gamma, state_bound=self.task.reach,
         )  # fmt: skip
         u = propagate(rollout.reward, rollout.uncertainty, gamma=self.task.gamma).uncertainty_target

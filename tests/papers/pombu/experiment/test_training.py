@@ -10,14 +10,14 @@ from labkit.papers.pombu import PAPER
 from labkit.papers.pombu.experiment import zone
 from labkit.papers.pombu.experiment.config import CONFIGS, Config, parse_arm
 from labkit.papers.pombu.experiment.train import units_of
-from labkit.papers.pombu.method.loop import LoopConfig
+from labkit.papers.pombu.method.loop import Settings
 from labkit.papers.pombu.teaching import scenes
 from labkit.workbench.runs import Run
 
 SMALL = Config(
     studies=("tabular", "zone"),
     posterior_samples=500,
-    zone_lanes=1,
+    zone_copies=1,
     zone_arms=("alpha-0", "shuffled-2"),
     zone_updates=4,
     zone_model_steps=60,
@@ -88,7 +88,7 @@ def test_every_unit_of_every_scale_is_known():
 
 def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     config = SMALL.override(
-        studies=["calibration", "zone"], calibrations=["fake-0.01"], calibration_lanes=1, calibration_queries=8
+        studies=["calibration", "zone"], calibrations=["fake-0.01"], calibration_copies=1, calibration_queries=8
     )
     run = Run.open(tmp_path, config)
     PAPER.run(config, run)
@@ -138,13 +138,23 @@ def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
         ({"algorithms": ["td3"]}, "there is no 'td3'"),
         ({"batch_size": 10_000_000}, "imagined transitions"),
         ({"alpha": -1.0}, "alpha"),
+        ({"horizon": 1}, "horizon .* greater than or equal to 2"),
+        ({"mbpo_schedule": [100, 20, 1, 15]}, "from epoch, to epoch"),
+        ({"mbpo_schedule": [20, 100, 0, 15]}, "1 <= k_min <= k_max"),
         ({"u_scaling": "none"}, "u_scaling"),
-        ({"zone_lane": 3}, "did you mean zone_lanes"),
+        ({"zone_copie": 3}, "did you mean zone_copies"),
     ],
 )
 def test_config_answers_back(changes, words):
     with pytest.raises(ConfigError, match=words):
         CONFIGS["smoke"].override(**changes)
+
+
+def test_the_command_line_reaches_every_hyper_parameter():
+    config = CONFIGS["smoke"].override_text({"max_kl": "0.02", "mbpo_schedule": "0,1,3,3", "model_hidden": "16,8"})
+    assert (config.max_kl, config.mbpo_schedule, config.model_hidden) == (0.02, (0, 1, 3, 3), (16, 8))
+    assert set(Settings.model_fields) < set(Config.model_fields)
+    assert not set(Settings.model_fields) & set(Config.__annotations__)  # each field stands once
 
 
 def test_names_of_arms():
@@ -179,17 +189,16 @@ def test_gpu_scale_for_a_few_steps(tmp_path):
 def test_the_large_scales_do_what_the_released_code_does():
     """Its alpha was chosen with U left as it is; Zone keeps the division, whatever the loop does."""
     for scale in ("gpu", "full"):
-        loop = LoopConfig.of(CONFIGS[scale], environment="half-cheetah")
-        assert (loop.alpha, loop.u_scaling, loop.beta) == (0.5, "official", 10.0)
-        changed = LoopConfig.of(CONFIGS[scale].override(u_scaling="paper"), environment="half-cheetah")
-        assert changed.u_scaling == "paper"
+        config = CONFIGS[scale]
+        assert (config.alpha, config.u_scaling, config.beta) == (0.5, "official", 10.0)
     assert zone.setting_of("zone", CONFIGS["lesson"]).u_scaling == "paper"
 
 
 @pytest.mark.slow
 def test_full_scale_for_a_few_steps(tmp_path):
-    """Every algorithm once; every environment has its own test in test_environments."""
-    config = CONFIGS["full"].override(**FEW, environments=["swimmer"], observation_noise=0.1)
+    """Every algorithm once; every environment has its own test in test_worlds."""
+    small_mbpo = {"mbpo_updates": 1, "mbpo_rollouts": 16}
+    config = CONFIGS["full"].override(**FEW, environments=["swimmer"], observation_noise=0.1, **small_mbpo)
     result = PAPER.run(config, Run.open(tmp_path, config))
     assert set(result["swimmer"]) == set(config.algorithms)
     measured = {v.key for v in PAPER.verdicts(result, "full") if v.measured is not None}

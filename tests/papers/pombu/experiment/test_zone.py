@@ -1,4 +1,4 @@
-"""The Zone task and the phase of improvement: the world, what lanes share, the controls, the effect itself."""
+"""The Zone task and the phase of improvement: the world, what copies share, the controls, the effect itself."""
 
 import math
 from dataclasses import replace
@@ -82,11 +82,11 @@ def test_point_task_and_its_fake_ensemble():
     assert abs(float(torch.corrcoef(errors[0, :2, :, 0])[0, 1])) < 0.1  # members are independent
 
 
-# -- lanes ------------------------------------------------------------------------------------------------------------
+# -- copies ------------------------------------------------------------------------------------------------------------
 
 
-def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path):
-    """Two lanes of one seed with equal alpha are equal to the last bit; another alpha moves away."""
+def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path, double_precision):
+    """Two copies of one seed with equal alpha are equal; another alpha moves away."""
     config = CONFIGS["smoke"]
     seeds = (5, 6)
     prepared = offline.prepare(TASK, QUICK, seeds)
@@ -94,22 +94,22 @@ def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path):
     arms = Arms(names, 2)
     found = offline.improve(TASK, prepared, arms, QUICK, seeds, Run.open(tmp_path, config))
     left = found.history["left"].view(-1, 3, 2)
-    assert torch.equal(left[:, 0], left[:, 1])
-    assert torch.equal(left[0, 0], left[0, 2])
-    assert not torch.equal(left[-1, 0], left[-1, 2])
-    assert not torch.equal(left[:, 0, 0], left[:, 0, 1])
+    torch.testing.assert_close(left[:, 0], left[:, 1], rtol=0, atol=1e-8)
+    torch.testing.assert_close(left[0, 0], left[0, 2], rtol=0, atol=1e-8)
+    assert (left[-1, 0] - left[-1, 2]).abs().min() > 1e-4
+    assert (left[:, 0, 0] - left[:, 0, 1]).abs().min() > 1e-4
     assert found.history["policy/log_std"].shape[:2] == (2, 3)  # before the first update, after the last; first seed
 
 
-def test_a_seed_does_not_depend_on_its_neighbours(tmp_path):
+def test_a_seed_does_not_depend_on_its_neighbours(double_precision):
     """Cloning, data and the referee come from a stream of the seed's own."""
-    together, alone = (Streams([seed * 8 + 1 for seed in seeds]) for seeds in ((3, 4), (4,)))
+    together, alone = (offline.streams_for(seeds, offline.Purpose.DATA) for seeds in ((3, 4), (4,)))
     both, one = (offline.clone_controller(TASK, QUICK, streams) for streams in (together, alone))
-    torch.testing.assert_close(both.mean.layers[1].weight[1], one.mean.layers[1].weight[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(both.mean.layers[1].weight[1], one.mean.layers[1].weight[0], rtol=1e-7, atol=1e-9)
     rows_both, rows_one = (
         offline.record_episodes(TASK, policy, QUICK, streams)[0] for policy, streams in ((both, together), (one, alone))
     )
-    torch.testing.assert_close(rows_both[1], rows_one[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(rows_both[1], rows_one[0], rtol=1e-6, atol=1e-6)
 
 
 def test_studies_of_one_world_share_its_models():
@@ -132,7 +132,7 @@ def test_recorded_transitions_are_the_world_s():
     torch.testing.assert_close(after[0, :19], states[0, 1:20])  # the next observation is the one that is acted on
 
 
-def test_models_shared_by_arms_see_every_lane_s_own_rows():
+def test_models_shared_by_arms_see_every_copy_s_own_rows():
     prepared = offline.prepare(TASK, QUICK, (5, 6))
     generator = torch.Generator().manual_seed(0)
     state, action = (torch.rand(6, 4, 2, generator=generator) - 0.5 for _ in range(2))
@@ -167,7 +167,7 @@ def test_timed_value_is_0_after_the_end_and_learns_returns():
     rollout = offline.roll_out(TASK, QUICK, prepared.policy, prepared.ensemble, first, Streams([1, 2]), 16)
     returns = offline.returns_of(rollout, TASK.gamma)
     explained = 1 - (rollout.value - returns).var() / returns.var()
-    assert float(explained) > 0.8
+    assert float(explained) > 0.8  # .942 +- .018 over 20 seeds
 
 
 # -- the controls -----------------------------------------------------------------------------------------------------
@@ -177,15 +177,15 @@ def test_shuffled_keeps_values_and_forgets_places():
     checks.check_shuffle(lambda sqrt_u, generator: offline.shuffled(sqrt_u, _streams(generator, len(sqrt_u))))
 
 
-def _streams(generator, lanes):
-    return Streams([int(torch.randint(2**30, (1,), generator=generator)) for _ in range(lanes)])
+def _streams(generator, copies):
+    return Streams([int(torch.randint(2**30, (1,), generator=generator)) for _ in range(copies)])
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda sqrt_u, generator: sqrt_u,
-        lambda sqrt_u, generator: offline.levelled(sqrt_u),
+        lambda sqrt_u, generator: offline.averaged(sqrt_u),
         lambda sqrt_u, generator: sqrt_u.flatten()[torch.randperm(sqrt_u.numel(), generator=generator)].view_as(sqrt_u),
         lambda sqrt_u, generator: sqrt_u.flip(-1),
         lambda sqrt_u, generator: offline.shuffled(sqrt_u, Streams([0, 1, 2])),
@@ -207,21 +207,18 @@ def test_each_arm_gets_its_own_penalty():
     torch.testing.assert_close(got[4:], sqrt_u[4:].mean(1, keepdim=True).expand(2, 50))
 
 
-def test_equal_models_leave_every_alpha_where_alpha_0_is(tmp_path):
-    """No disagreement, no caution: u = 0 is kept at its floor, and the arms stay together."""
-    prepared = offline.prepare(TASK, QUICK, (5,))
+def test_equal_models_leave_no_penalty(double_precision):
+    """No disagreement, no caution: u = 0, and what is left of U is its floor of 1e-8."""
+    prepared, seeds = offline.prepare(TASK, QUICK, (5,)), (5,)
     with torch.no_grad():
         for value in prepared.ensemble.net.parameters():
             value.copy_(value[:1].expand_as(value).clone())
-    try:
-        found = offline.improve(
-            TASK, prepared, Arms(("alpha-0", "alpha-2"), 1), QUICK, (5,), Run.open(tmp_path, CONFIGS["smoke"])
-        )
-    finally:
-        offline._prepare.cache_clear()
-    assert float(found.history["ratio"].max()) < 1e-3
-    left = found.history["left"].view(-1, 2)
-    torch.testing.assert_close(left[:, 0], left[:, 1], rtol=0, atol=5e-2)
+    first = offline.first_value(TASK, QUICK, prepared.policy, prepared.ensemble, seeds)
+    streams = Streams([0])
+    rollout = offline.roll_out(TASK, QUICK, prepared.policy, prepared.ensemble, first, streams, 8)
+    batch, _ = offline.batch_for_arms(TASK, QUICK, Arms(("alpha-2",), 1), rollout, streams)
+    assert rollout.uncertainty.max() < 1e-20
+    torch.testing.assert_close(batch.sqrt_u, torch.full_like(batch.sqrt_u, 1e-4), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -273,8 +270,9 @@ def test_more_left_data_leave_the_right_as_it_was():
         assert {"alpha-0", "alpha-2", "shuffled-2"} < set(zone.arms_of(name, config)) < set(config.zone_arms)
 
 
-def test_scaling_by_the_raw_variance_makes_the_unit_of_reward_disappear(tmp_path):
-    """The same seeds with rewards times 10: the same policies up to rounding. With the official code's, others."""
+def test_scaling_by_the_raw_variance_makes_the_unit_of_reward_disappear(tmp_path, double_precision):
+    """The same seeds with rewards times 10: the same policies up to the 1e-8 that keep divisions from 0. With the
+    official code's division, others."""
     found = {}
     for unit, scaling in ((1.0, "paper"), (10.0, "paper"), (10.0, "official")):
         task, setting = replace(TASK, unit=unit), replace(QUICK, u_scaling=scaling, updates=2)

@@ -1,8 +1,8 @@
 """The batched ensemble against K ordinary modules, torch's weight norm, and the splits that must be drawn once."""
 
-import copy
 import math
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,17 +13,17 @@ from torch.nn.utils.parametrizations import weight_norm
 from labkit.errors import InputError
 from labkit.papers.pombu.method import ensemble as e
 
-LANES, MEMBERS, OBSERVATION, ACTION, HIDDEN = 2, 3, 4, 2, (16, 12)
+COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN = 2, 3, 4, 2, (16, 12)
 
 
 def an_ensemble(weight_norm: bool = True, **options: object) -> e.DynamicsEnsemble:
     made = e.DynamicsEnsemble(
-        LANES, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[5, 8], **options
+        COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[5, 8], **options
     )
     generator = torch.Generator().manual_seed(1)
     made.normalise_by(
-        torch.randn(LANES, 6, generator=generator), torch.rand(LANES, 6, generator=generator) + 0.5,
-        torch.randn(LANES, 4, generator=generator), torch.rand(LANES, 4, generator=generator) + 0.5,
+        torch.randn(COPIES, 6, generator=generator), torch.rand(COPIES, 6, generator=generator) + 0.5,
+        torch.randn(COPIES, 4, generator=generator), torch.rand(COPIES, 4, generator=generator) + 0.5,
     )  # fmt: skip
     return made
 
@@ -42,10 +42,10 @@ def one_module(net: e.StackedWeightNormMLP, member: int) -> nn.Sequential:
 
 
 def some_data(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A smooth system that a small network can learn; rows of every lane."""
+    """A smooth system that a small network can learn; rows of every copy."""
     generator = torch.Generator().manual_seed(seed)
-    state = torch.randn(LANES, rows, OBSERVATION, generator=generator)
-    action = torch.randn(LANES, rows, ACTION, generator=generator)
+    state = torch.randn(COPIES, rows, OBSERVATION, generator=generator)
+    action = torch.randn(COPIES, rows, ACTION, generator=generator)
     turn = torch.tensor([0.3, -0.2, 0.1, 0.4])
     return state, action, state + 0.1 * torch.sin(state) * turn + 0.1 * torch.cat([action, -action], -1)
 
@@ -62,22 +62,22 @@ def test_all_members_at_once_are_separate_modules():
     made = an_ensemble()
     state, action, _ = some_data(7)
     got = made(state, action)
-    assert got.shape == (LANES, MEMBERS, 7, OBSERVATION)
-    for lane in range(LANES):
-        inputs = torch.cat([state[lane], action[lane]], -1)
-        normal = (inputs - made.input_mean[lane]) / made.input_std[lane]
+    assert got.shape == (COPIES, MEMBERS, 7, OBSERVATION)
+    for copy in range(COPIES):
+        inputs = torch.cat([state[copy], action[copy]], -1)
+        normal = (inputs - made.input_mean[copy]) / made.input_std[copy]
         for k in range(MEMBERS):
-            change = one_module(made.net, lane * MEMBERS + k)(normal)
-            wanted = state[lane] + change * made.output_std[lane] + made.output_mean[lane]
-            torch.testing.assert_close(got[lane, k], wanted, rtol=0, atol=1e-6)
+            change = one_module(made.net, copy * MEMBERS + k)(normal)
+            wanted = state[copy] + change * made.output_std[copy] + made.output_mean[copy]
+            torch.testing.assert_close(got[copy, k], wanted, rtol=0, atol=1e-6)
 
 
 def test_the_gradients_are_those_of_torchs_weight_norm():
     made = an_ensemble()
-    x, y = torch.randn(2, LANES * MEMBERS, 9, 6, generator=torch.Generator().manual_seed(2))
+    x, y = torch.randn(2, COPIES * MEMBERS, 9, 6, generator=torch.Generator().manual_seed(2))
     y = y[..., :4]
     (made.net(x) - y).square().mean((1, 2)).sum().backward()
-    for k in range(LANES * MEMBERS):
+    for k in range(COPIES * MEMBERS):
         alone = one_module(made.net, k)
         (alone(x[k]) - y[k]).square().mean().backward()
         for mine, theirs in zip(made.net.layers, alone[::2], strict=True):
@@ -97,13 +97,13 @@ def test_the_initial_weights():
 
 
 @pytest.mark.parametrize("weight_norm", [True, False])
-def test_a_member_depends_on_its_lanes_seed_only(weight_norm):
+def test_a_member_depends_on_its_copies_seed_only(weight_norm):
     pair = an_ensemble(weight_norm)
     alone = e.DynamicsEnsemble(1, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[8])
     for mine, theirs in zip(pair.net.parameters(), alone.net.parameters(), strict=True):
         assert torch.equal(mine[MEMBERS:], theirs)
     weights = next(iter(pair.net.parameters()))
-    assert len({tuple(w.flatten().tolist()) for w in weights}) == LANES * MEMBERS
+    assert len({tuple(w.flatten().tolist()) for w in weights}) == COPIES * MEMBERS
 
 
 def test_making_and_freezing_leave_the_global_generator_alone():
@@ -142,19 +142,19 @@ def test_following_members_is_picking_them():
 
 def check_splits(make: Callable[[int, int], e.TrajectorySplits]) -> None:
     """What the only bootstrap of the method must be: own cuts, inside each trajectory, drawn once."""
-    splits, generator = make(LANES, MEMBERS), torch.Generator().manual_seed(0)
+    splits, generator = make(COPIES, MEMBERS), torch.Generator().manual_seed(0)
     splits.add(3, 10, generator)
     first = splits.train.clone(), splits.valid.clone()
     splits.add(2, 5, generator)
     assert torch.equal(splits.train[:, :24], first[0]), "old trajectories were cut again"
     assert torch.equal(splits.valid[:, :6], first[1]), "old trajectories were cut again"
-    for copy_ in range(LANES * MEMBERS):
-        rows = torch.cat([splits.train[copy_], splits.valid[copy_]])
+    for network in range(COPIES * MEMBERS):
+        rows = torch.cat([splits.train[network], splits.valid[network]])
         assert rows.sort().values.tolist() == list(range(40))
-        held = splits.valid[copy_]
+        held = splits.valid[network]
         borders = ((0, 10), (10, 20), (20, 30), (30, 35), (35, 40))
         assert [int(((held >= a) & (held < b)).sum()) for a, b in borders] == [2, 2, 2, 1, 1]
-    assert len({tuple(held.sort().values.tolist()) for held in splits.valid}) == LANES * MEMBERS
+    assert len({tuple(held.sort().values.tolist()) for held in splits.valid}) == COPIES * MEMBERS
 
 
 def test_the_splits():
@@ -166,7 +166,7 @@ class DrawsAnewEachTime(e.TrajectorySplits):
 
     def add(self, trajectories, length, generator):
         lengths = [*getattr(self, "lengths", []), (trajectories, length)]
-        self.__init__(self.lanes, self.members)
+        self.__init__(self.copies, self.members)
         self.lengths = lengths
         for one in lengths:
             super().add(*one, generator)
@@ -212,40 +212,40 @@ def test_splits_survive_a_checkpoint():
 
 
 @pytest.mark.parametrize("by_epoch", [True, False])
-def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch):
-    """Same minibatches, own stop each, best restored: to 1e-5 after some hundred steps."""
-    rows, settings = 40, e.FitSettings(3e-3, batch=8, by_epoch=by_epoch, rounds=60, validate_every=2, patience=6)
+def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_precision):
+    """Same minibatches, own stop each, best restored."""
+    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=40, validate_every=2, patience=6)
     together, data = an_ensemble(), some_data(40)
     fitted_normalisation(together, *data)
-    splits, generator = e.TrajectorySplits(LANES, MEMBERS), torch.Generator().manual_seed(4)
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 10, generator)
-    before, made = copy.deepcopy(together.state_dict()), []
-    real = e._minibatches
-    monkeypatch.setattr(e, "_minibatches", lambda *a: made.append(real(*a)) or made[-1])
+    before, drawn = deepcopy(together.state_dict()), []
+    original = e._minibatches
+    monkeypatch.setattr(e, "_minibatches", lambda *a: drawn.append(original(*a)) or drawn[-1])
     report = e.fit(together, *data, splits, generator, settings)
     if by_epoch:
         assert report.rounds < settings.rounds, "the patience never ran out: the test says nothing about stopping"
-    for lane in range(LANES):
+    for copy in range(COPIES):
         for k in range(MEMBERS):
-            copy_ = lane * MEMBERS + k
-            alone = e.DynamicsEnsemble(LANES, MEMBERS, OBSERVATION, ACTION, HIDDEN)
+            network = copy * MEMBERS + k
+            alone = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN)
             alone.load_state_dict(before)
-            net = one_module(alone.net, copy_)
+            net = one_module(alone.net, network)
             inputs, targets = (t.flatten(0, 1) for t in alone.normalised(*data))
-            best = train_alone(net, inputs, targets, [[b[copy_] for b in m] for m in made],
-                               splits.valid[copy_] + lane * rows, settings)  # fmt: skip
-            assert report.best[copy_].item() == pytest.approx(best, rel=1e-4)
-            state, action, _ = (x[lane] for x in some_data(9, seed=7))
-            normal = (torch.cat([state, action], -1) - alone.input_mean[lane]) / alone.input_std[lane]
-            got = together(*some_data(9, seed=7)[:2])[lane, k]
-            wanted = state + net(normal) * alone.output_std[lane] + alone.output_mean[lane]
-            torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5)
+            best = train_alone(net, inputs, targets, [[b[network] for b in m] for m in drawn],
+                               splits.valid[network] + copy * rows, settings)  # fmt: skip
+            assert report.best[network].item() == pytest.approx(best, rel=1e-7)
+            state, action, _ = (x[copy] for x in some_data(9, seed=7))
+            normal = (torch.cat([state, action], -1) - alone.input_mean[copy]) / alone.input_std[copy]
+            got = together(*some_data(9, seed=7)[:2])[copy, k]
+            wanted = state + net(normal) * alone.output_std[copy] + alone.output_mean[copy]
+            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-8)
 
 
 def train_alone(net, inputs, targets, batches, valid, settings) -> float:
     """The rules of the sheet for one ordinary module; `net` has its best weights in the end."""
     optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate)
-    best, kept, stale = math.inf, copy.deepcopy(net.state_dict()), 0
+    best, kept, stale = math.inf, deepcopy(net.state_dict()), 0
     for number, rows in enumerate(batches, start=1):
         for index in rows:
             optimizer.zero_grad()
@@ -257,7 +257,7 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
         with torch.no_grad():
             error = (net(inputs[valid]) - targets[valid]).square().mean().item()
         if error < best:
-            best, kept, stale = error, copy.deepcopy(net.state_dict()), 0
+            best, kept, stale = error, deepcopy(net.state_dict()), 0
         else:
             stale += settings.validate_every
             if stale >= settings.patience:
@@ -267,30 +267,30 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
 
 
 def test_training_lowers_the_validation_error_and_restores_the_best():
+    """Over 20 seeds at most .011 of the error is left."""
     made, data = an_ensemble(), some_data(300)
     fitted_normalisation(made, *data)
-    splits, generator = e.TrajectorySplits(LANES, MEMBERS), torch.Generator().manual_seed(4)
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(6, 50, generator)
     inputs, targets = (t.flatten(0, 1) for t in made.normalised(*data))
-    lane = torch.arange(LANES).repeat_interleave(MEMBERS)[:, None] * 300
-    before = e.validation_error(made.net, inputs, targets, splits.valid + lane)
+    copy = torch.arange(COPIES).repeat_interleave(MEMBERS)[:, None] * 300
+    before = e.validation_error(made.net, inputs, targets, splits.valid + copy)
     report = e.fit(made, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
     assert (report.best < 0.05 * before).all()
     torch.testing.assert_close(report.best, report.history.min(0).values)
-    torch.testing.assert_close(e.validation_error(made.net, inputs, targets, splits.valid + lane, chunk=7), report.best)
+    torch.testing.assert_close(
+        e.validation_error(made.net, inputs, targets, splits.valid + copy, chunk=7), report.best, rtol=1e-4, atol=1e-7
+    )
 
 
-def test_the_step_size_falls_and_adam_forgets():
+def test_the_step_size_falls():
     net = nn.Linear(2, 1)
     optimizer = e.make_adam(net.parameters(), 1e-3)
     settings = e.FitSettings(1.0, 0.0, rounds=4)
     assert [e._learning_rate(settings, i) for i in range(4)] == [1.0, 0.75, 0.5, 0.25]
-    net(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    e.reset_adam(optimizer)
-    assert all(not value.any() for kept in optimizer.state.values() for value in kept.values())
     e.set_learning_rate(optimizer, 0.5)
     before = net.weight.detach().clone()
+    net(torch.ones(1, 2)).sum().backward()
     optimizer.step()  # the first step of a fresh Adam is the step size itself
     torch.testing.assert_close((before - net.weight).abs(), torch.full((1, 2), 0.5), rtol=1e-5, atol=0)
 
@@ -300,7 +300,7 @@ def test_the_step_size_falls_and_adam_forgets():
     [
         (lambda: e.DynamicsEnsemble(1, 1, 3, 1), "two members"),
         (lambda: e.DynamicsEnsemble(1, 2, 0, 1), "at least 1"),
-        (lambda: e.DynamicsEnsemble(2, 2, 3, 1, seeds=[1]), "one seed a lane"),
+        (lambda: e.DynamicsEnsemble(2, 2, 3, 1, seeds=[1]), "one seed a copy"),
         (lambda: an_ensemble().normalise_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
         (lambda: e.TrajectorySplits(1, 2, 1.5), "valid_fraction"),
         (lambda: e.TrajectorySplits(1, 2).add(3, 1, torch.Generator()), "cannot cut"),

@@ -1,18 +1,16 @@
-"""One update: what the minibatches hold, lanes that do not mix, the trust region, exploration that is put back."""
+"""One update: what the minibatches hold, copies that do not mix, exploration that is put back."""
 
-import copy
-import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment import trust_region
-from labkit.papers.pombu.experiment.environments import Played
 from labkit.papers.pombu.method import exploration
+from labkit.papers.pombu.method.episodes import Episodes
 from labkit.papers.pombu.method.imagination import Rollout
-from labkit.papers.pombu.method.improvement import Batch, CriticPass, Pass, PolicyPass, batch_of, moved
+from labkit.papers.pombu.method.improvement import Batch, CriticPass, Pass, PolicyPass, batch_of, update_size
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
 from labkit.papers.pombu.method.objective import scale_uncertainty, standardise
 from labkit.papers.pombu.method.uncertainty import propagate
@@ -28,16 +26,16 @@ def a_policy(seeds=(1, 2)) -> GaussianPolicy:
 
 
 def a_batch(policy: GaussianPolicy, seed: int = 0, samples: int = SAMPLES) -> Batch:
-    lanes = policy.log_std.shape[0]
+    copies = policy.log_std.shape[0]
     generator = torch.Generator().manual_seed(seed)
-    state = torch.randn(lanes, samples, STATE, generator=generator)
+    state = torch.randn(copies, samples, STATE, generator=generator)
     with torch.no_grad():
         mean, log_std = policy(state)
         action = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
         log_prob = gaussian_log_prob(action, mean, log_std)
     wanted = torch.tensor([0.5, -0.5])
     advantage = standardise(-(action - wanted).square().sum(-1))
-    sqrt_u = torch.rand(lanes, samples, generator=generator)
+    sqrt_u = torch.rand(copies, samples, generator=generator)
     return Batch(state, action, log_prob, advantage, sqrt_u, state.sum(-1), sqrt_u**2)
 
 
@@ -50,24 +48,24 @@ def a_pass(policy: GaussianPolicy, **changes: object) -> PolicyPass:
 
 def a_rollout(done: bool = False) -> Rollout:
     generator = torch.Generator().manual_seed(0)
-    time, lanes, rollouts = 5, 2, 4
-    r, paid, u, v, log_prob = torch.randn(5, time, lanes, rollouts, generator=generator)
-    state = torch.arange(time * lanes * rollouts * STATE).float().view(time, lanes, rollouts, STATE)
-    action = torch.randn(time, lanes, rollouts, ACTION, generator=generator)
-    return Rollout(state, action, log_prob, r, paid, u.abs(), v, torch.full((time, lanes, rollouts), done))
+    time, copies, rollouts = 5, 2, 4
+    r, task_reward, u, v, log_prob = torch.randn(5, time, copies, rollouts, generator=generator)
+    state = torch.arange(time * copies * rollouts * STATE).float().view(time, copies, rollouts, STATE)
+    action = torch.randn(time, copies, rollouts, ACTION, generator=generator)
+    return Rollout(state, action, log_prob, r, task_reward, u.abs(), v, torch.full((time, copies, rollouts), done))
 
 
 @pytest.mark.parametrize("scaling", ["paper", "official"])
-def test_a_batch_keeps_each_lanes_samples_together(scaling):
-    rollout, unsure = a_rollout(), torch.rand(5, 2, 4)
-    batch = batch_of(rollout, unsure, gamma=0.9, lam=0.8, scaling=scaling)
-    trace = propagate(rollout.reward, rollout.uncertainty, rollout.value, unsure, gamma=0.9, lam=0.8)
-    for lane in range(2):
-        assert torch.equal(batch.state[lane], rollout.state[:, lane].reshape(20, STATE))
-        advantage, u = trace.advantage[:, lane].flatten(), trace.uncertainty_target[:, lane].flatten()
-        torch.testing.assert_close(batch.advantage[lane], standardise(advantage))
-        torch.testing.assert_close(batch.sqrt_u[lane], scale_uncertainty(u, advantage, scaling))
-        torch.testing.assert_close(batch.value_target[lane], trace.value_target[:, lane].flatten())
+def test_a_batch_keeps_each_copies_samples_together(scaling):
+    rollout, uncertainty_value = a_rollout(), torch.rand(5, 2, 4)
+    batch = batch_of(rollout, uncertainty_value, gamma=0.9, lam=0.8, scaling=scaling)
+    trace = propagate(rollout.reward, rollout.uncertainty, rollout.value, uncertainty_value, gamma=0.9, lam=0.8)
+    for copy in range(2):
+        assert torch.equal(batch.state[copy], rollout.state[:, copy].reshape(20, STATE))
+        advantage, u = trace.advantage[:, copy].flatten(), trace.uncertainty_target[:, copy].flatten()
+        torch.testing.assert_close(batch.advantage[copy], standardise(advantage))
+        torch.testing.assert_close(batch.sqrt_u[copy], scale_uncertainty(u, advantage, scaling))
+        torch.testing.assert_close(batch.value_target[copy], trace.value_target[:, copy].flatten())
 
 
 def test_models_that_diverged_are_told():
@@ -78,7 +76,7 @@ def test_models_that_diverged_are_told():
 # -- passes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pass_shows_every_sample_once_an_epoch_and_each_lane_its_own():
+def test_a_pass_shows_every_sample_once_an_epoch_and_each_copy_its_own():
     shown: list[Tensor] = []
     one = Pass(lambda batch, rows: shown.append(rows.clone()), torch.device("cpu"), graphs=False)
     batch = a_batch(a_policy(), samples=50)
@@ -88,37 +86,38 @@ def test_a_pass_shows_every_sample_once_an_epoch_and_each_lane_its_own():
         rows = torch.cat(shown[3 * epoch : 3 * epoch + 3], 1)
         assert ((rows[0] >= 0) & (rows[0] < 50)).all()
         assert ((rows[1] >= 50) & (rows[1] < 100)).all()
-        assert all(len(set(lane.tolist())) == 48 for lane in rows)
+        assert all(len(set(copy.tolist())) == 48 for copy in rows)
     assert not torch.equal(shown[0], shown[3])
     with pytest.raises(InputError, match="as many imagined steps"):
         one(batch, 1, 51, Streams([0, 1]))
 
 
-def test_lanes_do_not_mix():
-    """Two lanes with their own alpha are two single runs, minibatches and gradient clipping included."""
+def test_copies_do_not_mix(double_precision):
+    """Two copies with their own alpha are two single runs, minibatches and gradient clipping included."""
     both = a_policy((1, 2))
     batch, alphas = a_batch(both), torch.tensor([0.0, 1.5])
-    start = copy.deepcopy(both.state_dict())
+    start = deepcopy(both.state_dict())
     a_pass(both)(batch, alphas, 4, 16, Streams([10, 11]))
-    for lane in range(2):
-        alone = a_policy((1 + lane,))
-        alone.load_state_dict({name: value[lane : lane + 1].clone() for name, value in start.items()})
-        mine = Batch(*(x[lane : lane + 1] for x in batch))
-        a_pass(alone)(mine, alphas[lane : lane + 1], 4, 16, Streams([10 + lane]))
+    for copy in range(2):
+        alone = a_policy((1 + copy,))
+        alone.load_state_dict({name: value[copy : copy + 1].clone() for name, value in start.items()})
+        mine = Batch(*(x[copy : copy + 1] for x in batch))
+        a_pass(alone)(mine, alphas[copy : copy + 1], 4, 16, Streams([10 + copy]))
         for name, value in alone.state_dict().items():
-            torch.testing.assert_close(both.state_dict()[name][lane : lane + 1], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(both.state_dict()[name][copy : copy + 1], value, rtol=1e-7, atol=1e-9)
 
 
 def test_alpha_holds_the_policy_back():
+    """Over 20 seeds a KL is 2.1 to 3.2 times the next, the last 1e-4 of the first, and alpha = 0 gains .165 +- .007."""
     distances = []
     for alpha in (0.0, 0.5, 2.0, 50.0):
         policy = a_policy((1,))
         batch = a_batch(policy)
         a_pass(policy)(batch, torch.tensor([alpha]), 20, 16, Streams([3]))
-        distances.append(moved(policy, batch, 0.2))
+        distances.append(update_size(policy, batch, 0.2))
     kls = [d.kl.item() for d in distances]
     assert kls[0] > kls[1] > kls[2] > kls[3]
-    assert kls[3] < 0.05 * kls[0]
+    assert kls[3] < 0.01 * kls[0]
     assert distances[0].gain.item() > 0.1
     assert distances[1].sigmas.item() == pytest.approx(
         distances[1].gain.item() / (distances[1].risk.item() + 1e-5), rel=1e-5
@@ -126,13 +125,14 @@ def test_alpha_holds_the_policy_back():
 
 
 def test_v_and_u_learn_their_targets():
+    """Over 40 seeds at most .0012 of the error is left."""
     critics = Critics(STATE, (32,), [1, 2])
     batch = a_batch(a_policy(), samples=256)
-    learn = CriticPass(critics, learning_rate=1e-2, max_norm=0.5)
+    critics_pass = CriticPass(critics, learning_rate=1e-2, max_norm=0.5)
     errors = []
     for _ in range(2):
         errors.append((critics.value(batch.state) - batch.value_target).square().mean(1))
-        learn(batch, 60, 64, Streams([0, 1]))
+        critics_pass(batch, 60, 64, Streams([0, 1]))
     final = (critics.value(batch.state) - batch.value_target).square().mean(1)
     assert (final < 0.1 * errors[0]).all()
 
@@ -140,8 +140,8 @@ def test_v_and_u_learn_their_targets():
 def test_the_critics_loss_is_mse_v_plus_half_mse_u():
     critics = Critics(STATE, (4,), [1])
     batch = a_batch(a_policy((1,)))
-    learn = CriticPass(critics, learning_rate=1e-9, max_norm=1e9)
-    learn(batch, 1, SAMPLES, Streams([0]))
+    critics_pass = CriticPass(critics, learning_rate=1e-9, max_norm=1e9)
+    critics_pass(batch, 1, SAMPLES, Streams([0]))
     loss = nn.functional.mse_loss(critics.value(batch.state), batch.value_target) + 0.5 * nn.functional.mse_loss(
         critics.uncertainty(batch.state), batch.uncertainty_target
     )
@@ -167,12 +167,6 @@ def test_mixture_weights_are_distributions():
     assert not torch.equal(weights[0], weights[1])
 
 
-def test_a_policy_per_model():
-    assert [exploration.one_member(n, 2, 3)[1].tolist() for n in range(4)] == [
-        [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0],
-    ]  # fmt: skip
-
-
 def test_the_bonus():
     a, u = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.5, 2.0]])
     assert exploration.exploration_advantage(a, u, 10.0).tolist() == [[6.0, 19.0]]
@@ -180,90 +174,34 @@ def test_the_bonus():
         exploration.exploration_advantage(a, u, -1.0)
 
 
-def explored(policy: GaussianPolicy, look: PolicyPass, beta: float = 10.0, explores: Tensor | None = None):
-    """Weights with which each real episode was played, and the mixtures asked for."""
-    seen, mixtures, weights = [], [], Streams([7, 8])
+def explored(policy: GaussianPolicy, policy_pass: PolicyPass):
+    """Weights with which each real episode was played, the mixtures asked for, the episodes."""
+    weights, mixtures = [], []
 
     def imagined(mixture: Tensor) -> Batch:
         mixtures.append(mixture)
         return a_batch(policy)
 
-    def play_one(number: int) -> Played:
-        seen.append([p.detach().clone() for p in policy.parameters()])
-        return Played(*[torch.full((2, 1, 1), float(number))] * 4)
+    def play_one(number: int) -> Episodes:
+        weights.append([p.detach().clone() for p in policy.parameters()])
+        return Episodes(*[torch.full((2, 1, 1), float(number))] * 4)
 
-    played = exploration.explore(
-        policy, look, imagined, play_one, lambda _: exploration.mixture_weights(weights, 4), Streams([5, 6]),
-        policies=3, beta=beta, epochs=2, minibatch=16,
-        explores=explores,
+    episodes = exploration.explore(
+        policy, policy_pass, imagined, play_one, Streams([5, 6]),
+        policies=3, members=4, beta=10.0, epochs=2, minibatch=16,
     )  # fmt: skip
-    return seen, mixtures, played
+    return weights, mixtures, episodes
 
 
 def test_exploration_policies_differ_and_are_put_back_but_adam_remembers():
     policy = a_policy()
-    before, look = [p.detach().clone() for p in policy.parameters()], a_pass(policy)
-    seen, mixtures, played = explored(policy, look)
+    before, policy_pass = [p.detach().clone() for p in policy.parameters()], a_pass(policy)
+    weights, mixtures, episodes = explored(policy, policy_pass)
     assert all(torch.equal(p, q) for p, q in zip(policy.parameters(), before, strict=True))
-    assert [p.state[0, 0, 0].item() for p in played] == [0, 1, 2]
+    assert [e.state[0, 0, 0].item() for e in episodes] == [0, 1, 2]
     assert len({tuple(m.flatten().tolist()) for m in mixtures}) == 3
-    first = [weights[0] for weights in seen]
+    first = [tensors[0] for tensors in weights]
     assert not torch.equal(first[0], before[0])
     assert not torch.equal(first[0], first[1])
-    steps = [kept["step"].item() for kept in look.optimizer.state.values()]
+    steps = [moments["step"].item() for moments in policy_pass.optimizer.state.values()]
     assert set(steps) == {3 * 2 * SAMPLES // 16}, "the optimiser of the exploration policies was restarted"
-
-
-def test_lanes_that_do_not_explore_play_the_policy_itself():
-    policy = a_policy()
-    before = [p.detach().clone() for p in policy.parameters()]
-    seen, _, _ = explored(policy, a_pass(policy), explores=torch.tensor([True, False]))
-    for weights in seen:
-        assert any(not torch.equal(p[0], q[0]) for p, q in zip(weights, before, strict=True))
-        assert all(torch.equal(p[1], q[1]) for p, q in zip(weights, before, strict=True))
-
-
-# -- trust regions ----------------------------------------------------------------------------------------------------
-
-
-def test_the_kl_of_gaussians_is_torchs():
-    generator = torch.Generator().manual_seed(0)
-    a, b, c, d = (torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(4))
-    ours = trust_region.gaussian_kl(a, b, c, d)
-    theirs = torch.distributions.kl_divergence(
-        torch.distributions.Normal(a, b.exp()), torch.distributions.Normal(c, d.exp())
-    ).sum(-1)
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_conjugate_gradients_solve_every_lane():
-    generator = torch.Generator().manual_seed(0)
-    root = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64)
-    matrix = root @ root.mT + torch.eye(6, dtype=torch.float64)
-    right = torch.randn(3, 6, generator=generator, dtype=torch.float64)
-    right[1] = 0  # a lane that has arrived before it begins
-    got = trust_region.conjugate_gradients(lambda x: torch.einsum("lij,lj->li", matrix, x), right, 12)
-    torch.testing.assert_close(got, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
-
-
-def test_a_trust_region_step_gains_and_stays_inside():
-    policy = a_policy()
-    batch = a_batch(policy, samples=512)
-    before = [x.clone() for x in policy(batch.state)]
-    trust_region.TrustRegionPass(policy, max_kl=0.01)(batch, torch.zeros(2), 1, 64, Streams([0, 1]))
-    kl = trust_region.gaussian_kl(*before, *policy(batch.state)).mean(-1)
-    assert (kl <= 0.015).all()
-    assert (kl > 0.004).all()
-    assert (moved(policy, batch, math.inf).gain > 0.05).all()
-
-
-def test_a_lane_without_a_good_step_stays():
-    policy = a_policy()
-    batch = a_batch(policy)
-    batch = batch._replace(advantage=torch.stack([batch.advantage[0], torch.zeros(SAMPLES)]))
-    before = [p.detach().clone() for p in policy.parameters()]
-    trust_region.TrustRegionPass(policy)(batch, torch.zeros(2), 1, 16, Streams([0, 1]))
-    assert any(not torch.equal(p[0], q[0]) for p, q in zip(policy.parameters(), before, strict=True))
-    assert all(torch.equal(p[1], q[1]) for p, q in zip(policy.parameters(), before, strict=True))
-    with pytest.raises(InputError, match="max_kl must be positive"):
-        trust_region.TrustRegionPass(policy, max_kl=0.0)

@@ -111,7 +111,7 @@ def test_more_data_less_variance():
 
 
 def test_study_reports_what_the_sheet_measured():
-    found = tabular.study(4_000, 0)
+    found = tabular.compare_bounds(4_000, 0)
     assert found["tight_min"] == pytest.approx(1)
     assert 1.2 < found["tight_mean"] < 2.5
     assert found["loose_mean"] > 10 * found["tight_mean"]

@@ -17,8 +17,15 @@ def test_exercises_keep_their_word(exercise):
 
 
 @pytest.mark.slow
-def test_the_ablation_keeps_its_word():
-    keeps_its_word(PAPER.exercise("caution"))
+def test_the_ablation_keeps_its_word(monkeypatch):
+    """All answers trained as one stack, with two of the four seeds. Their distances from the bars are 7 and more of the
+    standard deviations that another order of summation causes through a training."""
+    exercise = PAPER.exercise("caution")
+    arms = [answer for answer in (exercise.solution, *exercise.wrong.values()) if isinstance(answer, str)]
+    assert len(arms) == 3
+    monkeypatch.setattr(exercises, "SMALL", exercises.SMALL.override(zone_copies=2, zone_evaluations=60))
+    monkeypatch.setattr(exercises, "trained", exercises.train_arms(*arms).__getitem__)
+    keeps_its_word(exercise)
 
 
 def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):

@@ -5,17 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.papers.pombu.experiment import rewards
-from labkit.papers.pombu.experiment.environments import TASKS, TorchPendulum, make_environment
+from labkit.papers.pombu.experiment import tasks
+from labkit.papers.pombu.experiment.tasks import TASKS, GymnasiumTask
+from labkit.papers.pombu.experiment.worlds import TorchPendulum, make_environment
 
-MUJOCO = [name for name, task in TASKS.items() if task.gym]
+MUJOCO = [name for name, task in TASKS.items() if isinstance(task, GymnasiumTask)]
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_the_models_are_promised_what_the_simulator_pays(name):
+def test_the_models_are_promised_what_the_simulator_gives(name):
     """1,000 real transitions, actions beyond their bounds included; in float64 to the last bits, in float32 nearly."""
     env, random = make_environment(name, horizon=100), np.random.default_rng(0)
-    states, actions, paid = [], [], []
+    states, actions, rewards = [], [], []
     for episode in range(10):
         state, _ = env.reset(seed=episode)
         for _ in range(100):
@@ -23,8 +24,8 @@ def test_the_models_are_promised_what_the_simulator_pays(name):
             states.append(np.array(state))
             actions.append(action)
             state, reward, *_ = env.step(action)
-            paid.append(reward)
-    state, action, wanted = (torch.from_numpy(np.array(x)) for x in (states, actions, paid))
+            rewards.append(reward)
+    state, action, wanted = (torch.from_numpy(np.array(x)) for x in (states, actions, rewards))
     assert len(wanted) == 1000
     torch.testing.assert_close(TASKS[name].reward(state, action), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(TASKS[name].reward(state.float(), action.float()).double(), wanted, rtol=1e-4, atol=1e-4)
@@ -58,14 +59,14 @@ def test_the_pendulum_is_gymnasiums():
     random = torch.Generator().manual_seed(0)
     for _ in range(200):
         action = torch.rand(1, 1, 1, generator=random, dtype=torch.float64) * 2.4 - 1.2
-        state, paid = ours.step(action)
+        state, rewards = ours.step(action)
         seen, reward, *_ = theirs.step(2 * action[0, 0].numpy())
         np.testing.assert_allclose(state[0, 0].numpy(), seen, atol=1e-4)  # Gymnasium's state is float32
-        assert paid.item() == pytest.approx(reward, abs=1e-3)
+        assert rewards.item() == pytest.approx(reward, abs=1e-3)
 
 
 def height_forgotten(state, action):
-    return rewards.hopper(state, action) + 3 * (state[..., 0] - 1.3) ** 2
+    return tasks.hopper(state, action) + 3 * (state[..., 0] - 1.3) ** 2
 
 
 def cost_of_the_raw_action(state, action):

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.pombu.experiment.environments import TASKS, make_environment, make_world, pendulum_step, play
+from labkit.papers.pombu.experiment.tasks import TASKS
+from labkit.papers.pombu.experiment.worlds import make_environment, make_world, pendulum_step
+from labkit.papers.pombu.method.episodes import play
 
 SHAPES = {"half-cheetah": (17, 6), "swimmer": (8, 2), "walker2d": (17, 6), "hopper": (11, 3), "ant": (27, 8)}
 SHAPES |= {"pendulum": (3, 1)}
@@ -30,7 +32,7 @@ def test_shapes_and_the_only_end(name):
 
 
 @pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
-def test_a_lanes_episodes_depend_on_its_seed_alone(name):
+def test_a_copies_episodes_depend_on_its_seed_alone(name):
     world = make_world(name, horizon=5, observation_noise=0.1, action_noise=0.1)
 
     def act(state: torch.Tensor) -> torch.Tensor:
@@ -46,15 +48,15 @@ def test_a_lanes_episodes_depend_on_its_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
-def test_observation_noise_is_seen_only_after_a_step_and_not_paid(name):
+def test_observation_noise_comes_after_a_step_only_and_leaves_the_reward(name):
     quiet, noisy = (make_world(name, 30, observation_noise=w) for w in (0.0, 0.1))
     assert torch.equal(quiet.reset([5], 1), noisy.reset([5], 1))
     gaps = []
     for _ in range(30):
         action = torch.full((1, 1, TASKS[name].action), 0.2)
-        (seen, paid), (blurred, paid_too) = quiet.step(action), noisy.step(action)
-        assert torch.equal(paid, paid_too)
-        gaps.append((blurred - seen).flatten())
+        (state, reward), (observation, same_reward) = quiet.step(action), noisy.step(action)
+        assert torch.equal(reward, same_reward)
+        gaps.append((observation - state).flatten())
     gap = torch.cat(gaps)
     assert gap.abs().max() <= 0.1
     assert gap.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.15)
@@ -68,9 +70,9 @@ def test_action_noise_moves_the_world(name):
     costs = []
     for _ in range(30):
         action = torch.zeros(1, 1, TASKS[name].action)
-        (seen, _), (pushed, paid) = quiet.step(action), noisy.step(action)
-        costs.append(paid.item())
-    assert (seen - pushed).abs().max() > 1e-3
+        (quiet_state, _), (noisy_state, reward) = quiet.step(action), noisy.step(action)
+        costs.append(reward.item())
+    assert (quiet_state - noisy_state).abs().max() > 1e-3
     assert len(set(costs)) == 30
 
 

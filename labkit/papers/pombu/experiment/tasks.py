@@ -1,19 +1,26 @@
-"""Rewards, written once: the simulator pays them and the models promise them. Known functions, nothing is learned.
+"""The tasks of the paper and their rewards. Known functions, nothing is learned: simulator and models share them.
 
 All depend on the state *before* the step and on the action, clipped to +-1 for its cost  [official code]. The official
 code's models take the height of walker and hopper from the next state, its simulator from the current one; here both
 take the current one.  [ours]
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-Array = Any  # a NumPy array for the simulator, a torch tensor for the models: the same lines serve both
+from labkit.errors import InputError
+from labkit.papers.pombu.method.episodes import Array, Task
 
-Reward = Callable[[Array, Array], Array]
+
+@dataclass(frozen=True)
+class GymnasiumTask(Task):
+    """A task that Gymnasium simulates: `gymnasium.make(gym, **options)`."""
+
+    gym: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def half_cheetah(state: Array, action: Array) -> Array:
@@ -50,3 +57,23 @@ def pendulum(state: Array, action: Array) -> Array:
 
 def _squared(action: Array) -> Array:
     return (action.clip(-1, 1) ** 2).sum(-1)
+
+
+_HEALTHY = {"terminate_when_unhealthy": False}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        GymnasiumTask("half-cheetah", half_cheetah, 17, 6, "HalfCheetah-v5"),
+        GymnasiumTask("swimmer", swimmer, 8, 2, "Swimmer-v5"),
+        GymnasiumTask("walker2d", walker2d, 17, 6, "Walker2d-v5", _HEALTHY),
+        GymnasiumTask("hopper", hopper, 11, 3, "Hopper-v5", _HEALTHY),
+        GymnasiumTask("ant", ant, 27, 8, "Ant-v5", {**_HEALTHY, "include_cfrc_ext_in_observation": False}),
+        Task("pendulum", pendulum, 3, 1),
+    )
+}
+
+
+def task_named(name: str) -> Task:
+    if name not in TASKS:
+        raise InputError(f"there is no task '{name}'; there are {', '.join(TASKS)}.")
+    return TASKS[name]
