@@ -20,10 +20,12 @@ from labkit.papers.crt.method.prroi import descriptors
 from labkit.papers.crt.method.refine import IoUNet, training_boxes
 from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
 from labkit.progress import progress
+from labkit.seeds import derive
 from labkit.workbench.runs import Run, Stateful
 from labkit.workbench.training import ShuffledIndices, Workers
 
 Loss = Callable[[nn.Module, Pairs, Tensor], Tensor]
+NOISE = 3  # what a seed is derived for, beside those of `data`
 DRAWS = 128  # random boxes per pair, of which the overlap loss keeps 16
 
 
@@ -100,7 +102,7 @@ def fit(
     model = workers.wrap(net).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    batches, noise = ShuffledIndices(len(pairs), batch, seed), _Generator(seed)
+    batches, noise = ShuffledIndices(len(pairs), batch, seed), _Generator(derive(seed, NOISE))
     state: dict[str, Stateful] = {
         "net": net,
         "optimizer": optimizer,

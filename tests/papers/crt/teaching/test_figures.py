@@ -194,7 +194,7 @@ def test_real_frames_are_never_shown_unasked(monkeypatch):
     monkeypatch.setattr(scenes.data, "footage_is_there", lambda: True)
     monkeypatch.setattr(scenes.data, "footage", lambda *_: CLIP)
     name, _ = scenes.headline(Config(footage=("TLD_pedestrian2",), frames=6), 4)
-    assert name == "look-alikes-0"
+    assert name == "plain-0-0"
     name, _ = scenes.headline(Config(footage=("TLD_pedestrian2",), show_footage=True), 4)
     assert name == CLIP.name
 
