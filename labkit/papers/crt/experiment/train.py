@@ -20,9 +20,9 @@ from labkit.files import write_atomically
 from labkit.papers.crt.experiment import data, learning
 from labkit.papers.crt.experiment.config import ARMS, Arm, Config
 from labkit.papers.crt.experiment.evaluate import measures, summarise
-from labkit.papers.crt.experiment.tracking import Census, track_together
+from labkit.papers.crt.experiment.tracking import Census, hand_made_features, track_together
 from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
-from labkit.papers.crt.method.features import Features, HandMade, Learned, ResNetFeatures
+from labkit.papers.crt.method.features import Features, Learned, ResNetFeatures
 from labkit.papers.crt.method.refine import Refiner
 from labkit.progress import progress
 from labkit.tracking import runner
@@ -71,18 +71,18 @@ class Toolkit:
         self._made: dict[str, Any] = {}
 
     def cascade(self, arm: Arm) -> Cascade:
-        refiner = self.refiner() if arm.settings.refine else None
-        return Cascade(arm.settings, self.features(arm), refiner, self.workers.device, self.config.seed)
+        return Cascade(*self._parts(arm))
 
     def tracker(self, arm: Arm) -> CascadeTracker:
-        refiner = self.refiner() if arm.settings.refine else None
-        return CascadeTracker(arm.settings, self.features(arm), refiner, self.workers.device, self.config.seed)
+        return CascadeTracker(*self._parts(arm))
+
+    def _parts(self, arm: Arm) -> tuple[Any, ...]:
+        refiner, seed = self.refiner() if arm.settings.refine else None, self.config.seed
+        return arm.settings, self.features(arm), refiner, self.workers.device, seed, arm.head(seed)
 
     def features(self, arm: Arm) -> Features:
-        if arm.features == "hand-made":
-            return HandMade()
-        if arm.features == "fine":
-            return HandMade(second=2)
+        if arm.features in ("hand-made", "fine"):
+            return hand_made_features(arm)
         if arm.features == "learned":
             return Learned(
                 self._trained("features", learning.small_net, learning.ridge_loss, self.config.learned_steps)

@@ -132,17 +132,17 @@ class HandMade:
         return Maps(first, (first if self._second in (None, self.stride) else hand_made(crops, self._second or 1),))
 
 
-# -- a small network, trained by itself on motion (backbone.py) -------------------------------------------------------
+# -- a small network, trained by itself on motion -------------------------------------------------------
 
 
 class SmallNet(nn.Module):
-    """Three convolutions at stride 4, 32 channels.  Every output cell is L2-normalised, as ridge likes it. [ours]"""
+    """Three convolutions at stride 4, 32 channels.  Every output cell is L2-normalized, as ridge likes it. [ours]"""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.width = width
         self.body = nn.Sequential(
-            nn.Conv2d(3, 24, 5, stride=2, padding=2, bias=False),  # batch normalisation has a bias
+            nn.Conv2d(3, 24, 5, stride=2, padding=2, bias=False),  # batch normalization has a bias
             nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, width, 3, stride=2, padding=1, bias=False),
@@ -200,7 +200,7 @@ class ResNetFeatures:
         x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x)))))
         second = net.layer2(x)
         third = net.layer3(second)
-        return Maps(normalised_power(third), (second, third))
+        return Maps(normalized_power(third), (second, third))
 
 
 def _weights_of(path: Path) -> dict[str, Tensor]:
@@ -215,6 +215,6 @@ def _weights_of(path: Path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def normalised_power(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+def normalized_power(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
     """Mean square over channels and places becomes 1 [peer code: ATOM, `normalize_power=2`]."""
     return maps / (maps.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()
