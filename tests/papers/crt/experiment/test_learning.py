@@ -93,9 +93,9 @@ def test_iou_net_sees_box_and_target():
     maps = (torch.randn(2, 16, 20, 20), torch.randn(2, 8, 10, 10))
     boxes = boxes_at(torch.tensor([[[40.0, 40.0], [30.0, 50.0]]]).expand(2, -1, -1), torch.tensor([[16.0, 12.0]] * 2))
     vectors = net.modulate(maps, boxes[:, 0])
-    found = net.predict(net.maps_of(maps), vectors, boxes)
+    found = net.predict(net.test_maps(maps), vectors, boxes)
     assert found.shape == (2, 2)
-    other = net.predict(net.maps_of(maps), [2 * v for v in vectors], boxes)
+    other = net.predict(net.test_maps(maps), [2 * v for v in vectors], boxes)
     assert float((found - other).detach().abs().max()) > 1e-5
     with pytest.raises(InputError, match="one stride per map"):
         IoUNet((16,), (4, 8))
