@@ -7,6 +7,7 @@ of the frames skipped. OxUvA's are one CSV a track. Other toolkits read these fi
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from labkit.data.tracking import Benchmark, Sequence, benchmark, load
 from labkit.errors import InputError, RunError
 from labkit.files import write_atomically
 from labkit.metrics import tracking as metrics
+from labkit.metrics.intervals import Interval
 from labkit.metrics.tracking import supervised as vot
 from labkit.metrics.tracking.presence import count
 from labkit.progress import progress
@@ -332,7 +334,7 @@ def score(
     scores = {s.name: one_pass_score(trajectories[s.name], s, results.benchmark) for s in sequences}
     means = {key: value for key, value in asdict(metrics.summary(list(scores.values()))).items() if key != "sequences"}
     by_sequence = {name: {"auc": one.auc, "precision_at_20": one.precision_at_20} for name, one in scores.items()}
-    return {key: list(value) for key, value in means.items()} | {"by_sequence": by_sequence} | speed
+    return {key: _plain(value) for key, value in means.items()} | {"by_sequence": by_sequence} | speed
 
 
 def one_pass_score(result: Trajectory, sequence: Sequence, scored_as: Benchmark | None = None) -> metrics.OnePass:
@@ -373,4 +375,9 @@ def _score_presence(sequences: Ordered[Sequence], trajectories: Mapping[str, Tra
         )
         video = sequence.meta["video"]
         by_video[video] = by_video.get(video, metrics.Counts()) + counts
-    return {key: list(value) for key, value in asdict(metrics.long_term(list(by_video.values()))).items()}
+    return {key: _plain(value) for key, value in asdict(metrics.long_term(list(by_video.values()))).items()}
+
+
+def _plain(interval: Interval) -> list[float | None]:
+    """Value and ends; None for what is not known, such as the ends with a single sequence."""
+    return [value if math.isfinite(value) else None for value in interval[:3]]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from labkit import cli
-from labkit.errors import InputError
 from labkit.cli.track import make_tracker
+from labkit.errors import InputError
 from labkit.papers.crt.experiment.config import UNTRAINED
 from labkit.tracking import peers
 from labkit.tracking import video as following
@@ -304,7 +304,7 @@ def test_without_pyav_the_error_names_the_extra(clip, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [*UNTRAINED, "static", *peers.OPENCV])
 def test_every_tracker_of_the_list_can_be_made(name):
-    """All arms that need no network, and all of OpenCV's trackers; which of these there are is for its version to say."""
+    """All arms that need no network, and OpenCV's trackers as far as its version has them."""
     if name in peers.OPENCV:
         pytest.importorskip("cv2", reason="needs the extra 'peers'")
     try:

@@ -33,8 +33,8 @@ def check_ridge(solve: Callable[[Tensor, Tensor, float], Tensor]) -> None:
 
 
 def check_uses_small_system(solve: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    """The dual: with 6 rows and 3000 features nothing of size 3000 x 3000 (72 MB) may appear."""
-    x, y = problem(6, 3000)
+    """The dual: with 6 rows and 1000 features nothing of size 1000 x 1000 may appear."""
+    x, y = problem(6, 1000)
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

@@ -211,7 +211,9 @@ def test_on_a_still_picture_the_box_stays_within_a_cell(kernel):
     for _ in range(15):
         answers = tracker.update(frame)
     cell = 5 * CLIP.boxes[0, 2] / 40
-    assert np.abs(np.array(answers.box) - CLIP.boxes[0]).max() <= cell + 0.01  # half a cell every frame would be 7 cells
+    assert (
+        np.abs(np.array(answers.box) - CLIP.boxes[0]).max() <= cell + 0.01
+    )  # half a cell every frame would be 7 cells
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from labkit.papers.crt.method.convolution import (
 from labkit.papers.crt.method.gauss_newton import Trace
 from labkit.papers.crt.teaching import checks, exercises
 
+
 @pytest.mark.parametrize("k", [1, 4, 5, 7])
 def test_answers_are_a_grouped_convolution(k):
     generator = torch.Generator().manual_seed(k)
