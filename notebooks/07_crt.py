@@ -84,7 +84,7 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # surely uses a deep network; these need no training and no download]. One tracker is seven lines:
 
 # %%
-from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, fuse
 
 viz.show_source(CascadeTracker)
 
@@ -139,7 +139,7 @@ viz.show_source(ridge.fit)
 # **The decision** [ours]: the candidate with the largest $(1-m)\,s_1+m\,s_2$.
 
 # %%
-viz.show_source(Cascade._double_check)
+viz.show_source(Cascade._double_check, fuse)
 
 # %% [markdown]
 # ## 5 Prove it
@@ -327,11 +327,11 @@ Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
 # **Frame by frame.** The moment of doubt, first as a picture; then every frame, with a slider.
 
 # %%
-name, found = scenes.headline(config)
-figures.look_figure(scenes.crossing(found), title=name)
+name, snapshots = scenes.headline(config)
+figures.snapshot_figure(scenes.most_ambiguous(snapshots), title=name)
 
 # %%
-figures.scrubber_widget(found)
+figures.scrubber_widget(snapshots)
 
 # %% [markdown]
 # **Put a rival beside the target.** Both maps are computed anew while you move it; the title compares its score with the
@@ -357,8 +357,8 @@ figures.rival_widget()
 # %%
 from labkit.papers.crt.teaching import rehearsal
 
-rehearsed = rehearsal.rehearsal()
-figures.knobs_picture(rehearsed)
+described = rehearsal.example()
+figures.knobs_picture(described)
 
 # %% [markdown]
 # Too small a $\lambda$ believes every sample, too large a one none. A small filter sees too little and leaves many candidates.
@@ -366,7 +366,7 @@ figures.knobs_picture(rehearsed)
 # and see which frames it takes its negatives from (triangles); then lower $\kappa$.
 
 # %%
-figures.knobs_widget(rehearsed)
+figures.knobs_widget(described)
 
 # %% [markdown]
 # **Who is in the training set?** With mining on, the hardest negatives are kept; here are some, with the score they still get.
@@ -374,7 +374,7 @@ figures.knobs_widget(rehearsed)
 # guarded by a gate and off by default.
 
 # %%
-figures.fears_figure(scenes.fears(scenes.data.clips("plain", 1, 3)[0]))
+figures.hard_negatives_figure(scenes.hard_negatives(scenes.data.clips("plain", 1, 3)[0]))
 
 # %% [markdown]
 # **Which form is cheaper?** Lines count operations, dots were measured here and now. Move the number of features.
@@ -563,6 +563,7 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 #
 # ```
 # labkit track VIDEO --box x,y,w,h --out tracked.mp4           # any video, with the default tracker
+# labkit track ... --tracker CSRT                              # an arm of this room, or one of OpenCV's
 # labkit run crt --scale gpu
 # labkit data list                                             # what the benchmarks' folders must look like
 # labkit train crt --scale full -p benchmarks otb2015,lasot -p weights imagenet

@@ -60,7 +60,7 @@ def track_together(cascade: Cascade, sequences: Sequence[data.Sequence], watch: 
 
 def hand_made_features(arm: Arm) -> HandMade:
     """Features of an arm that needs no network."""
-    return HandMade(second=2 if arm.features == "fine" else None)
+    return HandMade(second=2 if arm.features == "fine" else 4)
 
 
 def arm_tracker(name: str, device: str | torch.device = "cpu") -> CascadeTracker:

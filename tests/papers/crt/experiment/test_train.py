@@ -131,7 +131,7 @@ def write_otb(folder, count=6):
 
 def test_gpu_and_full_start_on_made_up_data_of_the_real_layout(tmp_path, monkeypatch):
     """gpu: all arms on a few frames.  full: a benchmark's folder, ImageNet-shaped weights from a file."""
-    config = CONFIGS["gpu"].override(clips=1, frames=3, kinds=("walkers",), pairs=8, batch_size=4, learned_steps=2,
+    config = CONFIGS["gpu"].override(clips=1, frames=2, kinds=("walkers",), pairs=8, batch_size=4, learned_steps=2,
                                      refiner_steps=2, footage=())  # fmt: skip
     result = PAPER.run(config, run_of(tmp_path / "gpu", config))
     assert set(result["clips"]["walkers"]["arms"]) == {name for name in ARMS if "resnet" not in name}

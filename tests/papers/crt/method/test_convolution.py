@@ -2,6 +2,8 @@
 states.
 """
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,8 +42,12 @@ def test_mlu():
 
 
 def regression(settings=None, channels=3, cells=20, n=2, batch=1):
+    """Noise, in which each sample has the same patch at its centre: the target."""
     made = Regression(settings or Convolution(), channels, torch.full((batch, 2), 2.0))
-    x = torch.randn(n, batch, channels, cells, cells, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, batch, channels, cells, cells, generator=generator)
+    middle = slice(cells // 2 - 2, cells // 2 + 2)
+    x[..., middle, middle] = 4 * torch.randn(channels, 4, 4, generator=generator).sign()
     return made, x, torch.full((n, batch, 2), cells / 2)
 
 
@@ -74,13 +80,15 @@ def test_places_of_scores():
 def test_learning_lowers_the_loss_and_finds_the_target(settings):
     made, x, centres = regression(settings)
     trace = Trace()
-    made.first(x, centres)
+    made.first(x, centres, trace=trace)
     for _ in range(3):
         made.improve(trace=trace)
     losses = [float(v) for v in trace.losses]
-    assert losses[0] >= losses[1] >= losses[2]
+    assert losses[-1] < 0.8 * losses[0]  # over 60 seeds .04 to .51, mean .21, deviation .09
+    # a converged loss moves by its rounding: up to 2e-7 of it over 60 seeds
+    assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(losses))
     row, column = divmod(int(made.score(x[0])[0].argmax()), 20)
-    assert max(abs(row - 9.5), abs(column - 9.5)) <= 1
+    assert max(abs(row - 9.5), abs(column - 9.5)) <= 1  # half a cell over 60 seeds
 
 
 def test_the_filter_is_the_dense_solution():
@@ -101,7 +109,7 @@ def test_projection_is_learned_in_the_first_frame_only():
     made, x, centres = regression(settings, channels=6)
     trace = Trace()
     made.first(x, centres, torch.Generator().manual_seed(0), trace)
-    assert [float(v) for v in trace.losses][-1] < float(trace.losses[0])
+    assert float(trace.losses[-1]) < 0.9 * float(trace.losses[0])  # over 60 seeds .11 to .50, deviation .1
     before = made.projection.clone()
     made.remember(x[0], centres[0], torch.ones(1, dtype=torch.bool))
     made.improve()
