@@ -25,11 +25,12 @@ def pairs():
     ("make", "loss"), [(learning.small_net, learning.ridge_loss), (learning.predictor, learning.overlap_loss)]
 )
 def test_training_lowers_the_loss(tmp_path, pairs, make, loss):
-    run = Run.open(tmp_path, Config())
-    learning.fit(make(0), loss, pairs, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
+    """On the same six pairs in every step."""
+    run, few = Run.open(tmp_path, Config()), pairs.pick(torch.arange(6), torch.device("cpu"))
+    learning.fit(make(0), loss, few, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
     losses = [line["loss"] for line in run.metrics()]
     assert len(losses) == 16
-    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+    assert sum(losses[-4:]) < LIMIT * sum(losses[:4])  # SCATTER
 
 
 def test_rivals_and_the_solve_are_part_of_the_loss(pairs):
