@@ -112,9 +112,9 @@ def pairs_from(
     rows = []
     for number in range(count):
         sequence = usable[number % len(usable)]
-        seen = np.flatnonzero(sequence.annotated)
-        first = int(rng.choice(seen))
-        near = seen[np.abs(seen - first) <= gap]
+        usable_frames = np.flatnonzero(sequence.annotated)
+        first = int(rng.choice(usable_frames))
+        near = usable_frames[np.abs(usable_frames - first) <= gap]
         rows.append(_pair(sequence, rng, size, search, 1, (first, int(rng.choice(near)))))
     return Pairs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
@@ -136,8 +136,8 @@ def _pair(
     images = [(c * f).clamp(0, 1).mul(255).round().to(torch.uint8) for c, f in zip(crops, (1.0, light), strict=True)]
     rivals = torch.full((most, 2), -1e3)
     if "rivals" in clip.meta:
-        found = torch.from_numpy(np.asarray(clip.meta["rivals"])[b]).float()
-        rivals[: len(found)] = views[1].to_crop(found[None])[0]
+        centres = torch.from_numpy(np.asarray(clip.meta["rivals"])[b]).float()
+        rivals[: len(centres)] = views[1].to_crop(centres[None])[0]
     inside = ((rivals > 0) & (rivals < size)).all(1)
     scale = [size / float(view.side) for view in views]
     return (images[0], images[1], extent[0] * scale[0], views[1].to_crop(centre[1][None, None])[0, 0],

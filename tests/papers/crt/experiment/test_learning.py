@@ -30,7 +30,7 @@ def test_training_lowers_the_loss(tmp_path, pairs, make, loss):
     learning.fit(make(0), loss, few, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
     losses = [line["loss"] for line in run.metrics()]
     assert len(losses) == 16
-    assert sum(losses[-4:]) < LIMIT * sum(losses[:4])  # SCATTER
+    assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
 
 
 def test_rivals_and_the_solve_are_part_of_the_loss(pairs):
@@ -62,7 +62,7 @@ def test_random_boxes_for_training():
     assert boxes.shape == (1, 16, 4)
     assert float(overlap.min()) >= 0.1
     torch.testing.assert_close(overlap, iou(boxes, BOX[:, None].expand_as(boxes)))
-    assert float(overlap.max() - overlap.min()) > 0.2  # not the best ones only
+    assert float(overlap.max() - overlap.min()) > 0.1  # not the best ones only: over 100 seeds .52, deviation .09
     torch.testing.assert_close(jittered(BOX, torch.zeros(1, 2, 4), 0.5, 0.5), BOX[:, None].expand(1, 2, 4))
 
 
@@ -76,7 +76,7 @@ def test_the_climb_finds_the_box_that_a_known_overlap_prefers():
     noise = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
     starts = torch.cat([BOX[:, None], jittered(BOX, noise, 0.1, 0.25)], 1)
     found = climb(predict, starts, steps=30, rate=0.05)
-    assert float(iou(found, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1
+    assert float(iou(found, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1  # over 100 seeds .32, deviation .04
     still = climb(predict, starts, steps=0, best=1)
     assert float(iou(still, hidden)[0]) == pytest.approx(float(predict(starts).max()))
 
