@@ -30,7 +30,7 @@ def test_training_lowers_the_loss(tmp_path, pairs, make, loss):
     learning.fit(make(0), loss, few, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
     losses = [line["loss"] for line in run.metrics()]
     assert len(losses) == 16
-    assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])  # over 20 seeds below .2, deviation .04
 
 
 def test_rivals_and_the_solve_are_part_of_the_loss(pairs):
