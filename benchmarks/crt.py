@@ -7,6 +7,7 @@ Trackers take turns sequence by sequence, one thread each, and are timed in CPU 
 program on the machine slows nobody. Where LABKIT_DATA has no real sequences, generated clips take their place.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ from labkit.data.tracking import Sequence, development
 from labkit.data.tracking.development import is_there
 from labkit.metrics.tracking import OnePass
 from labkit.papers.crt.experiment import data
-from labkit.papers.crt.experiment.tracking import track_together
-from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, stage1_only
+from labkit.papers.crt.experiment.tracking import arm_tracker, track_together
+from labkit.papers.crt.method.cascade import Cascade
 from labkit.papers.crt.method.prroi import pool, pool_whole
 from labkit.papers.crt.method.ridge import fit
 from labkit.tracking.peers import OpenCVTracker, StaticBox
@@ -43,13 +44,9 @@ Score = tuple[OnePass, Trajectory]
 
 def trackers(device: torch.device) -> dict[str, Callable[[], Tracker]]:
     """What stands in the table; ours first."""
-    made: dict[str, Callable[[], Tracker]] = {
-        OURS: lambda: CascadeTracker(device=device),
-        "stage 1 alone": lambda: CascadeTracker(stage1_only(), device=device),
-    }
-    for name in ("CSRT", "KCF", "MIL"):
-        made[name] = lambda name=name: OpenCVTracker(name)
-    return made | {"static": StaticBox}
+    ours = {name: functools.partial(arm_tracker, name, device) for name in (OURS, "stage-1")}
+    peers = {name: functools.partial(OpenCVTracker, name) for name in ("CSRT", "KCF", "MIL")}
+    return {**ours, **peers, "static": StaticBox}
 
 
 def sequences(seconds: float) -> tuple[list[Sequence], str]:
@@ -82,7 +79,7 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """Means over the sequences per peer, AUC per sequence, then kernels; two thirds of the time go to the trackers."""
     shown, what = sequences(seconds * 2 / 3)
     found = table(shown, device)
-    for name in (*PEERS, "stage 1 alone"):
+    for name in (*PEERS, "stage-1"):
         for measure, unit in (("auc", "AUC"), ("precision_at_20", "P@20")):
             ours, peer = (float(np.mean([getattr(s, measure) for s, _ in found[who].values()])) for who in (OURS, name))
             yield BenchRow(f"{what}, mean", unit, ours, peer, name, lower_is_better=False)

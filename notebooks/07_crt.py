@@ -84,7 +84,7 @@ Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} |
 # surely uses a deep network; these need no training and no download]. One tracker is seven lines:
 
 # %%
-from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, fuse
 
 viz.show_source(CascadeTracker)
 
@@ -139,7 +139,7 @@ viz.show_source(ridge.fit)
 # **The decision** [ours]: the candidate with the largest $(1-m)\,s_1+m\,s_2$.
 
 # %%
-viz.show_source(Cascade._double_check)
+viz.show_source(Cascade._double_check, fuse)
 
 # %% [markdown]
 # ## 5 Prove it
@@ -285,7 +285,7 @@ head = "| arm | difference | paired 95 % | clips |\n|---|---|---|---|\n"
 Markdown(head + "\n".join(scenes.recorded_differences("pooling", "stage-1", "lost") or ["| not recorded | | | |"]))
 
 # %% [markdown]
-# Pooling finer changes next to nothing: it is the same evidence, cut smaller. **Features learned for the job change everything.**
+# Pooling finer changes next to nothing: it is the same evidence, cut smaller. **Features learned for the job do help.**
 # That was seen on two seeds, so it was measured again on fresh ones:
 
 # %%
@@ -314,10 +314,10 @@ head = "| arm | success, minus that without mining | paired 95 % | clips |\n|---
 Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
 
 # %% [markdown]
-# **No reading helps, with either kind of features.** With hand-made ones the clips differ so much that an effect could hide. With
-# learned ones the intervals are a quarter to a twelfth as wide and leave no room: `anchored` and `rate` do next to nothing,
-# `irls`, `naive` and `negatives` cost .008, .015 and .033. There is little left to win: the cascade without mining loses 3 % of the frames where
-# stage 1 loses 17 %, and nearly all of that in one clip that every arm loses. What this does not say: that no gate or weight
+# **No reading is shown to help, with either kind of features.** With hand-made ones the clips differ so much that an effect could
+# hide. With learned ones the intervals are many times narrower and leave no room: `anchored` and `rate` do next to nothing, the
+# others cost success. There is little left to win: the cascade without mining loses few of the frames that stage 1 loses, and
+# nearly all of those in single clips that every arm loses. What this does not say: that no gate or weight
 # would help (these are the ones that hand-made features were given), or that mining does nothing in videos of thousands of
 # frames, where the negatives of the first frame grow old; these clips have eighty.
 
@@ -327,11 +327,11 @@ Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
 # **Frame by frame.** The moment of doubt, first as a picture; then every frame, with a slider.
 
 # %%
-name, found = scenes.headline(config)
-figures.look_figure(scenes.crossing(found), title=name)
+name, snapshots = scenes.headline(config)
+figures.snapshot_figure(scenes.most_ambiguous(snapshots), title=name)
 
 # %%
-figures.scrubber_widget(found)
+figures.scrubber_widget(snapshots)
 
 # %% [markdown]
 # **Put a rival beside the target.** Both maps are computed anew while you move it; the title compares its score with the
@@ -357,8 +357,8 @@ figures.rival_widget()
 # %%
 from labkit.papers.crt.teaching import rehearsal
 
-rehearsed = rehearsal.rehearsal()
-figures.knobs_picture(rehearsed)
+described = rehearsal.example()
+figures.knobs_picture(described)
 
 # %% [markdown]
 # Too small a $\lambda$ believes every sample, too large a one none. A small filter sees too little and leaves many candidates.
@@ -366,7 +366,7 @@ figures.knobs_picture(rehearsed)
 # and see which frames it takes its negatives from (triangles); then lower $\kappa$.
 
 # %%
-figures.knobs_widget(rehearsed)
+figures.knobs_widget(described)
 
 # %% [markdown]
 # **Who is in the training set?** With mining on, the hardest negatives are kept; here are some, with the score they still get.
@@ -374,7 +374,7 @@ figures.knobs_widget(rehearsed)
 # guarded by a gate and off by default.
 
 # %%
-figures.fears_figure(scenes.fears(scenes.data.clips("plain", 1, 3)[0]))
+figures.hard_negatives_figure(scenes.hard_negatives(scenes.data.clips("plain", 1, 3)[0]))
 
 # %% [markdown]
 # **Which form is cheaper?** Lines count operations, dots were measured here and now. Move the number of features.
@@ -563,6 +563,7 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 #
 # ```
 # labkit track VIDEO --box x,y,w,h --out tracked.mp4           # any video, with the default tracker
+# labkit track ... --tracker CSRT                              # an arm of this room, or one of OpenCV's
 # labkit run crt --scale gpu
 # labkit data list                                             # what the benchmarks' folders must look like
 # labkit train crt --scale full -p benchmarks otb2015,lasot -p weights imagenet
@@ -585,8 +586,8 @@ show.scales(paper.configs)
 #   states, IoU-Net refinement. [peer code: DCFST]: running Gram, Gaussian labels, raised rate for hard frames.
 # - [ours]: the features, the candidate rule, fusion, presence, the gate, and **three readings of "adaptive"**: an anchored
 #   solve, weights by hardness, a raised rate. Each is a switch (`ARMS`), and mining is off by default.
-# - Measured: mining helps neither with hand-made features (16 clips) nor with learned ones (24 clips, `anchored` -.002
-#   [-.006, .000] success, where +.01 would count); features learned for stage 2 mend what hand-made ones do not (lost frames
-#   -.244 and, on other seeds, -.141). Not measured: mining over long videos, with deep features, or by the paper's own recipe.
+# - Measured, in the tables of section 6: mining is not shown to help, neither with hand-made features (16 clips) nor with learned
+#   ones (24 clips, where +.01 success would count); features learned for stage 2 mend what hand-made ones do not, on the seeds
+#   where that was found and on fresh ones. Not measured: mining over long videos, with deep features, or by the paper's own recipe.
 # - The yardsticks of 2020, for whoever runs `full` [peer code: model zoos]: LaSOT success ATOM .515, DiMP-50 .569, PrDiMP-50
 #   .598; OTB-100 .663, .684, .696. A faithful reproduction should lie among them.

@@ -1,10 +1,11 @@
 """`labkit track`: follow what is inside a box through any video, and write the video with the box drawn, and a CSV."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,12 +13,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from labkit.errors import InputError
 
+if TYPE_CHECKING:  # other commands need not wait for torch
+    from labkit.tracking.tracker import Tracker
+
 
 def track(
     video: Annotated[Path, typer.Argument(help="any video that PyAV (FFmpeg) reads")],
     box: Annotated[str, typer.Option(help="the target in the first frame: x,y,w,h in pixels from the top left")],
     out: Annotated[Path, typer.Option(help="video to write, e.g. out.mp4; boxes go to the same name with .csv")],
-    tracker: Annotated[str, typer.Option(help="one of cascade, stage1, static, CSRT, KCF, MIL")] = "cascade",
+    tracker: Annotated[
+        str,
+        typer.Option(help="cascade, stage-1 or another arm of the room crt; static; or one of OpenCV's, such as CSRT"),
+    ] = "cascade",
     start: Annotated[int, typer.Option(help="frame in which the box is given, from 0; earlier ones are left out")] = 0,
     frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
@@ -25,19 +32,41 @@ def track(
 ) -> None:
     """Follow a target through a video; writes OUT with the box drawn in, and its boxes as CSV."""
     given, console = parse_box(box), Console()
-    from labkit.tracking.video import follow, make_tracker  # here: other commands need not wait for the room
+    from labkit.tracking.video import follow
 
-    found = follow(video, given, out, make_tracker(tracker, device), start, frames, overwrite, shown(console))
-    if found.missing:
-        told = f"{video} announces {found.missing} more frames than can be decoded: is it whole?"
-        console.print(told, style="yellow", soft_wrap=True)
-    rate = f", {found.frames / found.seconds:.0f} frames a second" if found.seconds > 0 else ""
+    report = follow(video, given, out, make_tracker(tracker, device), start, frames, overwrite, shown(console))
+    if report.missing:
+        message = f"{video} announces {report.missing} more frames than can be decoded: is it whole?"
+        console.print(message, style="yellow", soft_wrap=True)
+    rate = f", {report.frames / report.seconds:.0f} frames a second" if report.seconds > 0 else ""
     console.print(
-        f"{found.frames} frames, {found.seconds:.1f} s in the tracker ({tracker}{rate}); "
-        f"target not seen in {found.absent}\nvideo  {out}\nboxes  {out.with_suffix('.csv')}",
+        f"{report.frames} frames, {report.seconds:.1f} s in the tracker ({tracker}{rate}); "
+        f"target absent in {report.absent}\nvideo  {out}\nboxes  {out.with_suffix('.csv')}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def make_tracker(name: str, device: str) -> "Tracker":
+    """An arm of the room crt, OpenCV's tracker of that name, or `static`.
+
+    Raises InputError for another name, a tracker that needs weights, or a bad device.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"--device must be auto, cpu, cuda or cuda:N; got '{device}'.")
+    from labkit.devices import pick_device
+    from labkit.papers.crt.experiment.config import ARMS, UNTRAINED
+    from labkit.papers.crt.experiment.tracking import arm_tracker
+    from labkit.tracking import peers
+
+    if name == "static":
+        return peers.StaticBox()
+    if name in peers.OPENCV + peers.WITH_WEIGHTS:
+        return peers.OpenCVTracker(name)
+    if name not in ARMS:
+        known = ", ".join([*UNTRAINED, "static", *peers.OPENCV])
+        raise InputError(f"--tracker must be one of {known}; got '{name}'.")
+    return arm_tracker(name, pick_device(device))
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""What the cascade is measured against: a box that never moves, and the trackers that come with OpenCV.
+"""Baselines: a box that never moves, and the trackers that come with OpenCV.
 
 A table of trackers without the row of the static box says little: where the target hardly moves, doing nothing scores
 high.
@@ -13,10 +13,12 @@ from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 OPENCV = ("CSRT", "KCF", "MIL", "MOSSE", "MedianFlow", "Boosting", "TLD")
 """OpenCV's trackers that need no weight file. The first three stand in `cv2`, the others in `cv2.legacy`."""
+WITH_WEIGHTS = ("DaSiamRPN", "GOTURN", "Nano", "Vit")
+"""OpenCV's trackers that start only with weight files of the user's; they are refused by name."""
 
 
 class StaticBox:
-    """Says in every frame that the target is where it was shown."""
+    """Reports the box of the first frame in every frame."""
 
     name = "static"
 
@@ -63,16 +65,16 @@ class OpenCVTracker:
         import cv2
 
         try:
-            found, box = self._tracker.update(_as_bgr(check_frame(frame)))
+            present, box = self._tracker.update(_as_bgr(check_frame(frame)))
         except cv2.error:  # some raise instead of reporting a loss
-            found, box = False, self.box
-        # a found box may still be none: MedianFlow can return one without area
-        found = bool(found) and bool(np.isfinite(box).all()) and box[2] > 0 and box[3] > 0
-        if found:
+            present, box = False, self.box
+        # MedianFlow can return a box without area
+        present = bool(present) and bool(np.isfinite(box).all()) and box[2] > 0 and box[3] > 0
+        if present:
             self.box = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         else:
             self.lost += 1
-        return Tracked(self.box, float(found), bool(found))
+        return Tracked(self.box, float(present), bool(present))
 
 
 def _as_bgr(frame: np.ndarray) -> np.ndarray:
@@ -89,6 +91,8 @@ def _visible(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _factory(name: str) -> Any:
+    if name in WITH_WEIGHTS:
+        raise InputError(f"OpenCV's {name} needs weight files. Trackers without: {', '.join(OPENCV)}.")
     if name not in OPENCV:
         raise InputError(f"there is no peer '{name}'; OpenCV's trackers are {', '.join(OPENCV)}.")
     try:
@@ -97,10 +101,10 @@ def _factory(name: str) -> Any:
         raise InputError(
             f"the peer {name} needs OpenCV, which is not installed. Get it: pip install 'labkit[peers]'"
         ) from None
-    for place in (cv2, getattr(cv2, "legacy", None)):
-        if (kind := getattr(place, f"Tracker{name}", None)) is not None and hasattr(kind, "create"):
+    for module in (cv2, getattr(cv2, "legacy", None)):
+        if (kind := getattr(module, f"Tracker{name}", None)) is not None and hasattr(kind, "create"):
             return kind.create
-        if (create := getattr(place, f"Tracker{name}_create", None)) is not None:
+        if (create := getattr(module, f"Tracker{name}_create", None)) is not None:
             return create
     raise InputError(
         f"OpenCV {cv2.__version__} as installed has no tracker {name}: it comes with the contrib modules. "

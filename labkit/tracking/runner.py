@@ -7,6 +7,7 @@ of the frames skipped. OxUvA's are one CSV a track. Other toolkits read these fi
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from labkit.data.tracking import Benchmark, Sequence, benchmark, load
 from labkit.errors import InputError, RunError
 from labkit.files import write_atomically
 from labkit.metrics import tracking as metrics
+from labkit.metrics.intervals import Interval
 from labkit.metrics.tracking import supervised as vot
 from labkit.metrics.tracking.presence import count
 from labkit.progress import progress
@@ -32,7 +34,7 @@ MakeTracker = Callable[[], Tracker]
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """What a tracker said about a sequence. Row 0 is the box it was given, with score 1.
+    """A tracker's answers for a sequence. Row 0 is the box it was given, with score 1.
 
     seconds: CPU time of each call, all threads of the process together, decoding not included; row 0 is `init`.
     """
@@ -64,8 +66,8 @@ def run(tracker: Tracker, sequence: Sequence) -> Trajectory:
     boxes[0] = sequence.boxes[0]
     seconds[0] = _start(tracker, sequence, 0)
     for t in progress(range(1, count), sequence.name):
-        told, seconds[t] = _follow(tracker, sequence, t)
-        boxes[t], scores[t], present[t] = told.box, told.score, told.present
+        tracked, seconds[t] = _follow(tracker, sequence, t)
+        boxes[t], scores[t], present[t] = tracked.box, tracked.score, tracked.present
     return Trajectory(boxes, scores, present, seconds)
 
 
@@ -82,15 +84,15 @@ def _follow(tracker: Tracker, sequence: Sequence, t: int) -> tuple[Tracked, floa
     """`update` on frame t, checked; CPU seconds without reading the frame."""
     frame = sequence.frames[t]
     begun = time.process_time()
-    told = tracker.update(frame)
+    tracked = tracker.update(frame)
     spent = time.process_time() - begun
-    box = np.asarray(told.box, dtype=np.float64)
-    if box.shape != (4,) or not np.isfinite([*box, told.score]).all() or (box[2:] < 0).any():
+    box = np.asarray(tracked.box, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite([*box, tracked.score]).all() or (box[2:] < 0).any():
         raise RunError(
-            f"the tracker returned {told} for frame {t} of '{sequence.name}'; a box is four finite numbers "
+            f"the tracker returned {tracked} for frame {t} of '{sequence.name}'; a box is four finite numbers "
             "x, y, w, h, the last one again when the target is lost."
         )
-    return told, spent
+    return tracked, spent
 
 
 # ---- with restarts --------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class Results:
     settings: Mapping[str, Any]
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         return self.folder / self.tracker / self.benchmark.name
 
     def open(self) -> None:
@@ -182,47 +184,47 @@ class Results:
         """
         if not re.fullmatch(r"[\w.+-]+", self.tracker):
             raise InputError(f"a tracker's name is part of a path: letters, digits, . + - _; got '{self.tracker}'.")
-        path, mine = self.place / "settings.json", json.loads(json.dumps(dict(self.settings)))
+        path, mine = self.path / "settings.json", json.loads(json.dumps(dict(self.settings)))
         if path.exists():
             theirs = json.loads(path.read_text())
             if theirs != mine:
                 raise RunError(
-                    f"{self.place} holds results of {self.tracker} with {theirs}, not {mine}. Give another name."
+                    f"{self.path} holds results of {self.tracker} with {theirs}, not {mine}. Give another name."
                 )
             return
-        self.place.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(mine, indent=1).encode())
 
     def one_pass(self, make: MakeTracker, sequence: Sequence) -> Trajectory:
         """The result on a sequence: read when it is there whole, else run and written."""
-        path = self.place / f"{sequence.name}.txt"
+        path = self.path / f"{sequence.name}.txt"
         if not path.exists():
             self.write(run(make(), sequence), sequence)
         return self.read(sequence)
 
     def write(self, result: Trajectory, sequence: Sequence) -> None:
         """Boxes last: their file says that the sequence is done."""
-        told = np.stack([result.scores, result.present], axis=1)
-        _write_rows(self.place / f"{sequence.name}_time.txt", result.seconds[:, None])
-        _write_rows(self.place / f"{sequence.name}_presence.txt", told)
-        _write_rows(self.place / f"{sequence.name}.txt", _shifted(result.boxes, sequence, +1))
+        presence = np.stack([result.scores, result.present], axis=1)
+        _write_rows(self.path / f"{sequence.name}_time.txt", result.seconds[:, None])
+        _write_rows(self.path / f"{sequence.name}_presence.txt", presence)
+        _write_rows(self.path / f"{sequence.name}.txt", _shifted(result.boxes, sequence, +1))
 
     def read(self, sequence: Sequence) -> Trajectory:
         """Raises RunError when a file is missing or has not one row a frame."""
         count = len(sequence)
-        boxes = _read_rows(self.place / f"{sequence.name}.txt", count, 4)
-        told = _read_rows(self.place / f"{sequence.name}_presence.txt", count, 2)
-        seconds = _read_rows(self.place / f"{sequence.name}_time.txt", count, 1)
-        return Trajectory(_shifted(boxes, sequence, -1), told[:, 0], told[:, 1] > 0.5, seconds[:, 0])
+        boxes = _read_rows(self.path / f"{sequence.name}.txt", count, 4)
+        presence = _read_rows(self.path / f"{sequence.name}_presence.txt", count, 2)
+        seconds = _read_rows(self.path / f"{sequence.name}_time.txt", count, 1)
+        return Trajectory(_shifted(boxes, sequence, -1), presence[:, 0], presence[:, 1] > 0.5, seconds[:, 0])
 
     def supervised(self, make: MakeTracker, sequence: Sequence, repetitions: int) -> list[Restarts]:
         """VOT's repetitions; like its toolkit, no more than three when the first three are the same."""
         runs: list[Restarts] = []
-        (self.place / sequence.name).mkdir(exist_ok=True)
+        (self.path / sequence.name).mkdir(exist_ok=True)
         for number in range(1, repetitions + 1):
             if number == 4 and all(_same(runs[0], other) for other in runs[1:]):
                 break
-            path = self.place / sequence.name / f"{sequence.name}_{number:03d}.txt"
+            path = self.path / sequence.name / f"{sequence.name}_{number:03d}.txt"
             if not path.exists():
                 write_atomically(path, _restarts_text(run_supervised(make(), sequence)).encode())
             runs.append(_read_restarts(path, sequence))
@@ -235,9 +237,9 @@ class Results:
         lines = []
         for t, (x, y, bw, bh) in enumerate(result.boxes):
             box = f"{x / w:.8f},{(x + bw) / w:.8f},{y / h:.8f},{(y + bh) / h:.8f}" if result.present[t] else ",,,"
-            told = f"{'present' if result.present[t] else 'absent'},{result.scores[t]:.8g}"
-            lines.append(f"{video},{target},{first + t},{told},{box}\n")
-        write_atomically(self.place / f"{sequence.name}.csv", "".join(lines).encode())
+            presence = f"{'present' if result.present[t] else 'absent'},{result.scores[t]:.8g}"
+            lines.append(f"{video},{target},{first + t},{presence},{box}\n")
+        write_atomically(self.path / f"{sequence.name}.csv", "".join(lines).encode())
 
 
 def _shifted(boxes: np.ndarray, sequence: Sequence, sign: int) -> np.ndarray:
@@ -295,22 +297,19 @@ def run_benchmark(
     folder: Path,
     *,
     settings: Mapping[str, Any] | None = None,
-    only: Ordered[str] | None = None,
     first: int | None = None,
     repetitions: int = vot.REPETITIONS,
 ) -> dict[str, Any]:
     """A tracker on a benchmark of LABKIT_DATA: its scores, as plain values. A stopped call goes on where it was.
 
     make: a new tracker for each sequence. tracker: its name in paths. settings: what distinguishes it from others.
-    only, first: which sequences, as in `labkit.data.tracking.load`.
+    first: so many of its sequences; None: all.
 
     Raises:
         DataError: the benchmark is not there.
         RunError: the folder holds results of other settings, or a damaged one.
     """
-    return score(
-        make, load(name, only=only, first=first), Results(folder, tracker, benchmark(name), settings or {}), repetitions
-    )
+    return score(make, load(name, first=first), Results(folder, tracker, benchmark(name), settings or {}), repetitions)
 
 
 def score(
@@ -322,20 +321,20 @@ def score(
     results.open()
     protocol = results.benchmark.protocol
     if protocol == "vot":
-        runs = [found for s in sequences for found in results.supervised(make, s, repetitions)]
-        return _score_restarts([found.scored() for found in runs], results.benchmark)
-    found = {sequence.name: results.one_pass(make, sequence) for sequence in sequences}
-    speed = {"frames_per_cpu_second": _speed(list(found.values()))}
+        runs = [run for s in sequences for run in results.supervised(make, s, repetitions)]
+        return _score_restarts([run.scored() for run in runs], results.benchmark)
+    trajectories = {sequence.name: results.one_pass(make, sequence) for sequence in sequences}
+    speed = {"frames_per_cpu_second": _speed(list(trajectories.values()))}
     if protocol == "server":
-        return {"submit": str(results.place), "sequences": len(found)} | speed
+        return {"submit": str(results.path), "sequences": len(trajectories)} | speed
     if protocol == "oxuva":
         for sequence in sequences:
-            results.write_oxuva(found[sequence.name], sequence)
-        return _score_presence(sequences, found) | speed
-    scores = {s.name: one_pass_score(found[s.name], s, results.benchmark) for s in sequences}
+            results.write_oxuva(trajectories[sequence.name], sequence)
+        return _score_presence(sequences, trajectories) | speed
+    scores = {s.name: one_pass_score(trajectories[s.name], s, results.benchmark) for s in sequences}
     means = {key: value for key, value in asdict(metrics.summary(list(scores.values()))).items() if key != "sequences"}
     by_sequence = {name: {"auc": one.auc, "precision_at_20": one.precision_at_20} for name, one in scores.items()}
-    return {key: list(value) for key, value in means.items()} | {"by_sequence": by_sequence} | speed
+    return {key: _plain(value) for key, value in means.items()} | {"by_sequence": by_sequence} | speed
 
 
 def one_pass_score(result: Trajectory, sequence: Sequence, scored_as: Benchmark | None = None) -> metrics.OnePass:
@@ -364,11 +363,11 @@ def _score_restarts(runs: list[vot.SupervisedRun], scored_as: Benchmark) -> dict
     }
 
 
-def _score_presence(sequences: Ordered[Sequence], found: Mapping[str, Trajectory]) -> dict[str, Any]:
+def _score_presence(sequences: Ordered[Sequence], trajectories: Mapping[str, Trajectory]) -> dict[str, Any]:
     """Long-term scores over the annotated frames, the first one left out; videos are what is resampled."""
     by_video: dict[str, metrics.Counts] = {}
     for sequence in sequences:
-        result, known = found[sequence.name], sequence.meta["annotated"].copy()
+        result, known = trajectories[sequence.name], sequence.meta["annotated"].copy()
         known[0] = False
         size = image_size(sequence)
         counts = count(
@@ -376,4 +375,9 @@ def _score_presence(sequences: Ordered[Sequence], found: Mapping[str, Trajectory
         )
         video = sequence.meta["video"]
         by_video[video] = by_video.get(video, metrics.Counts()) + counts
-    return {key: list(value) for key, value in asdict(metrics.long_term(list(by_video.values()))).items()}
+    return {key: _plain(value) for key, value in asdict(metrics.long_term(list(by_video.values()))).items()}
+
+
+def _plain(interval: Interval) -> list[float | None]:
+    """Value and ends; None for what is not known, such as the ends with a single sequence."""
+    return [value if math.isfinite(value) else None for value in interval[:3]]

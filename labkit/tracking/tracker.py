@@ -1,4 +1,4 @@
-"""What every tracker of this room obeys: `init` once, `update` once a frame.
+"""The tracker protocol: `init` once, `update` once a frame.
 
 Boxes are (x, y, width, height) in pixels, 0-based and continuous: pixel column i covers [i, i + 1), so a box that
 covers exactly columns 2, 3, 4 has x = 2 and width = 3.  Frames are uint8 RGB arrays (height, width, 3).
@@ -15,19 +15,19 @@ Box = tuple[float, float, float, float]
 
 
 class Tracked(NamedTuple):
-    """What a tracker says about one frame."""
+    """A tracker's answer for one frame."""
 
     box: Box
-    """Where the target is, or was last seen when `present` is false."""
+    """The target's box; the last known one when `present` is false."""
     score: float
-    """How sure the tracker is; larger is surer, the scale is the tracker's own."""
+    """Confidence; larger is surer, the scale is the tracker's own."""
     present: bool
     """False: the tracker believes that the target is not in this frame (OxUvA asks for this)."""
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """A visual tracker: shown one box in one frame, it follows what is inside."""
+    """A visual tracker: it learns the inside of one box in one frame, and follows it."""
 
     def init(self, frame: np.ndarray, box: Box) -> None:
         """Learn the target: the first frame and the box around it.  May be called again to start over."""

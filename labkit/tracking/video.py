@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,17 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from labkit.devices import pick_device
 from labkit.errors import InputError
 from labkit.files import write_atomically
-from labkit.papers.crt.method.cascade import CascadeTracker, stage1_only
-from labkit.tracking import peers
 from labkit.tracking.tracker import Box, Tracked, Tracker
 
 PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
-"""Colours of the box: green where the tracker sees its target, orange where it says that it is gone."""
-
-TRACKERS = ("cascade", "stage1", "static", "CSRT", "KCF", "MIL")
+"""Colours of the box: green where the tracker reports its target as present, orange where as absent."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +32,6 @@ class Report:
     absent: int
     seconds: float
     missing: int = 0
-
-
-def make_tracker(name: str, device: str) -> Tracker:
-    """The tracker of that name, ready to be shown its target."""
-    if name not in TRACKERS:
-        raise InputError(f"--tracker must be one of {', '.join(TRACKERS)}; got '{name}'.")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise InputError(f"--device must be auto, cpu, cuda or cuda:N; got '{device}'.")
-    if name == "static":
-        return peers.StaticBox()
-    if name in peers.OPENCV:
-        return peers.OpenCVTracker(name)
-    return CascadeTracker(stage1_only() if name == "stage1" else None, device=pick_device(device))
 
 
 Show = Callable[[int, int], None]
@@ -84,27 +65,30 @@ def follow(
         _check_inside(box, first)
         total = min(frames or stream.frames, max(stream.frames - start, 0)) if stream.frames else frames
         rows, report = [], Report(0, 0, 0.0)
-        with _writer(out, first, _rate(stream)) as write, (show or _silent)() as shown_so_far:
-            for index, (picture, told, seconds) in enumerate(_told(tracker, box, itertools.chain([first], pictures))):
-                write(drawn(picture, told))
-                rows.append([start + index, *(f"{v:.2f}" for v in told.box), f"{told.score:.4f}", int(told.present)])
-                report = Report(index + 1, report.absent + (not told.present), report.seconds + seconds)
-                shown_so_far(index + 1, total)
+        with _writer(out, first, _rate(stream)) as write, (show or _silent)() as advance:
+            for index, (picture, tracked, seconds) in enumerate(
+                _tracked(tracker, box, itertools.chain([first], pictures))
+            ):
+                write(drawn(picture, tracked))
+                box_text = [f"{value:.2f}" for value in tracked.box]
+                rows.append([start + index, *box_text, f"{tracked.score:.4f}", int(tracked.present)])
+                report = Report(index + 1, report.absent + (not tracked.present), report.seconds + seconds)
+                advance(index + 1, total)
             _write_table(table, rows)
     ended = not frames or report.frames < frames
     return replace(report, missing=max(0, stream.frames - start - report.frames) if ended else 0)
 
 
-def _told(tracker: Tracker, box: Box, pictures: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, Tracked, float]]:
-    """Each frame with what the tracker says of it, and the seconds it took. The first frame holds the given box."""
+def _tracked(tracker: Tracker, box: Box, pictures: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, Tracked, float]]:
+    """Each frame with the tracker's answer and the seconds it took. The first frame has the given box."""
     for index, picture in enumerate(pictures):
         begun = time.perf_counter()
         if index == 0:
             tracker.init(picture, box)
-            told = Tracked(box, 1.0, True)
+            tracked = Tracked(box, 1.0, True)
         else:
-            told = tracker.update(picture)
-        yield picture, told, time.perf_counter() - begun
+            tracked = tracker.update(picture)
+        yield picture, tracked, time.perf_counter() - begun
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -189,16 +173,16 @@ def _reason(error: Exception) -> str:
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-def drawn(picture: np.ndarray, told: Tracked) -> np.ndarray:
+def drawn(picture: np.ndarray, tracked: Tracked) -> np.ndarray:
     """The frame with box and score: a line as thick as 1/200 of the frame, green, or orange when not present."""
     from PIL import Image, ImageDraw
 
     image = Image.fromarray(picture)
-    pen, colour = ImageDraw.Draw(image), PRESENT if told.present else ABSENT
+    pen, colour = ImageDraw.Draw(image), PRESENT if tracked.present else ABSENT
     thick = max(2, round(max(image.size) / 200))
-    x, y, w, h = told.box
+    x, y, w, h = tracked.box
     pen.rectangle((x, y, x + max(w, 1) - 1, y + max(h, 1) - 1), outline=colour, width=thick)
-    text = f"{told.score:.2f}" if told.present else "not seen"
+    text = f"{tracked.score:.2f}" if tracked.present else "absent"
     size = max(10, min(image.size) // 25)
     pen.text((max(x, 0), max(y - 1.3 * size, 0)), text, fill=colour, font_size=size)
     return np.asarray(image)
@@ -215,8 +199,8 @@ def _writer(out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.nd
             sink = av.open(str(beside), "w")
             stream = sink.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
         except (av.FFmpegError, OSError, ValueError) as error:
-            told = f"{out} cannot be written ({_reason(error)}). A name ending in .mp4 or .mkv works."
-            raise InputError(told) from None
+            message = f"{out} cannot be written ({_reason(error)}). A name ending in .mp4 or .mkv works."
+            raise InputError(message) from None
         with sink:
             # chroma is stored at half size: both sides must be even, so the last row or column may be doubled
             stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from labkit import cli
+from labkit.cli.track import make_tracker
 from labkit.errors import InputError
+from labkit.papers.crt.experiment.config import UNTRAINED
+from labkit.tracking import peers
 from labkit.tracking import video as following
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.tracker import Tracked
@@ -151,7 +154,7 @@ def test_a_turned_recording_is_tracked_as_it_is_shown(clip, tmp_path, monkeypatc
 
 
 def test_the_cascade_follows_the_square(clip, tmp_path):
-    following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", following.make_tracker("cascade", "cpu"))
+    following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", make_tracker("cascade", "cpu"))
     last = table(tmp_path / "o.csv")[-1]
     assert abs(float(last["x"]) - 41) < 4
     assert abs(float(last["y"]) - 24) < 4
@@ -176,7 +179,7 @@ def test_the_command(here, clip):
     code, printed, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
     assert (code, told) == (0, "")
     assert "8 frames" in printed
-    assert "target not seen in 0" in printed
+    assert "target absent in 0" in printed
     assert "out.csv" in printed
     assert len(read(Path("out.mp4"))[0]) == 8
     code, _, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
@@ -208,7 +211,9 @@ def test_the_command(here, clip):
         (("--box=-1,24,16,16",), ["does not lie inside the frame"]),
         (("--box", "20,24,16,16", "--start", "99"), ["has no frame 99 that can be decoded"]),
         (("--box", "20,24,16,16", "--start", "-1"), ["--start and --frames must be 0 or more"]),
-        (("--box", "20,24,16,16", "--tracker", "siamese"), ["--tracker must be one of cascade", "'siamese'"]),
+        (("--box", "20,24,16,16", "--tracker", "siamese"), ["--tracker must be one of stage-1, cascade", "'siamese'"]),
+        (("--box", "20,24,16,16", "--tracker", "GOTURN"), ["GOTURN needs weight files", "CSRT, KCF, MIL, MOSSE"]),
+        (("--box", "20,24,16,16", "--tracker", "cascade-learned"), ["'cascade-learned' needs a network", "stage-1"]),
         (("--box", "20,24,16,16", "--device", "tpu"), ["device", "'tpu'"]),
         (("--box", "20,24,16,16", "--out", "o.csv"), ["--out needs the ending of a video"]),
         (("--box", "20,24,16,16", "--out", "video"), ["--out needs the ending of a video"]),
@@ -297,11 +302,15 @@ def test_without_pyav_the_error_names_the_extra(clip, tmp_path, monkeypatch):
         following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", StaticBox())
 
 
-@pytest.mark.parametrize("name", ["cascade", "stage1", "static", "CSRT", "KCF", "MIL"])
+@pytest.mark.parametrize("name", [*UNTRAINED, "static", *peers.OPENCV])
 def test_every_tracker_of_the_list_can_be_made(name):
-    if name not in ("cascade", "stage1", "static"):
+    """All arms that need no network, and OpenCV's trackers as far as its version has them."""
+    if name in peers.OPENCV:
         pytest.importorskip("cv2", reason="needs the extra 'peers'")
-    tracker = following.make_tracker(name, "cpu")
+    try:
+        tracker = make_tracker(name, "cpu")
+    except InputError as error:
+        pytest.skip(str(error))
     frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     tracker.init(frame, (20.0, 20.0, 20.0, 20.0))
     assert len(tracker.update(frame).box) == 4

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from labkit.metrics.tracking import box_overlaps
-from labkit.papers.crt import Cascade, HandMade, Settings, track_together
+from labkit.papers.crt import ARMS, Cascade, HandMade, track_together
 from labkit.papers.crt.experiment import data
 from labkit.papers.crt.method import ridge
 from labkit.papers.crt.method.crop import View, crop
@@ -44,11 +44,10 @@ def test_ridge_equals_float64(form):
     assert float((found - wanted).norm() / wanted.norm()) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["ridge", "sgd"])
+@pytest.mark.parametrize("name", ["cascade", "sgd-fc"])
 def test_many_sequences_side_by_side(name):
-    clips = data.clips("plain", 8, 0, 12)
-    settings = Settings(stage2=name)
-    on_gpu = track_together(Cascade(settings, device="cuda"), clips)
-    on_cpu = track_together(Cascade(settings), clips)
+    clips, head = data.clips("plain", 8, 0, 12), ARMS[name].head(seed=0)
+    on_gpu = track_together(Cascade(device="cuda", head=head), clips)
+    on_cpu = track_together(Cascade(head=head), clips)
     overlap = np.array([box_overlaps(a.boxes, b.boxes).mean() for a, b in zip(on_gpu, on_cpu, strict=True)])
     assert float(np.median(overlap)) > 0.8

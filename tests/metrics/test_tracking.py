@@ -44,7 +44,7 @@ def test_known_overlaps():
 
 def test_counting_pixels_instead_changes_nothing():
     """Both corners inside, sizes from x to x + w - 1: the shift is the same for both boxes and cancels, in overlaps, in
-    centre errors and in normalised ones. (Toolkits that differ in this differ in nothing.)"""
+    centre errors and in normalized ones. (Toolkits that differ in this differ in nothing.)"""
     first, second = random_boxes(200), random_boxes(200)
     corner = np.maximum(first[:, :2], second[:, :2])
     last = np.minimum(first[:, :2] + first[:, 2:] - 1, second[:, :2] + second[:, 2:] - 1)
@@ -52,9 +52,9 @@ def test_counting_pixels_instead_changes_nothing():
     inclusive = shared / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - shared)
     np.testing.assert_allclose(metrics.box_overlaps(first, second), inclusive, atol=1e-12)
     centres = [boxes[:, :2] + (boxes[:, 2:] - 1) / 2 for boxes in (first, second)]
-    for scale, normalised in ((1.0, False), (second[:, 2:], True)):
+    for scale, normalized in ((1.0, False), (second[:, 2:], True)):
         expected = np.linalg.norm(centres[0] / scale - centres[1] / scale, axis=1)
-        found = metrics.centre_errors(first, second, normalised=normalised)
+        found = metrics.centre_errors(first, second, normalized=normalized)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -136,31 +136,21 @@ def test_a_perfect_tracker_scores_20_of_21():
     assert perfect.auc == pytest.approx(20 / 21)
     assert perfect.success[-1] == 0  # an overlap of 1 is not greater than 1
     assert (perfect.precision_at_20, perfect.precision[0], perfect.lost, perfect.mean_overlap) == (1, 1, 0, 1)
-    assert perfect.normalised_auc == 1
-    assert metrics.one_pass(truth, truth, strict=False).auc == 1
+    assert perfect.normalized_auc == 1
 
 
 @pytest.mark.parametrize("overlap", [0.01, 0.12, 0.33, 0.51, 0.77, 0.98])
 def test_a_constant_overlap_has_a_closed_form(overlap):
-    """ceil(20 c) thresholds lie below c. The first frame is overwritten by the truth unless told otherwise."""
+    """ceil(20 c) thresholds lie below c. The first frame is overwritten by the truth."""
     truth = random_boxes(50)
     predicted = shifted_to_overlap(truth, overlap)
-    assert metrics.one_pass(predicted, truth, first="predicted").auc == pytest.approx(math.ceil(20 * overlap) / 21)
     over = metrics.one_pass(predicted, truth).auc
     assert over == pytest.approx((49 * math.ceil(20 * overlap) + 20) / 21 / 50)
-    assert metrics.one_pass(predicted, truth, first="dropped").frames == 49
-
-
-def test_finer_thresholds_tend_to_the_mean_overlap():
-    truth, predicted = random_boxes(100), random_boxes(100)
-    result = metrics.one_pass(predicted, truth, thresholds=20001)
-    assert result.auc == pytest.approx(result.mean_overlap, abs=1e-4)
-    assert abs(metrics.one_pass(predicted, truth).auc - result.mean_overlap) > 1e-3
 
 
 def slow_one_pass(predicted, truth, missed):
-    """Success, precision and normalised precision by counting, one frame and threshold at a time."""
-    success, precision, normalised, frames = [0] * 21, [0] * 51, [0] * 51, 0
+    """Success, precision and normalized precision by counting, one frame and threshold at a time."""
+    success, precision, normalized, frames = [0] * 21, [0] * 51, [0] * 51, 0
     for t, ((x, y, w, h), (u, v, a, b)) in enumerate(zip(predicted, truth, strict=True)):
         if math.isnan(u) or a <= 0 or b <= 0:
             frames += missed
@@ -175,8 +165,8 @@ def slow_one_pass(predicted, truth, missed):
             success[k] += overlap > k / 20
         for k in range(51):
             precision[k] += math.hypot(dx, dy) <= k
-            normalised[k] += math.hypot(dx / a, dy / b) <= k / 100
-    return [np.array(curve) / frames for curve in (success, precision, normalised)]
+            normalized[k] += math.hypot(dx / a, dy / b) <= k / 100
+    return [np.array(curve) / frames for curve in (success, precision, normalized)]
 
 
 @pytest.mark.parametrize("invisible", ["excluded", "missed"])
@@ -185,7 +175,7 @@ def test_one_pass_against_counting(invisible):
     truth[5:9], truth[20, 2] = np.nan, 0.0
     found = metrics.one_pass(predicted, truth, invisible=invisible)
     for mine, slow in zip(
-        (found.success, found.precision, found.normalised),
+        (found.success, found.precision, found.normalized),
         slow_one_pass(predicted, truth, invisible == "missed"),
         strict=True,
     ):
@@ -215,8 +205,6 @@ def test_absent_frames_are_unseen_even_when_they_carry_a_box():
 def test_one_pass_refuses(spoil, told):
     with pytest.raises(InputError, match=told):
         metrics.one_pass(*spoil(random_boxes(5), random_boxes(5)))
-    with pytest.raises(InputError, match="thresholds"):
-        metrics.one_pass(random_boxes(2), random_boxes(2), thresholds=1)
 
 
 STATIC = {
@@ -474,9 +462,8 @@ def test_presence_refuses():
 def test_a_summary_weighs_sequences_alike():
     long, short = random_boxes(100), random_boxes(10)
     beside = short + np.array([500, 0, 0, 0])
-    results = [metrics.one_pass(long, long), metrics.one_pass(beside, short, first="predicted")]
-    found = metrics.summary(results, draws=50)
-    assert found.auc.value == pytest.approx(10 / 21)
-    assert (found.precision_at_20.value, found.lost.value, found.sequences) == (0.5, 0.5, 2)
+    found = metrics.summary([metrics.one_pass(long, long), metrics.one_pass(beside, short)], draws=50)
+    assert found.auc.value == pytest.approx((20 / 21 + 2 / 21) / 2)  # of the short one only the first frame is right
+    assert (found.precision_at_20.value, found.lost.value, found.sequences) == pytest.approx((0.55, 0.45, 2))
     with pytest.raises(InputError, match="no result"):
         metrics.summary([])

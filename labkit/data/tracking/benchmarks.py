@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,21 +66,16 @@ def benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def load(name: str, *, only: Ordered[str] | None = None, first: int | None = None) -> list[Sequence]:
-    """A benchmark's sequences from LABKIT_DATA; frames stay on disk.
+def load(name: str, *, first: int | None = None) -> list[Sequence]:
+    """A benchmark's sequences from LABKIT_DATA, `first` of them or all; frames stay on disk.
 
-    only: names to keep; first: no more than that many.
-
-    Raises DataError when the benchmark is not there (the text tells where it comes from and how to lay it out), and
-    InputError for names that it does not hold.
+    Raises DataError when the benchmark is not there: the text tells where it comes from and how to lay it out.
     """
     chosen = benchmark(name)
     if first is not None and first < 1:
         raise InputError(f"first must be 1 or more; got {first}.")
     folder = registry.require(name)
-    found = list(islice((s for s in chosen.read(folder) if only is None or s.name in only), first))
-    if only is not None and first is None and (unknown := [n for n in only if n not in {s.name for s in found}]):
-        raise InputError(f"{name} holds no sequence {', '.join(unknown)}.")
-    if not found:
+    sequences = list(islice(chosen.read(folder), first))
+    if not sequences:
         raise DataError(f"{folder} holds no sequence in the layout {registry.get(name).layout}.")
-    return found
+    return sequences

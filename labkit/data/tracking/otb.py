@@ -61,13 +61,13 @@ def _otb(folder: Path, names: frozenset[str] | None) -> Iterator[Sequence]:
 
 def _targets(place: Path) -> dict[str, Float64[np.ndarray, "t 4"]]:
     """Annotations of a video by target: '' for the only one, else '1' and '2'. Empty files are no targets."""
-    found = {}
+    targets = {}
     for path in sorted(place.glob("groundtruth_rect*.txt")):
         if (number := re.fullmatch(r"groundtruth_rect\.?(\d*)\.txt", path.name)) and read_lines(path):
-            found[number[1]] = read_rows(path, 4)
-    if not found:
+            targets[number[1]] = read_rows(path, 4)
+    if not targets:
         raise DataError(f"{place} holds no groundtruth_rect.txt with boxes in it. Unpack that sequence anew.")
-    return found
+    return targets
 
 
 def tc128(folder: Path) -> Iterator[Sequence]:

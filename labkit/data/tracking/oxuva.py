@@ -64,13 +64,6 @@ def read_tracks(tasks: Path, annotations: Path | None = None) -> list[Track]:
     return tracks
 
 
-def count_annotations(annotations: Path) -> tuple[int, int]:
-    """How many rows of an annotation file say present, and how many absent, first frames included."""
-    boxes = [box for labels in _annotations(annotations).values() for _, box in labels]
-    present = int(np.isfinite(np.array(boxes)).all(1).sum())
-    return present, len(boxes) - present
-
-
 def oxuva(folder: Path, split: str = "dev") -> Iterator[Sequence]:
     """A split as sequences: frames first..last of each track, boxes in pixels on the annotated frames, NaN elsewhere.
 

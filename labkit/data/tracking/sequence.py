@@ -120,7 +120,7 @@ def sequence(
 
 
 def from_one_based(boxes: Float64[np.ndarray, "t 4"]) -> Float64[np.ndarray, "t 4"]:
-    """(x, y, w, h) whose first pixel is 1: OTB, Temple-Color, UAV, LaSOT, in Matlab's way of counting."""
+    """(x, y, w, h) whose first pixel is 1: OTB, Temple-Color and UAV, in Matlab's way of counting."""
     return boxes - np.array([1.0, 1.0, 0.0, 0.0])
 
 
@@ -134,18 +134,14 @@ def from_corners(corners: Float64[np.ndarray, "t 4"]) -> Float64[np.ndarray, "t 
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
-def polygon_boxes(polygons: Float64[np.ndarray, "t 8"], method: str = "area") -> Float64[np.ndarray, "t 4"]:
-    """Upright boxes for four-corner polygons.
+def polygon_boxes(polygons: Float64[np.ndarray, "t 8"]) -> Float64[np.ndarray, "t 4"]:
+    """Upright boxes for four-corner polygons, as most VOT entries derive them [peer code].
 
-    method: 'area' shrinks the bounding box about the mean corner until its area is that of the rotated rectangle, then
-    adds one pixel to each side, as most VOT entries do [peer code]; 'bounds' is the bounding box itself.
+    The bounding box shrinks about the mean corner until its area is that of the rotated rectangle; then each side
+    grows by one pixel.
     """
-    if method not in ("area", "bounds"):
-        raise InputError(f"method must be 'area' or 'bounds'; got '{method}'.")
     corners = polygons.reshape(-1, 4, 2)
     low, high = corners.min(1), corners.max(1)
-    if method == "bounds":
-        return np.concatenate([low, high - low], axis=1)
     first, second = (np.linalg.norm(corners[:, k] - corners[:, k + 1], axis=1) for k in (0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         shrink = np.sqrt(first * second / (high - low).prod(1))

@@ -11,7 +11,7 @@ from labkit.errors import DataError
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 
 
-def read_rows(path: Path, columns: int | tuple[int, ...], *, allow_extra: bool = False) -> Float64[np.ndarray, "t c"]:
+def read_rows(path: Path, columns: int | tuple[int, ...]) -> Float64[np.ndarray, "t c"]:
     """The numbers of a file, one row a line; 'NaN' in any spelling is NaN, blank lines are not rows.
 
     columns: how many numbers a row holds; several when a benchmark has both kinds (all rows of one file are of one).
@@ -25,7 +25,6 @@ def read_rows(path: Path, columns: int | tuple[int, ...], *, allow_extra: bool =
             row = [float(word) for word in _BETWEEN.split(line.strip().strip(",;"))]
         except ValueError:
             raise DataError(f"{path}, line {number}: '{line.strip()[:60]}' is not a row of numbers.") from None
-        row = row[: max(allowed)] if allow_extra else row
         if len(row) not in ({len(rows[0])} if rows else allowed):
             wanted = len(rows[0]) if rows else " or ".join(map(str, allowed))
             raise DataError(f"{path}, line {number}: {len(row)} numbers instead of {wanted}.")
@@ -54,7 +53,7 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
 
     Raises DataError when the folder is missing or empty, or one number occurs twice.
     """
-    found: dict[int, Path] = {}
+    numbered: dict[int, Path] = {}
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     except OSError as error:
@@ -63,9 +62,9 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
         digits = re.search(r"(\d+)$", path.stem)
         if digits is None or path.name.startswith("."):  # a thumbnail or a file of an operating system
             continue
-        if (number := int(digits[1])) in found:
-            raise DataError(f"{folder}: {found[number].name} and {path.name} are both frame {number}.")
-        found[number] = path
-    if not found:
+        if (number := int(digits[1])) in numbered:
+            raise DataError(f"{folder}: {numbered[number].name} and {path.name} are both frame {number}.")
+        numbered[number] = path
+    if not numbered:
         raise DataError(f"{folder} holds no numbered images. Unpack its sequence anew.")
-    return dict(sorted(found.items()))
+    return dict(sorted(numbered.items()))

@@ -2,7 +2,7 @@
 
     success    S(t) = mean[overlap > t],        t = 0, .05, ..., 1;  its area (AUC) is the mean of the 21 values
     precision  P(t) = mean[centre error <= t],  t = 0, 1, ..., 50 pixels;  the customary figure is P(20)
-    normalised precision: errors divided by the true width and height, t = 0, .01, ..., .5;  its area is the mean
+    normalized precision: errors divided by the true width and height, t = 0, .01, ..., .5;  its area is the mean
 
 "Greater than" is strict: a perfect tracker has S(1) = 0 and an AUC of 20/21 = .952 [peer code].
 """
@@ -27,14 +27,14 @@ SHARES = np.arange(51) / 100
 class OnePass:
     """Scores of one sequence.
 
-    success, precision, normalised: the curves over `OVERLAPS` (or finer), `PIXELS`, `SHARES`.
+    success, precision, normalized: the curves over `OVERLAPS`, `PIXELS`, `SHARES`.
     mean_overlap: over the frames with a usable box. lost: share of those without any overlap.
     frames: how many frames the curves are means over.
     """
 
     success: Float64[np.ndarray, " s"]
     precision: Float64[np.ndarray, "51"]
-    normalised: Float64[np.ndarray, "51"]
+    normalized: Float64[np.ndarray, "51"]
     mean_overlap: float
     lost: float
     frames: int
@@ -49,14 +49,9 @@ class OnePass:
         return float(self.precision[20])
 
     @property
-    def normalised_auc(self) -> float:
-        """Area under the normalised precision curve over 0 to .5."""
-        return float(self.normalised.mean())
-
-    @property
-    def normalised_at_fifth(self) -> float:
-        """Normalised precision at .2."""
-        return float(self.normalised[20])
+    def normalized_auc(self) -> float:
+        """Area under the normalized precision curve over 0 to .5."""
+        return float(self.normalized.mean())
 
 
 def one_pass(
@@ -65,53 +60,44 @@ def one_pass(
     *,
     absent: Bool[np.ndarray, "_"] | None = None,
     invisible: Literal["excluded", "missed"] = "excluded",
-    first: Literal["overwritten", "predicted", "dropped"] = "overwritten",
-    strict: bool = True,
-    thresholds: int = 21,
 ) -> OnePass:
     """Scores of predicted boxes (x, y, w, h) against the annotation, one row a frame.
 
+    The first prediction is overwritten by the truth [peer code].
+
     absent: frames in which the target cannot be seen; rows of NaN or without area count as unseen in any case.
     invisible: unseen frames are 'excluded' from the means (UAV), or 'missed': errors in every one of them (LaSOT).
-    first: the first prediction is 'overwritten' by the truth [peer code], taken as 'predicted', or 'dropped'.
-    strict: overlap > t rather than >= t. thresholds: how many overlaps from 0 to 1.
 
     Raises InputError when the counts differ, a prediction holds NaN, or no frame can be scored.
     """
-    _check(predicted, truth, absent, thresholds)
+    _check(predicted, truth, absent)
     usable = np.isfinite(truth).all(1) & (np.nan_to_num(truth[:, 2:]) > 0).all(1)
     if absent is not None:
         usable &= ~absent
-    if first == "overwritten" and usable[0]:
+    if usable[0]:
         predicted = np.concatenate([truth[:1], predicted[1:]])
-    elif first == "dropped":
-        predicted, truth, usable = predicted[1:], truth[1:], usable[1:]
     if not usable.any():
         raise InputError("no frame has a usable box: there is nothing to score.")
-    predicted, seen = predicted[usable], truth[usable]
-    overlap = box_overlaps(predicted, seen)
+    predicted, truth = predicted[usable], truth[usable]
+    overlap = box_overlaps(predicted, truth)
     frames = len(usable) if invisible == "missed" else len(overlap)
-    steps = np.linspace(0, 1, thresholds) if thresholds != 21 else OVERLAPS
-    reached = overlap[:, None] > steps if strict else overlap[:, None] >= steps - 1e-12  # rounding is no miss
     return OnePass(
-        success=reached.sum(0) / frames,
-        precision=(centre_errors(predicted, seen)[:, None] <= PIXELS).sum(0) / frames,
-        normalised=(centre_errors(predicted, seen, normalised=True)[:, None] <= SHARES).sum(0) / frames,
+        success=(overlap[:, None] > OVERLAPS).sum(0) / frames,
+        precision=(centre_errors(predicted, truth)[:, None] <= PIXELS).sum(0) / frames,
+        normalized=(centre_errors(predicted, truth, normalized=True)[:, None] <= SHARES).sum(0) / frames,
         mean_overlap=float(overlap.mean()),
         lost=float((overlap <= 0).mean()),
         frames=frames,
     )
 
 
-def _check(predicted: Boxes, truth: Boxes, absent: np.ndarray | None, thresholds: int) -> None:
+def _check(predicted: Boxes, truth: Boxes, absent: np.ndarray | None) -> None:
     counts = {len(predicted), len(truth)} | ({len(absent)} if absent is not None else set())
     if len(counts) > 1:
         raise InputError(f"a prediction for each annotated frame is needed; got {len(predicted):,} for {len(truth):,}.")
     if not np.isfinite(predicted).all() or (predicted[:, 2:] < 0).any():
         row = int(np.flatnonzero(~np.isfinite(predicted).all(1) | (predicted[:, 2:] < 0).any(1))[0])
         raise InputError(f"prediction {row} is no box: {predicted[row].tolist()}. On a loss, keep the last box.")
-    if thresholds < 2:
-        raise InputError(f"thresholds must be 2 or more; got {thresholds}.")
 
 
 @dataclass(frozen=True)
@@ -120,7 +106,7 @@ class Summary:
 
     auc: Interval
     precision_at_20: Interval
-    normalised_auc: Interval
+    normalized_auc: Interval
     lost: Interval
     sequences: int
 
@@ -132,7 +118,7 @@ def summary(results: Sequence[OnePass], *, draws: int = 2000, seed: int = 0) -> 
     """
     if not results:
         raise InputError("there is no result to average.")
-    keys = ("auc", "precision_at_20", "normalised_auc", "lost")
+    keys = ("auc", "precision_at_20", "normalized_auc", "lost")
     values = {key: np.array([getattr(result, key) for result in results]) for key in keys}
     means = {key: bootstrap([each], draws=draws, seed=seed) for key, each in values.items()}
     return Summary(**means, sequences=len(results))

@@ -20,10 +20,10 @@ def box_overlaps(first: Boxes, second: Boxes) -> Float64[np.ndarray, "_"]:
     return _ratio(shared, first[:, 2:].prod(1) + second[:, 2:].prod(1) - shared)
 
 
-def centre_errors(predicted: Boxes, truth: Boxes, *, normalised: bool = False) -> Float64[np.ndarray, "_"]:
+def centre_errors(predicted: Boxes, truth: Boxes, *, normalized: bool = False) -> Float64[np.ndarray, "_"]:
     """Distance of the centres in pixels, or with each component divided by the true width or height."""
     difference = (predicted[:, :2] + predicted[:, 2:] / 2) - (truth[:, :2] + truth[:, 2:] / 2)
-    if normalised:
+    if normalized:
         with np.errstate(divide="ignore", invalid="ignore"):
             difference = difference / truth[:, 2:]
     return np.hypot(difference[:, 0], difference[:, 1])

@@ -6,55 +6,36 @@ set before measuring, from the room's issue and from exploratory runs (shares of
 are noise).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labkit.metrics.intervals import Interval, bootstrap
-from labkit.workbench.claims import Claim, Result
+from labkit.workbench.claims import Claim, Measure, Pooled, Result, difference, number, read
 
-Measure = Callable[[Result], float | None]
-Pooled = Callable[[Sequence[Result]], Interval | None]
 Clips = NDArray[np.float64]
 CELLS = 1600  # of the search image, at stride 4
-
-
-def value(result: Result, kind: str, arm: str, name: str) -> float | None:
-    """One number of one arm on one kind of clip; None where the run lacks it."""
-    found = result.get("clips", {}).get(kind, {}).get("arms", {}).get(arm, {}).get(name)
-    return None if found is None else float(found)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+DIMP_50 = 0.569  # success on LaSOT [peer code: pytracking's model zoo]
 
 
 def over_kinds(arm: str, name: str) -> Measure:
-    """A number of an arm, the mean over the kinds of clips."""
+    """A number of an arm, the mean over the kinds of clips; None where a kind lacks it."""
 
     def measure(result: Result) -> float | None:
-        return _mean([value(result, kind, arm, name) for kind in result.get("clips", {})])
+        values = [read(result, "clips", kind, "arms", arm, name) for kind in result.get("clips", {})]
+        return float(sum(values) / len(values)) if values and None not in values else None
 
     return measure
 
 
-def gain(ours: str, theirs: str, name: str, kinds: tuple[str, ...] = ()) -> Measure:
-    """A number of one arm minus that of another, the mean over kinds of clips.
+def gain(ours: str, theirs: str, name: str) -> Measure:
+    """A number of one arm minus that of another, the mean over the kinds of clips.
 
     A share of lost frames counts reversed.
     """
-
-    def measure(result: Result) -> float | None:
-        asked = kinds or tuple(result.get("clips", {}))
-        a, b = (_mean([value(result, kind, arm, name) for kind in asked]) for arm in (ours, theirs))
-        if a is None or b is None:
-            return None
-        return b - a if name == "lost" else a - b
-
-    return measure
+    pair = over_kinds(ours, name), over_kinds(theirs, name)
+    return difference(*(pair[::-1] if name == "lost" else pair))
 
 
 def each_clip(results: Sequence[Result], *sources: tuple[str, str]) -> list[Clips] | None:
@@ -62,7 +43,7 @@ def each_clip(results: Sequence[Result], *sources: tuple[str, str]) -> list[Clip
     kinds: dict[str, list[Clips]] = {}
     for result in results:
         for kind, part in result.get("clips", {}).items():
-            rows = [part["arms"].get(arm, {}).get("each", {}).get(name) for arm, name in sources]
+            rows = [read(part, "arms", arm, "each", name) for arm, name in sources]
             if all(rows):
                 kinds.setdefault(kind, []).append(np.array(rows, dtype=np.float64))
     return [np.concatenate(runs, axis=1) for runs in kinds.values()] or None
@@ -72,8 +53,8 @@ def over_clips(statistic: Callable[[list[Clips]], Clips], *sources: tuple[str, s
     """Bootstrap over the clips of all runs, which all arms share, inside of each kind."""
 
     def of(results: Sequence[Result]) -> Interval | None:
-        found = each_clip(results, *sources)
-        return None if found is None else bootstrap(found, lambda *parts, axis: statistic(list(parts)))
+        parts = each_clip(results, *sources)
+        return None if parts is None else bootstrap(parts, lambda *drawn, axis: statistic(list(drawn)))
 
     return of
 
@@ -89,14 +70,13 @@ def pooled_ratio(parts: list[Clips]) -> Clips:
     return np.asarray(first / np.maximum(second, 1e-9))
 
 
-def easy_share(result: Result) -> float | None:
-    hard = over_kinds("cascade", "hard_share")(result)
-    return None if hard is None else 1 - hard
+def one_minus(share: Measure) -> Measure:
+    return difference(lambda result: 1.0, share)
 
 
 def filtered_share(result: Result) -> float | None:
-    left = over_kinds("cascade", "candidates")(result)
-    return None if left is None else 1 - left / CELLS
+    candidates = over_kinds("cascade", "candidates")(result)
+    return None if candidates is None else 1 - candidates / CELLS
 
 
 def drift_to_rivals(result: Result) -> float | None:
@@ -105,38 +85,30 @@ def drift_to_rivals(result: Result) -> float | None:
     return None if lost is None or to_rival is None or lost < 1e-9 else to_rival / lost
 
 
-def footage_gain(result: Result) -> float | None:
-    arms = result.get("footage", {}).get("TLD_pedestrian2", {}).get("arms", {})
-    return arms["stage-1"]["lost"] - arms["cascade"]["lost"] if {"stage-1", "cascade"} <= arms.keys() else None
+def footage_lost(arm: str) -> Measure:
+    return number("footage", "TLD_pedestrian2", "arms", arm, "lost")
+
+
+def benchmark_success(arm: str, benchmark: str) -> Measure:
+    """Success on a benchmark of the one-pass protocol, without its interval."""
+
+    def measure(result: Result) -> float | None:
+        auc = read(result, "benchmarks", benchmark, arm, "auc")
+        return None if auc is None else float(auc[0])
+
+    return measure
 
 
 def benchmark_gains(ours: str, theirs: str) -> Measure:
     """The least gain in success over all benchmarks of the one-pass protocol."""
 
     def measure(result: Result) -> float | None:
-        gains = [
-            _auc(arms[ours]) - _auc(arms[theirs])
-            for arms in result.get("benchmarks", {}).values()
-            if {ours, theirs} <= arms.keys() and "auc" in arms[ours]
+        pairs = [
+            [benchmark_success(arm, name)(result) for arm in (ours, theirs)] for name in result.get("benchmarks", {})
         ]
-        return min(gains) if gains else None
+        return min((a - b for a, b in pairs if a is not None and b is not None), default=None)
 
     return measure
-
-
-def _auc(scores: Mapping[str, Any]) -> float:
-    found = scores["auc"]
-    return float(found[0] if isinstance(found, list | tuple) else found)
-
-
-def lasot_against_dimp(result: Result) -> float | None:
-    arms = result.get("benchmarks", {}).get("lasot", {})
-    return _auc(arms["cascade-resnet50"]) - 0.569 if "cascade-resnet50" in arms else None
-
-
-def frames_per_second(result: Result) -> float | None:
-    found = result.get("speed", {}).get("cascade")
-    return None if found is None else float(found)
 
 
 CLAIMS = (
@@ -144,7 +116,7 @@ CLAIMS = (
         key="hard-distractors-are-few",
         sentence="Objects that look like the target are a minority of the negative samples.",
         published=None,
-        measure=easy_share,
+        measure=one_minus(over_kinds("cascade", "hard_share")),
         margin=0.9,
         scale="lesson",
         unit="of the negative cells",
@@ -186,13 +158,13 @@ CLAIMS = (
         key="stage-2-repairs-footage",
         sentence="Double-checking the ambiguous rest makes tracking more robust: real footage with look-alikes.",
         published=None,
-        measure=footage_gain,
+        measure=difference(footage_lost("stage-1"), footage_lost("cascade")),
         margin=0.1,
         scale="lesson",
         unit="of the visible frames",
         note="TLD_pedestrian2: lost frames of stage 1 alone minus the cascade's. One sequence; a seed other than 0 "
-        "draws the "
-        "first box anew. Needs LABKIT_DATA.",
+        "draws "
+        "the first box anew. Needs LABKIT_DATA.",
     ),
     Claim(
         key="stage-2-repairs-clips",
@@ -227,8 +199,7 @@ CLAIMS = (
         scale="lesson",
         unit="success",
         note="The anchored correction, the reading of hard negative mining that hurt least when explored, against no "
-        "mining. "
-        "The paper's own recipe is not known to us.",
+        "mining. The paper's own recipe is not known to us.",
     ),
     Claim(
         key="mining-helps-learned-features",
@@ -251,21 +222,19 @@ CLAIMS = (
         margin=-0.02,
         scale="lesson",
         unit="success",
-        note="Success of the cascade minus that with two layers trained by SGD on the same rows, for about the time "
-        "of one "
-        "solve. The claim is that nothing is lost; ridge has no step size to choose.",
+        note="Success of the cascade minus that with two layers trained by SGD on the same rows, for about the "
+        "time of one solve. The claim is that nothing is lost; ridge has no step size to choose.",
     ),
     Claim(
         key="real-time",
         sentence="The tracker runs in real time.",
         published=None,
-        measure=frames_per_second,
+        measure=number("speed", "cascade"),
         margin=25.0,
         scale="lesson",
         unit="frames/s",
-        note="The default without a network, one CPU thread, decoding left out. The paper's speed is for deep "
-        "features on a "
-        "GPU and not known to us.",
+        note="The default without a network, one CPU thread, decoding left out. The paper's speed is for "
+        "deep features on a GPU and not known to us.",
     ),
     Claim(
         key="cascade-beats-stage-1-everywhere",
@@ -281,7 +250,7 @@ CLAIMS = (
         key="state-of-the-art",
         sentence="It is among the best trackers of its time on the benchmarks in use.",
         published=None,
-        measure=lasot_against_dimp,
+        measure=difference(benchmark_success("cascade-resnet50", "lasot"), lambda result: DIMP_50),
         margin=0.0,
         scale="full",
         unit="success",

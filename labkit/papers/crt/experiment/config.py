@@ -1,6 +1,6 @@
 """What is compared (arms) and what is asked for at each scale."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from labkit.data.tracking import BENCHMARKS, DEVELOPMENT
 from labkit.papers.crt.experiment.clips import KINDS
-from labkit.papers.crt.experiment.sgd_head import Sgd
+from labkit.papers.crt.experiment.sgd_head import Sgd, SgdHead
 from labkit.papers.crt.method.cascade import Settings, stage1_only
 from labkit.papers.crt.method.convolution import ATOM
-from labkit.papers.crt.method.ridge_head import Mining, Ridge
+from labkit.papers.crt.method.ridge_head import Head, Mining, Ridge
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
 
@@ -20,14 +20,26 @@ FeatureName = Literal["hand-made", "fine", "learned", "resnet18", "resnet50"]
 
 @dataclass(frozen=True)
 class Arm:
-    """One tracker: its settings and its features.
+    """One tracker: its settings, its features and the learner of stage 2.
 
     features: hand-made (stride 4); fine (stage 2 at stride 2); learned (a small network beside the hand-made map);
     resnet18, resnet50 (weights of the user's).
+    sgd: layers trained by gradient descent in place of ridge regression.
     """
 
     settings: Settings = field(default_factory=Settings)
     features: FeatureName = "hand-made"
+    sgd: Sgd | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it needs a network: one that a run trains, or weights of the user's."""
+        return self.features not in ("hand-made", "fine") or self.settings.refine
+
+    def head(self, seed: int) -> Callable[[], Head] | None:
+        """Makes the learner of stage 2; None: the cascade's own."""
+        sgd = self.sgd
+        return None if sgd is None else lambda: SgdHead(sgd, seed)
 
 
 CASCADE = Settings()
@@ -56,8 +68,8 @@ ARMS: dict[str, Arm] = {
     "cascade-learned": Arm(CASCADE, "learned"),
     **{way: mined(way) for way in MINING},
     **dict(zip(LEARNED_MINING, (mined(way, "learned") for way in MINING), strict=True)),
-    "sgd-fc": Arm(replace(CASCADE, stage2="sgd")),
-    "sgd-linear": Arm(replace(CASCADE, stage2="sgd", sgd=Sgd(hidden=0, learning_rate=1.0))),
+    "sgd-fc": Arm(CASCADE, sgd=Sgd()),
+    "sgd-linear": Arm(CASCADE, sgd=Sgd(hidden=0, learning_rate=1.0)),
     "dense": Arm(replace(CASCADE, dense=True)),
     "skipping": Arm(replace(CASCADE, skip_single=True)),
     "refined": Arm(replace(CASCADE, refine=True)),
@@ -69,9 +81,14 @@ ARMS: dict[str, Arm] = {
     "stage-1-resnet50": Arm(stage1_only(DEEP), "resnet50"),
     "cascade-resnet50": Arm(DEEPER, "resnet50"),
 }
-"""Trackers by name.  naive to irls: mining and adaptive ridge with hand-made features, *-learned: with learned ones;
-sgd-*: stage 2 by SGD.
+"""Trackers by name, also on the command line: `labkit track --tracker NAME`.
+
+naive to irls: mining and adaptive ridge with hand-made features; *-learned: with learned ones; sgd-*: stage 2 by SGD.
 """
+
+
+UNTRAINED = tuple(name for name, arm in ARMS.items() if not arm.trained)
+"""Arms that need no network."""
 
 
 class Config(BaseConfig):

@@ -14,16 +14,18 @@ from labkit.data.tracking.development import is_there
 from labkit.errors import InputError
 from labkit.papers.crt.experiment.clips import KINDS, look_alikes
 from labkit.papers.crt.method.crop import View, crop
+from labkit.seeds import derive
 
-TRAINING_SEEDS = 1_000_000  # clips to train on have seeds from here on: none of them is ever tracked for a result
+TRACKED, TRAINED_ON, FIRST_BOX = range(3)  # what seeds are derived for: no clip is both trained on and tracked
 
 
 def clips(kind: str, count: int, seed: int, frames: int = 0) -> list[Sequence]:
-    """Clips of one kind; those of another seed share nothing with them. frames: 0 is the kind's own number."""
+    """Clips of one kind; those of another kind or seed share nothing with them. frames: 0 is the kind's own number."""
     if kind not in KINDS:
         raise InputError(f"there is no kind of clip '{kind}'; there are {', '.join(KINDS)}")
     settings = replace(KINDS[kind], frames=frames) if frames else KINDS[kind]
-    return [look_alikes(settings, seed * 1000 + k) for k in range(count)]
+    keys = [(seed, TRACKED, list(KINDS).index(kind), k) for k in range(count)]
+    return [replace(look_alikes(settings, derive(*key)), name=f"{kind}-{seed}-{key[-1]}") for key in keys]
 
 
 def footage_is_there() -> bool:
@@ -44,7 +46,7 @@ def footage(name: str, seed: int, frames: int = 0) -> Sequence:
 
 
 def _shaken(box: np.ndarray, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, 0.02, 4)
+    noise = np.random.default_rng(derive(seed, FIRST_BOX)).normal(0, 0.02, 4)
     size = box[2:] * np.exp(noise[2:])
     return np.concatenate([box[:2] + box[2:] / 2 + noise[:2] * box[2:] - size / 2, size])
 
@@ -83,16 +85,15 @@ def pairs(
 
     Ten pairs a clip, up to 23 frames between them.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(derive(seed, TRAINED_ON))
     per_clip = 10
     rows: list[tuple[Tensor, ...]] = []
     most = max(KINDS[kind].rivals for kind in kinds)
     for number in range(-(-count // per_clip)):
         kind = KINDS[kinds[number % len(kinds)]]
         similarity = float(rng.uniform(0.5, 0.9))
-        clip = look_alikes(
-            replace(kind, frames=24, similarity=similarity, zoom=0.15), TRAINING_SEEDS + 10_000 * seed + number
-        )
+        settings = replace(kind, frames=24, similarity=similarity, zoom=0.15)
+        clip = look_alikes(settings, derive(seed, TRAINED_ON, number))
         rows += [_pair(clip, rng, size, search, most) for _ in range(min(per_clip, count - len(rows)))]
     return Pairs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
@@ -104,16 +105,16 @@ def pairs_from(
 
     Where rivals stand is not known there.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(derive(seed, TRAINED_ON))
     usable = [s for s in sequences if s.annotated.sum() >= 2]
     if not usable:
         raise InputError("to train on, at least one sequence needs two annotated frames")
     rows = []
     for number in range(count):
         sequence = usable[number % len(usable)]
-        seen = np.flatnonzero(sequence.annotated)
-        first = int(rng.choice(seen))
-        near = seen[np.abs(seen - first) <= gap]
+        usable_frames = np.flatnonzero(sequence.annotated)
+        first = int(rng.choice(usable_frames))
+        near = usable_frames[np.abs(usable_frames - first) <= gap]
         rows.append(_pair(sequence, rng, size, search, 1, (first, int(rng.choice(near)))))
     return Pairs(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
@@ -135,8 +136,8 @@ def _pair(
     images = [(c * f).clamp(0, 1).mul(255).round().to(torch.uint8) for c, f in zip(crops, (1.0, light), strict=True)]
     rivals = torch.full((most, 2), -1e3)
     if "rivals" in clip.meta:
-        found = torch.from_numpy(np.asarray(clip.meta["rivals"])[b]).float()
-        rivals[: len(found)] = views[1].to_crop(found[None])[0]
+        centres = torch.from_numpy(np.asarray(clip.meta["rivals"])[b]).float()
+        rivals[: len(centres)] = views[1].to_crop(centres[None])[0]
     inside = ((rivals > 0) & (rivals < size)).all(1)
     scale = [size / float(view.side) for view in views]
     return (images[0], images[1], extent[0] * scale[0], views[1].to_crop(centre[1][None, None])[0, 0],

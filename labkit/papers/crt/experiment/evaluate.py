@@ -22,20 +22,20 @@ def measures(track: Track, sequence: tracking.Sequence) -> dict[str, Any]:
         tpr, tnr.
     """
     scores = one_pass(track.boxes, sequence.boxes, absent=sequence.absent)
-    found: dict[str, Any] = {"auc": scores.auc, "precision": scores.precision_at_20, "lost": scores.lost}
-    found |= {"bad": float(scores.lost > 0.1), "success": scores.success.tolist()}
+    numbers: dict[str, Any] = {"auc": scores.auc, "precision": scores.precision_at_20, "lost": scores.lost}
+    numbers |= {"bad": float(scores.lost > 0.1), "success": scores.success.tolist()}
     if "rivals" in sequence.meta and np.size(sequence.meta["rivals"]):
         hit = hits(track.boxes, sequence.boxes, np.asarray(sequence.meta["rivals"]))
         away = box_overlaps(track.boxes, sequence.boxes) <= 0
-        found |= {"hit": float(hit.mean()), "lost_to_rival": float((hit & away).mean())}
+        numbers |= {"hit": float(hit.mean()), "lost_to_rival": float((hit & away).mean())}
     if sequence.absent.any():
         known = sequence.annotated | sequence.absent
         size = (float(sequence.frames[0].shape[1]), float(sequence.frames[0].shape[0]))
         counts = presence.count(
             ~sequence.absent[known], sequence.boxes[known], track.present[known], track.boxes[known], size=size
         )
-        found |= {"tpr": counts.tpr, "tnr": counts.tnr, "max_gm": counts.max_gm}
-    return found
+        numbers |= {"tpr": counts.tpr, "tnr": counts.tnr, "max_gm": counts.max_gm}
+    return numbers
 
 
 def hits(
@@ -60,5 +60,5 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def difference(result: Mapping[str, Any], ours: str, theirs: str, value: str) -> tuple[float, float, float]:
     """Mean of ours minus theirs over the same sequences, with the 95 % interval of a paired bootstrap."""
     a, b = (np.asarray(result["arms"][arm]["each"][value]) for arm in (ours, theirs))
-    found = bootstrap([a - b])
-    return found.value, found.low, found.high
+    interval = bootstrap([a - b])
+    return interval.value, interval.low, interval.high

@@ -18,12 +18,14 @@ from labkit.papers.crt.method import ridge
 from labkit.papers.crt.method.features import SmallNet, hand_made
 from labkit.papers.crt.method.prroi import descriptors
 from labkit.papers.crt.method.refine import IoUNet, training_boxes
-from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.method.sampling import boxes_at, labels, ring_boxes
 from labkit.progress import progress
+from labkit.seeds import derive
 from labkit.workbench.runs import Run, Stateful
 from labkit.workbench.training import ShuffledIndices, Workers
 
 Loss = Callable[[nn.Module, Pairs, Tensor], Tensor]
+NOISE = 3  # what a seed is derived for, beside those of `data`
 DRAWS = 128  # random boxes per pair, of which the overlap loss keeps 16
 
 
@@ -34,10 +36,10 @@ def ridge_loss(net: nn.Module, pairs: Pairs, noise: Tensor, bins: int = 6, lam: 
     size = pairs.first.shape[-1]
     middle = torch.full_like(pairs.place, size / 2)
     boxes = ring_boxes(middle, pairs.target)
-    y, omega = label(boxes, boxes[:, 0])
+    y, omega = labels(boxes, boxes[:, 0])
     w = ridge.fit(descriptors((then,), (4,), boxes, bins), y, lam, omega)
     near = ring_boxes(pairs.place, pairs.target_then)
-    wanted, weight = label(near, near[:, 0])
+    wanted, weight = labels(near, near[:, 0])
     rivals = boxes_at(pairs.rivals.clamp(0, size), pairs.target_then)
     overlap = torch.exp(-8 * ((pairs.rivals - pairs.place[:, None]) / pairs.target_then[:, None]).square().sum(-1))
     wanted = torch.cat([wanted, overlap], 1)
@@ -73,7 +75,7 @@ class Predictor(nn.Module):
         now: Float[Tensor, "n c h w"],
         boxes: Float[Tensor, "n k 4"],
     ) -> Float[Tensor, "n k"]:
-        return self.net.predict(self.net.maps_of((now,)), self.net.modulate((then,), box), boxes)
+        return self.net.predict(self.net.test_maps((now,)), self.net.modulate((then,), box), boxes)
 
 
 class _Generator:
@@ -100,7 +102,7 @@ def fit(
     model = workers.wrap(net).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    batches, noise = ShuffledIndices(len(pairs), batch, seed), _Generator(seed)
+    batches, noise = ShuffledIndices(len(pairs), batch, seed), _Generator(derive(seed, NOISE))
     state: dict[str, Stateful] = {
         "net": net,
         "optimizer": optimizer,

@@ -1,7 +1,7 @@
 """The claim's counterpart: fully connected layers trained by stochastic gradient descent, as MDNet-like trackers do.
 
-It sees the same rows as the ridge head.  The number of steps is fixed, not the time, so that a run can be repeated; the
-benchmark says how many steps one ridge solve is worth.
+It learns from the same rows as the ridge head.  The number of steps is fixed, not the time, so that a run can be
+repeated.
 """
 
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ class SgdHead:
         first, bias, last, offset = layers
         return (F.relu(x @ first + bias) @ last + offset)[..., 0]
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals) -> None:
-        """Targets that are not in `learn` see this frame with weight 0.  Rivals are not mined here."""
+    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """For targets that are not in `learn` the frame has weight 0.  Rivals are not mined here."""
         self.memory.append(rows._replace(omega=rows.omega * learn[:, None]))
         self.memory = self.memory[:1] + self.memory[1:][-self.settings.frames :]
         self._descend(self.settings.steps)
@@ -72,7 +72,7 @@ class SgdHead:
         late = torch.cat([rows.omega for rows in self.memory[1:]], 1) if len(self.memory) > 1 else None
         first = self.memory[0].omega / self.memory[0].omega.sum(1, keepdim=True)
         share = 0.25 if late is None else max(0.25, 1 / len(self.memory))
-        omega = first if late is None else torch.cat([share * first, (1 - share) * _normalised(late)], 1)
+        omega = first if late is None else torch.cat([share * first, (1 - share) * _normalized(late)], 1)
         chosen = torch.multinomial(omega.cpu(), s.batch * steps, replacement=True, generator=self.generator)
         for at in chosen.to(x.device).chunk(steps, 1):
             layers = [p.detach().requires_grad_() for p in self.layers]
@@ -86,5 +86,5 @@ class SgdHead:
                 self.layers[k] = p.detach() - s.learning_rate * self.velocity[k]
 
 
-def _normalised(omega: Tensor) -> Tensor:
+def _normalized(omega: Tensor) -> Tensor:
     return omega / omega.sum(1, keepdim=True).clamp_min(1e-9)

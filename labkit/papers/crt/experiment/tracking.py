@@ -1,4 +1,4 @@
-"""Trackers over sequences: many targets side by side, and the numbers of an ablation."""
+"""Trackers over sequences: many targets side by side, and what stage 1 leaves to stage 2."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,31 @@ from jaxtyping import Bool, Float64
 
 from labkit.data import tracking as data
 from labkit.errors import InputError
+from labkit.papers.crt.experiment.config import ARMS, UNTRAINED, Arm
 from labkit.papers.crt.experiment.data import start_of
-from labkit.papers.crt.method.cascade import Cascade, Seen
+from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, Diagnostics
+from labkit.papers.crt.method.features import HandMade
+from labkit.papers.crt.method.sampling import away
 from labkit.tracking.tracker import check_box
 
 
 @dataclass
 class Track:
-    """What a tracker said about a sequence.  Row 0 is the given box."""
+    """Boxes, scores and presence that a tracker reported for a sequence.  Row 0 is the given box."""
 
     boxes: Float64[np.ndarray, "frames 4"]
     scores: Float64[np.ndarray, " frames"]
     present: Bool[np.ndarray, " frames"]
 
 
-Watch = Callable[[int, Cascade, Seen], None]
+Watch = Callable[[int, Cascade, Diagnostics], None]
 
 
 def track_together(cascade: Cascade, sequences: Sequence[data.Sequence], watch: Watch | None = None) -> list[Track]:
     """Track the targets of several sequences in step; shorter ones rest on their last frame until the longest ends.
 
     Args:
-        watch: called after each update with the frame's number, the cascade, and what it looked at.
+        watch: called after each update with the frame's number, the cascade, and what it computed.
     """
     if not sequences:
         raise InputError("there is no sequence to track")
@@ -47,15 +50,36 @@ def track_together(cascade: Cascade, sequences: Sequence[data.Sequence], watch: 
     for t in range(1, longest):
         step = cascade.update([s.frames[min(t, len(s) - 1)] for s in sequences])
         boxes[:, t], scores[:, t], present[:, t] = step.boxes, step.score, step.present
-        if watch is not None and cascade.seen is not None:
-            watch(t, cascade, cascade.seen)
+        if watch is not None and cascade.last is not None:
+            watch(t, cascade, cascade.last)
     return [Track(boxes[k, : len(s)], scores[k, : len(s)], present[k, : len(s)]) for k, s in enumerate(sequences)]
+
+
+# -- an arm for any video ---------------------------------------------------------------------------------------------
+
+
+def hand_made_features(arm: Arm) -> HandMade:
+    """Features of an arm that needs no network."""
+    return HandMade(second=2 if arm.features == "fine" else 4)
+
+
+def arm_tracker(name: str, device: str | torch.device = "cpu") -> CascadeTracker:
+    """The arm of that name as a tracker for any video.
+
+    Raises InputError for an arm that needs a network.
+    """
+    if (arm := ARMS[name]).trained:
+        raise InputError(f"'{name}' needs a network that only a run trains or loads; without: {', '.join(UNTRAINED)}.")
+    return CascadeTracker(arm.settings, hand_made_features(arm), device=device, head=arm.head(seed=0))
+
+
+# -- counts -----------------------------------------------------------------------------------------------------------
 
 
 class Census:
     """Counts what stage 1 leaves to stage 2: the shares behind the abstract's first statements.
 
-    hard cells: above the candidate threshold and farther than 0.6 targets from the target, in the tracker's own
+    hard cells: above the candidate threshold and `away` from the target, in the tracker's own
     search image.
     """
 
@@ -68,25 +92,24 @@ class Census:
         self.skipped: list[list[bool]] = [[] for _ in range(count)]
         self.mined: list[list[int]] = [[] for _ in range(count)]
 
-    def __call__(self, t: int, cascade: Cascade, seen: Seen) -> None:
+    def __call__(self, t: int, cascade: Cascade, last: Diagnostics) -> None:
         stride, shift = cascade.features.stride, cascade.regression.shift
-        rows, columns = seen.scores.shape[1:]
+        rows, columns = last.scores.shape[1:]
         y, x = torch.meshgrid(torch.arange(rows) + shift, torch.arange(columns) + shift, indexing="ij")
-        cells = torch.stack([x, y], -1).to(seen.scores.device) * stride
+        cells = torch.stack([x, y], -1).to(last.scores.device) * stride
         for k, sequence in enumerate(self.sequences):
             if t >= len(sequence):
                 continue
-            self.candidates[k].append(int(seen.valid[k].sum()))
-            self.skipped[k].append(bool(seen.skipped[k]))
-            self.mined[k].append(int(seen.mined[k].sum()))
+            self.candidates[k].append(int(last.decision.valid[k].sum()))
+            self.skipped[k].append(bool(last.decision.single[k]))
+            self.mined[k].append(int(last.mined[k].sum()))
             box = sequence.boxes[t]
             if np.isnan(box).any():
                 continue
             truth = torch.tensor(box[:2] + box[2:] / 2, dtype=torch.float32, device=cells.device)
-            at = (truth - seen.view.centre[k]) * (seen.view.size / seen.view.side[k]) + seen.view.size / 2
-            far = ((cells - at) / seen.target[k]).norm(dim=-1) > 0.6
-            least = max(self.kappa * float(seen.scores[k].max()), self.floor)
-            negatives = seen.scores[k][far]
+            at = (truth - last.view.centre[k]) * (last.view.size / last.view.side[k]) + last.view.size / 2
+            least = max(self.kappa * float(last.scores[k].max()), self.floor)
+            negatives = last.scores[k][away(cells[None], at[None], last.target[k : k + 1])[0]]
             hard = negatives > least
             energy = negatives.clamp_min(0).square()
             self.share[k].append(float(hard.float().mean()))

@@ -20,9 +20,9 @@ from labkit.files import write_atomically
 from labkit.papers.crt.experiment import data, learning
 from labkit.papers.crt.experiment.config import ARMS, Arm, Config
 from labkit.papers.crt.experiment.evaluate import measures, summarise
-from labkit.papers.crt.experiment.tracking import Census, track_together
+from labkit.papers.crt.experiment.tracking import Census, hand_made_features, track_together
 from labkit.papers.crt.method.cascade import Cascade, CascadeTracker
-from labkit.papers.crt.method.features import Features, HandMade, Learned, ResNetFeatures
+from labkit.papers.crt.method.features import Features, Learned, ResNetFeatures
 from labkit.papers.crt.method.refine import Refiner
 from labkit.progress import progress
 from labkit.tracking import runner
@@ -59,7 +59,7 @@ def data_name(config: Config) -> str:
     )
 
 
-# -- what arms are made of --------------------------------------------------------------------------------------------
+# -- trackers for arms ------------------------------------------------------------------------------------------------
 
 
 class Toolkit:
@@ -68,39 +68,39 @@ class Toolkit:
     def __init__(self, config: Config, workers: Workers, run: Run) -> None:
         self.config, self.workers, self.run = config, workers, run
         self._pairs: data.Pairs | None = None
-        self._made: dict[str, Any] = {}
+        self._networks: dict[str, Any] = {}
 
     def cascade(self, arm: Arm) -> Cascade:
-        refiner = self.refiner() if arm.settings.refine else None
-        return Cascade(arm.settings, self.features(arm), refiner, self.workers.device, self.config.seed)
+        return Cascade(*self._parts(arm))
 
     def tracker(self, arm: Arm) -> CascadeTracker:
-        refiner = self.refiner() if arm.settings.refine else None
-        return CascadeTracker(arm.settings, self.features(arm), refiner, self.workers.device, self.config.seed)
+        return CascadeTracker(*self._parts(arm))
+
+    def _parts(self, arm: Arm) -> tuple[Any, ...]:
+        refiner, seed = self.refiner() if arm.settings.refine else None, self.config.seed
+        return arm.settings, self.features(arm), refiner, self.workers.device, seed, arm.head(seed)
 
     def features(self, arm: Arm) -> Features:
-        if arm.features == "hand-made":
-            return HandMade()
-        if arm.features == "fine":
-            return HandMade(second=2)
+        if arm.features in ("hand-made", "fine"):
+            return hand_made_features(arm)
         if arm.features == "learned":
             return Learned(
                 self._trained("features", learning.small_net, learning.ridge_loss, self.config.learned_steps)
             )
         depth = int(arm.features.removeprefix("resnet"))
-        if arm.features not in self._made:
+        if arm.features not in self._networks:
             folder = paths.data_dir() / self.config.weights
-            self._made[arm.features] = ResNetFeatures(depth, folder / f"resnet{depth}.pth", self.workers.device)
-        return self._made[arm.features]
+            self._networks[arm.features] = ResNetFeatures(depth, folder / f"resnet{depth}.pth", self.workers.device)
+        return self._networks[arm.features]
 
     def refiner(self) -> Refiner:
-        found = self._trained("overlap", learning.predictor, learning.overlap_loss, self.config.refiner_steps)
-        return Refiner(found.net)
+        predictor = self._trained("overlap", learning.predictor, learning.overlap_loss, self.config.refiner_steps)
+        return Refiner(predictor.net)
 
     def _trained(self, name: str, make: Callable[[int], Any], loss: learning.Loss, steps: int) -> Any:
         """The trained network of that name: kept in the run directory, trained there when it is not there yet."""
-        if name in self._made:
-            return self._made[name]
+        if name in self._networks:
+            return self._networks[name]
         config, part = self.config, self.run.part(name)
         net: nn.Module = make(config.seed).to(self.workers.device)
         if (part.directory / "weights.safetensors").exists():
@@ -110,7 +110,7 @@ class Toolkit:
                 net, loss, self.pairs(), steps, config.batch_size, config.learning_rate, config.seed, self.workers, part
             )
             part.write_weights(net)
-        self._made[name] = net.eval()
+        self._networks[name] = net.eval()
         return net
 
     def pairs(self) -> data.Pairs:
@@ -129,26 +129,26 @@ class Toolkit:
 
 def track_clips(kind: str, kit: Toolkit) -> dict[str, Any]:
     """Every arm on the same clips."""
-    config, found = kit.config, {}
-    made: list[tracking.Sequence] = []
+    config, arms = kit.config, {}
+    clips: list[tracking.Sequence] = []
     for arm in config.arms:
         part = kit.run.part(f"clips-{kind}-{arm}")
         if part.result is None:
-            made = made or data.clips(kind, config.clips, config.seed, config.frames)
-            part.finish(track_all(arm, made, kit))
-        found[arm] = part.result
-    return found
+            clips = clips or data.clips(kind, config.clips, config.seed, config.frames)
+            part.finish(track_all(arm, clips, kit))
+        arms[arm] = part.result
+    return arms
 
 
 def track_footage(name: str, kit: Toolkit) -> dict[str, Any]:
     """Every footage arm on one real sequence."""
-    config, found = kit.config, {}
+    config, arms = kit.config, {}
     for arm in config.footage_arms:
         part = kit.run.part(f"footage-{name}-{arm}")
         if part.result is None:
             part.finish(track_all(arm, [data.footage(name, config.seed, config.footage_frames)], kit))
-        found[arm] = part.result
-    return found
+        arms[arm] = part.result
+    return arms
 
 
 def track_all(arm: str, sequences: list[tracking.Sequence], kit: Toolkit) -> dict[str, Any]:
@@ -217,12 +217,12 @@ def measure_speed(kit: Toolkit) -> dict[str, float]:
         else data.clips("plain", 1, 0, kit.config.speed_frames)[0]
     )
     frames = [np.asarray(frame) for frame in sequence.frames]
-    found = {}
+    speed = {}
     for name in ("stage-1", "cascade"):
         tracker = kit.tracker(ARMS[name])
         tracker.init(frames[0], tuple(map(float, sequence.boxes[0])))  # type: ignore[arg-type]
         start = time.process_time()
         for frame in frames[1:]:
             tracker.update(frame)
-        found[name] = (len(frames) - 1) / (time.process_time() - start)
-    return found
+        speed[name] = (len(frames) - 1) / (time.process_time() - start)
+    return speed

@@ -1,4 +1,4 @@
-"""The first frame seen in several ways, so that both stages learn more than one view of the target."""
+"""Augmentation of the first frame, so that both stages learn more than one view of the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from labkit.papers.crt.method.features import Features, Maps
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One way of seeing the first frame.  shift: in targets; angle in degrees; blur.
+    """One transformation of the first frame.
 
-    Sigma across and down, in pixels.
+    shift: in targets; angle: in degrees; blur: its sigma across and down, in pixels.
     """
 
     shift: tuple[float, float] = (0.0, 0.0)

@@ -7,31 +7,30 @@ paper's body is not known to us: the order of the two stages, ridge regression a
 settings [ours], or defaults of ATOM and DCFST [peer code].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.crt.experiment.sgd_head import Sgd, SgdHead
 from labkit.papers.crt.method.augmentation import AUGMENTATIONS, augmented
 from labkit.papers.crt.method.convolution import Candidates, Convolution, Regression, State, candidates, localise
 from labkit.papers.crt.method.crop import View, crop
 from labkit.papers.crt.method.features import Features, HandMade, Maps
 from labkit.papers.crt.method.prroi import descriptors
 from labkit.papers.crt.method.refine import Refiner
-from labkit.papers.crt.method.ridge_head import Ridge, RidgeHead, Rivals, Rows
-from labkit.papers.crt.method.sampling import Label, boxes_at, draw_boxes, grid_boxes, label, ring_boxes
+from labkit.papers.crt.method.ridge_head import Head, Ridge, RidgeHead, Rivals, Rows
+from labkit.papers.crt.method.sampling import admitted, away, boxes_at, labels, ring_boxes
 from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a cascade can be told.  The defaults need no training and no download."""
+    """All settings of a cascade.  The defaults need no training and no download."""
 
     size: int = 160  # of the search image, in pixels
     search: float = 5.0  # side of the search area, in targets [peer code]
@@ -43,21 +42,16 @@ class Settings:
     kappa: float = 0.35  # a candidate reaches this share of the peak,
     floor: float = 0.08  # and this score
     most: int = 12  # candidates
-    stage2: Literal["ridge", "sgd", "none"] = "ridge"
-    dense: bool = False  # stage 2 looks at every cell instead of the candidates
+    stage2: bool = True  # False: stage 1 alone
+    dense: bool = False  # stage 2 scores every cell instead of the candidates
     skip_single: bool = False  # with one candidate there is nothing to decide: leave stage 2 out
     bins: int = 6  # of the RoI, per side
-    samples: Literal["rings", "grid", "random"] = "rings"  # random: 50 near the target, 100 far from it
-    label: Label = "gaussian"
     scales: tuple[float, ...] = (1.0,)  # tried for each candidate
-    damping: float = 0.4  # share of a change of size that is believed
+    damping: float = 0.4  # share of a change of size that is applied
     ridge: Ridge = field(default_factory=Ridge)
-    sgd: Sgd = field(default_factory=Sgd)
     mix: float = 0.7  # m: weight of stage 2
     confident: float = 0.25  # fused score from which a frame is learned from
     present: float = 0.25  # score of the winner (stage 2's, where there is one) from which the target counts as present
-    stay_when_lost: bool = False  # keep the box where the target is not present, and
-    widen: float = 1.0  # search in an area so many times as wide
     refine: bool = False  # box refinement by gradient ascent; needs a trained `Refiner`
     gate: tuple[float, float, float] = (0.4, 0.3, 0.5)  # mining: winner above, margin above, rival above
 
@@ -76,25 +70,66 @@ class Step(NamedTuple):
     present: np.ndarray
 
 
-@dataclass
-class Seen:
-    """What the last `update` looked at: for pictures and statistics.  Places in pixels of the search image."""
+class Decision(NamedTuple):
+    """Each candidate at its best position (pixels of the search image), and the strongest of them."""
+
+    at: Float[Tensor, "batch n 2"]
+    valid: Bool[Tensor, "batch n"]
+    s1: Float[Tensor, "batch n"]
+    s2: Float[Tensor, "batch n"]
+    """Stage 1's score where stage 2 was left out."""
+    fused: Float[Tensor, "batch n"]
+    winner: Int[Tensor, " batch"]
+    zoom: Float[Tensor, " batch"]
+    """Change of size of the winner."""
+    single: Bool[Tensor, " batch"]
+    """One candidate or none: nothing to decide."""
+
+    def of_winner(self, values: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
+        return values.gather(1, self.winner[:, None])[:, 0]
+
+
+class Diagnostics(NamedTuple):
+    """What the last `update` computed: for pictures and statistics."""
 
     view: View
     target: Float[Tensor, "batch 2"]
+    """Width and height in pixels of the search image."""
     scores: Float[Tensor, "batch rows columns"]
-    at: Float[Tensor, "batch n 2"]
-    valid: Tensor
-    s1: Float[Tensor, "batch n"]
-    s2: Float[Tensor, "batch n"]
-    fused: Float[Tensor, "batch n"]
-    winner: Tensor
-    skipped: Tensor
-    mined: Tensor
+    """Of stage 1."""
+    decision: Decision
+    mined: Bool[Tensor, "batch n"]
+
+
+AROUND = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2))
+"""A cell and its eight neighbours, column and row; the cell itself is number 4."""
+
+
+def neighbours(
+    scores: Float[Tensor, "batch rows columns"], at: Int[Tensor, "batch n 2"], around: Int[Tensor, "j 2"] = AROUND
+) -> tuple[Int[Tensor, "batch n j 2"], Float[Tensor, "batch n j"]]:
+    """The cells around each candidate that lie inside of the map, and stage 1's scores there."""
+    limits = torch.tensor([scores.shape[2] - 1, scores.shape[1] - 1], device=scores.device)
+    cell = (at[:, :, None] + around.to(at.device)).clamp_min(0).minimum(limits)
+    rows = torch.arange(len(scores), device=scores.device)[:, None, None]
+    return cell, scores[rows, cell[..., 1], cell[..., 0]]
+
+
+def fuse(
+    s1: Float[Tensor, "*n j"], s2: Float[Tensor, "*n j"], m: float
+) -> tuple[Float[Tensor, "*n"], Int[Tensor, "*n"]]:
+    """max_j (1 - m) s1 + m s2, the best of a candidate's positions, and its number j."""
+    fused = (1 - m) * s1 + m * s2
+    best = fused.argmax(-1)
+    return fused.gather(-1, best[..., None])[..., 0], best
 
 
 class Cascade:
-    """Targets tracked side by side; they may live in videos of different sizes."""
+    """Targets tracked side by side; they may live in videos of different sizes.
+
+    Args:
+        head: makes the learner of stage 2 anew for each `init`; None: a `RidgeHead` with `settings.ridge`.
+    """
 
     def __init__(
         self,
@@ -103,14 +138,16 @@ class Cascade:
         refiner: Refiner | None = None,
         device: str | torch.device = "cpu",
         seed: int = 0,
+        head: Callable[[], Head] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.features: Features = features if features is not None else HandMade()
         self.device, self.seed, self.refiner = torch.device(device), seed, refiner
-        self.seen: Seen | None = None
+        self.make_head = head or (lambda: RidgeHead(self.settings.ridge))
+        self.last: Diagnostics | None = None
         if self.settings.refine and refiner is None:
             raise InputError(
-                "settings.refine needs a trained Refiner; train one with `refine.fit`, or leave refine off"
+                "settings.refine needs a trained Refiner; train one with `learning.fit`, or leave refine off"
             )
         if self.settings.size % self.features.stride:
             raise InputError(
@@ -129,24 +166,27 @@ class Cascade:
         box = torch.tensor(checked, dtype=torch.float32, device=self.device)
         self.centre, self.extent = box[:, :2] + box[:, 2:] / 2, box[:, 2:].clone()
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.age, self.lost = 0, torch.zeros(len(box), dtype=torch.bool, device=self.device)
-        view = self.view()
-        target = self.target_in(view)
+        self.age = 0
+        target = self.target_in(self.view())
+        maps, centres = self.first_frame(frames)
         self.regression = Regression(s.stage1, self.features.channels, target / self.features.stride / 4)
-        maps, centres = augmented(AUGMENTATIONS[s.augmentation], frames, view, target, self.features, self.generator)
         self.regression.first(
-            torch.stack([found.first for found in maps]), torch.stack(centres) / self.features.stride, self.generator
+            torch.stack([each.first for each in maps]), torch.stack(centres) / self.features.stride, self.generator
         )
-        if s.stage2 != "none":
-            self.head = RidgeHead(s.ridge) if s.stage2 == "ridge" else SgdHead(s.sgd, self.seed)
-            self.head.first([self._rows(m, c, target) for m, c in zip(maps, centres, strict=True)])
+        if s.stage2:
+            self.head = self.make_head()
+            self.head.first([self.rows(m, c, target) for m, c in zip(maps, centres, strict=True)])
         if s.refine and self.refiner is not None:
             self.refiner.remember(maps[0].second, boxes_at(centres[0][:, None], target)[:, 0])
 
+    def first_frame(self, frames: Sequence[np.ndarray]) -> tuple[list[Maps], list[Float[Tensor, "batch 2"]]]:
+        """Features of the first frame in each of its augmentations, and the targets' centres in crop pixels."""
+        ways, view = AUGMENTATIONS[self.settings.augmentation], self.view()
+        return augmented(ways, frames, view, self.target_in(view), self.features, self.generator)
+
     def view(self) -> View:
         """Where the next search images lie."""
-        side = self.settings.search * self.extent.prod(1).sqrt()
-        return View(self.centre, torch.where(self.lost, side * self.settings.widen, side), self.settings.size)
+        return View(self.centre, self.settings.search * self.extent.prod(1).sqrt(), self.settings.size)
 
     def target_in(self, view: View) -> Float[Tensor, "batch 2"]:
         """Width and height of the target in crop pixels."""
@@ -156,17 +196,10 @@ class Cascade:
         """Stage 2's vector of each box (crop pixels)."""
         return descriptors(maps.second, self.features.strides, boxes, self.settings.bins)
 
-    def _rows(self, maps: Maps, centre: Tensor, target: Tensor) -> Rows:
-        """Samples around `centre`, the target itself first."""
-        s = self.settings
+    def rows(self, maps: Maps, centre: Float[Tensor, "batch 2"], target: Float[Tensor, "batch 2"]) -> Rows:
+        """Samples for stage 2 around `centre`, the target itself first."""
         boxes = ring_boxes(centre, target)
-        if s.samples == "grid":
-            boxes = torch.cat([boxes[:, :1], grid_boxes(centre, target)], 1)
-        elif s.samples == "random":
-            drawn = [draw_boxes(box, 50, 100, self.generator).boxes for box in boxes[:, 0]]
-            boxes = torch.cat([boxes[:, :1], torch.stack(drawn)], 1)
-        y, omega = label(boxes, boxes[:, 0], s.label)
-        return Rows(self.describe(maps, boxes), y, omega)
+        return Rows(self.describe(maps, boxes), *labels(boxes, boxes[:, 0]))
 
     # -- every other frame --------------------------------------------------------------------------------------------
 
@@ -185,23 +218,21 @@ class Cascade:
         target = self.target_in(view)
         maps = self.features(crop(frames, view))
         scores = self.regression.score(maps.first)
-        found = self._candidates(scores)
-        place, zoom, seen = self._decide(maps, scores, found, view, target)
-        confidence = seen.fused.gather(1, seen.winner[:, None])[:, 0]
-        alive = found.valid.any(1)
-        surest = seen.s1 if s.stage2 == "none" or s.mix == 0 else seen.s2
-        present = alive & (surest.gather(1, seen.winner[:, None])[:, 0] >= s.present)
+        decision = self._decide(maps, scores, target)
+        place = decision.at.gather(1, decision.winner[:, None, None].expand(-1, -1, 2))[:, 0]
+        confidence = decision.of_winner(decision.fused)
+        alive = decision.valid.any(1)
+        present = alive & (decision.of_winner(decision.s1 if s.mix == 0 else decision.s2) >= s.present)
         state = torch.full(alive.shape, int(State.NORMAL), device=self.device)
         if s.states:
             middle = torch.full_like(target, s.size / 2 / stride - self.regression.shift)
             at, state = localise(scores, target / stride, middle, s.search)
-            if s.stage2 == "none":
+            if not s.stage2:
                 place = (at + self.regression.shift) * stride
                 alive = present = state != State.NOT_FOUND
-        self._move(frames, view, place, zoom, alive if not s.stay_when_lost else alive & present, maps, target)
-        self.lost = ~present
-        self._learn(maps, view, place, target, alive, confidence, state, seen)
-        self.seen = seen
+        self._move(frames, view, place, decision.zoom, alive, maps, target)
+        mined = self._learn(maps, view, place, target, alive, confidence, state, decision)
+        self.last = Diagnostics(view, target, scores, decision, mined)
         boxes = torch.cat([self.centre - self.extent / 2, self.extent], 1)
         return Step(boxes.double().cpu().numpy(), confidence.cpu().numpy(), present.cpu().numpy())
 
@@ -217,58 +248,41 @@ class Cascade:
         values = scores[:, at[0, :, 1], at[0, :, 0]]
         return Candidates(at, values, torch.ones_like(values, dtype=torch.bool))
 
-    def _decide(
-        self, maps: Maps, scores: Tensor, found: Candidates, view: View, target: Tensor
-    ) -> tuple[Tensor, Tensor, Seen]:
-        """Place (crop pixels) and change of size of each target, and all that led there."""
-        s, stride = self.settings, self.features.stride
-        at = (found.at + self.regression.shift) * stride
-        count = found.valid.sum(1)
-        skipped = count <= 1
-        zoom = torch.ones_like(view.side)
-        if s.stage2 == "none" or (s.skip_single and bool(skipped.all())):
-            s2, fused = torch.zeros_like(found.score), found.score
-        else:
-            at, zooms, _, s2, fused = self._double_check(maps, scores, found, target)
-            if s.skip_single:
-                plain = (found.at + self.regression.shift) * stride
-                at = torch.where(skipped[:, None, None], plain, at)
-                zooms = torch.where(skipped[:, None], torch.ones_like(zooms), zooms)
-                fused = torch.where(skipped[:, None], found.score, fused)
-                s2 = torch.where(skipped[:, None], found.score, s2)
-        fused = fused.masked_fill(~found.valid, -torch.inf)
-        winner = fused.argmax(1)
-        if s.stage2 != "none" and not (s.skip_single and bool(skipped.all())):
-            zoom = zooms.gather(1, winner[:, None])[:, 0]
+    def _decide(self, maps: Maps, scores: Tensor, target: Tensor) -> Decision:
+        """Filter, double-check what is left, and take the strongest."""
+        s, found = self.settings, self._candidates(scores)
+        at = (found.at + self.regression.shift) * self.features.stride
+        zoom, s2, fused = torch.ones_like(found.score), found.score, found.score
+        single = found.valid.sum(1) <= 1
+        checked = ~single if s.skip_single else torch.ones_like(single)
+        if s.stage2 and bool(checked.any()):
+            checked = checked[:, None]
+            at2, zoom2, s2, fused = self._double_check(maps, scores, found, target)
+            at, zoom = torch.where(checked[..., None], at2, at), torch.where(checked, zoom2, zoom)
+            s2, fused = (torch.where(checked, each, found.score) for each in (s2, fused))
+        winner = fused.masked_fill(~found.valid, -torch.inf).argmax(1)
         fused = fused.masked_fill(~found.valid, 0.0)
-        place = at.gather(1, winner[:, None, None].expand(-1, -1, 2))[:, 0]
-        nothing = torch.zeros_like(found.valid)
-        seen = Seen(view, target, scores, at, found.valid, found.score, s2, fused, winner, skipped, nothing)
-        return place, zoom, seen
+        zoom = zoom.gather(1, winner[:, None])[:, 0]
+        return Decision(at, found.valid, found.score, s2, fused, winner, zoom, single)
 
     def _double_check(
         self, maps: Maps, scores: Tensor, found: Candidates, target: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Each candidate and its neighbours by one cell, at each scale: the best of them stands for the candidate."""
-        s, stride = self.settings, self.features.stride
-        around = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).to(scores.device)
-        around = around[4:5] if s.dense else around
-        limits = torch.tensor([scores.shape[2] - 1, scores.shape[1] - 1], device=scores.device)
-        cell = (found.at[:, :, None] + around).clamp_min(0).minimum(limits)  # (batch, n, j, 2)
-        rows = torch.arange(len(scores), device=scores.device)[:, None, None]
-        s1 = scores[rows, cell[..., 1], cell[..., 0]]
-        centre = (cell + self.regression.shift) * stride
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Each candidate and its neighbours by one cell, at each scale: the best of them stands for the candidate.
+
+        Returns its position, change of size, stage 2's and the fused score.
+        """
+        s = self.settings
+        cell, s1 = neighbours(scores, found.at, AROUND[4:5] if s.dense else AROUND)  # (batch, n, j)
+        centre = (cell + self.regression.shift) * self.features.stride
         shape, scales = cell.shape[:3], torch.tensor(s.scales, device=scores.device)
-        size = target[:, None, None, None] * scales[:, None]  # (batch, 1, 1, scales, 2)
-        size = size.expand(*shape, len(scales), 2)
+        size = (target[:, None, None, None] * scales[:, None]).expand(*shape, len(scales), 2)
         boxes = torch.cat([centre[..., None, :] - size / 2, size], -1)
-        s2 = self.head.score(self.describe(maps, boxes.flatten(1, 3))).reshape(*shape, len(scales))
-        fused = (1 - s.mix) * s1[..., None] + s.mix * s2
-        best = fused.flatten(2).argmax(2, keepdim=True)
-        j, k = best // len(scales), (best % len(scales))[..., 0]
-        place = centre.gather(2, j[..., None].expand(-1, -1, -1, 2))[:, :, 0]
-        pick = [x.flatten(2).gather(2, best)[..., 0] for x in (s2, fused)]
-        return place, scales[k], s1.gather(2, j)[..., 0], pick[0], pick[1]
+        s2 = self.head.score(self.describe(maps, boxes.flatten(1, 3))).reshape(*shape, len(scales)).flatten(2)
+        fused, best = fuse(s1[..., None].expand(*shape, len(scales)).flatten(2), s2, s.mix)
+        position, scale = (best // len(scales))[..., None, None], best % len(scales)
+        at = centre.gather(2, position.expand(-1, -1, -1, 2))[:, :, 0]
+        return at, scales[scale], s2.gather(2, best[..., None])[..., 0], fused
 
     def _move(
         self, frames: Sequence[np.ndarray], view: View, place: Tensor, zoom: Tensor, moves: Tensor, maps: Maps,
@@ -291,8 +305,9 @@ class Cascade:
 
     def _learn(
         self, maps: Maps, view: View, place: Tensor, target: Tensor, alive: Tensor, confidence: Tensor, state: Tensor,
-        seen: Seen,
-    ) -> None:  # fmt: skip
+        decision: Decision,
+    ) -> Bool[Tensor, "batch n"]:  # fmt: skip
+        """Both stages, from the frames that are sure; the candidates that were mined as hard negatives."""
         s = self.settings
         sure = alive & (confidence > s.confident)
         learn = sure & (self.age % s.learn_every == 0)
@@ -303,52 +318,26 @@ class Cascade:
         if bool(learn.any()):
             rate = torch.where(hard_state, min(2 * s.stage1.rate, 0.5), s.stage1.rate)
             self.regression.remember(maps.first, place / self.features.stride, learn, rate)
-        if s.stage2 != "none" and s.mix > 0:
-            rivals = self._rivals(maps, view, target, sure, confidence, place, seen)
-            if bool(learn.any()) or bool(rivals.valid.any()):
-                self.head.update(self._rows(maps, place, target), learn, rivals)
+        mined = torch.zeros_like(decision.valid)
+        if s.stage2 and s.mix > 0:
+            rivals = None
+            if s.ridge.mining != "none":
+                others = decision.valid & away(decision.at, place, target)
+                mined = admitted(others, decision.fused, torch.where(sure, confidence, 0.0), s.gate)
+                rivals = self._rivals(maps, view, target, decision.at, mined)
+            if bool(learn.any()) or bool(mined.any()):
+                self.head.update(self.rows(maps, place, target), learn, rivals)
         if self.age % s.improve_every == 0:
             self.regression.improve()
         elif bool(hard_state.any()):
             self.regression.improve(only=hard_state)
+        return mined
 
-    def _rivals(
-        self, maps: Maps, view: View, target: Tensor, sure: Tensor, confidence: Tensor, place: Tensor, seen: Seen
-    ) -> Rivals:
-        """Candidates away from the winner that may be mined: only where the winner is beyond doubt."""
-        if self.settings.stage2 != "ridge" or self.settings.ridge.mining == "none":
-            seen.mined = torch.zeros_like(seen.valid)
-            d = self.head.w.shape[1] if isinstance(self.head, RidgeHead) else 1
-            empty = target.new_zeros(len(target), 0, d)
-            none = torch.zeros(len(target), 0, dtype=torch.bool, device=target.device)
-            return Rivals(empty, none, target.new_zeros(len(target), 0, 4), self.age)
-        away = ((seen.at - place[:, None]) / target[:, None]).norm(dim=2) > 0.6
-        mined = admitted(seen.valid & away, seen.fused, torch.where(sure, confidence, 0.0), self.settings.gate)
-        seen.mined = mined
-        boxes = boxes_at(seen.at, target)
-        corner = view.to_frame(boxes[..., :2])
+    def _rivals(self, maps: Maps, view: View, target: Tensor, at: Tensor, mined: Tensor) -> Rivals:
+        boxes = boxes_at(at, target)
         extent = boxes[..., 2:] * (view.side / view.size)[:, None, None]
-        return Rivals(self.describe(maps, boxes), mined, torch.cat([corner, extent], -1), self.age)
-
-
-def admitted(
-    others: Bool[Tensor, "batch n"],
-    fused: Float[Tensor, "batch n"],
-    confidence: Float[Tensor, " batch"],
-    gate: tuple[float, float, float],
-) -> Bool[Tensor, "batch n"]:
-    """Candidates that may be mined: only where the winner is beyond doubt. [ours]
-
-    Args:
-        others: candidates away from the winner; fused: their scores.
-        confidence: the winner's fused score; 0 where nothing is to be learned.
-        gate: least confidence; least lead over the best of the others and least score to be mined, both as shares of
-            the confidence.
-    """
-    least, margin, hardness = gate
-    second = fused.masked_fill(~others, 0.0).amax(1)
-    clear = (confidence > least) & (confidence - second > margin * confidence)
-    return others & clear[:, None] & (fused > hardness * confidence[:, None])
+        in_frame = torch.cat([view.to_frame(boxes[..., :2]), extent], -1)
+        return Rivals(self.describe(maps, boxes), mined, in_frame, self.age)
 
 
 class CascadeTracker:
@@ -361,8 +350,9 @@ class CascadeTracker:
         refiner: Refiner | None = None,
         device: str | torch.device = "cpu",
         seed: int = 0,
+        head: Callable[[], Head] | None = None,
     ) -> None:
-        self.cascade = Cascade(settings, features, refiner, device, seed)
+        self.cascade = Cascade(settings, features, refiner, device, seed, head)
 
     def init(self, frame: np.ndarray, box: Box) -> None:
         self.cascade.init([frame], [box])
@@ -375,4 +365,4 @@ class CascadeTracker:
 
 def stage1_only(settings: Settings | None = None) -> Settings:
     """The ablation without stage 2."""
-    return replace(settings or Settings(), stage2="none")
+    return replace(settings or Settings(), stage2=False)

@@ -2,10 +2,9 @@
 
     L(P, f) = sum_j g_j | m (phi(f * (P x_j)) - y_j) |^2 + lam_f |f|^2 + lam_P |P|^2                  [peer code: ATOM]
 
-x_j: feature maps in memory, g_j: their weights, summing to 1; y_j: Gaussian of sigma = a quarter of the target; P: a
-    1x1
-projection learned with the first frame only; phi: identity, or MLU; m^2 = 1 + 4 y: the target's cells weigh more
-[ours]. Minimised by `gauss_newton`, a few conjugate-gradient steps at a time.
+x_j are the feature maps in memory and g_j their weights, which sum to 1. y_j is a Gaussian with sigma = a quarter of
+the target. P is a 1x1 projection, learned with the first frame only. phi is the identity or MLU. m^2 = 1 + 4 y gives
+the target's cells more weight [ours]. `gauss_newton` minimises L, a few conjugate-gradient steps at a time.
 """
 
 from dataclasses import dataclass
@@ -29,14 +28,6 @@ def mlu(x: Float[Tensor, "*shape"], alpha: float = 0.05) -> Float[Tensor, "*shap
     return torch.where(x >= 0, x, alpha * torch.expm1(x.clamp_max(0) / alpha))
 
 
-def shrunk(residual: Float[Tensor, "*shape"], a: float = 10.0, c: float = 0.2) -> Float[Tensor, "*shape"]:
-    """The residual whose square is the shrinkage loss l^2 / (1 + exp(a (c - l))).
-
-    Small, easy errors fade (Lu et al. 2018).
-    """
-    return residual * torch.sigmoid(a * (residual.abs() - c)).sqrt()
-
-
 @dataclass(frozen=True)
 class Convolution:
     """Settings of stage 1.  Lengths in cells unless said."""
@@ -44,7 +35,6 @@ class Convolution:
     kernel: int = 7
     projection: int = 0  # channels after P; 0: no projection
     activation: Literal["identity", "mlu"] = "identity"
-    loss: Literal["square", "shrinkage"] = "square"
     lam_filter: float = 0.1
     lam_projection: float = 1e-4
     target_weight: float = 4.0  # m^2 - 1 at the target
@@ -160,7 +150,6 @@ class Regression:
         """sqrt(g_j) m (phi(answer) - y), problems' axis first."""
         s = self.settings
         r = (mlu(answers) if s.activation == "mlu" else answers) - y
-        r = shrunk(r) if s.loss == "shrinkage" else r
         return (r * ((1 + s.target_weight * y) * g[:, :, None, None]).sqrt()).transpose(0, 1)
 
     def remember(
@@ -181,9 +170,9 @@ class Regression:
         fresh = self.newest / (1 - (self.settings.rate if rate is None else rate))
         self.weight[at, chosen] = fresh[chosen]
         self.newest = torch.where(mask, fresh, self.newest)
-        self._normalise()
+        self._normalize()
 
-    def _normalise(self) -> None:
+    def _normalize(self) -> None:
         """Weights sum to 1, those of the first frame to `first_share` at least."""
         total = self.weight.sum(0)
         self.weight, self.newest = self.weight / total, self.newest / total

@@ -93,7 +93,7 @@ def _span(low: float, high: float, end: int) -> tuple[int, int]:
 def _sample(images: Tensor, places: Tensor, size: int, angle: float, mirror: bool) -> Tensor:
     """places: x, y, side in pixels of `images`.
 
-    Normalised coordinates run from -1 at the first edge to 1 at the last.
+    Normalized coordinates run from -1 at the first edge to 1 at the last.
     """
     extent = torch.tensor([images.shape[3], images.shape[2]], device=images.device, dtype=images.dtype)
     turn = math.radians(angle)

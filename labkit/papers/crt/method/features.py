@@ -118,31 +118,29 @@ def rgb_to_lab(rgb: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"
 
 
 class HandMade:
-    """`hand_made` at stride 4 for stage 1; for stage 2 the same map, or one at another stride.  The default.
+    """`hand_made` at stride 4 for stage 1; for stage 2 the same map, or one at another stride.  No training."""
 
-    No training.
-    """
+    channels, stride = HAND_MADE, 4
 
-    def __init__(self, stride: int = 4, second: int | None = None) -> None:
-        self.channels, self.stride, self._second = HAND_MADE, stride, second
-        self.strides: tuple[int, ...] = (second or stride,)
+    def __init__(self, second: int = 4) -> None:
+        self.strides: tuple[int, ...] = (second,)
 
     def __call__(self, crops: Crops) -> Maps:
         first = hand_made(crops, self.stride)
-        return Maps(first, (first if self._second in (None, self.stride) else hand_made(crops, self._second or 1),))
+        return Maps(first, (first if self.strides == (self.stride,) else hand_made(crops, *self.strides),))
 
 
-# -- a small network, trained by itself on motion (backbone.py) -------------------------------------------------------
+# -- a small network, trained by itself on motion -------------------------------------------------------
 
 
 class SmallNet(nn.Module):
-    """Three convolutions at stride 4, 32 channels.  Every output cell is L2-normalised, as ridge likes it. [ours]"""
+    """Three convolutions at stride 4, 32 channels.  Every output cell is L2-normalized, as ridge likes it. [ours]"""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.width = width
+        width = 32
         self.body = nn.Sequential(
-            nn.Conv2d(3, 24, 5, stride=2, padding=2, bias=False),  # batch normalisation has a bias
+            nn.Conv2d(3, 24, 5, stride=2, padding=2, bias=False),  # batch normalization has a bias
             nn.BatchNorm2d(24),
             nn.ReLU(),
             nn.Conv2d(24, width, 3, stride=2, padding=1, bias=False),
@@ -151,23 +149,23 @@ class SmallNet(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch width cells cells"]:
+    def forward(self, crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 32 cells cells"]:
         return F.normalize(self.body(crops - 0.5), dim=1)
 
 
 class Learned:
-    """A trained `SmallNet` for stage 2, alone or beside the hand-made map; stage 1 keeps the hand-made one."""
+    """A trained `SmallNet` beside the hand-made map for stage 2; stage 1 has the hand-made one alone."""
 
-    def __init__(self, net: SmallNet, beside: bool = True, stride: int = 4) -> None:
-        self.net, self.beside = net.eval().requires_grad_(False), beside
-        self.channels, self.stride = HAND_MADE, stride
-        self.strides: tuple[int, ...] = (4, stride) if beside else (4,)
+    channels, stride = HAND_MADE, 4
+    strides: tuple[int, ...] = (4, 4)
+
+    def __init__(self, net: SmallNet) -> None:
+        self.net = net.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, crops: Crops) -> Maps:
         first = hand_made(crops, self.stride)
-        learned = self.net(crops)
-        return Maps(first, (learned, first) if self.beside else (learned,))
+        return Maps(first, (self.net(crops), first))
 
 
 # -- ResNet, with weights that the user has ---------------------------------------------------------------------------
@@ -200,7 +198,7 @@ class ResNetFeatures:
         x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x)))))
         second = net.layer2(x)
         third = net.layer3(second)
-        return Maps(normalised_power(third), (second, third))
+        return Maps(normalized_power(third), (second, third))
 
 
 def _weights_of(path: Path) -> dict[str, Tensor]:
@@ -215,6 +213,6 @@ def _weights_of(path: Path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def normalised_power(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
+def normalized_power(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
     """Mean square over channels and places becomes 1 [peer code: ATOM, `normalize_power=2`]."""
     return maps / (maps.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()

@@ -112,7 +112,7 @@ def descriptors(
     boxes: Float[Tensor, "batch n 4"],
     bins: int,
 ) -> Float[Tensor, "batch n d"]:
-    """One vector of length 1 per box (x, y, w, h in crop pixels): pooled maps, each flattened and L2-normalised.
+    """One vector of length 1 per box (x, y, w, h in crop pixels): pooled maps, each flattened and L2-normalized.
 
     Without a trained head this is what stage 2 sees [peer code: DCFST pools the same maps before its head].
     """

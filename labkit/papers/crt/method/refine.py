@@ -47,7 +47,7 @@ class IoUNet(nn.Module):
         together = torch.cat(pooled, 1)
         return [layer(together) for layer in self.modulation]
 
-    def maps_of(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Tensor]:
+    def test_maps(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Tensor]:
         """The test branch's maps: computed once per frame, whatever the number of boxes."""
         return [block(found) for block, found in zip(self.test, maps, strict=True)]
 
@@ -113,7 +113,7 @@ class Refiner:
     ) -> Float[Tensor, "batch 4"]:
         """Climb the predicted IoU from `box` and boxes near it; the mean of the best few [peer code: ATOM]."""
         with torch.no_grad():
-            tested = self.net.maps_of(maps)
+            tested = self.net.test_maps(maps)
         noise = torch.randn(len(box), self.starts - 1, 4, generator=generator).to(box)
         near = jittered(box, noise, 0.1, 0.25)
         return climb(

@@ -6,14 +6,14 @@ readings:
 
     none        running Gram, eta = .02                                                           [peer code: DCFST]
     naive       rivals join the frame's rows with four times the weight, the frame counts with eta = .1      [ours]
-    rate        the frame's eta is raised where a rival was seen                                  [peer code: DCFST]
+    rate        the frame's eta is raised where a rival was mined                                 [peer code: DCFST]
     negatives   a second Gram of rivals alone, label 0                                                       [ours]
     anchored    after each solve a low-rank correction: rivals to 0, frame-1 positives keep their scores     [ours]
     irls        rows weigh (|residual| + eps)^gamma                                                          [ours]
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,7 @@ from labkit.papers.crt.method import ridge
 from labkit.papers.crt.method.sampling import HardNegatives
 
 Mining = Literal["none", "naive", "rate", "negatives", "anchored", "irls"]
-Solver = Literal["gram", "primal", "dual"]
+Solver = Literal["gram", "dual"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ridge:
     lam: float = 0.002  # rows have length 1, a frame's weights sum to 1
     eta: float = 0.02  # how much a frame counts
     keep_first: float = 0.25  # share that the first frame keeps
-    solver: Solver = "gram"  # gram: no memory of rows; primal, dual: all rows of the last `frames` frames
+    solver: Solver = "gram"  # gram: no memory of rows; dual: all rows of the last `frames` frames
     frames: int = 40
     mining: Mining = "none"
     hard_eta: float = 0.04  # eta of a frame with a rival (rate); naive takes .1
@@ -57,12 +57,26 @@ class Rivals(NamedTuple):
     x: Float[Tensor, "batch k d"]
     valid: Bool[Tensor, "batch k"]
     box: Float[Tensor, "batch k 4"]
-    """In frame pixels, for the record."""
+    """In frame pixels, for pictures."""
     frame: int
 
 
+class Head(Protocol):
+    """A learner for stage 2: `first`, then `update` once a frame."""
+
+    def first(self, frames: list[Rows]) -> None:
+        """Learn from the first frame and its augmentations."""
+        ...
+
+    def score(self, x: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch n"]: ...
+
+    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """Learn from a frame in which the targets in `learn` are surely at their place; None: nothing is mined."""
+        ...
+
+
 class RidgeHead:
-    """w of each target; `first`, then `update` once a frame."""
+    """w of each target, by ridge regression."""
 
     def __init__(self, settings: Ridge) -> None:
         self.settings = settings
@@ -81,17 +95,18 @@ class RidgeHead:
     def score(self, x: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch n"]:
         return (x @ self.w[..., None])[..., 0]
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals) -> None:
-        """Take in a frame: the targets in `learn` are sure of where they are; `rivals` were admitted by the gate."""
+    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """See `Head`; `rivals` were admitted by the gate."""
         s = self.settings
-        seen = rivals.valid.any(1)
+        hard = torch.zeros_like(learn) if rivals is None else rivals.valid.any(1)
+        mined = rivals if bool(hard.any()) else None
         eta = s.eta * learn.to(rows.x.dtype)
-        if s.mining in ("naive", "irls") and bool(seen.any()):
-            rows = self._joined(rows, rivals)
+        if s.mining in ("naive", "irls") and mined is not None:
+            rows = self._joined(rows, mined)
         if s.mining == "naive":
-            eta = torch.where(seen, torch.full_like(eta, 0.1), eta)
+            eta = torch.where(hard, torch.full_like(eta, 0.1), eta)
         if s.mining == "rate":
-            eta = torch.where(seen, torch.full_like(eta, s.hard_eta), eta)
+            eta = torch.where(hard, torch.full_like(eta, s.hard_eta), eta)
         if s.mining == "irls":
             rows = rows._replace(omega=ridge.hardness_weights(rows.omega, rows.y - self.score(rows.x), s.gamma))
         if s.solver == "gram":
@@ -99,8 +114,8 @@ class RidgeHead:
         else:
             self.history.append(rows._replace(omega=rows.omega * (eta > 0)[:, None]))
             self.history = self.history[:1] + self.history[1:][-s.frames :]
-        if bool(seen.any()):
-            self.hard.push(*rivals, self.w)
+        if mined is not None:
+            self.hard.push(*mined, self.w)
         self.w = self.solve()
 
     def solve(self) -> Float[Tensor, "batch d"]:
@@ -121,7 +136,7 @@ class RidgeHead:
         return Rows(torch.cat([rows.x, rivals.x], 1), y, omega / omega.sum(1, keepdim=True))
 
     def _from_history(self) -> Float[Tensor, "batch d"]:
-        """All rows kept: the weights that eta and `keep_first` give each frame, primal or dual."""
+        """All rows kept, by the dual, with the weights that eta and `keep_first` give each frame."""
         s, count = self.settings, len(self.history) - 1
         ages = torch.arange(count - 1, -1, -1)
         late = s.eta * (1 - s.eta) ** ages
@@ -130,7 +145,7 @@ class RidgeHead:
         omegas = [first, *(rows.omega for rows in self.history[1:])]
         omega = torch.cat([w * o for w, o in zip(weights, omegas, strict=True)], 1)
         x, y = (torch.cat([getattr(rows, name) for rows in self.history], 1) for name in ("x", "y"))
-        return ridge.fit(x, y, s.lam, omega, form="primal" if s.solver == "primal" else "dual")
+        return ridge.fit(x, y, s.lam, omega, form="dual")
 
     def _anchored(self, w: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         """min hard_weight |X_hard w' |^2 + |P w' - P w|^2 + lam |w' - w|^2."""

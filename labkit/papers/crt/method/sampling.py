@@ -1,17 +1,12 @@
-"""Discrete samples around a target: where stage 2 looks, what it is told about each place, which negatives it
-remembers.
-"""
+"""Discrete samples around a target: stage 2's boxes, their labels and weights, and the hard negatives that it keeps."""
 
 import math
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from labkit.errors import InputError
-
-Label = Literal["gaussian", "binary", "iou"]
 
 _NEAR = [(0.0, 0.0), *((a, b) for a in (-0.12, 0.12) for b in (-0.12, 0.12))]
 _RINGS = [(r * math.cos(k * math.pi / 4), r * math.sin(k * math.pi / 4)) for r in (0.5, 0.9, 1.4) for k in range(8)]
@@ -31,52 +26,6 @@ def boxes_at(centres: Float[Tensor, "batch n 2"], target: Float[Tensor, "batch 2
     return torch.cat([centres - extent / 2, extent], -1)
 
 
-def grid_boxes(
-    centre: Float[Tensor, "batch 2"], target: Float[Tensor, "batch 2"], reach: float = 2.0, steps: int = 31
-) -> Float[Tensor, "batch n 4"]:
-    """A uniform steps x steps grid of target-size boxes, up to `reach` targets away [peer code: DCFST, 31 x 31]."""
-    at = torch.linspace(-reach, reach, steps, dtype=centre.dtype, device=centre.device)
-    offsets = torch.cartesian_prod(at, at)
-    return boxes_at(centre[:, None] + offsets * target[:, None], target)
-
-
-class Drawn(NamedTuple):
-    """Random boxes around one target."""
-
-    boxes: Float[Tensor, "n 4"]
-    positive: Bool[Tensor, " n"]
-
-
-def draw_boxes(
-    box: Float[Tensor, "4"], positives: int, negatives: int, generator: torch.Generator, above: float = 0.7,
-    below: float = 0.3,
-) -> Drawn:  # fmt: skip
-    """MDNet's way [general]: positives of IoU > `above` (jitter 0.1 targets, scale 1.05^N(0,1)), negatives of IoU <
-    `below`.
-
-    Raises:
-        InputError: the box is empty, or the limits leave nothing to draw.
-    """
-    if bool((box[2:] <= 0).any()):
-        raise InputError(f"the target's width and height must be positive; got {box[2:].tolist()}")
-    if not 0 <= below <= above < 1:
-        raise InputError(f"need 0 <= below <= above < 1; got below={below}, above={above}")
-    kinds = ((positives, 0.1, 1.0, lambda found: found > above), (negatives, 1.0, 2.0, lambda found: found < below))
-    parts = []
-    for count, spread, zoom, wanted in kinds:
-        kept = box.new_zeros(0, 4)
-        while len(kept) < count:
-            noise = torch.randn(4 * count, 3, generator=generator, dtype=box.dtype).to(box.device)
-            scale = 1.05 ** (zoom * noise[:, 2:])
-            size = box[2:] * scale
-            centre = box[:2] + box[2:] / 2 + spread * noise[:, :2] * box[2:]
-            drawn = torch.cat([centre - size / 2, size], 1)
-            kept = torch.cat([kept, drawn[wanted(iou(drawn, box.expand_as(drawn)))]])
-        parts.append(kept[:count])
-    positive = torch.arange(positives + negatives, device=box.device) < positives
-    return Drawn(torch.cat(parts), positive)
-
-
 def iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Intersection over union of boxes x, y, w, h, pair by pair; 0 where both are empty."""
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
@@ -85,34 +34,53 @@ def iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n
     return both / union.clamp_min(1e-12)
 
 
-def label(
-    boxes: Float[Tensor, "batch n 4"], target: Float[Tensor, "batch 4"], kind: Label = "gaussian"
+def labels(
+    boxes: Float[Tensor, "batch n 4"], target: Float[Tensor, "batch 4"]
 ) -> tuple[Float[Tensor, "batch n"], Float[Tensor, "batch n"]]:
-    """What stage 2 is told about each box, and the box's weight (weights of a target sum to 1).
+    """Stage 2's label of each box, exp(-8 |offset / target size|^2), and its weight (a target's weights sum to 1).
 
-    gaussian: exp(-8 |offset / target size|^2), sigma = a quarter of the target [peer code: DCFST];
-    binary: 1 above IoU 0.7, 0 below 0.3, what lies between has weight 0 [general: MDNet]; iou: the overlap itself
-        [ours].
+    A Gaussian of the centre's offset with sigma = a quarter of the target [peer code: DCFST].
     """
-    overlap = iou(boxes, target[:, None].expand_as(boxes))
-    weight = torch.ones_like(overlap)
-    if kind == "gaussian":
-        offset = boxes[..., :2] + boxes[..., 2:] / 2 - (target[:, :2] + target[:, 2:] / 2)[:, None]
-        y = torch.exp(-8 * (offset / target[:, None, 2:]).square().sum(-1))
-    elif kind == "binary":
-        y = (overlap > 0.7).to(overlap.dtype)
-        weight = ((overlap > 0.7) | (overlap < 0.3)).to(overlap.dtype)
-    elif kind == "iou":
-        y = overlap
-    else:
-        raise InputError(f"kind of label must be gaussian, binary or iou; got {kind!r}")
-    return y, weight / weight.sum(-1, keepdim=True).clamp_min(1e-12)
+    offset = boxes[..., :2] + boxes[..., 2:] / 2 - (target[:, :2] + target[:, 2:] / 2)[:, None]
+    y = torch.exp(-8 * (offset / target[:, None, 2:]).square().sum(-1))
+    return y, torch.full_like(y, 1 / y.shape[1])
+
+
+# -- hard negatives ---------------------------------------------------------------------------------------------------
+
+
+def away(
+    at: Float[Tensor, "batch *n 2"], place: Float[Tensor, "batch 2"], target: Float[Tensor, "batch 2"]
+) -> Bool[Tensor, "batch *n"]:
+    """Farther than 0.6 targets from `place`: a negative. [ours]"""
+    one = (len(place), *[1] * (at.dim() - 2), 2)
+    return ((at - place.view(one)) / target.view(one)).norm(dim=-1) > 0.6
+
+
+def admitted(
+    others: Bool[Tensor, "batch n"],
+    fused: Float[Tensor, "batch n"],
+    confidence: Float[Tensor, " batch"],
+    gate: tuple[float, float, float],
+) -> Bool[Tensor, "batch n"]:
+    """Candidates that may be mined: only where the winner is beyond doubt. [ours]
+
+    Args:
+        others: candidates away from the winner; fused: their scores.
+        confidence: the winner's fused score; 0 where nothing is to be learned.
+        gate: least confidence; least lead over the best of the others and least score to be mined, both as shares of
+            the confidence.
+    """
+    least, margin, hardness = gate
+    second = fused.masked_fill(~others, 0.0).amax(1)
+    clear = (confidence > least) & (confidence - second > margin * confidence)
+    return others & clear[:, None] & (fused > hardness * confidence[:, None])
 
 
 class HardNegatives:
-    """The hardest negatives met so far: those to which the present solution gives the highest scores. [ours]
+    """The hardest negatives so far: those to which the present solution gives the highest scores. [ours]
 
-    Each keeps the frame and the box it came from, so that one can look at what the tracker is afraid of.
+    Each keeps the frame and the box that it came from, for pictures of them.
     """
 
     def __init__(self, batch: int, capacity: int, like: Tensor) -> None:

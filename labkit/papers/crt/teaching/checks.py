@@ -33,18 +33,18 @@ def check_ridge(solve: Callable[[Tensor, Tensor, float], Tensor]) -> None:
 
 
 def check_uses_small_system(solve: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-    """The dual: with 6 rows and 3000 features nothing of size 3000 x 3000 (72 MB) may appear."""
-    x, y = problem(6, 3000)
+    """The dual: with 6 rows and 1000 features nothing of size 1000 x 1000 may appear."""
+    x, y = problem(6, 1000)
     largest = 0
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal largest
-            found = func(*args, **(kwargs or {}))
-            for tensor in found if isinstance(found, tuple | list) else (found,):
+            result = func(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else (result,):
                 if isinstance(tensor, Tensor):
                     largest = max(largest, tensor.numel())
-            return found
+            return result
 
     with Watch():
         w = solve(x, y, 0.1)
@@ -70,11 +70,11 @@ def check_phi(phi: Callable[[Tensor], Tensor]) -> None:
     at = torch.linspace(-2, 2, 4001, dtype=torch.float64)
     hat = (1 - at.abs()).clamp_min(0)
     summed = torch.cumulative_trapezoid(hat, at)
-    found = phi(at)[1:]
-    worst = (found - summed).abs()
+    result = phi(at)[1:]
+    worst = (result - summed).abs()
     k = int(worst.argmax())
     assert worst.max() < 1e-5, (
-        f"at u = {float(at[k + 1]):.2f} the integral is {float(summed[k]):.4f}, yours {float(found[k]):.4f}"
+        f"at u = {float(at[k + 1]):.2f} the integral is {float(summed[k]):.4f}, yours {float(result[k]):.4f}"
     )
 
 
@@ -95,10 +95,10 @@ def check_place(place: Callable[[int, int, int], float]) -> None:
         answer = (scores > 0.5).nonzero().float()
         middle = float(answer[:, 0].mean())  # of all places at which the window covers the cell
         low, high = math.floor(middle), math.ceil(middle)
-        found = (place(low, kernel, stride) + place(high, kernel, stride)) / 2
+        result = (place(low, kernel, stride) + place(high, kernel, stride)) / 2
         wanted = (cell + 0.5) * stride
-        assert abs(found - wanted) < 1e-6, (
-            f"kernel {kernel}, stride {stride}: the cell's middle is pixel {wanted}, yours {found}"
+        assert abs(result - wanted) < 1e-6, (
+            f"kernel {kernel}, stride {stride}: the cell's middle is pixel {wanted}, yours {result}"
         )
 
 
@@ -108,5 +108,5 @@ def check_place(place: Callable[[int, int, int], float]) -> None:
 def check_max_gm(answer: Callable[[float, float], float]) -> None:
     """max over p of sqrt((1 - p) TPR ((1 - p) TNR + p)), for trackers that never, seldom and often say 'absent'."""
     for tpr, tnr in ((1.0, 0.0), (0.8, 0.2), (0.6, 0.45), (0.7, 0.9), (0.4, 0.5)):
-        found, wanted = float(answer(tpr, tnr)), max_gm(tpr, tnr)
-        assert abs(found - wanted) < 1e-3, f"TPR {tpr}, TNR {tnr}: the maximum is {wanted:.3f}, yours {found:.3f}"
+        result, wanted = float(answer(tpr, tnr)), max_gm(tpr, tnr)
+        assert abs(result - wanted) < 1e-3, f"TPR {tpr}, TNR {tnr}: the maximum is {wanted:.3f}, yours {result:.3f}"

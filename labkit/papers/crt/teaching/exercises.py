@@ -133,15 +133,18 @@ def looks_back_only(rule: Rule) -> None:
 
 def says_both(rule: Rule) -> None:
     """Always present or always absent: one of the rates is 0, and so is their geometric mean."""
-    found = presence_counts(rule, HELD_OUT)
-    assert found.gm > 0, (
-        f"GM 0: TPR {found.tpr:.2f}, TNR {found.tnr:.2f} (MaxGM, with absences thrown in at random, {found.max_gm:.2f})"
+    counts = presence_counts(rule, HELD_OUT)
+    assert counts.gm > 0, (
+        f"GM 0: TPR {counts.tpr:.2f}, TNR {counts.tnr:.2f} "
+        f"(MaxGM, with absences thrown in at random, {counts.max_gm:.2f})"
     )
 
 
 def reaches_the_bar(rule: Rule) -> None:
-    found = presence_counts(rule, HELD_OUT)
-    assert found.gm >= BAR, f"GM {found.gm:.2f} on clips you have not seen (TPR {found.tpr:.2f}, TNR {found.tnr:.2f})"
+    counts = presence_counts(rule, HELD_OUT)
+    assert counts.gm >= BAR, (
+        f"GM {counts.gm:.2f} on clips you have not seen (TPR {counts.tpr:.2f}, TNR {counts.tnr:.2f})"
+    )
 
 
 # -- 7 break it -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from labkit.papers.crt.method.gauss_newton import Trace
 from labkit.papers.crt.method.ridge_head import Mining
 from labkit.papers.crt.teaching import rehearsal, scenes
 from labkit.papers.crt.teaching.rehearsal import Rehearsal
-from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, Fear, Look, operations
+from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, HardNegative, Snapshot, operations
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
@@ -46,37 +46,37 @@ def color_of(arm: str, position: int = 0) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(look: Look | None = None) -> Figure:
+def idea_figure(snapshot: Snapshot | None = None) -> Figure:
     """One frame through the cascade: search image, stage 1's answer, the two scores of what is left."""
-    return look_figure(look or scenes.crossing(scenes.example()), title="one frame through the cascade")
+    return snapshot_figure(snapshot or scenes.most_ambiguous(scenes.example()), title="one frame through the cascade")
 
 
-def look_figure(look: Look, title: str = "") -> Figure:
+def snapshot_figure(snapshot: Snapshot, title: str = "") -> Figure:
     """Search image with candidates, stage 1's score map, and both scores of each candidate."""
     figure, (left, middle, right) = subplots(1, 3, figsize=(8, 2.6), width_ratios=(1, 1, 1.2))
-    left.imshow(look.picture)
-    middle.imshow(look.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(look.scores.min())))
-    width, height = look.size
-    for k, (x, y) in enumerate(look.at):
-        color = COLORS["ours"] if k == look.target else COLORS["baseline"]
+    left.imshow(snapshot.picture)
+    middle.imshow(snapshot.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(snapshot.scores.min())))
+    width, height = snapshot.size
+    for k, (x, y) in enumerate(snapshot.at):
+        color = COLORS["ours"] if k == snapshot.target else COLORS["baseline"]
         for axis in (left, middle):
             axis.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, ec=color, lw=1.5))
         left.text(x - width / 2, y - height / 2 - 2, str(k), color=color, fontsize=8)
-    left.set_title(f"search image, frame {look.number}")
+    left.set_title(f"search image, frame {snapshot.number}")
     middle.set_title("stage 1: score of every cell")
     for axis in (left, middle):
         axis.set_axis_off()
-    _score_bars(right, look)
+    _score_bars(right, snapshot)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _score_bars(axis: Any, look: Look) -> None:
-    at = np.arange(len(look.s1))
-    colors = [COLORS["ours"] if k == look.target else COLORS["baseline"] for k in at]
-    axis.bar(at - 0.2, look.s1, 0.4, color=COLORS["float"], label="stage 1")
-    axis.bar(at + 0.2, look.s2, 0.4, color=colors, label="stage 2")
+def _score_bars(axis: Any, snapshot: Snapshot) -> None:
+    at = np.arange(len(snapshot.s1))
+    colors = [COLORS["ours"] if k == snapshot.target else COLORS["baseline"] for k in at]
+    axis.bar(at - 0.2, snapshot.s1, 0.4, color=COLORS["float"], label="stage 1")
+    axis.bar(at + 0.2, snapshot.s2, 0.4, color=colors, label="stage 2")
     axis.set(xticks=at, xlabel="candidate (blue: the target)", ylabel="score", title="what is left is checked twice")
     axis.axhline(0, color=COLORS["hard"], lw=0.5)
     axis.legend(frameon=False, fontsize=8)
@@ -89,7 +89,7 @@ def _score_bars(axis: Any, look: Look) -> None:
 def convergence(kind: str) -> tuple[list[float], ...]:
     """Losses while the filter of a generated clip's first frame is learned: 10 CG steps at a time, PR and FR."""
     x, centre, sigma = _first_frame()
-    found = []
+    curves = []
     for beta in ("PR", "FR"):
         trace = Trace()
         settings = Convolution(activation=kind, beta=beta, first_steps=(1,))  # type: ignore[arg-type]
@@ -97,8 +97,8 @@ def convergence(kind: str) -> tuple[list[float], ...]:
         regression.first(x, centre)
         for _ in range(8):
             regression.improve((5,), trace)
-        found.append([float(loss) for loss in trace.losses])
-    return tuple(found)
+        curves.append([float(loss) for loss in trace.losses])
+    return tuple(curves)
 
 
 @cache
@@ -274,12 +274,11 @@ def mining_figure() -> Figure:
                                   strict=True):  # fmt: skip
         for offset, (label, theirs, ending, color, name) in zip((0.15, -0.15), kinds, strict=True):
             gains = scenes.recorded_gains(label, theirs, value)
-            rows = [(k + offset, *gains[way + ending]) for k, way in enumerate(MINING) if way + ending in gains]
-            clips = f", {rows[0][2]} clips" if rows else ": not recorded"
-            axis.hlines([y for y, _, _ in rows], [f.low for _, f, _ in rows], [f.high for _, f, _ in rows],
-                        color=COLORS[color])  # fmt: skip
-            axis.plot([f.value for _, f, _ in rows], [y for y, _, _ in rows], "o", ms=4, color=COLORS[color],
-                      label=name + clips)  # fmt: skip
+            rows = [(k + offset, gains[way + ending]) for k, way in enumerate(MINING) if way + ending in gains]
+            at, shown = [y for y, _ in rows], [gain for _, gain in rows]
+            clips = f", {shown[0].replicates} clips" if rows else ": not recorded"
+            axis.hlines(at, [gain.low for gain in shown], [gain.high for gain in shown], color=COLORS[color])
+            axis.plot([gain.value for gain in shown], at, "o", ms=4, color=COLORS[color], label=name + clips)
         axis.axvline(0, color=COLORS["hard"], lw=0.7)
         if value == "auc":
             axis.axvline(margin, color=COLORS["good"], lw=0.9, ls="--", label=f"what counts as help: {margin:g}")
@@ -297,7 +296,7 @@ def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
     at = np.arange(len(panels))
     for offset, key, label, color in ((-0.2, "hard_share", "share of the negative cells", "float"),
                                       (0.2, "hard_response", "share of the response on negatives", "bad")):  # fmt: skip
-        values = [100 * found[key] for _, found in panels]
+        values = [100 * scores[key] for _, scores in panels]
         bars = axis.bar(at + offset, values, 0.4, color=COLORS[color], label=label)
         axis.bar_label(bars, fmt="%.1f %%", fontsize=8)
     axis.set_xticks(at, [name for name, _ in panels])
@@ -306,14 +305,14 @@ def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
     return figure
 
 
-def fears_figure(found: Sequence[Fear]) -> Figure:
+def hard_negatives_figure(negatives: Sequence[HardNegative]) -> Figure:
     """The ring buffer of hardest negatives, as pictures."""
-    figure, axes = subplots(1, max(1, len(found)), figsize=(6, 1.25), squeeze=False)
-    if not found:
+    figure, axes = subplots(1, max(1, len(negatives)), figsize=(6, 1.25), squeeze=False)
+    if not negatives:
         axes[0, 0].text(0.5, 0.5, "the gate admitted no hard negative", ha="center")
-    for axis, fear in zip(axes[0], found, strict=False):
-        axis.imshow(fear.patch)
-        axis.set_title(f"frame {fear.frame}\n{fear.score:+.2f}", fontsize=8)
+    for axis, each in zip(axes[0], negatives, strict=False):
+        axis.imshow(each.patch)
+        axis.set_title(f"frame {each.frame}\n{each.score:+.2f}", fontsize=8)
     for axis in axes[0]:
         axis.set_axis_off()
     return figure
@@ -328,36 +327,44 @@ def _source(picture: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def scrubber_figure(found: Sequence[Look], position: int = 0) -> go.Figure:
+def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figure:
     """One frame of a tracked video: candidates on the search image, stage 1's map, the pair of scores of each
     candidate.
     """
-    if not 0 <= position < len(found):
-        raise InputError(f"there are frames 0 to {len(found) - 1}; got {position}")
-    look = found[position]
+    if not 0 <= position < len(snapshots):
+        raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}")
+    snapshot = snapshots[position]
     figure = make_subplots(
         1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1", "scores: grey 1, colour 2")
     )
-    colors = [COLORS["ours"] if k == look.target else COLORS["baseline"] for k in range(len(look.s1))]
-    x, y = look.at[:, 0], look.at[:, 1]
-    figure.add_trace(go.Image(source=_source(look.picture)), 1, 1)
+    colors = [COLORS["ours"] if k == snapshot.target else COLORS["baseline"] for k in range(len(snapshot.s1))]
+    x, y = snapshot.at[:, 0], snapshot.at[:, 1]
+    figure.add_trace(go.Image(source=_source(snapshot.picture)), 1, 1)
     figure.add_trace(
         go.Scatter(x=x, y=y, mode="markers+text", text=[str(k) for k in range(len(x))], textposition="top center",
                    marker={"color": colors, "size": 10, "symbol": "square-open", "line": {"width": 3}}), 1, 1,
     )  # fmt: skip
-    side = SIZE / look.scores.shape[1]
-    ticks = side * (np.arange(look.scores.shape[1]) + 0.5)
+    side = SIZE / snapshot.scores.shape[1]
+    ticks = side * (np.arange(snapshot.scores.shape[1]) + 0.5)
     figure.add_trace(
-        go.Heatmap(z=look.scores, x=ticks, y=ticks, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, 2
+        go.Heatmap(z=snapshot.scores, x=ticks, y=ticks, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, 2
     )
-    figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s1, name="stage 1", marker={"color": COLORS["float"]}), 1, 3)
-    figure.add_trace(go.Bar(x=list(range(len(x))), y=look.s2, name="stage 2", marker={"color": colors}), 1, 3)
+    figure.add_trace(
+        go.Bar(x=list(range(len(x))), y=snapshot.s1, name="stage 1", marker={"color": COLORS["float"]}), 1, 3
+    )
+    figure.add_trace(go.Bar(x=list(range(len(x))), y=snapshot.s2, name="stage 2", marker={"color": colors}), 1, 3)
     _as_pictures(figure, (1, 2))
     figure.update_yaxes(range=[-0.3, 1.2], col=3)
     figure.update_xaxes(title="candidate", tickmode="linear", col=3)
-    told = "the target" if look.winner == look.target else "a rival" if look.target >= 0 else "(target not among them)"
+    followed = (
+        "the target"
+        if snapshot.winner == snapshot.target
+        else "a rival"
+        if snapshot.target >= 0
+        else "(target not among them)"
+    )
     return figure.update_layout(
-        title=f"frame {look.number}: the cascade follows {told}",
+        title=f"frame {snapshot.number}: the cascade follows {followed}",
         height=320,
         showlegend=False,
         margin={"t": 70, "b": 40},
@@ -373,9 +380,9 @@ def _as_pictures(figure: go.Figure, columns: Sequence[int]) -> None:
         )
 
 
-def scrubber_widget(found: Sequence[Look]) -> widgets.VBox:
-    slider = widgets.IntSlider(0, min=0, max=len(found) - 1, description="frame")
-    return explore(lambda position: scrubber_figure(found, position), position=slider)
+def scrubber_widget(snapshots: Sequence[Snapshot]) -> widgets.VBox:
+    slider = widgets.IntSlider(0, min=0, max=len(snapshots) - 1, description="frame")
+    return explore(lambda position: scrubber_figure(snapshots, position), position=slider)
 
 
 def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figure:
@@ -387,8 +394,10 @@ def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figu
         figure.add_trace(go.Heatmap(z=scores, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, column)
     _as_pictures(figure, (1, 2, 3))
     far = np.hypot(x - 100, y - 100) > 20
-    told = _rival_share(first, float(x), float(y), STRIDE), _rival_share(second, float(x), float(y), 6)
-    title = f"rival / target: stage 1 {told[0]:.2f}, stage 2 {told[1]:.2f}" if far else "the rival is under the target"
+    shares = _rival_share(first, float(x), float(y), STRIDE), _rival_share(second, float(x), float(y), 6)
+    title = (
+        f"rival / target: stage 1 {shares[0]:.2f}, stage 2 {shares[1]:.2f}" if far else "the rival is under the target"
+    )
     return figure.update_layout(title=title, height=280, margin={"t": 60, "b": 20})
 
 
@@ -417,19 +426,19 @@ def rival_widget() -> widgets.VBox:
 
 
 def knobs_figure(
-    found: Rehearsal, kappa: float = 0.35, mix: float = 0.7, lam: float = 0.002, eta: float = 0.02,
+    described: Rehearsal, kappa: float = 0.35, mix: float = 0.7, lam: float = 0.002, eta: float = 0.02,
     mining: Mining = "none", kernel: int = 7,
 ) -> go.Figure:  # fmt: skip
     """The target's lead over its best rival, frame by frame, for these settings; how often stage 2 is needed, and what
     it costs.
     """
-    played = rehearsal.play(found, rehearsal.Choice(kappa, mix, lam, eta, mining, kernel))
-    frames, lead = np.arange(1, len(played.lead) + 1), np.asarray(played.lead)
-    wrong, mined = lead < 0, np.asarray(played.mined) > 0
+    replay = rehearsal.replay(described, rehearsal.Choice(kappa, mix, lam, eta, mining, kernel))
+    frames, lead = np.arange(1, len(replay.lead) + 1), np.asarray(replay.lead)
+    wrong, mined = lead < 0, np.asarray(replay.mined) > 0
     lines = {"mode": "lines+markers", "marker": {"size": 4}}
     figure = go.Figure(
         [
-            go.Scatter(x=frames, y=played.lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
+            go.Scatter(x=frames, y=replay.lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
             go.Scatter(x=frames, y=lead, name="both stages", line={"color": COLORS["ours"]}, **lines),
             go.Scatter(x=frames[wrong], y=lead[wrong], name="a rival wins", mode="markers",
                        marker={"size": 10, "color": COLORS["bad"]}),
@@ -438,10 +447,10 @@ def knobs_figure(
         ]
     )  # fmt: skip
     title = (
-        f"right in {played.right:.0%} of the frames, stage 1 alone in {played.right1:.0%}; "
-        f"{np.mean(played.left):.1f} candidates, skip rate {played.skip_rate:.0%}<br>n = {played.rows} rows, "
-        f"d = {played.features} features, {found.milliseconds:.1f} ms a solve; {sum(played.mined)} negatives mined, "
-        f"{sum(played.corrupted)} of them the target"
+        f"right in {replay.right:.0%} of the frames, stage 1 alone in {replay.right1:.0%}; "
+        f"{np.mean(replay.left):.1f} candidates, skip rate {replay.skip_rate:.0%}<br>n = {replay.rows} rows, "
+        f"d = {replay.features} features, {described.milliseconds:.1f} ms a solve; {sum(replay.mined)} negatives "
+        f"mined, {sum(replay.corrupted)} of them the target"
     )
     return figure.update_layout(
         title={"text": title, "font": {"size": 13}}, height=330, margin={"t": 60, "b": 40},
@@ -449,43 +458,43 @@ def knobs_figure(
     )  # fmt: skip
 
 
-def knobs_picture(found: Rehearsal) -> Figure:
+def knobs_picture(described: Rehearsal) -> Figure:
     """What the knobs do, without a kernel: leads at the defaults; frames decided rightly against lam and eta, and for
     each size of stage 1's filter.
     """
     figure, (left, middle, right) = subplots(1, 3, figsize=(8.5, 2.6), width_ratios=(1.2, 1, 1))
-    played = rehearsal.play(found, rehearsal.Choice())
-    frames = np.arange(1, len(played.lead) + 1)
-    left.plot(frames, played.lead1, color=COLORS["float"], label="stage 1 alone")
-    left.plot(frames, played.lead, color=COLORS["ours"], label="both stages")
+    replay = rehearsal.replay(described, rehearsal.Choice())
+    frames = np.arange(1, len(replay.lead) + 1)
+    left.plot(frames, replay.lead1, color=COLORS["float"], label="stage 1 alone")
+    left.plot(frames, replay.lead, color=COLORS["ours"], label="both stages")
     left.axhline(0, color=COLORS["hard"], lw=0.5)
     left.set(xlabel="frame", ylabel="lead of the target", title="below 0 a rival wins")
     lams = np.logspace(-5, 0, 6)
     for eta, line in ((0.005, ":"), (0.02, "-"), (0.1, "--")):
-        shares = [100 * rehearsal.play(found, rehearsal.Choice(lam=float(lam), eta=eta)).right for lam in lams]
+        shares = [100 * rehearsal.replay(described, rehearsal.Choice(lam=float(lam), eta=eta)).right for lam in lams]
         middle.plot(lams, shares, line, color=COLORS["ours"], label=f"eta {eta:g}")
     middle.set(xscale="log", xlabel="lam", ylabel="frames decided rightly, %", title="both stages")
-    at = np.arange(len(found.options))
-    sizes = [rehearsal.play(found, rehearsal.Choice(kernel=kernel)) for kernel in found.options]
+    at = np.arange(len(described.options))
+    sizes = [rehearsal.replay(described, rehearsal.Choice(kernel=kernel)) for kernel in described.options]
     right.bar(at - 0.2, [100 * each.right1 for each in sizes], 0.4, color=COLORS["float"], label="stage 1 alone")
     right.bar(at + 0.2, [100 * each.right for each in sizes], 0.4, color=COLORS["ours"], label="both stages")
-    right.set_xticks(at, [f"{kernel} x {kernel}" for kernel in found.options], fontsize=8)
+    right.set_xticks(at, [f"{kernel} x {kernel}" for kernel in described.options], fontsize=8)
     right.set(ylim=(0, 130), xlabel="stage 1's filter, cells", title="frames decided rightly, %")
     for axis in (left, middle, right):
         axis.legend(frameon=False, fontsize=7)
     return figure
 
 
-def knobs_widget(found: Rehearsal) -> widgets.VBox:
+def knobs_widget(described: Rehearsal) -> widgets.VBox:
     return explore(
-        lambda **choice: knobs_figure(found, **choice),
+        lambda **choice: knobs_figure(described, **choice),
         kappa=widgets.FloatSlider(0.35, min=0.1, max=0.9, step=0.05, description="kappa"),
         mix=widgets.FloatSlider(0.7, min=0.0, max=1.0, step=0.05, description="m"),
         lam=widgets.FloatLogSlider(0.002, min=-5, max=0, step=0.1, description="lam"),
         eta=widgets.FloatSlider(0.02, min=0.0, max=0.3, step=0.01, description="eta"),
         mining=widgets.Dropdown(options=[("off", "none"), *((way, way) for way in MINING)], description="mining"),
         kernel=widgets.SelectionSlider(
-            options=[(f"{k} x {k}", k) for k in found.options], value=7, description="stage 1"
+            options=[(f"{k} x {k}", k) for k in described.options], value=7, description="stage 1"
         ),
     )
 

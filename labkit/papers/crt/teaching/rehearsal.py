@@ -1,4 +1,4 @@
-"""A short clip looked at once, so that what stage 2 makes of it can be worked out anew in a fraction of a second.
+"""A short clip described once, so that stage 2 can be computed anew for other settings in a fraction of a second.
 
 The tracker is put back onto the target after every frame.  Search images and samples then do not depend on any
 decision: they are cut out and described once, and stage 1's candidates are kept for filters of a few sizes.  What is
@@ -18,25 +18,23 @@ from torch import Tensor
 from labkit.data import tracking
 from labkit.errors import InputError
 from labkit.papers.crt.experiment.clips import KINDS, look_alikes
-from labkit.papers.crt.method.augmentation import AUGMENTATIONS, augmented
-from labkit.papers.crt.method.cascade import Cascade, Settings, admitted
+from labkit.papers.crt.method.cascade import Cascade, Settings, fuse, neighbours
 from labkit.papers.crt.method.convolution import Convolution, Regression, candidates
 from labkit.papers.crt.method.crop import crop
 from labkit.papers.crt.method.features import Maps
 from labkit.papers.crt.method.ridge_head import Mining, Ridge, RidgeHead, Rivals, Rows
-from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.method.sampling import admitted, away, boxes_at
 from labkit.papers.crt.teaching.scenes import best_milliseconds
 
 KERNELS = (3, 5, 7, 11)
 LEAST_KAPPA = 0.1
 """What is kept of stage 1's candidates; a larger kappa takes fewer of them."""
-SETTINGS = Settings(stage2="none", bins=4)
+SETTINGS = Settings(stage2=False, bins=4)
 """4 x 4 bins instead of 6 x 6: d = 256 instead of 576, so that thirty solves fit into a move of a slider."""
-_AROUND = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2))  # x, y; the cell itself is number 4
 
 
 class Options(NamedTuple):
-    """What stage 1 lets through in one frame: n candidates, each with its eight neighbours, 9 places in all."""
+    """What stage 1 lets through in one frame: n candidates, each with its eight `neighbours`."""
 
     at: Float[Tensor, "n 9 2"]
     """Pixels of the search image."""
@@ -65,7 +63,7 @@ class Rehearsal:
 
 
 @cache
-def rehearsal(kind: str = "plain", seed: int = 3, frames: int = 31) -> Rehearsal:
+def example(kind: str = "plain", seed: int = 3, frames: int = 31) -> Rehearsal:
     """A generated clip, described."""
     return describe(look_alikes(replace(KINDS[kind], frames=frames), seed))
 
@@ -75,55 +73,45 @@ def describe(sequence: tracking.Sequence, kernels: Sequence[int] = KERNELS) -> R
     """Follow the annotated target once, with a stage 1 of each size side by side."""
     cascade = Cascade(SETTINGS)
     cascade.init([sequence.frames[0]], sequence.boxes[:1])
-    view = cascade.view()
-    target = cascade.target_in(view)
-    maps, centres = augmented(
-        AUGMENTATIONS[SETTINGS.augmentation], [sequence.frames[0]], view, target, cascade.features, cascade.generator
-    )
+    target = cascade.target_in(cascade.view())
+    maps, centres = cascade.first_frame([sequence.frames[0]])
     stages = {k: Regression(Convolution(kernel=k), cascade.features.channels, target / 16) for k in kernels}
     for stage in stages.values():
         stage.first(torch.stack([m.first for m in maps]), torch.stack(centres) / 4, cascade.generator)
-    first = [_rows(cascade, m, c, target) for m, c in zip(maps, centres, strict=True)]
-    found = Rehearsal(first, [], [], [], {k: [] for k in kernels}, solve_milliseconds(first))
+    first = [cascade.rows(m, c, target) for m, c in zip(maps, centres, strict=True)]
+    described = Rehearsal(first, [], [], [], {k: [] for k in kernels}, solve_milliseconds(first))
     for t in range(1, len(sequence)):
         box = torch.from_numpy(sequence.boxes[t]).float()
-        _look(t, cascade, sequence.frames[t], box[:2] + box[2:] / 2, stages, found)
-    return found
+        _add_frame(t, cascade, sequence.frames[t], box[:2] + box[2:] / 2, stages, described)
+    return described
 
 
-def _rows(cascade: Cascade, maps: Maps, centre: Tensor, target: Tensor) -> Rows:
-    boxes = ring_boxes(centre, target)
-    y, omega = label(boxes, boxes[:, 0])
-    return Rows(cascade.describe(maps, boxes), y, omega)
-
-
-def _look(
-    t: int, cascade: Cascade, frame: np.ndarray, centre: Tensor, stages: dict[int, Regression], found: Rehearsal
+def _add_frame(
+    t: int, cascade: Cascade, frame: np.ndarray, centre: Tensor, stages: dict[int, Regression], described: Rehearsal
 ) -> None:
     """Frame t: candidates of every stage 1, rows around the target; then all learn, and the view moves on."""
     view = cascade.view()
     target, place = cascade.target_in(view), view.to_crop(centre[None, None])[:, 0]
     maps = cascade.features(crop([frame], view))
     for kernel, stage in stages.items():
-        found.options[kernel].append(_options(cascade, maps, stage, target))
+        described.options[kernel].append(_options(cascade, maps, stage, target))
         if t % SETTINGS.learn_every == 0:
             stage.remember(maps.first, place / 4, torch.ones(1, dtype=torch.bool))
         if t % SETTINGS.improve_every == 0:
             stage.improve()
-    found.rows.append(_rows(cascade, maps, place, target))
-    found.place.append(place[0])
-    found.size.append(target[0])
+    described.rows.append(cascade.rows(maps, place, target))
+    described.place.append(place[0])
+    described.size.append(target[0])
     cascade.centre = centre[None]
 
 
 def _options(cascade: Cascade, maps: Maps, stage: Regression, target: Tensor) -> Options:
     scores = stage.score(maps.first)
     kept = candidates(scores, LEAST_KAPPA, SETTINGS.floor)
-    cells = kept.at[0, kept.valid[0]][:, None] + _AROUND
-    cells = cells.clamp(0, scores.shape[-1] - 1)
-    at = (cells + stage.shift) * 4
+    cells, s1 = neighbours(scores, kept.at[:, kept.valid[0]])
+    at = (cells[0] + stage.shift) * 4
     x = cascade.describe(maps, boxes_at(at.reshape(1, -1, 2).float(), target))
-    return Options(at, scores[0, cells[..., 1], cells[..., 0]], x.reshape(*at.shape[:2], -1), float(scores.max()))
+    return Options(at, s1[0], x.reshape(*at.shape[:2], -1), float(scores.max()))
 
 
 def solve_milliseconds(rows: list[Rows], rounds: int = 5) -> float:
@@ -159,7 +147,7 @@ class Choice:
 
 
 @dataclass
-class Played:
+class Replay:
     """Frame by frame, with the tracker on the target before each; NaN and 0 where the target is not a candidate.
 
     lead1, lead: score of the target minus that of the best other candidate, for stage 1 alone and fused.
@@ -197,30 +185,32 @@ def _share(lead: list[float]) -> float:
 
 
 @torch.no_grad()
-def play(found: Rehearsal, choice: Choice) -> Played:
+def replay(rehearsal: Rehearsal, choice: Choice) -> Replay:
     """Decide and learn through the clip with these settings; nothing is random.
 
     Raises InputError for a filter's size that was not kept.
     """
-    if choice.kernel not in found.options:
-        raise InputError(f"stage 1 was kept for filters of {', '.join(map(str, found.options))}; got {choice.kernel}")
+    if choice.kernel not in rehearsal.options:
+        raise InputError(
+            f"stage 1 was kept for filters of {', '.join(map(str, rehearsal.options))}; got {choice.kernel}"
+        )
     head = RidgeHead(Ridge(lam=choice.lam, eta=choice.eta, mining=choice.mining))
-    head.first(found.first)
-    played = Played(rows=sum(rows.y.shape[1] for rows in found.first), features=found.first[0].x.shape[2])
-    frames = zip(found.options[choice.kernel], found.rows, found.place, found.size, strict=True)
+    head.first(rehearsal.first)
+    result = Replay(rows=sum(rows.y.shape[1] for rows in rehearsal.first), features=rehearsal.first[0].x.shape[2])
+    frames = zip(rehearsal.options[choice.kernel], rehearsal.rows, rehearsal.place, rehearsal.size, strict=True)
     for t, (options, rows, place, size) in enumerate(frames, start=1):
-        told = _decide(options, place, size, head.w[0], choice)
-        played.lead1.append(_lead(told.s1, told.is_target))
-        played.lead.append(_lead(told.fused, told.is_target))
-        played.left.append(len(told.fused))
-        played.mined.append(int(told.mined.sum()))
-        played.corrupted.append(bool((told.mined & told.is_target).any()))
+        decision = _decide(options, place, size, head.w[0], choice)
+        result.lead1.append(_lead(decision.s1, decision.is_target))
+        result.lead.append(_lead(decision.fused, decision.is_target))
+        result.left.append(len(decision.fused))
+        result.mined.append(int(decision.mined.sum()))
+        result.corrupted.append(bool((decision.mined & decision.is_target).any()))
         learn = t % SETTINGS.learn_every == 0
-        played.rows += learn * rows.y.shape[1] + played.mined[-1]
-        if learn or played.mined[-1]:
-            nowhere = torch.zeros(1, len(told.mined), 4)
-            head.update(rows, torch.tensor([learn]), Rivals(told.x[None], told.mined[None], nowhere, t))
-    return played
+        result.rows += learn * rows.y.shape[1] + result.mined[-1]
+        if learn or result.mined[-1]:
+            nowhere = torch.zeros(1, len(decision.mined), 4)
+            head.update(rows, torch.tensor([learn]), Rivals(decision.x[None], decision.mined[None], nowhere, t))
+    return result
 
 
 class Decision(NamedTuple):
@@ -236,16 +226,16 @@ class Decision(NamedTuple):
 def _decide(options: Options, place: Tensor, size: Tensor, w: Tensor, choice: Choice) -> Decision:
     kept = options.s1[:, 4] > max(choice.kappa * options.peak, SETTINGS.floor)
     s1, at, x = options.s1[kept], options.at[kept], options.x[kept]
-    fused, best = ((1 - choice.mix) * s1 + choice.mix * (x @ w)).max(1)
+    fused, best = fuse(s1, x @ w, choice.mix)
     number = torch.arange(len(best))
     off = ((at[:, 4] - place) / size).norm(dim=1)
     is_target = (off < 0.5) & (off == off.min()) if len(off) else off > 0
     mined = torch.zeros_like(is_target)
     if choice.mining != "none" and len(off):
         at = at[number, best]
-        away = ((at - at[fused.argmax()]) / size).norm(dim=1) > 0.6
+        others = away(at[None], at[None, fused.argmax()], size[None])
         sure = torch.where(fused.max() > SETTINGS.confident, fused.max(), 0.0)
-        mined = admitted(away[None], fused[None], sure[None], SETTINGS.gate)[0]
+        mined = admitted(others, fused[None], sure[None], SETTINGS.gate)[0]
     return Decision(s1[:, 4], fused, x[number, best], is_target, mined)
 
 

@@ -1,4 +1,4 @@
-"""What the notebook looks at besides the comparison: the inside of single frames, one scene that can be moved about."""
+"""What the notebook shows besides the comparison: the inside of single frames, one scene that can be moved about."""
 
 import itertools
 import time
@@ -23,16 +23,15 @@ from labkit.papers.crt.experiment.config import ARMS, Config
 from labkit.papers.crt.experiment.tracking import track_together
 from labkit.papers.crt.method import ridge
 from labkit.papers.crt.method.cascade import Cascade, Settings
-from labkit.papers.crt.method.convolution import candidates
 from labkit.papers.crt.method.crop import View, crop
 from labkit.papers.crt.method.ridge_head import RidgeHead, Rows
-from labkit.papers.crt.method.sampling import boxes_at, label, ring_boxes
+from labkit.papers.crt.method.sampling import boxes_at
 from labkit.workbench.records import load_all
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """One frame as the cascade saw it.  Places in crop pixels, in the order of stage 1's scores.
+class Snapshot:
+    """One frame inside the cascade.  Positions in crop pixels, candidates in the order of stage 1's scores.
 
     target: which candidate is the target, -1 when none is within half a target of it.
     """
@@ -48,72 +47,72 @@ class Look:
     size: tuple[float, float]
 
 
-def looks(
+def snapshots(
     sequence: tracking.Sequence, frames: int, settings: Settings | None = None, guided: bool = False
-) -> list[Look]:
-    """Track and keep what each frame looked like.
+) -> list[Snapshot]:
+    """Track, and keep the inside of each frame.
 
     Args:
         guided: put the tracker back onto the annotated target after every frame: then all frames show the same contest.
     """
-    cascade, found = Cascade(settings or Settings()), []
+    cascade, kept = Cascade(settings or Settings()), []
     first = data.start_of(sequence)
     cascade.init([sequence.frames[0]], first[None])
     for t in range(1, min(frames, len(sequence))):
         cascade.update([sequence.frames[t]])
-        found.append(_look(t, sequence, cascade))
+        kept.append(_snapshot(t, sequence, cascade))
         if guided and sequence.annotated[t]:
             box = torch.from_numpy(sequence.boxes[t]).float()
             cascade.centre = (box[:2] + box[2:] / 2)[None]
-    return found
+    return kept
 
 
-def _look(t: int, sequence: tracking.Sequence, cascade: Cascade) -> Look:
-    seen = cascade.seen
-    assert seen is not None
-    picture = (crop([sequence.frames[t]], seen.view)[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    valid = seen.valid[0]
-    at, target = seen.at[0][valid].numpy(), -1
+def _snapshot(t: int, sequence: tracking.Sequence, cascade: Cascade) -> Snapshot:
+    last = cascade.last
+    assert last is not None
+    decision, picture = last.decision, (crop([sequence.frames[t]], last.view)[0].permute(1, 2, 0) * 255).round().byte()
+    valid = decision.valid[0]
+    at, target = decision.at[0][valid].numpy(), -1
     if sequence.annotated[t] and len(at):
         box = torch.from_numpy(sequence.boxes[t]).float()
-        truth = seen.view.to_crop((box[:2] + box[2:] / 2)[None, None])[0, 0].numpy()
-        distance = np.linalg.norm((at - truth) / seen.target[0].numpy(), axis=1)
+        truth = last.view.to_crop((box[:2] + box[2:] / 2)[None, None])[0, 0].numpy()
+        distance = np.linalg.norm((at - truth) / last.target[0].numpy(), axis=1)
         target = int(distance.argmin()) if distance.min() < 0.5 else -1
-    width, height = seen.target[0].tolist()
-    return Look(t, picture, seen.scores[0].numpy(), at, seen.s1[0][valid].numpy(), seen.s2[0][valid].numpy(),
-                int(seen.winner[0]), target, (width, height))  # fmt: skip
+    width, height = last.target[0].tolist()
+    s1, s2 = decision.s1[0][valid].numpy(), decision.s2[0][valid].numpy()
+    winner = int(decision.winner[0])
+    return Snapshot(t, picture.numpy(), last.scores[0].numpy(), at, s1, s2, winner, target, (width, height))
 
 
-def crossing(found: Sequence[Look]) -> Look:
-    """The frame in which stage 1 is most in doubt: a rival's score nearest to the target's, or above it."""
-    best, chosen = -np.inf, found[0]
-    for look in found:
-        if look.target < 0 or len(look.s1) < 2:
+def most_ambiguous(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The frame in which a rival's score in stage 1 is nearest to the target's, or farthest above it."""
+    best, chosen = -np.inf, snapshots[0]
+    for each in snapshots:
+        if each.target < 0 or len(each.s1) < 2:
             continue
-        rivals = np.delete(look.s1, look.target)
-        doubt = float(rivals.max() - look.s1[look.target])
-        if doubt > best:
-            best, chosen = doubt, look
+        margin = float(np.delete(each.s1, each.target).max() - each.s1[each.target])
+        if margin > best:
+            best, chosen = margin, each
     return chosen
 
 
 @cache
-def example(kind: str = "plain", seed: int = 3, frames: int = 40) -> tuple[Look, ...]:
-    """A short generated clip, followed with the tracker kept on the target."""
+def example(kind: str = "plain", seed: int = 3, frames: int = 40) -> tuple[Snapshot, ...]:
+    """A short generated clip, tracked with the tracker kept on the target."""
     clip = look_alikes(replace(KINDS[kind], frames=frames), seed)
-    return tuple(looks(clip, frames, replace(Settings(), kappa=0.1, floor=0.03), guided=True))
+    return tuple(snapshots(clip, frames, replace(Settings(), kappa=0.1, floor=0.03), guided=True))
 
 
-def headline(config: Config, frames: int = 110) -> tuple[str, list[Look]]:
+def headline(config: Config, frames: int = 110) -> tuple[str, list[Snapshot]]:
     """The sequence that the notebook opens up, and its name: a generated clip, or real footage if asked for and there.
 
     Frames of real footage may not be passed on, hence never by default.
     """
     if config.show_footage and config.footage and data.footage_is_there():
         sequence = data.footage(config.footage[0], 0, config.footage_frames)
-        return sequence.name, looks(sequence, min(frames, len(sequence)))
-    sequence = data.clips(config.kinds[0] if config.kinds else "plain", 1, config.seed)[0]
-    return sequence.name, looks(sequence, min(frames, len(sequence)))
+    else:
+        (sequence,) = data.clips(config.kinds[0] if config.kinds else "plain", 1, config.seed)
+    return sequence.name, snapshots(sequence, min(frames, len(sequence)))
 
 
 # -- a scene that can be moved about ----------------------------------------------------------------------------------
@@ -174,19 +173,19 @@ def scene(seed: int = 5) -> Scene:
     return Scene(seed)
 
 
-# -- what the tracker is afraid of, and what ridge sees ---------------------------------------------------------------
+# -- hard negatives, and samples for ridge regression -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Fear:
-    """One hard negative in the buffer: where it comes from and what it scores at the end."""
+class HardNegative:
+    """One row of the buffer: the frame it comes from, its patch, and its score in stage 2 at the end."""
 
     frame: int
     patch: np.ndarray
     score: float
 
 
-def fears(sequence: tracking.Sequence, frames: int = 60, most: int = 8) -> list[Fear]:
+def hard_negatives(sequence: tracking.Sequence, frames: int = 60, most: int = 8) -> list[HardNegative]:
     """The hardest negatives that the anchored variant admitted while tracking."""
     open_gate = replace(ARMS["anchored"].settings, gate=(0.3, 0.1, 0.2))
     cascade = Cascade(open_gate)
@@ -194,68 +193,55 @@ def fears(sequence: tracking.Sequence, frames: int = 60, most: int = 8) -> list[
     head = cascade.head
     assert isinstance(head, RidgeHead)
     scores = head.score(head.hard.x)[0]
-    found = []
+    kept = []
     for k in range(min(most, int(head.hard.valid[0].sum()))):
-        box = head.hard.box[0, k]
-        frame = int(head.hard.frame[0, k])
-        number = min(frame, len(sequence) - 1)
+        box, number = head.hard.box[0, k], int(head.hard.frame[0, k])
         view = View((box[:2] + box[2:] / 2)[None], box[2:].prod().sqrt()[None] * 1.2, 48)
         patch = (crop([sequence.frames[number]], view)[0].permute(1, 2, 0) * 255).byte().numpy()
-        found.append(Fear(number, patch, float(scores[k])))
-    return found
+        kept.append(HardNegative(number, patch, float(scores[k])))
+    return kept
 
 
 @cache
 def frame_rows(seed: int = 0) -> Rows:
     """Stage 2's samples of one frame of a generated clip, in float64: for everything that is proved about ridge."""
     clip = look_alikes(replace(KINDS["plain"], frames=2), seed)
-    cascade = Cascade(Settings())
+    cascade = Cascade(Settings(stage2=False))
     cascade.init([clip.frames[0]], clip.boxes[:1])
-    view = cascade.view()
-    target = cascade.target_in(view)
-    maps = cascade.features(crop([clip.frames[0]], view))
-    boxes = ring_boxes(torch.full((1, 2), 80.0), target)
-    y, omega = label(boxes, boxes[:, 0])
-    x = cascade.describe(maps, boxes)
-    return Rows(x.double(), y.double(), omega.double())
+    maps, centres = cascade.first_frame([clip.frames[0]])
+    rows = cascade.rows(maps[0], centres[0], cascade.target_in(cascade.view()))
+    return Rows(*(each.double() for each in rows))
 
 
 def success_curves(result: dict, kind: str) -> dict[str, Float[np.ndarray, "n 21"]]:
     """Each arm's success curves, one row a clip."""
     arms = result["clips"][kind]["arms"]
-    return {arm: np.asarray(found["each"]["success"]) for arm, found in arms.items()}
+    return {arm: np.asarray(scores["each"]["success"]) for arm, scores in arms.items()}
 
 
-def recorded_gains(label: str, theirs: str, value: str) -> dict[str, tuple[Interval, int]]:
-    """Per arm of the record with that label: `value` minus that of the arm `theirs`, and on how many clips.
+def recorded_gains(label: str, theirs: str, value: str) -> dict[str, Interval]:
+    """Per arm of the record with that label: `value` minus that of the arm `theirs`; empty without such a record.
 
-    The interval is a paired bootstrap over the clips of all seeds; empty without such a record.
+    The interval is a paired bootstrap over the clips of all seeds.
     """
-    found = {}
+    gains = {}
     for record in load_all("crt"):
         if record.label != label:
             continue
         parts = [part["arms"] for result in record.results for part in result["clips"].values()]
         for arm in parts[0].keys() - {theirs}:
             apart = [np.subtract(arms[arm]["each"][value], arms[theirs]["each"][value]) for arms in parts]
-            each = np.concatenate(apart).astype(np.float64)
-            found[arm] = bootstrap([each]), len(each)
-    return found
+            gains[arm] = bootstrap([np.concatenate(apart)])
+    return gains
 
 
 def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
     """`recorded_gains` as rows of a Markdown table, in the order of `ARMS`."""
     gains = recorded_gains(label, theirs, value)
-    order = [arm for arm in ARMS if arm in gains]
     return [
-        f"| {arm} | {found.value:+.3f} | [{found.low:+.3f}, {found.high:+.3f}] | {count} |"
-        for arm, (found, count) in ((arm, gains[arm]) for arm in order)
+        f"| {arm} | {gain.value:+.3f} | [{gain.low:+.3f}, {gain.high:+.3f}] | {gain.replicates} |"
+        for arm, gain in ((arm, gains[arm]) for arm in ARMS if arm in gains)
     ]
-
-
-def candidates_left(scores: Float[Tensor, "batch rows columns"], kappa: float) -> int:
-    """How many candidates a share kappa of the peak lets through."""
-    return int(candidates(scores, kappa, 0.03).valid.sum())
 
 
 # -- what a solve costs -----------------------------------------------------------------------------------------------
@@ -282,7 +268,7 @@ def operations(form: str, n: Any, d: int) -> Any:
 @cache
 def ridge_costs(rows: tuple[int, ...] = (30, 100, 300, 1000, 3000), rounds: int = 3) -> tuple[Cost, ...]:
     """Both forms, measured here for every d of `DIMENSIONS` where it takes no time: CPU time, the best of a few."""
-    found = []
+    costs = []
     generator = torch.Generator().manual_seed(0)
     with devices.one_thread():
         for form, n, d in itertools.product(("primal", "dual"), rows, DIMENSIONS):
@@ -290,8 +276,8 @@ def ridge_costs(rows: tuple[int, ...] = (30, 100, 300, 1000, 3000), rounds: int 
                 continue
             x, y = torch.randn(1, n, d, generator=generator), torch.randn(1, n, generator=generator)
             solve = partial(ridge.fit, x, y, 0.1, form=form)
-            found.append(Cost(form, n, d, best_milliseconds(solve, rounds)))
-    return tuple(found)
+            costs.append(Cost(form, n, d, best_milliseconds(solve, rounds)))
+    return tuple(costs)
 
 
 def best_milliseconds(call: Callable[[], Any], rounds: int) -> float:

@@ -25,11 +25,12 @@ def pairs():
     ("make", "loss"), [(learning.small_net, learning.ridge_loss), (learning.predictor, learning.overlap_loss)]
 )
 def test_training_lowers_the_loss(tmp_path, pairs, make, loss):
-    run = Run.open(tmp_path, Config())
-    learning.fit(make(0), loss, pairs, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
+    """On the same six pairs in every step."""
+    run, few = Run.open(tmp_path, Config()), pairs.pick(torch.arange(6), torch.device("cpu"))
+    learning.fit(make(0), loss, few, 16, 6, 3e-3, 0, ALONE, run, log_every=1)
     losses = [line["loss"] for line in run.metrics()]
     assert len(losses) == 16
-    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])  # over 20 seeds below .2, deviation .04
 
 
 def test_rivals_and_the_solve_are_part_of_the_loss(pairs):
@@ -61,7 +62,7 @@ def test_random_boxes_for_training():
     assert boxes.shape == (1, 16, 4)
     assert float(overlap.min()) >= 0.1
     torch.testing.assert_close(overlap, iou(boxes, BOX[:, None].expand_as(boxes)))
-    assert float(overlap.max() - overlap.min()) > 0.2  # not the best ones only
+    assert float(overlap.max() - overlap.min()) > 0.1  # not the best ones only: over 100 seeds .52, deviation .09
     torch.testing.assert_close(jittered(BOX, torch.zeros(1, 2, 4), 0.5, 0.5), BOX[:, None].expand(1, 2, 4))
 
 
@@ -75,7 +76,7 @@ def test_the_climb_finds_the_box_that_a_known_overlap_prefers():
     noise = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
     starts = torch.cat([BOX[:, None], jittered(BOX, noise, 0.1, 0.25)], 1)
     found = climb(predict, starts, steps=30, rate=0.05)
-    assert float(iou(found, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1
+    assert float(iou(found, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1  # over 100 seeds .32, deviation .04
     still = climb(predict, starts, steps=0, best=1)
     assert float(iou(still, hidden)[0]) == pytest.approx(float(predict(starts).max()))
 
@@ -93,9 +94,9 @@ def test_iou_net_sees_box_and_target():
     maps = (torch.randn(2, 16, 20, 20), torch.randn(2, 8, 10, 10))
     boxes = boxes_at(torch.tensor([[[40.0, 40.0], [30.0, 50.0]]]).expand(2, -1, -1), torch.tensor([[16.0, 12.0]] * 2))
     vectors = net.modulate(maps, boxes[:, 0])
-    found = net.predict(net.maps_of(maps), vectors, boxes)
+    found = net.predict(net.test_maps(maps), vectors, boxes)
     assert found.shape == (2, 2)
-    other = net.predict(net.maps_of(maps), [2 * v for v in vectors], boxes)
+    other = net.predict(net.test_maps(maps), [2 * v for v in vectors], boxes)
     assert float((found - other).detach().abs().max()) > 1e-5
     with pytest.raises(InputError, match="one stride per map"):
         IoUNet((16,), (4, 8))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from labkit.data.tracking import Sequence
 from labkit.errors import InputError
 from labkit.metrics.tracking import box_overlaps
 from labkit.papers.crt import (
     Cascade,
     CascadeTracker,
-    HandMade,
     LookAlikes,
     ResNetFeatures,
     Ridge,
@@ -21,14 +21,18 @@ from labkit.papers.crt import (
     stage1_only,
     track_together,
 )
-from labkit.papers.crt.experiment.config import ARMS, DEEP, MINING
-from labkit.papers.crt.experiment.sgd_head import Sgd
-from labkit.papers.crt.experiment.tracking import Census
-from labkit.papers.crt.method.convolution import Convolution
+from labkit.papers.crt.experiment.config import ARMS, DEEP, UNTRAINED
+from labkit.papers.crt.experiment.tracking import Census, arm_tracker
+from labkit.papers.crt.method.cascade import Decision, Diagnostics
+from labkit.papers.crt.method.convolution import Convolution, Regression
+from labkit.papers.crt.method.crop import View
 
 EASY = LookAlikes(frames=10, rivals=1, similarity=0.3, height=120, width=160)
 CLIP = look_alikes(EASY, 0)
 HARD = look_alikes(replace(EASY, rivals=4, similarity=0.9, own_light=True, frames=14), 1)
+
+
+MINING_IN_EVERY_FRAME = Settings(ridge=Ridge(mining="anchored"), gate=(0.0, 0.0, 0.0), states=True)
 
 
 def follow(tracker, clip):
@@ -36,16 +40,16 @@ def follow(tracker, clip):
     return [tracker.update(clip.frames[t]) for t in range(1, len(clip))]
 
 
-def boxes_of(told):
-    return np.array([each.box for each in told])
+def boxes_of(answers):
+    return np.array([each.box for each in answers])
 
 
 def test_it_obeys_the_protocol_and_follows():
     tracker = CascadeTracker()
     assert isinstance(tracker, Tracker)
-    told = follow(tracker, CLIP)
-    assert box_overlaps(boxes_of(told), CLIP.boxes[1:]).min() > 0.6
-    assert all(each.present and each.score > 0.25 for each in told)
+    answers = follow(tracker, CLIP)
+    assert box_overlaps(boxes_of(answers), CLIP.boxes[1:]).min() > 0.6
+    assert all(each.present and each.score > 0.25 for each in answers)
 
 
 def test_init_starts_over():
@@ -75,90 +79,60 @@ def test_stage_2_does_decide_something():
     assert np.abs(full - alone).max() > 1
 
 
-def test_side_by_side_is_one_by_one():
-    """Two videos of different sizes and targets of different shapes in one batch."""
+@pytest.mark.parametrize("settings", [Settings(), MINING_IN_EVERY_FRAME], ids=["plain", "mining"])
+def test_side_by_side_is_one_by_one(settings):
+    """Two videos of different sizes and targets of different shapes in one batch.
+
+    Forty conjugate-gradient steps in float32 carry rounding up to .02 of a score, over 20 pairs of clips. So a near
+    tie may fall to the neighbouring cell, three pixels on: boxes overlap by .70 and more.
+    """
     other = look_alikes(replace(EASY, height=150, width=140, aspect=0.5, frames=10), 3)
-    mining = Settings(ridge=Ridge(mining="anchored"), gate=(0.1, 0.05, 0.1), states=True)
-    for settings in (Settings(), mining):
-        together = track_together(Cascade(settings), [CLIP, other])
-        for track, clip in zip(together, (CLIP, other), strict=True):
-            alone = boxes_of(follow(CascadeTracker(settings), clip))
-            np.testing.assert_allclose(track.boxes[1:], alone, atol=1e-3)
-            assert len(track.boxes) == len(clip)
+    together, clips = Cascade(settings), (CLIP, other)
+    together.init([clip.frames[0] for clip in clips], [clip.boxes[0] for clip in clips])
+    together.update([clip.frames[1] for clip in clips])
+    tracks = track_together(Cascade(settings), clips)
+    for k, clip in enumerate(clips):
+        tracker = CascadeTracker(settings)
+        alone = boxes_of(follow(tracker, clip.part(0, 2)))
+        torch.testing.assert_close(together.last.scores[k], tracker.cascade.last.scores[0], rtol=0, atol=0.1)
+        alone = boxes_of(follow(tracker, clip))
+        assert box_overlaps(tracks[k].boxes[1:], alone).min() > 0.5
+        assert len(tracks[k].boxes) == len(clip)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, arm in ARMS.items() if arm.features in ("hand-made", "fine") and name != "refined"]
-)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_every_arm_tracks_an_easy_clip(name):
-    arm = ARMS[name]
-    features = HandMade(second=2) if arm.features == "fine" else HandMade()
-    (track,) = track_together(Cascade(arm.settings, features), [CLIP])
-    assert box_overlaps(track.boxes, CLIP.boxes).min() > 0.4
+    answers = follow(arm_tracker(name), CLIP)
+    assert box_overlaps(boxes_of(answers), CLIP.boxes[1:]).min() > 0.4
 
 
-@pytest.mark.parametrize("way", MINING)
-def test_mining_with_learned_features_differs_in_nothing_else(way):
-    """One comparison, two kinds of evidence: no gate, weight or rate was chosen anew."""
-    assert ARMS[f"{way}-learned"] == replace(ARMS[way], features="learned")
-    assert replace(ARMS[way].settings, ridge=ARMS["cascade"].settings.ridge) == ARMS["cascade"].settings
-
-
-@pytest.mark.parametrize("way", MINING)
-def test_mining_changes_what_is_learned_only_through_the_gate(way):
-    shut = Settings(ridge=Ridge(mining=way), gate=(2.0, 0.0, 0.0))
-    plain = Settings(ridge=Ridge(mining=way if way == "irls" else "none"))
-    open_ = Settings(ridge=Ridge(mining=way), gate=(0.0, 0.0, 0.0))
-    cascades = [Cascade(s) for s in (shut, plain, open_)]
-    shut_boxes, plain_boxes, _ = (track_together(c, [HARD])[0].boxes for c in cascades)
-    w = [c.head.w for c in cascades]
-    if way != "irls":
-        np.testing.assert_array_equal(shut_boxes, plain_boxes)
-        torch.testing.assert_close(w[0], w[1])
-    assert float((w[2] - w[0]).abs().max()) > 1e-4
-
-
-def test_anchored_rivals_score_less_and_the_first_positives_the_same():
-    settings = Settings(ridge=Ridge(mining="anchored", anchor_lam=1e-3, hard_weight=5.0), gate=(0.0, 0.0, 0.0))
-    cascade = Cascade(settings)
-    track_together(cascade, [HARD])
-    head = cascade.head
-    plain = head.running.solve(settings.ridge.lam)
-    hard = head.hard.x[0][head.hard.valid[0]]
-    assert len(hard)
-    before, after = hard @ plain[0], hard @ head.w[0]
-    assert float(after.abs().mean()) < 0.5 * float(before.abs().mean())
-    kept = (head.positives[0] @ (head.w - plain)[0]).abs().mean()
-    assert float(kept) < float((before - after).abs().mean())
-
-
-@pytest.mark.parametrize("solver", ["primal", "dual"])
-def test_all_rows_kept_is_the_running_gram(solver):
-    """As long as nothing is forgotten, and every frame is learned from."""
-    boxes = [
-        track_together(Cascade(Settings(ridge=Ridge(solver=s, frames=100), confident=0.0, learn_every=1)), [CLIP])[
-            0
-        ].boxes
-        for s in ("gram", solver)
-    ]
-    np.testing.assert_allclose(boxes[0], boxes[1], atol=0.05)
-
-
-def test_mdnets_samples_and_labels_follow_too():
-    for kind in ("binary", "iou"):
-        (track,) = track_together(Cascade(Settings(samples="random", label=kind)), [CLIP])
-        assert box_overlaps(track.boxes, CLIP.boxes).min() > 0.4
+def test_mining_goes_through_the_gate():
+    """An open gate mines every rival, a shut one none, and then the cascade is the one without mining."""
+    plain, shut = Cascade(), Cascade(replace(MINING_IN_EVERY_FRAME, gate=(2.0, 0.0, 0.0), states=False))
+    boxes = [track_together(cascade, [HARD])[0].boxes for cascade in (plain, shut)]
+    np.testing.assert_array_equal(*boxes)
+    assert not shut.head.hard.valid.any()
+    mined = []
+    track_together(Cascade(MINING_IN_EVERY_FRAME), [HARD], lambda t, cascade, last: mined.append(int(last.mined.sum())))
+    assert sum(mined) > 0
 
 
 def test_presence():
-    """The target vanishes behind grey: absent; and with stay_when_lost the box stays where it was."""
+    """The target vanishes behind grey: absent; and back it is where it was."""
     grey = np.full_like(CLIP.frames[0], 128)
-    tracker = CascadeTracker(Settings(stay_when_lost=True, widen=1.2))
-    told = follow(tracker, CLIP)
-    gone = [tracker.update(grey) for _ in range(3)]
-    assert not any(each.present for each in gone)
-    assert gone[-1].box == pytest.approx(told[-1].box)
+    tracker = CascadeTracker()
+    follow(tracker, CLIP)
+    assert not any(tracker.update(grey).present for _ in range(3))
     assert tracker.update(CLIP.frames[-1]).present
+
+
+def test_where_stage_2_is_left_out_stage_1_says_whether_the_target_is_there():
+    """One target alone and beside another: a skipped frame is judged by the same score in both."""
+    settings = Settings(skip_single=True, most=1)
+    alone = [each.present for each in follow(CascadeTracker(settings), CLIP)]
+    assert all(alone)
+    track, _ = track_together(Cascade(settings), [CLIP, HARD])
+    assert track.present[1:].tolist() == alone
 
 
 def test_a_box_never_leaves_the_frame_and_stays_finite():
@@ -191,27 +165,30 @@ def test_a_deep_cascade_runs():
     assert np.isfinite(track.boxes).all()
 
 
-def test_sgd_converges_to_ridge():
-    """A linear head with enough steps answers like ridge: they minimise the same thing, up to lam."""
-    ridge = Cascade(Settings())
-    sgd = Cascade(Settings(stage2="sgd", sgd=Sgd(hidden=0, learning_rate=1.0, first_steps=1500, batch=200)))
-    for cascade in (ridge, sgd):
-        cascade.init([CLIP.frames[0]], CLIP.boxes[:1])
-    x = ridge.head.history[0].x[:, :29]
-    first, second = ridge.head.score(x), sgd.head.score(x)
-    assert float((first - second).abs().max()) < 0.15
-    assert float(torch.corrcoef(torch.cat([first, second]))[0, 1]) > 0.99
-
-
 def test_census_counts():
-    cascade = Cascade(Settings())
-    census = Census([HARD], 0.35, 0.08)
-    track_together(cascade, [HARD], census)
+    """By hand: a target in the middle of 40 x 40 cells, a hard cell of half its score, a weak one of a fifth."""
+    scores = torch.zeros(1, 40, 40)
+    scores[0, 20, 20], scores[0, 5, 5], scores[0, 30, 30] = 1.0, 0.5, 0.2
+    box = np.array([[90.0, 90.0, 20.0, 20.0]])  # centred; the search image is the frame's 200 pixels at 160
+    sequence = Sequence("still", [np.zeros((200, 200, 3), dtype=np.uint8)], box, np.zeros(1, dtype=bool))
+    view = View(torch.tensor([[100.0, 100.0]]), torch.tensor([200.0]), 160)
+    two, one = torch.tensor([[True, True, False]]), torch.tensor([False])
+    empty = torch.zeros(1, 3)
+    decision = Decision(torch.zeros(1, 3, 2), two, empty, empty, empty, torch.tensor([0]), torch.ones(1), one)
+    census = Census([sequence], kappa=0.35, floor=0.08)
+    census(0, stage_1(), Diagnostics(view, torch.tensor([[16.0, 16.0]]), scores, decision, two))
     found = census.summary(0)
-    assert 0 < found["hard_share"] < 0.3
-    assert found["hard_share"] < found["hard_response"] < 1
-    assert found["candidates"] >= 1
-    assert len(census.share[0]) == len(HARD) - 1
+    near = sum((x + 0.5 - 20) ** 2 + (y + 0.5 - 20) ** 2 <= (0.6 * 4) ** 2 for x in range(40) for y in range(40))
+    assert found["hard_share"] == pytest.approx(1 / (1600 - near))
+    assert found["hard_response"] == pytest.approx(0.25 / (0.25 + 0.04))
+    assert (found["candidates"], found["skip_rate"], found["mined"]) == (2.0, 0.0, 2.0)
+
+
+def stage_1():
+    """A cascade that has learned nothing but where its scores stand."""
+    cascade = Cascade()
+    cascade.regression = Regression(cascade.settings.stage1, 16, torch.ones(1, 2))
+    return cascade
 
 
 @pytest.mark.parametrize("kernel", [7, 4])
@@ -220,9 +197,11 @@ def test_on_a_still_picture_the_box_stays_within_a_cell(kernel):
     tracker = CascadeTracker(stage1_only(Settings(stage1=Convolution(kernel=kernel))))
     tracker.init(frame, tuple(CLIP.boxes[0].tolist()))
     for _ in range(15):
-        told = tracker.update(frame)
+        answers = tracker.update(frame)
     cell = 5 * CLIP.boxes[0, 2] / 40
-    assert np.abs(np.array(told.box) - CLIP.boxes[0]).max() <= cell + 0.01  # half a cell every frame would be 7 cells
+    assert (
+        np.abs(np.array(answers.box) - CLIP.boxes[0]).max() <= cell + 0.01
+    )  # half a cell every frame would be 7 cells
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 states.
 """
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,17 +18,15 @@ from labkit.papers.crt.method.convolution import (
     candidates,
     localise,
     mlu,
-    shrunk,
 )
 from labkit.papers.crt.method.gauss_newton import Trace
 from labkit.papers.crt.teaching import checks, exercises
 
-GENERATOR = torch.Generator().manual_seed(0)
-
 
 @pytest.mark.parametrize("k", [1, 4, 5, 7])
 def test_answers_are_a_grouped_convolution(k):
-    x, f = torch.randn(3, 2, 5, 12, 12, generator=GENERATOR), torch.randn(2, 5, k, k, generator=GENERATOR)
+    generator = torch.Generator().manual_seed(k)
+    x, f = torch.randn(3, 2, 5, 12, 12, generator=generator), torch.randn(2, 5, k, k, generator=generator)
     wanted = F.conv2d(x.reshape(3, 10, 12, 12), f, padding=k // 2, groups=2)
     torch.testing.assert_close(_answers(x, f), wanted, rtol=1e-4, atol=1e-4)
 
@@ -41,15 +41,13 @@ def test_mlu():
     assert bool(torch.autograd.grad(y.sum(), x)[0].isfinite().all())  # the branch not taken must not overflow
 
 
-def test_shrinkage_is_the_loss_of_lu_et_al():
-    r = torch.linspace(-1, 1, 21)
-    loss = r.square() / (1 + torch.exp(10.0 * (0.2 - r.abs())))
-    torch.testing.assert_close(shrunk(r).square(), loss)
-
-
 def regression(settings=None, channels=3, cells=20, n=2, batch=1):
+    """Noise, in which each sample has the same patch at its centre: the target."""
     made = Regression(settings or Convolution(), channels, torch.full((batch, 2), 2.0))
-    x = torch.randn(n, batch, channels, cells, cells, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, batch, channels, cells, cells, generator=generator)
+    middle = slice(cells // 2 - 2, cells // 2 + 2)
+    x[..., middle, middle] = 4 * torch.randn(channels, 4, 4, generator=generator).sign()
     return made, x, torch.full((n, batch, 2), cells / 2)
 
 
@@ -78,19 +76,19 @@ def test_places_of_scores():
     checks.check_place(exercises.place_of)
 
 
-@pytest.mark.parametrize(
-    "settings", [Convolution(), Convolution(activation="mlu", target_weight=0.0), Convolution(loss="shrinkage")]
-)
+@pytest.mark.parametrize("settings", [Convolution(), Convolution(activation="mlu", target_weight=0.0)])
 def test_learning_lowers_the_loss_and_finds_the_target(settings):
     made, x, centres = regression(settings)
     trace = Trace()
-    made.first(x, centres)
+    made.first(x, centres, trace=trace)
     for _ in range(3):
         made.improve(trace=trace)
     losses = [float(v) for v in trace.losses]
-    assert losses[0] >= losses[1] >= losses[2]
+    assert losses[-1] < 0.8 * losses[0]  # over 60 seeds .04 to .51, mean .21, deviation .09
+    # a converged loss moves by its rounding: up to 2e-7 of it over 60 seeds
+    assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(losses))
     row, column = divmod(int(made.score(x[0])[0].argmax()), 20)
-    assert max(abs(row - 9.5), abs(column - 9.5)) <= 1
+    assert max(abs(row - 9.5), abs(column - 9.5)) <= 1  # half a cell over 60 seeds
 
 
 def test_the_filter_is_the_dense_solution():
@@ -111,7 +109,7 @@ def test_projection_is_learned_in_the_first_frame_only():
     made, x, centres = regression(settings, channels=6)
     trace = Trace()
     made.first(x, centres, torch.Generator().manual_seed(0), trace)
-    assert [float(v) for v in trace.losses][-1] < float(trace.losses[0])
+    assert float(trace.losses[-1]) < 0.9 * float(trace.losses[0])  # over 60 seeds .11 to .50, deviation .1
     before = made.projection.clone()
     made.remember(x[0], centres[0], torch.ones(1, dtype=torch.bool))
     made.improve()

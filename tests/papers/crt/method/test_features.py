@@ -15,7 +15,7 @@ from labkit.papers.crt.method.features import (
     ResNetFeatures,
     SmallNet,
     hand_made,
-    normalised_power,
+    normalized_power,
     orientations,
     rgb_to_lab,
 )
@@ -118,4 +118,4 @@ def test_bad_input(tmp_path):
 
 def test_power():
     maps = torch.randn(2, 3, 4, 4) * torch.tensor([1.0, 50.0])[:, None, None, None]
-    torch.testing.assert_close(normalised_power(maps).square().mean((1, 2, 3)), torch.ones(2))
+    torch.testing.assert_close(normalized_power(maps).square().mean((1, 2, 3)), torch.ones(2))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.crt.method.sampling import HardNegatives, boxes_at, draw_boxes, grid_boxes, iou, label, ring_boxes
+from labkit.papers.crt.method.sampling import HardNegatives, admitted, away, boxes_at, iou, labels, ring_boxes
 
 TARGET = torch.tensor([[30.0, 40.0, 20.0, 10.0]])
 
@@ -21,38 +21,28 @@ def test_iou_counts_pixels():
         assert found == pytest.approx(float(painted.prod(0).sum() / painted.amax(0).sum()), abs=1e-6)
 
 
-def test_rings_and_grid_are_in_units_of_the_target():
+def test_rings_are_in_units_of_the_target():
     boxes = ring_boxes(torch.tensor([[40.0, 45.0]]), torch.tensor([[20.0, 10.0]]))
     torch.testing.assert_close(boxes[0, 0], TARGET[0])
     assert boxes.shape == (1, 29, 4)
     centres = boxes[0, :, :2] + boxes[0, :, 2:] / 2 - torch.tensor([40.0, 45.0])
     radius = (centres / torch.tensor([20.0, 10.0])).norm(dim=1)
     torch.testing.assert_close(radius[5:].reshape(3, 8), torch.tensor([[0.5], [0.9], [1.4]]).expand(3, 8))
-    grid = grid_boxes(torch.tensor([[40.0, 45.0]]), torch.tensor([[20.0, 10.0]]))
-    assert grid.shape == (1, 31 * 31, 4)
-    torch.testing.assert_close(grid[0, 480], TARGET[0])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_drawn_boxes_keep_their_promises(seed):
-    drawn = draw_boxes(TARGET[0], 50, 100, torch.Generator().manual_seed(seed))
-    overlap = iou(drawn.boxes, TARGET.expand(150, -1))
-    assert bool((overlap[drawn.positive] > 0.7).all())
-    assert bool((overlap[~drawn.positive] < 0.3).all())
-    again = draw_boxes(TARGET[0], 50, 100, torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(again.boxes, drawn.boxes)
 
 
 def test_labels():
     boxes = boxes_at(torch.tensor([[[40.0, 45.0], [45.0, 45.0], [44.0, 45.0], [90.0, 90.0]]]), TARGET[:, 2:])
-    y, omega = label(boxes, TARGET)
+    y, omega = labels(boxes, TARGET)
     assert y[0].tolist() == pytest.approx([1.0, 2.718281828**-0.5, 2.718281828 ** (-8 * 0.04), 0.0], abs=1e-5)
     assert omega[0].tolist() == [0.25] * 4
-    y, omega = label(boxes, TARGET, "binary")  # overlaps 1, .6, .667, 0: what lies between has no weight
-    assert y[0].tolist() == [1.0, 0.0, 0.0, 0.0]
-    assert omega[0].tolist() == [0.5, 0.0, 0.0, 0.5]
-    y, _ = label(boxes, TARGET, "iou")
-    assert y[0].tolist() == pytest.approx([1.0, 0.6, 16 / 24, 0.0], abs=1e-5)
+
+
+def test_away_is_in_units_of_the_target():
+    """0.6 targets of 20 x 10 around (40, 45): 12 pixels across, 6 down."""
+    at = torch.tensor([[[40.0, 45.0], [51.9, 45.0], [52.1, 45.0], [40.0, 50.9], [40.0, 38.9]]])
+    found = away(at, torch.tensor([[40.0, 45.0]]), TARGET[:, 2:])
+    assert found[0].tolist() == [False, False, True, False, True]
+    assert away(at[:, None], torch.tensor([[40.0, 45.0]]), TARGET[:, 2:]).shape == (1, 1, 5)
 
 
 def test_the_buffer_keeps_the_hardest_of_all():
@@ -70,11 +60,21 @@ def test_the_buffer_keeps_the_hardest_of_all():
     assert buffer.x[0, :, 0].tolist() == [-4.0, 2.0]
 
 
+def test_the_gate_admits_by_confidence_lead_and_hardness():
+    """Winner .8; others .5 and .3.  Least .4, lead of 30 %, hardness of half the winner."""
+    fused = torch.tensor([[0.8, 0.5, 0.3]])
+    others = torch.tensor([[False, True, True]])
+
+    def mined(confidence, gate):
+        return admitted(others, fused, torch.tensor([confidence]), gate)[0].tolist()
+
+    assert mined(0.8, (0.4, 0.3, 0.5)) == [False, True, False]
+    assert mined(0.8, (0.4, 0.3, 0.2)) == [False, True, True]
+    assert mined(0.8, (0.4, 0.4, 0.2)) == [False, False, False]  # .3 ahead is less than .4 x .8
+    assert mined(0.8, (0.9, 0.3, 0.2)) == [False, False, False]
+    assert mined(0.0, (0.0, 0.0, 0.0)) == [False, False, False]  # 0: nothing is to be learned
+
+
 def test_bad_input():
-    generator = torch.Generator()
-    with pytest.raises(InputError, match="positive"):
-        draw_boxes(torch.tensor([0.0, 0.0, 0.0, 5.0]), 1, 1, generator)
-    with pytest.raises(InputError, match="below <= above"):
-        draw_boxes(TARGET[0], 1, 1, generator, above=0.2, below=0.5)
     with pytest.raises(InputError, match="capacity"):
         HardNegatives(1, 0, torch.ones(1, 1, 1))
