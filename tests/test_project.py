@@ -1,5 +1,6 @@
 """The project's own papers: dependencies, pins, what is committed, and the summary that CI reads."""
 
+import importlib.metadata
 import re
 import subprocess
 import tomllib
@@ -8,6 +9,7 @@ import pytest
 import run
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from labkit import paths
@@ -55,7 +57,8 @@ def test_conda_users_get_what_pip_users_get():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == "labkit"
     python, pip, from_pip = environment["dependencies"]
-    assert (python, pip) == (f"python{PYPROJECT['project']['requires-python']}", "pip")
+    assert (python, pip) == ("python=3.11", "pip")  # repo2docker reads ">=3.11" as none and takes its own default
+    assert PYPROJECT["project"]["requires-python"] == ">=3.11"
     assert from_pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
 
 
@@ -66,6 +69,19 @@ def test_every_requirement_is_pinned_and_admits_its_pin():
         pin = PINS.get(canonicalize_name(requirement.name))
         assert pin, f"{requirement.name} has no pin in constraints.txt"
         assert requirement.specifier.contains(pin), f"{requirement} does not admit {pin}"
+
+
+def test_every_pin_admits_the_oldest_python():
+    """Debian 12 has 3.11.2: a package that wants 3.11.5 cannot be installed there."""
+    oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    installed = {canonicalize_name(found.name): found.metadata for found in importlib.metadata.distributions()}
+    wanted = {
+        f"{name}=={metadata['Version']}": metadata["Requires-Python"]
+        for name, metadata in installed.items()
+        if name in PINS and PINS[name] == metadata["Version"].partition("+")[0]
+    }
+    assert {"torch", "numpy"} <= {name.partition("==")[0] for name in wanted}
+    assert not {name: python for name, python in wanted.items() if python and not SpecifierSet(python).contains(oldest)}
 
 
 def test_pins_do_not_keep_the_ordinary_torch_away():

@@ -1,6 +1,7 @@
 """Kernels: Triton on a GPU, PyTorch on a CPU, one function for both.
 
-Each stands in a file of its name, beside the plain-PyTorch reference that its tests and benchmarks compare it with.
+A kernel is a folder: the function in `__init__.py`, its types and PyTorch body in `reference.py`, its Triton body in
+`triton.py`. Tests and benchmarks compare the bodies.
 """
 
 from labkit.kernels.int8_conv import int8_conv2d, int8_conv2d_reference

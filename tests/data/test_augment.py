@@ -37,12 +37,12 @@ def test_draws_cover_every_offset_evenly_and_half_are_mirrored():
     images[:, :, 2, 2] = 1
     places = random_crop_flip(images, 2, torch.Generator().manual_seed(0)).flatten(1).argmax(1)
     counts = places.bincount(minlength=25)
-    assert counts.min() > 150  # expected 200, standard deviation 14
-    assert counts.max() < 250
+    assert counts.min() > 120  # expected 200, standard deviation 13.9: 50 chances of 4e-9 to fail
+    assert counts.max() < 280
 
     ramp = torch.arange(4.0).expand(5000, 1, 1, 4)
     mirrored = random_crop_flip(ramp, 0, torch.Generator().manual_seed(0))[:, 0, 0, 0] == 3
-    assert 2400 < mirrored.sum() < 2600
+    assert 2300 < mirrored.sum() < 2700  # standard deviation 35: fails once in 60 million
 
 
 def test_generator_is_the_only_source_of_chance():

@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that misbehaves in the ways real ones do."""
 
 import hashlib
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -64,6 +65,12 @@ def target(tmp_path):
     return tmp_path / "set" / "data.bin"
 
 
+def nobody_listens() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/data.bin"
+
+
 def left_beside(target):
     """Names in the target's folder: neither pooch's temporary file nor a stale part may stay."""
     return sorted(path.name for path in target.parent.iterdir())
@@ -118,7 +125,7 @@ def test_a_part_that_is_complete_needs_no_server(target):
     """Killed between the last byte and the renaming."""
     target.parent.mkdir()
     target.with_name("data.bin.part").write_bytes(CONTENT)
-    fetch("http://127.0.0.1:9/data.bin", target, SHA256, len(CONTENT))
+    fetch(nobody_listens(), target, SHA256, len(CONTENT))
     assert target.read_bytes() == CONTENT
 
 
@@ -164,7 +171,7 @@ def test_no_server_and_not_found(server, target):
     with pytest.raises(DataError, match=r"failed: the server answered 404"):
         fetch(server.url, target, SHA256, len(CONTENT))
     with pytest.raises(DataError, match=r"failed: no connection \(.*refused.*run the same command again"):
-        fetch("http://127.0.0.1:9/data.bin", target, SHA256, len(CONTENT))
+        fetch(nobody_listens(), target, SHA256, len(CONTENT))
     assert left_beside(target) == []
 
 

@@ -85,9 +85,9 @@ def test_training_crops_stay_inside_and_half_are_mirrored(tree):
     train = imagenet("train", size=28)  # resized to 44x32: free to move by 16 and 4 pixels
     crops = torch.stack([train.image(4, epoch) for epoch in range(400)]).float()
     mirrored = crops[:, 0, :, 0].mean(1) > crops[:, 0, :, -1].mean(1)
-    assert 160 < mirrored.sum() < 240
-    tops = crops[:, 1, 0].mean(1).round().unique()
-    assert len(tops) == 5  # every vertical offset occurs
+    assert 150 < mirrored.sum() < 250  # standard deviation 10: fails once in 2 million
+    tops = crops[:, 1, 0].mean(1).sort().values
+    assert (tops.diff() > 4).sum() == 4  # every one of 5 vertical offsets occurs, 8 grey levels apart
 
 
 def test_batches_come_in_the_order_given(tree):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
+from labkit.kernels.int8_matmul import int8_matmul
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr
 from labkit.papers.brelu.method.integer import snap, to_codes, to_integer
 from labkit.papers.brelu.method.network import calibrate, set_bounds
@@ -41,6 +42,14 @@ def test_equals_int64(shape, requantizer, with_shortcut):
     for a, b in zip(got, wanted, strict=True):
         assert (a is None) == (b is None)
         assert a is None or torch.equal(a.cpu(), b)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 3), (33, 9, 10), (40, 4608, 16)])
+def test_products_equal_int64(shape):
+    m, k, n = shape
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(-128, 128, size, generator=g).to(torch.int8) for size in ((m, k), (k, n)))
+    assert torch.equal(int8_matmul(a.cuda(), b.cuda()).cpu().long(), a.long() @ b.long())
 
 
 @pytest.mark.parametrize("name", ["vdsr", "resnet18"])

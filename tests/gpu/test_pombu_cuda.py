@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from labkit.kernels import discounted_trace as kernel
+from labkit.kernels.discounted_trace import discounted_trace
 from labkit.papers.pombu.experiment.baselines import run_algorithm
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, TrajectorySplits, fit
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
@@ -30,8 +30,8 @@ def test_the_trace_kernel(dtype, steps, lanes, with_done):
     x, value = torch.randn(2, steps, lanes, generator=generator, dtype=dtype)
     last = torch.randn(lanes, generator=generator, dtype=dtype)
     done = torch.rand(steps, lanes, generator=generator) < 0.05 if with_done else None
-    wanted = kernel.discounted_trace(x.double(), value.double(), last.double(), discount=0.99, lam=0.95, done=done)
-    got = kernel.discounted_trace(
+    wanted = discounted_trace(x.double(), value.double(), last.double(), discount=0.99, lam=0.95, done=done)
+    got = discounted_trace(
         x.cuda(), value.cuda(), last.cuda(), discount=0.99, lam=0.95, done=None if done is None else done.cuda()
     )
     tolerance = 1e-11 if dtype == torch.float64 else 1e-4

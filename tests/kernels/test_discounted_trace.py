@@ -1,9 +1,4 @@
-"""The backward discounted sum: written out, at its ends, and through its Triton body in the interpreter."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The backward discounted sum: written out, at its ends, and through its Triton body."""
 
 import pytest
 import torch
@@ -11,7 +6,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.kernels import discounted_trace as kernel
+from labkit.kernels.discounted_trace import discounted_trace, reference
 
 
 def numbers(steps: int, *lanes: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,7 +19,7 @@ def numbers(steps: int, *lanes: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_it_is_the_recursion(lam):
     x, value, done = numbers(9, 4)
     last = torch.tensor([1.0, -2.0, 3.0, 0.0], dtype=torch.float64)
-    got = kernel.discounted_trace(x, value, last, discount=0.9, lam=lam, done=done)
+    got = discounted_trace(x, value, last, discount=0.9, lam=lam, done=done)
     for lane in range(4):
         after, trace = float(last[lane]), 0.0
         for t in range(8, -1, -1):
@@ -36,30 +31,30 @@ def test_it_is_the_recursion(lam):
 
 def test_any_lanes_and_layouts():
     x, value, done = numbers(5, 2, 3, 4)
-    flat = kernel.discounted_trace(x.flatten(1), value.flatten(1), discount=0.9, done=done.flatten(1))
-    assert torch.equal(kernel.discounted_trace(x, value, discount=0.9, done=done).flatten(1), flat)
+    flat = discounted_trace(x.flatten(1), value.flatten(1), discount=0.9, done=done.flatten(1))
+    assert torch.equal(discounted_trace(x, value, discount=0.9, done=done).flatten(1), flat)
     across = [thing.transpose(1, 3) for thing in (x, value, done)]
-    got = kernel.discounted_trace(across[0], across[1], discount=0.9, done=across[2])
+    got = discounted_trace(across[0], across[1], discount=0.9, done=across[2])
     torch.testing.assert_close(got.transpose(1, 3).flatten(1), flat)
-    assert kernel.discounted_trace(x[:, :, :0], value[:, :, :0], discount=0.9).shape == (5, 2, 0, 4)
-    assert not kernel.discounted_trace(x.requires_grad_(), value, discount=0.9).requires_grad
+    assert discounted_trace(x[:, :, :0], value[:, :, :0], discount=0.9).shape == (5, 2, 0, 4)
+    assert not discounted_trace(x.requires_grad_(), value, discount=0.9).requires_grad
 
 
 def test_last_value_is_what_follows_the_last_step():
     x, value, _ = numbers(4, 3)
     last = torch.full((3,), 7.0, dtype=torch.float64)
-    got = kernel.discounted_trace(x, value, last, discount=0.9, lam=0.0)[-1]
+    got = discounted_trace(x, value, last, discount=0.9, lam=0.0)[-1]
     torch.testing.assert_close(got, x[-1] + 0.9 * 7 - value[-1])
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x: kernel.discounted_trace(x[:0], x[:0], discount=0.9), "at least one step"),
-        (lambda x: kernel.discounted_trace(x, x, discount=1.5), "discount and lam"),
-        (lambda x: kernel.discounted_trace(x, x, x[0, :1], discount=0.9), "last_value must be like x"),
-        (lambda x: kernel.discounted_trace(x, x.double(), discount=0.9), "value must be like x"),
-        (lambda x: kernel.discounted_trace(x, x, discount=0.9, done=x[:2] > 0), "done must have the shape"),
+        (lambda x: discounted_trace(x[:0], x[:0], discount=0.9), "at least one step"),
+        (lambda x: discounted_trace(x, x, discount=1.5), "discount and lam"),
+        (lambda x: discounted_trace(x, x, x[0, :1], discount=0.9), "last_value must be like x"),
+        (lambda x: discounted_trace(x, x.double(), discount=0.9), "value must be like x"),
+        (lambda x: discounted_trace(x, x, discount=0.9, done=x[:2] > 0), "done must have the shape"),
     ],
 )
 def test_bad_input_is_refused(call, words):
@@ -69,36 +64,15 @@ def test_bad_input_is_refused(call, words):
 
 
 def compare_triton_with_torch() -> None:
-    from labkit.kernels.discounted_trace_triton import discounted_trace_triton
+    """Runs in a process of its own, where Triton is its interpreter."""
+    from labkit.kernels.discounted_trace.triton import discounted_trace_triton
 
     for steps, lanes, dtype in ((1, 1, torch.float32), (7, 300, torch.float64), (20, 128, torch.float32)):
         generator = torch.Generator().manual_seed(steps)
         x, value = torch.randn(2, steps, lanes, generator=generator, dtype=dtype)
         last = torch.randn(lanes, generator=generator, dtype=dtype)
         for done in (None, torch.rand(steps, lanes, generator=generator) < 0.1):
-            inputs = kernel.Inputs(x, value, last, done, 0.9, 0.8)
+            inputs = reference.Inputs(x, value, last, done, 0.9, 0.8)
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-            got, wanted = discounted_trace_triton(inputs), kernel.discounted_trace_reference(inputs)
+            got, wanted = discounted_trace_triton(inputs), reference.discounted_trace_reference(inputs)
             torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
-    print("agrees")
-
-
-def test_triton_agrees_with_torch_in_its_interpreter():
-    """In a subprocess: TRITON_INTERPRET works only if set before the first import, and must not leak into others."""
-    pytest.importorskip("triton")
-    script = (
-        "from jaxtyping import install_import_hook\n"
-        "with install_import_hook('labkit', 'beartype.beartype'):\n"
-        "    import test_discounted_trace\n"
-        "    test_discounted_trace.compare_triton_with_torch()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "agrees"

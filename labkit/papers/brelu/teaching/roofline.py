@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from labkit.errors import InputError
+from labkit.kernels.int8_matmul import int8_matmul
 from labkit.workbench.benchmark import compare
 
 SIDE = 512  # of the square matrices: large enough for full speed, small enough for the second-level cache
@@ -25,7 +26,7 @@ def measure(rounds: int = 5) -> Machine:
     b = torch.randint(-127, 128, (SIDE, SIDE), dtype=torch.int8)
     x, y = a.float(), b.float()
     source, target = torch.zeros(COPIED, dtype=torch.uint8), torch.empty(COPIED, dtype=torch.uint8)
-    calls = {"int8": lambda: torch._int_mm(a, b), "float32": lambda: x @ y, "copy": lambda: target.copy_(source)}
+    calls = {"int8": lambda: int8_matmul(a, b), "float32": lambda: x @ y, "copy": lambda: target.copy_(source)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

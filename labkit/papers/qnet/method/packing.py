@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.kernels.int8_matmul import int8_matmul
 from labkit.papers.qnet.method.levels import bits_needed
 from labkit.papers.qnet.method.soft_quantizer import Quantizer, quantizers
 from labkit.papers.qnet.method.weights import float_weight
@@ -142,7 +143,7 @@ class PackedLinear(_Packed):
         return F.linear(x, weight)
 
     def accumulate(self, codes: Int8[Tensor, "*batch features"]) -> Int32[Tensor, "*batch features2"]:
-        rows = integer_matmul(codes.flatten(0, -2), self.integer_levels().t())
+        rows = int8_matmul(codes.flatten(0, -2), self.integer_levels().t())
         return rows.view(*codes.shape[:-1], -1)
 
 
@@ -180,16 +181,8 @@ class PackedConv2d(_Packed):
             for j in range(kw)
         ]
         patches = torch.stack(slices, 2).permute(0, 3, 4, 1, 2).flatten(3)  # (n, height, width, channels * kh * kw)
-        sums = integer_matmul(patches.flatten(0, 2), weight.flatten(1).t())
+        sums = int8_matmul(patches.flatten(0, 2), weight.flatten(1).t())
         return sums.view(len(x), height, width, filters).permute(0, 3, 1, 2)
-
-
-def integer_matmul(a: Int8[Tensor, "m k"], b: Int8[Tensor, "k n"]) -> Int32[Tensor, "m n"]:
-    """a @ b in 8-bit integers, added up in 32 bits. Padded with zeros to what a GPU's tensor cores ask for."""
-    (m, k), n = a.shape, b.shape[1]
-    a = F.pad(a, (0, -k % 8, 0, max(32 - m, 0))).contiguous()
-    b = F.pad(b, (0, -n % 8, 0, -k % 8))
-    return torch._int_mm(a, b.t().contiguous().t())[:m, :n]
 
 
 def pack_network(model: nn.Module, sample: Float[Tensor, "batch *shape"] | None = None) -> nn.Module:

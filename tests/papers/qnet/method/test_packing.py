@@ -20,7 +20,6 @@ from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.packing import (
     PackedConv2d,
     PackedLinear,
-    integer_matmul,
     load_packed,
     pack_network,
     pack_weights,
@@ -80,14 +79,6 @@ class TestBits:
             pack_weights(torch.tensor([0], dtype=torch.uint8), 0)
         with pytest.raises(InputError, match="17 codes fill 3 bytes a bit plane; got 2"):
             unpack_weights(torch.zeros(1, 2, dtype=torch.uint8), (17,))
-
-
-@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 1, 1), (40, 64, 16), (33, 9, 10)])
-def test_integer_matmul_is_exact(shape):
-    m, k, n = shape
-    a = torch.randint(-127, 128, (m, k)).to(torch.int8)
-    b = torch.randint(-127, 128, (k, n)).to(torch.int8)
-    assert torch.equal(integer_matmul(a, b), (a.long() @ b.long()).int())
 
 
 class TestPackedNetwork:

@@ -9,20 +9,23 @@ Y_1 is the lowest level: minus the offset o of the paper for weights, 0 for acti
 (3 tensors of the activation's size for 2 bits, 15 for 4 bits); here only x is kept and g_i is computed again.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.kernels.soft_quantize.reference import (
+    TORCH_BODY,
+    Body,
+    Staircase,
+    compute_dtype,
+    soft_quantize_reference,
+)
 
-# Elements a thread takes at a time on a CPU: few enough for the temporaries to stay in cache, many enough to hide the
-# cost of calling an operator. Measured from 2^13 to 2^30: 2^17 and 2^18 are best, 2^13 takes twice as long.
-CHUNK = 1 << 17
+__all__ = ["soft_quantize", "soft_quantize_reference"]
 
 
 def soft_quantize(
@@ -67,45 +70,6 @@ def soft_quantize(
         x, levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp, gap_inside
     )
     return y
-
-
-def soft_quantize_reference(
-    x: Float[Tensor, "*shape"],
-    levels: Float[Tensor, " steps_and_one"],
-    thresholds: Float[Tensor, " steps"],
-    alpha: Float[Tensor, ""] | float,
-    beta: Float[Tensor, ""] | float,
-    temperature: Float[Tensor, ""] | float,
-) -> Float[Tensor, "*shape"]:
-    """The same function by plain autograd: what the kernel is tested against, and the rival in the benchmark."""
-    inner = levels[0]
-    for gap, threshold in zip(levels.diff(), thresholds, strict=True):
-        inner = inner + gap * torch.sigmoid(temperature * (beta * x - threshold))
-    return alpha * inner
-
-
-class Staircase(NamedTuple):
-    """All that the two passes need besides the memory they read and write; tensors of one element where not named."""
-
-    levels: Tensor  # (steps + 1,)
-    thresholds: Tensor  # (steps,)
-    alpha: Tensor
-    beta: Tensor
-    temperature: Tensor
-    bell_temperature: Tensor | None  # None: the same as `temperature`, so one sigmoid serves both
-    bell_height: Tensor
-    clamp: float
-    gap_inside: bool
-
-
-class Body(NamedTuple):
-    """The two passes over flat memory. A CPU and a GPU have one each."""
-
-    forward: Callable[[Tensor, Tensor, Staircase], None]
-    """(x, y, staircase): writes y."""
-    backward: Callable[[Tensor, Tensor, Tensor, Staircase, bool, bool], Tensor]
-    """(dy, x, dx, staircase, need_scales, need_thresholds): writes dx; gives (2 + steps) sums over all elements of
-    dy times: y / alpha, x times the slope, each bell. Slope and bells without the factor alpha T."""
 
 
 # Two custom operators: torch.compile takes them as they are, without breaking its graph.
@@ -170,118 +134,10 @@ def _body(x: Tensor) -> Body:
     if not x.is_cuda:
         return TORCH_BODY
     try:
-        from labkit.kernels.soft_quantize_triton import TRITON_BODY
+        from labkit.kernels.soft_quantize.triton import TRITON_BODY
     except ImportError:  # no Triton on this system: the plain passes work on any device, only more slowly
         return TORCH_BODY
     return TRITON_BODY
-
-
-def _forward(x: Tensor, y: Tensor, staircase: Staircase) -> None:
-    """Chunk by chunk and in place: three passes in cache for each step.
-
-    The identity sigmoid(z) = (1 + tanh(z / 2)) / 2 would spare binary weights one pass, but PyTorch's tanh takes five
-    times as long as its sigmoid on a CPU (2.5 against 0.5 ns an element, measured).
-    """
-    p, gaps = _numbers(staircase), _gaps(staircase)
-    steps = _steps(staircase, p.temperature, like=x)
-    for x_part, y_part, (inner, z) in _chunks(2, x, y):
-        x_part, total = x_part.to(z.dtype), p.lowest.to(z.dtype)
-        for gap, step in zip(gaps, steps, strict=True):
-            total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
-        torch.mul(inner, p.alpha, out=y_part)
-
-
-def _backward(
-    dy: Tensor, x: Tensor, dx: Tensor, staircase: Staircase, need_scales: bool, need_thresholds: bool
-) -> Tensor:
-    p, gaps = _numbers(staircase), _gaps(staircase)
-    bells = _steps(staircase, p.bell_temperature, like=x)
-    shared = p.bell_temperature == p.temperature  # one sigmoid serves the bell and y
-    steps = bells if shared else _steps(staircase, p.temperature, like=x)
-    sums = [0.0] * (2 + len(gaps))  # Python floats: chunks add up in float64, one after the other
-    for dy_part, x_part, dx_part, (inner, slope, z) in _chunks(3, dy, x, dx):
-        x_part, total, rise = x_part.to(z.dtype), p.lowest.to(z.dtype), z.new_zeros(())
-        for i, (gap, step, bell_step) in enumerate(zip(gaps, steps, bells, strict=True)):
-            if need_scales and not shared:
-                total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
-            g = bell_step(x_part, out=z)
-            if need_scales and shared:
-                total = torch.add(total, g, alpha=gap, out=inner)
-            if p.gap_inside:
-                g, gap = g.mul_(gap), 1.0
-            bell = torch.addcmul(g, g, g, value=-1, out=g)  # g (1 - g)
-            rise = torch.add(rise, bell, alpha=gap, out=slope)
-            if need_thresholds:
-                sums[2 + i] += gap * bell.mul_(dy_part).sum().item()
-        slope.mul_(dy_part)
-        if need_scales:
-            sums[0] += inner.mul_(dy_part).sum().item()
-            sums[1] += torch.mul(slope, x_part, out=z).sum().item()
-        torch.mul(slope, p.alpha * p.beta * p.bell_height, out=dx_part)
-    return torch.tensor(sums, dtype=torch.float64, device=x.device)
-
-
-TORCH_BODY = Body(_forward, _backward)
-
-
-class _Numbers(NamedTuple):
-    lowest: Tensor  # the others are numbers
-    alpha: float
-    beta: float
-    temperature: float
-    bell_temperature: float
-    bell_height: float
-    clamp: float
-    gap_inside: bool
-
-
-def _numbers(p: Staircase) -> _Numbers:
-    temperature = p.temperature.item()
-    return _Numbers(
-        lowest=p.levels[0],
-        alpha=p.alpha.item(),
-        beta=p.beta.item(),
-        temperature=temperature,
-        bell_temperature=temperature if p.bell_temperature is None else p.bell_temperature.item(),
-        bell_height=p.bell_height.item(),
-        clamp=p.clamp,
-        gap_inside=p.gap_inside,
-    )
-
-
-def _gaps(p: Staircase) -> list[float]:
-    return p.levels.double().diff().tolist()
-
-
-def _steps(p: Staircase, temperature: float, like: Tensor) -> list[Callable[..., Tensor]]:
-    """One function x -> sigmoid(T (beta x - b)) per threshold; at infinite T the step 1[beta x > b]."""
-    beta, c = p.beta.item(), p.clamp
-
-    def hard(x: Tensor, out: Tensor, threshold: float) -> Tensor:
-        torch.mul(x, beta, out=out)  # rounded as wherever else beta x is compared with a threshold
-        return torch.gt(out, threshold, out=out)
-
-    def soft(x: Tensor, out: Tensor, offset: Tensor) -> Tensor:
-        torch.add(offset, x, alpha=temperature * beta, out=out)  # T beta x - T b in one pass
-        return (out.clamp_(-c, c) if math.isfinite(c) else out).sigmoid_()
-
-    if math.isinf(temperature):
-        return [functools.partial(hard, threshold=threshold) for threshold in p.thresholds.tolist()]
-    offsets = -temperature * p.thresholds.detach().to(_compute_dtype(like))
-    return [functools.partial(soft, offset=offset) for offset in offsets]
-
-
-def _chunks(count: int, *wholes: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Chunk after chunk of each of `wholes`, and `count` temporaries of its length, used again each time."""
-    n, dtype = wholes[0].numel(), _compute_dtype(wholes[0])
-    size = CHUNK * torch.get_num_threads() if wholes[0].device.type == "cpu" else max(n, 1)
-    temporaries = torch.empty(count, min(size, n), dtype=dtype, device=wholes[0].device)
-    for parts in zip(*(whole.split(size) for whole in wholes), strict=True):
-        yield *parts, temporaries[:, : len(parts[0])]
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _flat(tensor: Tensor, like: Tensor) -> Tensor:
@@ -292,7 +148,7 @@ def _flat(tensor: Tensor, like: Tensor) -> Tensor:
 def _scalar(value: Tensor | float, x: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    return torch.full((), value, dtype=_compute_dtype(x), device=x.device)  # a fill: unlike a copy it waits for nothing
+    return torch.full((), value, dtype=compute_dtype(x), device=x.device)  # a fill: unlike a copy it waits for nothing
 
 
 def _check(

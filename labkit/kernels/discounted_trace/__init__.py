@@ -8,25 +8,14 @@ Time is the first axis, so that neighbours in memory are neighbours among the la
 lines, and each element is read once.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.kernels.discounted_trace.reference import Body, Inputs, discounted_trace_reference
 
-
-class Inputs(NamedTuple):
-    """What a body gets: contiguous (time, lanes) memory, one dtype; `done` may be missing, `decay` is g lam."""
-
-    x: Tensor
-    value: Tensor
-    last_value: Tensor  # (lanes,)
-    done: Tensor | None
-    discount: float
-    decay: float
+__all__ = ["discounted_trace", "discounted_trace_reference"]
 
 
 def discounted_trace(
@@ -69,24 +58,9 @@ def discounted_trace(
     return _body(x)(inputs).view(x.shape)
 
 
-def discounted_trace_reference(inputs: Inputs) -> Tensor:
-    """Plain PyTorch: all lanes of a step at once, step by step from the end, in place."""
-    x, value, last_value, done, discount, decay = inputs
-    after = torch.cat([value[1:], last_value[None]])
-    keep = None if done is None else (~done).to(x.dtype)
-    trace = x - value + discount * (after if keep is None else after * keep)
-    rows = trace.unbind(0)
-    for t in range(len(rows) - 2, -1, -1):
-        if keep is None:
-            rows[t].add_(rows[t + 1], alpha=decay)
-        else:
-            rows[t].addcmul_(rows[t + 1], keep[t], value=decay)
-    return trace
-
-
-def _body(x: Tensor) -> Callable[[Inputs], Tensor]:
+def _body(x: Tensor) -> Body:
     if x.is_cuda:
-        from labkit.kernels.discounted_trace_triton import discounted_trace_triton
+        from labkit.kernels.discounted_trace.triton import discounted_trace_triton
 
         return discounted_trace_triton
     return discounted_trace_reference

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from labkit.kernels.discounted_trace import Inputs
+from labkit.kernels.discounted_trace.reference import Inputs
 
 BLOCK = 128
 

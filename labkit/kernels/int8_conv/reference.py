@@ -1,12 +1,4 @@
-"""Convolution in integers with the bounded ReLU (2006.11735) fused behind it: int8 in, int8 out, int32 between.
-
-    u = sum w v + b (+ shortcut)                                 int32, exact
-    u = min(max(u, 0), u_max)                                    the bounded ReLU, in integers
-    v = (u * mul + floor(2^shift / 2)) >> shift                  the code of u, half rounds up   [official code]
-
-All bodies give the same bits: an int64 reference, int8 matrix products on a CPU (VNNI where there is one), Triton on a
-GPU. Tensors have the logical shape (n, c, h, w); the fast bodies keep them channels-last in memory.
-"""
+"""Types of the integer convolution, its int64 definition, and the body for a CPU."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Int8, Int32
 from torch import Tensor
 
-from labkit.errors import InputError
+from labkit.kernels.int8_matmul import int8_matmul
 
 STRIP_BYTES = 1 << 20  # of unfolded pixels at a time on a CPU: what a core's second-level cache holds beside the sums
 
@@ -45,29 +37,7 @@ class Output(NamedTuple):
     sums: Tensor | None
 
 
-def int8_conv2d(
-    v: Int8[Tensor, "n c h w"],
-    weight: Int8[Tensor, "o c kh kw"],
-    bias: Int32[Tensor, " o"],
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    shortcut: Int32[Tensor, "n o h2 w2"] | None = None,
-    requantizer: Requantizer | None = None,
-    keep_sums: bool = False,
-) -> Output:
-    """u = sum w v + b + shortcut, then clip, multiply and shift. Without `requantizer` the int32 sums are the output.
-
-    Args:
-        shortcut: added to the sums before clipping, in the same scale (residual blocks).
-        keep_sums: also give back the clipped sums, for a later addition.
-
-    Raises:
-        InputError: types or shapes that do not fit, or a requantiser that could leave int32.
-    """
-    _check(v, weight, bias, stride, padding, shortcut, requantizer)
-    conv = Conv(stride, padding, requantizer, keep_sums or requantizer is None)
-    return _body(v)(v, weight, bias, shortcut, conv)
+Body = Callable[[Tensor, Tensor, Tensor, Tensor | None, Conv], Output]
 
 
 def int8_conv2d_reference(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, conv: Conv) -> Output:
@@ -89,19 +59,6 @@ def requantize(u: Int32[Tensor, "*shape"], requantizer: Requantizer) -> Int8[Ten
     return ((u.clamp(0, u_max) * mul + (1 << shift) // 2) >> shift).to(torch.int8)
 
 
-Body = Callable[[Tensor, Tensor, Tensor, Tensor | None, Conv], Output]
-
-
-def _body(v: Tensor) -> Body:
-    if not v.is_cuda:
-        return int8_conv2d_by_strips
-    try:
-        from labkit.kernels.int8_conv_triton import int8_conv2d_triton
-    except ImportError as error:
-        raise InputError("integer convolution on a GPU needs Triton; move the network to the CPU.") from error
-    return int8_conv2d_triton
-
-
 def int8_conv2d_by_strips(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, conv: Conv) -> Output:
     """int8 matrix products on unfolded strips of rows, each strip finished while it is in cache."""
     n, c, h, w = v.shape
@@ -116,7 +73,7 @@ def int8_conv2d_by_strips(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Ten
     for image in range(n):
         for top in range(0, height, rows):
             part = slice(top, min(top + rows, height))
-            u = torch._int_mm(_unfolded(pixels[image], part, width, kh, kw, conv.stride), matrix)
+            u = int8_matmul(_unfolded(pixels[image], part, width, kh, kw, conv.stride), matrix)
             u = u.view(part.stop - top, width, o).add_(bias)
             if added is not None:
                 u.add_(added[image, part])
@@ -151,41 +108,3 @@ def _unfolded(pixels: Tensor, rows: slice, width: int, kh: int, kw: int, stride:
         (rows.stop - rows.start, width, kh, kw * c), strides, pixels.storage_offset() + rows.start * stride * across * c
     )
     return view.reshape((rows.stop - rows.start) * width, kh * kw * c)
-
-
-def _check(
-    v: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int,
-    shortcut: Tensor | None, requantizer: Requantizer | None,
-) -> None:  # fmt: skip
-    if v.dim() != 4 or weight.dim() != 4 or v.shape[1] != weight.shape[1]:
-        raise InputError(
-            f"v must be (n, c, h, w) and weight (o, c, kh, kw); got {tuple(v.shape)} and {tuple(weight.shape)}."
-        )
-    if v.dtype != torch.int8 or weight.dtype != torch.int8 or bias.dtype != torch.int32:
-        raise InputError(f"v and weight must be int8 and bias int32; got {v.dtype}, {weight.dtype} and {bias.dtype}.")
-    if bias.shape != weight.shape[:1]:
-        raise InputError(f"bias must hold {weight.shape[0]} numbers, one per output channel; got {tuple(bias.shape)}.")
-    if stride < 1 or padding < 0:
-        raise InputError(f"stride must be 1 or more and padding 0 or more; got {stride} and {padding}.")
-    height, width = output_size(v.shape[2], v.shape[3], weight.shape[2], weight.shape[3], stride, padding)
-    if height < 1 or width < 1:
-        raise InputError(
-            f"an image of {tuple(v.shape[2:])} pixels is smaller than the kernel {tuple(weight.shape[2:])}."
-        )
-    wanted = (v.shape[0], weight.shape[0], height, width)
-    if shortcut is not None and (shortcut.shape != wanted or shortcut.dtype != torch.int32):
-        raise InputError(f"shortcut must be int32 of shape {wanted}; got {shortcut.dtype}, {tuple(shortcut.shape)}.")
-    if requantizer is not None:
-        check_requantizer(requantizer)
-
-
-def check_requantizer(requantizer: Requantizer) -> None:
-    """Raises InputError when u * mul + 2^(shift-1) can leave int32, or a code int8, for a u in 0..u_max."""
-    u_max, mul, shift = requantizer
-    if u_max < 1 or mul < 1 or not 0 <= shift <= 30:
-        raise InputError(f"u_max and mul must be positive and shift 0..30; got {u_max}, {mul} and {shift}.")
-    largest = u_max * mul + (1 << shift) // 2
-    if largest >= 1 << 31:
-        raise InputError(f"u_max * mul + 2^(shift-1) = {largest} leaves int32. Take mul and shift from mul_shift.")
-    if largest >> shift > 127:
-        raise InputError(f"the largest code would be {largest >> shift}, int8 ends at 127. Take them from mul_shift.")

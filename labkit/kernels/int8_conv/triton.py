@@ -1,6 +1,6 @@
 """The integer convolution on a GPU: an implicit matrix product in channels-last int8, requantised before it is stored.
 
-One program makes a block of output pixels times a block of output channels. It walks over the kernel's places and the
+One program makes a block of output pixels times a block of output channels. It walks over the kernel's taps and the
 input channels, int8 x int8 -> int32 on the tensor cores, then adds bias and shortcut, clips, multiplies, shifts, and
 writes int8: a fifth of the traffic of writing the int32 sums and reading them again. `no_type_check` keeps jaxtyping's
 import hook away from what Triton compiles from its source.
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from labkit.kernels.int8_conv import Conv, Output, output_size
+from labkit.kernels.int8_conv.reference import Conv, Output, output_size
 
 BLOCK_PIXELS, BLOCK_OUT, BLOCK_IN = 128, 64, 64
 
@@ -34,15 +34,15 @@ def _conv_kernel(
     top = (p % (height * width)) // width * stride - padding
     left = p % width * stride - padding
     u = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.int32)
-    for place in range(KH * KW):
-        y = top + place // KW
-        x = left + place % KW
+    for tap in range(KH * KW):
+        y = top + tap // KW
+        x = left + tap % KW
         inside = (p < pixels) & (y >= 0) & (y < h) & (x >= 0) & (x < w)
         row = ((image.to(tl.int64) * h + y) * w + x) * c
         for first in range(0, c, BLOCK_C):
             k = first + tl.arange(0, BLOCK_C)
             v = tl.load(v_ptr + row[:, None] + k[None, :], mask=inside[:, None] & (k[None, :] < c), other=0)
-            at = (place * c + k[:, None]) * o + channel[None, :]
+            at = (tap * c + k[:, None]) * o + channel[None, :]
             weight = tl.load(w_ptr + at, mask=(k[:, None] < c) & (channel[None, :] < o), other=0)
             u = tl.dot(v, weight, acc=u, out_dtype=tl.int32)
     u += tl.load(b_ptr + channel, mask=channel < o, other=0)[None, :]

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from labkit.kernels.soft_quantize import Body, Staircase
+from labkit.kernels.soft_quantize.reference import Body, Staircase
 
 BLOCK = 2048
 
