@@ -134,9 +134,9 @@ print("left as they are:", ", ".join(placement.excluded))
 # **The loop.** Nothing is hidden: a plain loop in which the temperature rises with every step.
 
 # %%
-from labkit.papers.qnet.experiment.train import HISTOGRAM_BINS, fit
+from labkit.papers.qnet.experiment.train import HISTOGRAM_BINS, optimize
 
-viz.show_source(fit)
+viz.show_source(optimize)
 
 # %% [markdown]
 # ## 5 Prove it

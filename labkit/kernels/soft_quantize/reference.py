@@ -40,7 +40,6 @@ class Staircase(NamedTuple):
     bell_temperature: Tensor | None  # None: the same as `temperature`, so one sigmoid serves both
     bell_height: Tensor
     clamp: float
-    gap_inside: bool
 
 
 class Body(NamedTuple):
@@ -84,8 +83,6 @@ def _backward(
             g = bell_step(x_part, out=z)
             if need_scales and shared:
                 total = torch.add(total, g, alpha=gap, out=inner)
-            if p.gap_inside:
-                g, gap = g.mul_(gap), 1.0
             bell = torch.addcmul(g, g, g, value=-1, out=g)  # g (1 - g)
             rise = torch.add(rise, bell, alpha=gap, out=slope)
             if need_thresholds:
@@ -109,7 +106,6 @@ class _Numbers(NamedTuple):
     bell_temperature: float
     bell_height: float
     clamp: float
-    gap_inside: bool
 
 
 def _numbers(p: Staircase) -> _Numbers:
@@ -122,7 +118,6 @@ def _numbers(p: Staircase) -> _Numbers:
         bell_temperature=temperature if p.bell_temperature is None else p.bell_temperature.item(),
         bell_height=p.bell_height.item(),
         clamp=p.clamp,
-        gap_inside=p.gap_inside,
     )
 
 

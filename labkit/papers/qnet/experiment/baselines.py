@@ -22,7 +22,7 @@ from labkit.papers.qnet.method.soft_quantizer import Quantizer
 from labkit.papers.qnet.method.thresholds import initialize
 from labkit.vision import quantizers
 
-Fit = Callable[[Tensor], Quantizer]
+Make = Callable[[Tensor], Quantizer]
 
 
 class StraightThroughQuantizer(Quantizer):
@@ -125,22 +125,22 @@ def ternary_weights(samples: Float[Tensor, "*shape"]) -> TernaryWeights:
     return TernaryWeights()
 
 
-def dorefa_weights(bits: int) -> Fit:
+def dorefa_weights(bits: int) -> Make:
     """DoReFa with `bits` from 1 to 8."""
     _check_bits("DoReFa", bits, 1)
     return lambda samples: DoReFaWeights(bits)
 
 
-def lsq_weights(bits: int) -> Fit:
+def lsq_weights(bits: int) -> Make:
     """LSQ with levels -2^(k-1), ..., 2^(k-1) - 1, `bits` from 2 to 8; the step starts at 2 mean |w| / sqrt(highest)."""
     _check_bits("LSQ of weights", bits, 2)
     lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
-    def fit(samples: Tensor) -> LearnedStep:
+    def make(samples: Tensor) -> LearnedStep:
         step = 2 * samples.abs().mean().item() / math.sqrt(highest)
         return LearnedStep(step, lowest, highest, batched=False).to(samples.device)
 
-    return fit
+    return make
 
 
 # --- activations -------------------------------------------------------------------------------------------------
@@ -211,40 +211,40 @@ class SignActivations(StraightThroughQuantizer):
         return x.abs() <= 1
 
 
-def dorefa_activations(bits: int, clip: float | None = None) -> Fit:
+def dorefa_activations(bits: int, clip: float | None = None) -> Make:
     """DoReFa with `bits` from 1 to 8. `clip` None: the largest value but outliers [ours]; 1.0 is the original's."""
     _check_bits("DoReFa", bits, 1)
 
-    def fit(samples: Tensor) -> UniformActivations:
+    def make(samples: Tensor) -> UniformActivations:
         beta, _ = initialize(samples, activation_levels(bits), "trimmed")
         upper = (2**bits - 1) / beta if clip is None else clip
         return UniformActivations(bits, upper).to(samples.device)
 
-    return fit
+    return make
 
 
-def lsq_activations(bits: int) -> Fit:
+def lsq_activations(bits: int) -> Make:
     """LSQ with levels 0, ..., 2^k - 1, `bits` from 1 to 8. The step starts where its squared error is least [ours]."""
     _check_bits("LSQ", bits, 1)
 
-    def fit(samples: Tensor) -> LearnedStep:
+    def make(samples: Tensor) -> LearnedStep:
         beta, _ = initialize(samples, activation_levels(bits), "mse")
         return LearnedStep(1 / beta, 0, 2**bits - 1, batched=True).to(samples.device)
 
-    return fit
+    return make
 
 
-def hwgq_activations(bits: int) -> Fit:
+def hwgq_activations(bits: int) -> Make:
     """HWGQ with `bits` from 1 to 4; sigma is the root mean square of the positive samples."""
     _check_bits("HWGQ", bits, 1, 4)
 
-    def fit(samples: Tensor) -> HalfGaussianActivations:
+    def make(samples: Tensor) -> HalfGaussianActivations:
         positive = samples[samples > 0]
         if len(positive) == 0:
             raise InputError("the samples have no positive value to estimate sigma from. Is the ReLU dead?")
         return HalfGaussianActivations(bits, positive.square().mean().sqrt().item()).to(samples.device)
 
-    return fit
+    return make
 
 
 def xnor_activations(samples: Float[Tensor, "*shape"]) -> SignActivations:

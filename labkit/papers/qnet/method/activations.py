@@ -50,9 +50,7 @@ def quantize_activations(
             "the model has no nn.ReLU module to put a quantiser behind; a call of F.relu is invisible here"
         )
     if done := quantizers(model, "activations"):
-        raise InputError(
-            f"activations are quantised already ({', '.join(done)}); call remove_activation_quantizers first"
-        )
+        raise InputError(f"activations are quantised already ({', '.join(done)}); start from a network with ReLUs only")
     before = bool(getattr(method, "replaces_relu", False))
     samples = sample_activations(model, relus, sample_batches, before=before, seed=seed)
     options = {"init": init, "backward": backward, "learn_thresholds": learn_thresholds}
@@ -64,12 +62,6 @@ def quantize_activations(
         first = nn.Identity() if before else relu
         model.set_submodule(name, nn.Sequential(first, quantizer))
     return Placement(tuple(relus), ())
-
-
-def remove_activation_quantizers(model: nn.Module) -> None:
-    """Puts plain ReLUs back, in place."""
-    for name in quantizers(model, "activations"):
-        model.set_submodule(name, nn.ReLU())
 
 
 @torch.no_grad()

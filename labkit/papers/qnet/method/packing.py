@@ -289,15 +289,3 @@ def _install_empty(model: nn.Module, name: str, shape: tuple[int, ...], state: d
     packed: Any = kind(layer, state[f"{name}.levels"], state[f"{name}.scale"], codes)  # type: ignore[arg-type]
     packed.input_scale = state.get(f"{name}.input_scale")
     model.set_submodule(name, packed)
-
-
-def sparsity(model: nn.Module) -> dict[str, float]:
-    """Share of weights that are exactly zero, for each quantised or packed layer: products that need not be taken."""
-    shares = {
-        name: (quantizer.levels[quantizer.codes(float_weight(model, name)).int()] == 0).double().mean().item()
-        for name, quantizer in quantizers(model, "weights").items()
-    }
-    for name, module in model.named_modules():
-        if isinstance(module, _Packed):
-            shares[name] = (module.weight_levels() == 0).double().mean().item()
-    return shares

@@ -13,7 +13,7 @@ from labkit.papers.qnet.experiment import data
 from labkit.papers.qnet.experiment.config import CONFIGS, Arm
 from labkit.papers.qnet.experiment.diagnostics import learning_fraction
 from labkit.papers.qnet.experiment.evaluate import accuracy_in_mode
-from labkit.papers.qnet.experiment.train import fit, start_of, train_float
+from labkit.papers.qnet.experiment.train import optimize, start_of, train_float
 from labkit.papers.qnet.method import thresholds
 from labkit.papers.qnet.method.batch_norm import reestimate_batch_norm
 from labkit.papers.qnet.method.soft_quantizer import (
@@ -114,7 +114,7 @@ def trained_at(final_temperature: float) -> tuple[float, float, float]:
         def anneal(fraction: float) -> None:
             set_temperature(model, final_temperature * fraction)
 
-        fit(model, task, workers, ABLATION, run.part("W1"), ABLATION.steps, ABLATION.learning_rate, anneal)
+        optimize(model, task, workers, ABLATION, run.part("W1"), ABLATION.steps, ABLATION.learning_rate, anneal)
         run.part("W1").close()
         soft, hard = (accuracy_in_mode(model, mode, task, workers) for mode in ("soft", "hard"))
         set_temperature(model, final_temperature / 2)
