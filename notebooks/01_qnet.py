@@ -451,8 +451,9 @@ show.scales(paper.configs)
 #   code], in agreement with the [paper].
 # - The temperature rises linearly [official code] with every step instead of every epoch [ours].
 # - Gradients are those of the function itself. The authors' program deviates in five ways (a wide bell for binary
-#   weights, a clamp with a leak, a cap on the temperature, a derivative that is right only for unit gaps, clipping in an
-#   odd place); each is an option here (`Backward`, `capped`, `clip_gradients`), off by default.
+#   weights, a clamp with a leak, a cap on the temperature, a derivative that is right only for unit gaps, clipping before
+#   the quantiser's backward pass). For weights, the arms `W1-official` and `W2-official` train by that recipe; the
+#   derivative for unit gaps is the exact one for the authors' activations, whose gaps are 1.
 # - The k-means start places thresholds by the density of the weights while the levels stay uniform. With few levels that
 #   is harmless; with many it bends the weights, and the error stops falling (16 % of the energy of normally distributed
 #   weights at 8 bits, where thresholds midway between the levels leave 0.02 %). A finding of ours; `init="mse"` is the other start.

@@ -24,7 +24,7 @@ def accuracy_in_mode(model: nn.Module, mode: Literal["soft", "hard"], task: Imag
 
 
 def evaluate_hard(model: nn.Module, task: ImageTask, workers: Workers, calibration_examples: int) -> dict[str, float]:
-    """Accuracy in percent as deployed ("hard"), and after batch norm has seen the hard network ("hard_bn").
+    """Accuracy in percent as deployed ("hard"), and with batch norm re-estimated under the hard network ("hard_bn").
 
     The second needs no labels: statistics collected under soft weights do not fit hard ones, least of all before any
     training, and a comparison that leaves this out beats a straw man. `model` is left in eval mode.

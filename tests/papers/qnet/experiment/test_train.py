@@ -31,10 +31,10 @@ def test_smoke_learns_and_reports_every_number(tmp_path):
     config = PAPER.config("smoke", device="cpu")
     result = PAPER.run(config, Run.open(tmp_path / "run", config))
     assert result["data"] == "digits"
-    assert result["float"]["hard"] > 95
+    assert result["float"]["hard"] > 95  # SCATTER
     assert set(result["W2"]) == {"ptq", "ptq_bn", "gradient_error", "soft", "hard", "hard_bn"}
-    assert result["W2"]["hard"] > 93 > result["W2"]["ptq"]
-    assert abs(result["W2"]["soft"] - result["W2"]["hard"]) < 1
+    assert result["W2"]["hard"] > 95
+    assert abs(result["W2"]["soft"] - result["W2"]["hard"]) < 2
     lines = Run.open(tmp_path / "run", config).part("W2").metrics()
     assert [line["temperature"] for line in lines] == sorted(line["temperature"] for line in lines)
     assert lines[0]["still_learning"] == 1 > lines[-1]["still_learning"]
