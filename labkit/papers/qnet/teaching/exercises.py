@@ -128,7 +128,7 @@ def check_small_gap(answer: float) -> None:
     assert answer > 0, f"a temperature is positive; got {answer}"
     assert math.isfinite(answer), "an infinite temperature has no slope at all"
     soft, hard, _ = trained_at(float(answer))
-    assert abs(soft - hard) <= 0.6, (
+    assert abs(soft - hard) <= 1.0, (
         f"soft {soft:.1f} %, but deployed {hard:.1f} %: the staircase is not steep enough yet"
     )
 
@@ -206,9 +206,9 @@ EXERCISES = (
         key="temperature",
         kind="ablation",
         task="Choose a final temperature for 1-bit weights on the digits (180 steps): soft and deployed accuracy at "
-        "most 0.6 points apart, and halfway through at least 1 % of the weights still learning.",
+        "most 1 point apart, and halfway through at least 1 % of the weights still learning.",
         properties={"no gap": check_small_gap, "not frozen": check_still_learning},
-        solution=100.0,
+        solution=150.0,
         wrong={"too low": 5.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
     ),
     Exercise(

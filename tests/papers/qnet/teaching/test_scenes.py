@@ -78,8 +78,10 @@ def test_animation_has_a_frame_for_each_logged_step(trained):
 def test_gradients_grow_with_the_temperature_of_activations(trained):
     config, run, _ = trained
     agreements = scenes.activation_gradients(config, run, temperatures=(2.0, 300.0))
-    assert agreements[300.0].norm > 5 * agreements[2.0].norm
-    assert agreements[2.0].cosine > 0.2 > abs(agreements[300.0].cosine)
+    # over 11 seeds the norm grows 140 to 300 times; the cosine at T = 2 is 0.42, deviation 0.11, at T = 300 within 0.07
+    assert agreements[300.0].norm > 20 * agreements[2.0].norm
+    assert agreements[2.0].cosine > 0
+    assert abs(agreements[300.0].cosine) < 0.2
 
 
 def test_stored_networks_are_small_and_answer_alike(trained):
