@@ -58,7 +58,8 @@ show.ledger([verdict for room in rooms for verdict in room.verdicts()])
 # | 4 The method, step by step | 5 Prove it | 6 Train and compare |
 # | 7 Explore | 8 Verdict | 9 Your turn · 10 Full scale |
 #
-# `viz.show_source(thing)` shows the code behind anything. The notebooks hold no methods of their own: what you read is
+# A room has three floors: `labkit/papers/<slug>/method/` is the paper's idea, `experiment/` puts it to the test, `teaching/`
+# draws the pictures. `viz.show_source(thing)` shows the code behind anything. The notebooks hold no methods of their own: what you read is
 # what runs. Marks tell where a detail comes from: [paper], [official code], [inferred], [ours].
 #
 # ## Scales
@@ -81,7 +82,7 @@ show.ledger([verdict for room in rooms for verdict in room.verdicts()])
 import importlib
 
 for room in rooms:
-    display(importlib.import_module(f"labkit.papers.{room.slug}.figures").idea_figure())
+    display(importlib.import_module(f"{room.room}.teaching.figures").idea_figure())
 
 # %% [markdown]
 # ## Is this machine ready?

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
+HANGS = 900  # seconds after which a process is taken to hang: ten times what the slowest needs on a quiet machine
 sys.path.insert(0, str(TESTS))  # for toy_paper
 
 torch.set_warn_always(True)  # not once a process: which test fails must not depend on the order
-torch.set_num_threads(1)  # the same sums in the same order, whatever else runs on this machine
+# One thread, unless the caller says otherwise: the same sums in the same order, and two workers share two cores.
+THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(THREADS))
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +25,6 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs and records of a test lie in its own folder; a child process inherits that."""
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("LABKIT_PROGRESS", "0")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -59,7 +61,7 @@ def labkit(tmp_path: Path) -> Labkit:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [sys.executable, *(torchrun if processes else []), str(TESTS / "toy_driver.py"), *words]
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, cwd=TESTS.parent, check=False
+            command, env=environment, capture_output=True, text=True, timeout=HANGS, cwd=TESTS.parent, check=False
         )
 
     return call

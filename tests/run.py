@@ -1,7 +1,10 @@
 """Every check, one after another, light ones first; goes on after a failure and ends with one table.
 
-    make test                          all of it
+    make test                                      all of it
+    make check                                     style, types, layers and the quick tests
     .venv/bin/python tests/run.py mypy pytest      some of it
+
+One thread a process, unless OMP_NUM_THREADS says otherwise; ATEN_CPU_CAPABILITY and others reach the tests as they are.
 
 The last line is `<passed> passed, <failed> failed`, tests and other gates added up. Exit code 1 if anything failed.
 """
@@ -18,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 WORKERS = str(max(2, min(4, os.cpu_count() or 2)))
+CHECK = ("ruff check", "ruff format", "mypy", "import-linter", "quick tests")  # what a developer runs all day
 COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|warnings?)\b")
 
 
@@ -35,19 +39,20 @@ def gates() -> dict[str, list[str]]:
     """Name to command."""
     python = [sys.executable, "-m"]
     tests = [*python, "pytest", "-q", "-n", WORKERS, "--dist", "worksteal", "--durations=8"]
+    tests += ["--jaxtyping-packages=labkit,beartype.beartype"]
+    unmet = "" if has_gpu() else "not gpu"
     return {
         "ruff check": [*python, "ruff", "check"],
         "ruff format": [*python, "ruff", "format", "--check"],
         "mypy": [*python, "mypy"],
         "import-linter": [str(BIN / "lint-imports"), "--no-cache"],
-        "pytest": [
-            *(*tests, "--jaxtyping-packages=labkit,beartype.beartype"),
-            *([] if has_gpu() else ["-m", "not gpu"]),
-        ],
-        # the kernel's own deprecation warnings are not ours to mend, so they are not errors here
+        "quick tests": [*tests, "-m", " and ".join(filter(None, ("not slow", unmet)))],
+        "pytest": [*tests, "-m", unmet],
+        # the kernel's own deprecation warnings are not ours to mend, so they are not errors here; the time is a guard
+        # against hanging, ten times what the slowest cell needs on a quiet machine
         "nbval": [
             *(*python, "pytest", "-q", "-n", "2", "--dist", "loadfile", "-W", "default", "-p", "no:cacheprovider"),
-            *("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"),
+            *("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=1800"),
             *("--nbval-sanitize-with", "tests/notebooks/nbval.cfg", "notebooks/"),
         ],
     }
@@ -64,7 +69,7 @@ def has_gpu() -> bool:
 def run(gate: str, command: list[str]) -> Outcome:
     """Run one gate with its output shown as it comes."""
     print(f"\n=== {gate}", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LABKIT_PROGRESS": "0", "PYTHONUNBUFFERED": "1"}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "LABKIT_PROGRESS": "0", "PYTHONUNBUFFERED": "1"}
     start, last = time.monotonic(), ""
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -98,10 +103,14 @@ def summary(outcomes: list[Outcome]) -> str:
 
 def main(names: list[str]) -> int:
     known = gates()
+    if not names:
+        names = [name for name in known if name != "quick tests"]  # they are among the others
+    elif names == ["check"]:
+        names = list(CHECK)
     if unknown := [name for name in names if name not in known]:
         print(f"there is no gate {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    outcomes = [run(gate, command) for gate, command in known.items() if not names or gate in names]
+    outcomes = [run(gate, command) for gate, command in known.items() if gate in names]
     print(f"\n{summary(outcomes)}", flush=True)
     return int(not all(outcome.passed for outcome in outcomes))
 

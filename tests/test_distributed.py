@@ -12,6 +12,7 @@ from toy_paper import PAPER, ToyConfig
 
 from labkit.workbench.runs import Run
 
+pytestmark = pytest.mark.slow  # each starts processes that import torch
 FIELDS = {"precision": "float64", "steps": 20}
 WORDS = ("train", "toy", "--scale", "smoke", "-p", "precision", "float64", "-p", "steps", "20", "--device", "cpu")
 
@@ -44,7 +45,7 @@ def test_batch_normalisation_over_two_processes_is_that_over_the_whole_batch():
     """Forward, backward and running statistics; every kind of input and every option a room may use."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = Path(__file__).with_name("two_processes.py")
-    call = subprocess.run([*torchrun, str(script)], capture_output=True, text=True, timeout=120)
+    call = subprocess.run([*torchrun, str(script)], capture_output=True, text=True, timeout=900)
     assert call.returncode == 0, call.stderr
     assert call.stdout.count("same: ") == 3 * 4 + 1
     assert "refused: batch normalisation needs more than one value a channel" in call.stdout

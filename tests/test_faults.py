@@ -1,7 +1,6 @@
 """Faults, really done: killed processes, full disks, folders that cannot be written. Nothing saved is ever lost."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -67,7 +66,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "fault",
     # in the first arm, in the second; when a checkpoint is half written; when the very first has no name yet
-    ["step:18", "step:58", "half:9", "replace:1"],
+    ["step:18", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("step:58", "half:9", "replace:1"))],
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed, fault):
     """Catches: a generator that is not restored, a sampler that starts over, a batch lost or taken twice."""
@@ -78,6 +77,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_still_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed):
     words = ("train", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"))
     assert labkit(*words, fault="step:31", seconds=0).returncode == -9
@@ -86,6 +86,7 @@ def test_a_run_killed_again_and_again_still_ends_like_an_undisturbed_one(labkit,
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_the_comparison_would_notice(tmp_path, undisturbed, stop_at, monkeypatch):
     """It is sharp: a resumed run whose generators are not restored ends elsewhere."""
     stop_at(tmp_path / "run", 70)
@@ -122,6 +123,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(disk, undisturbed, stop_at):
     assert_same_run(directory, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_training_keeps_the_previous_checkpoint(labkit, disk, undisturbed, stop_at):
     """As above, but with room for some steps: it fills in the middle of whatever grows, TensorBoard's file too."""
     directory = disk / "run"
@@ -192,9 +194,9 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbe
 
 
 def test_a_training_that_diverged_is_not_recorded_as_a_result(tmp_path, monkeypatch):
-    diverged = dataclasses.replace(PAPER, train=lambda config, run: {"arm": {"worst": float("nan")}})
+    monkeypatch.setattr(type(PAPER), "train", lambda *_: {"arm": {"worst": float("nan")}})
     with pytest.raises(RunError, match=r"arm\.worst = nan"):
-        diverged.run(ToyConfig(), Run.open(tmp_path / "run", ToyConfig()))
+        PAPER.run(ToyConfig(), Run.open(tmp_path / "run", ToyConfig()))
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -205,4 +207,4 @@ def test_the_recorded_time_counts_the_killed_process_too(tmp_path, stop_at):
     assert before["wall_seconds"] >= 0
     (directory / "timing.json").write_text('{"wall_seconds": 500.0}')
     complete(directory)
-    assert 500 <= json.loads((directory / "timing.json").read_text())["wall_seconds"] < 560
+    assert 500 <= json.loads((directory / "timing.json").read_text())["wall_seconds"] < 1000  # counted, and once

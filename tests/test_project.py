@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import tomllib
 
@@ -57,8 +58,11 @@ def test_conda_users_get_what_pip_users_get():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == "labkit"
     python, pip, from_pip = environment["dependencies"]
-    assert (python, pip) == ("python=3.11", "pip")  # repo2docker reads ">=3.11" as none and takes its own default
-    assert PYPROJECT["project"]["requires-python"] == ">=3.11"
+    assert pip == "pip"
+    name, equals, minor = python.partition("=")  # repo2docker reads `>=3.11` as no version, and takes 3.10
+    assert (name, equals) == ("python", "=")
+    assert re.fullmatch(r"3\.\d+", minor)
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(f"{minor}.99")
     assert from_pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
 
 
@@ -168,21 +172,63 @@ def test_every_gate_is_a_program_that_is_installed():
     for gate, command in run.gates().items():
         assert run.Path(command[0]).exists(), gate
         if command[1:2] == ["-m"]:
-            assert run.shutil.which(command[2], path=str(run.BIN)) or command[2] == "pytest", gate
+            assert shutil.which(command[2], path=str(run.BIN)) or command[2] == "pytest", gate
 
 
-def test_every_room_is_under_the_contract_that_papers_do_not_import_each_other():
-    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
-    (independence,) = (contract for contract in contracts if contract["type"] == "independence")
-    rooms = {path.parent.name for path in (ROOT / "labkit" / "papers").glob("*/__init__.py")}
-    assert {f"labkit.papers.{room}" for room in rooms} <= set(independence["modules"])
+def test_quick_tests_are_part_of_all_tests():
+    commands = run.gates()
+    assert set(run.CHECK) <= commands.keys()
+    assert commands["quick tests"][:-1] == commands["pytest"][:-1]
+    assert commands["quick tests"][-1].startswith("not slow")
 
 
-def test_the_readme_shows_the_rooms_as_they_stand():
-    """Catches: a table that promises what the records do not say. `labkit list --markdown` prints the right one."""
-    from labkit import papers
-    from labkit.cli import readme_table
+@pytest.mark.parametrize(("name", "given"), [("OMP_NUM_THREADS", "2"), ("ATEN_CPU_CAPABILITY", "default")])
+def test_variations_of_the_caller_reach_the_tests(monkeypatch, capsys, name, given):
+    """`OMP_NUM_THREADS=2 make test` means it."""
+    monkeypatch.setenv(name, given)
+    run.run("a gate", [run.sys.executable, "-c", f"import os; print(os.environ['{name}'])"])
+    assert capsys.readouterr().out.splitlines()[-1] == given
 
-    text = (paths.root() / "README.md").read_text()
-    table = text.partition("<!-- table -->")[2].partition("<!-- end of table -->")[0].strip()
-    assert table == readme_table([papers.load(name) for name in papers.names()])
+
+BREACHES = {
+    "papers/new/method/__init__.py": "import labkit.workbench",
+    "papers/new/experiment/__init__.py": "import labkit.papers.new.teaching",
+    "papers/new/__init__.py": "import labkit.papers.qnet",
+    "workbench/new.py": "import labkit.papers",
+    "vision/new.py": "import labkit.viz",
+}
+
+
+def test_the_contracts_hold_for_a_new_room_without_its_name(tmp_path):
+    """A copy of the package with a breach of each contract in it: each is named; pyproject names no room."""
+    shutil.copytree(ROOT / "labkit", tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "labkit/papers/new/teaching").mkdir(parents=True)
+    (tmp_path / "labkit/papers/new/teaching/__init__.py").touch()
+    for name, line in BREACHES.items():
+        (tmp_path / "labkit" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "labkit" / name).write_text(f"{line}\n")
+    program = [str(run.BIN / "lint-imports"), "--no-cache"]
+    call = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert call.returncode == 1, call.stderr
+    for name, line in BREACHES.items():
+        importer = f"labkit.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
+        assert re.search(rf"{importer} ?-> ?{line.split()[1]}\b", call.stdout), f"{importer} slipped through"
+    rooms = [path.parent.name for path in (ROOT / "labkit" / "papers").glob("*/__init__.py")]
+    assert not [room for room in rooms if f"papers.{room}" in (ROOT / "pyproject.toml").read_text()]
+
+
+def test_the_readme_s_tables_are_those_that_its_command_writes(tmp_path, monkeypatch):
+    """Catches: a table that promises what the records do not say, a command that is gone. `labkit readme` mends it."""
+    from labkit.cli import main
+
+    for name in ("README.md", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    monkeypatch.setenv("LABKIT_RECORDS", str(ROOT / "data" / "records"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["readme"])
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(SystemExit, match="2"):
+        main(["readme"])

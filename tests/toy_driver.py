@@ -6,8 +6,8 @@ Environment:
     TOY_FAULT     "step:N"    SIGKILL before step N (counted over both arms)
                   "half:N"    SIGKILL when half of the N-th checkpoint is on disk
                   "replace:N" SIGKILL between the N-th checkpoint's last byte and its renaming
+                  "hang:N"    from step N on nothing happens any more
     TOY_SECONDS   least time between two checkpoints; 0: one after each step
-    TOY_SLOW      seconds that each step takes at least
     TOY_TENSORBOARD   write its events too; left out, because importing it takes a second
 """
 
@@ -56,18 +56,18 @@ def install(kind: str, number: int) -> None:
 
     def on_step(step: int) -> None:
         if counted():
-            die()
+            die() if kind == "step" else time.sleep(3600)
 
     if kind == "half":
         os.fsync = fsync
     elif kind == "replace":
         os.replace = replace
-    elif kind == "step":
+    elif kind in ("step", "hang"):
         toy_paper.on_step = on_step
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     runs._tensorboard_missing = "TOY_TENSORBOARD" not in os.environ
     papers.load, papers.names = register(papers.load)
     program = [os.path.relpath(__file__)]
@@ -76,8 +76,6 @@ def main() -> None:
     install(kind, int(number or 0))
     if "TOY_SECONDS" in os.environ:
         Run.open.__func__.__kwdefaults__["checkpoint_seconds"] = float(os.environ["TOY_SECONDS"])
-    if "TOY_SLOW" in os.environ:
-        toy_paper.on_step = lambda step: time.sleep(float(os.environ["TOY_SLOW"]))
     cli.main()
 
 

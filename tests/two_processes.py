@@ -4,6 +4,7 @@ Prints one line a case; fails with the first that differs.
 """
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +90,7 @@ def check_refused(call: Callable[[], object], workers: training.Workers) -> None
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     with training.workers("cpu") as workers:
         assert workers.mean(torch.tensor(float(workers.rank))) == 0.5
         for (kind, shape), options in itertools.product(CASES, OPTIONS):

@@ -10,7 +10,7 @@ from labkit.errors import InputError
 def random_crop_flip(
     images: Shaped[Tensor, "n c h w"], padding: int, generator: torch.Generator
 ) -> Shaped[Tensor, "n c h w"]:
-    """Each image padded by `padding` zeros on all sides, cropped back at a random place, mirrored with probability 1/2.
+    """Each image padded by `padding` zeros on all sides, cropped at a random offset, mirrored with probability 1/2.
 
     The usual CIFAR augmentation (padding 4), one gather for the batch. Draws come from `generator` on its own device:
     with a CPU generator, a GPU run sees the same crops as a CPU run.

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from labkit import paths
 from labkit.data import registry
 from labkit.data.images import ImageSet, check_split
 from labkit.errors import DataError
+from labkit.files import write_atomically
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_MEAN, CIFAR10_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of the official training pixels, 0..255
@@ -93,13 +93,7 @@ def _cached(path: Path) -> np.ndarray | None:
 
 def _cache(path: Path, pixels: np.ndarray) -> None:
     """Keep decoded pixels (10 s of work) for the next process; where nothing may be written, it decodes again."""
+    content = io.BytesIO()
+    np.savez(content, pixels=pixels)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            try:
-                np.savez(file, pixels=pixels)
-                file.flush()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
-                raise
+        write_atomically(path, content.getbuffer())

@@ -80,13 +80,13 @@ def imagenet(split: str, seed: int = 0, size: int = 224) -> ImageFolder:
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        found = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
-        if not found:
+        names = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
+        if not names:
             raise DataError(
                 f"{folder / wnid} holds no .JPEG files; unpack that class anew, then: labkit data check imagenet"
             )
-        files += [os.fsencode(f"{wnid}/{name}") for name in found]
-        labels += [label] * len(found)
+        files += [os.fsencode(f"{wnid}/{name}") for name in names]
+        labels += [label] * len(names)
     return ImageFolder(folder, np.array(files), torch.tensor(labels), tuple(classes), size, split == "train", seed)
 
 

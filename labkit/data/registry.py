@@ -87,6 +87,11 @@ _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/"
 
 
+def _idx_files(url: str, *files: tuple[str, str, int]) -> tuple[RemoteFile, ...]:
+    """The files of MNIST's format, as (name without its ending, sha256, bytes)."""
+    return tuple(RemoteFile(f"{name}-ubyte.gz", f"{url}{name}-ubyte.gz", sha256, size) for name, sha256, size in files)
+
+
 def _tracking(
     name: str, title: str, citation: str, url: str, layout: str, trees: tuple[Tree, ...], unpack: str, size: int = 0
 ) -> Dataset:
@@ -250,31 +255,12 @@ _ALL = (
         citation="Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017",
         url="https://github.com/zalandoresearch/fashion-mnist",
         layout="fashion-mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
-        files=(
-            RemoteFile(
-                "train-images-idx3-ubyte.gz",
-                _FASHION + "train-images-idx3-ubyte.gz",
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                26_421_880,
-            ),
-            RemoteFile(
-                "train-labels-idx1-ubyte.gz",
-                _FASHION + "train-labels-idx1-ubyte.gz",
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                29_515,
-            ),
-            RemoteFile(
-                "t10k-images-idx3-ubyte.gz",
-                _FASHION + "t10k-images-idx3-ubyte.gz",
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                4_422_102,
-            ),
-            RemoteFile(
-                "t10k-labels-idx1-ubyte.gz",
-                _FASHION + "t10k-labels-idx1-ubyte.gz",
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                5_148,
-            ),
+        files=_idx_files(
+            _FASHION,
+            ("train-images-idx3", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+            ("train-labels-idx1", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+            ("t10k-images-idx3", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+            ("t10k-labels-idx1", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
         ),
     ),
     Dataset(
@@ -284,31 +270,12 @@ _ALL = (
         citation="LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998",
         url="https://github.com/cvdfoundation/mnist",
         layout="mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz",
-        files=(
-            RemoteFile(
-                "train-images-idx3-ubyte.gz",
-                _MNIST + "train-images-idx3-ubyte.gz",
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                9_912_422,
-            ),
-            RemoteFile(
-                "train-labels-idx1-ubyte.gz",
-                _MNIST + "train-labels-idx1-ubyte.gz",
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                28_881,
-            ),
-            RemoteFile(
-                "t10k-images-idx3-ubyte.gz",
-                _MNIST + "t10k-images-idx3-ubyte.gz",
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                1_648_877,
-            ),
-            RemoteFile(
-                "t10k-labels-idx1-ubyte.gz",
-                _MNIST + "t10k-labels-idx1-ubyte.gz",
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                4_542,
-            ),
+        files=_idx_files(
+            _MNIST,
+            ("train-images-idx3", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
+            ("train-labels-idx1", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
+            ("t10k-images-idx3", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
+            ("t10k-labels-idx1", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
         ),
     ),
     Dataset(
@@ -396,9 +363,9 @@ def status(name: str) -> Status:
 
 def check(name: str) -> Status:
     """As `status`, but reads everything: compares sha256, or counts the files of a tree."""
-    found = status(name)
-    if found.state != "present":
-        return found
+    current = status(name)
+    if current.state != "present":
+        return current
     dataset = get(name)
     faults = [
         f"{tree.name}/ holds {count:,} files instead of {tree.files:,}"
@@ -406,7 +373,7 @@ def check(name: str) -> Status:
         if tree.files and (count := _count_files(folder(name) / tree.name)) != tree.files
     ]
     faults += filter(None, (_fault_in_contents(folder(name) / file.name, file) for file in _files_in_use(dataset)))
-    return Status("damaged", "; ".join(faults)) if faults else found
+    return Status("damaged", "; ".join(faults)) if faults else current
 
 
 def require(name: str) -> Path:
@@ -417,15 +384,15 @@ def require(name: str) -> Path:
     dataset = get(name)
     if dataset.bundled:
         raise InputError(f"Dataset '{name}' has no folder: it lies {dataset.layout}.")
-    found = status(name)
-    if found.state == "present":
+    current = status(name)
+    if current.state == "present":
         faults = (
             _fault_in_contents(folder(name) / file.name, file, known=_verified) for file in _files_in_use(dataset)
         )
         if fault := next(filter(None, faults), ""):
-            found = Status("damaged", fault)
-    if found.state != "present":
-        raise DataError(how_to_mend(name, found))
+            current = Status("damaged", fault)
+    if current.state != "present":
+        raise DataError(how_to_mend(name, current))
     return folder(name)
 
 
@@ -447,12 +414,12 @@ def _status_of_trees(dataset: Dataset) -> Status:
     where = folder(dataset.name)
     if not where.is_dir():
         return _absent(dataset)
-    found = {tree: _count_folders(where / tree.name) for tree in dataset.trees}
-    faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in found.items() if count == 0]
+    folders = {tree: _count_folders(where / tree.name) for tree in dataset.trees}
+    faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in folders.items() if count == 0]
     if faults:
         return Status("damaged", "; ".join(faults))
-    told = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in found.items())
-    return Status("present", ", ".join(told))
+    counts = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in folders.items())
+    return Status("present", ", ".join(counts))
 
 
 def _absent(dataset: Dataset) -> Status:
@@ -484,7 +451,7 @@ def _count_files(tree: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(tree))
 
 
-# File states whose contents were found right. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
+# File states whose contents were verified. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
 # in the next process (0.1 s for 31 MB) is cheaper than trusting a note somebody else left behind.
 _verified: set[tuple[str, ...]] = set()
 
@@ -512,20 +479,20 @@ def _fault_in_contents(path: Path, file: RemoteFile, known: Container[tuple[str,
     return ""
 
 
-def how_to_mend(name: str, found: Status) -> str:
+def how_to_mend(name: str, current: Status) -> str:
     """An error's text: what is wrong, size and licence, and the command."""
     dataset = get(name)
     terms = f"({dataset.size}, {dataset.licence})"
     if dataset.registration:
-        state = "is not in LABKIT_DATA" if found.state != "damaged" else f"is damaged: {found.detail}"
+        state = "is not in LABKIT_DATA" if current.state != "damaged" else f"is damaged: {current.detail}"
         return (
             f"Dataset '{dataset.name}' {state}. It cannot be passed on {terms}. {dataset.registration} "
             f"Expected below {paths.data_dir()}: {dataset.layout}. Then: labkit data check {dataset.name}"
         )
     command = f"{terms}: labkit data get {dataset.name}"
-    if found.state == "missing":
+    if current.state == "missing":
         return f"Dataset '{dataset.name}' is not in LABKIT_DATA. Get it {command}"
-    return f"Dataset '{dataset.name}' in {folder(dataset.name)} is damaged: {found.detail}. Get it anew {command}"
+    return f"Dataset '{dataset.name}' in {folder(dataset.name)} is damaged: {current.detail}. Get it anew {command}"
 
 
 # ---- fetching -------------------------------------------------------------------------------------------------------

@@ -25,13 +25,12 @@ BUNDLED_SPLIT = 448  # of the 640 columns of the two bundled photographs: left f
 class Photographs:
     """Luma planes of some photographs.
 
-    images: 0..255 (16..235 where they were colour), not rounded. skipped: files that are there and empty.
+    images: 0..255 (16..235 where they were colour), not rounded.
     """
 
     images: tuple[Float32[Tensor, "_ _"], ...]
     titles: tuple[str, ...]
     name: str
-    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,20 +38,20 @@ class Photographs:
     def first(self, count: int) -> "Photographs":
         if not 0 < count <= len(self):
             raise InputError(f"{self.name} has {len(self)} images here; asked for the first {count}.")
-        return Photographs(self.images[:count], self.titles[:count], self.name, self.skipped)
+        return Photographs(self.images[:count], self.titles[:count], self.name)
 
 
 def photographs(name: str) -> Photographs:
     """The set of that name: T91, BSD200, 291 (both), Set5, Set14, BSD68, "bundled train" or "bundled test".
+
+    Empty files are left out.
 
     Raises:
         InputError: no such set. DataError: it is not in LABKIT_DATA, incomplete or damaged.
     """
     if name == "291":
         first, second = photographs("T91"), photographs("BSD200")
-        return Photographs(
-            first.images + second.images, first.titles + second.titles, "291", first.skipped + second.skipped
-        )
+        return Photographs(first.images + second.images, first.titles + second.titles, "291")
     if name in ("bundled train", "bundled test"):
         return _bundled(name)
     if name not in COUNTS:
@@ -60,14 +59,13 @@ def photographs(name: str) -> Photographs:
     folder = paths.data_dir() / "sr" / name
     files = sorted(path for ending in ("png", "bmp") for path in folder.glob(f"*.{ending}"))
     if len(files) != COUNTS[name]:
-        found = "is not in LABKIT_DATA" if not files else f"holds {len(files)} images in {folder}"
+        problem = "is not in LABKIT_DATA" if not files else f"holds {len(files)} images in {folder}"
         raise DataError(
-            f"{name} {found}; {COUNTS[name]} images are expected as sr/{name}/*.png below {paths.data_dir()}. It has "
+            f"{name} {problem}; {COUNTS[name]} images are expected as sr/{name}/*.png below {paths.data_dir()}. It has "
             "no licence that lets labkit pass it on: get it from its authors' pages, or choose the bundled photographs."
         )
-    empty = tuple(path.stem for path in files if path.stat().st_size == 0)  # one such file is in wide circulation
-    whole = [path for path in files if path.stem not in empty]
-    return Photographs(tuple(_read(path) for path in whole), tuple(p.stem for p in whole), name, empty)
+    readable = [path for path in files if path.stat().st_size]  # one empty file of T91 is in wide circulation
+    return Photographs(tuple(_read(path) for path in readable), tuple(path.stem for path in readable), name)
 
 
 def available(name: str) -> bool:

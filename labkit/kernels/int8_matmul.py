@@ -28,7 +28,8 @@ def int8_matmul(a: Int8[Tensor, "m k"], b: Int8[Tensor, "k n"]) -> Int32[Tensor,
 def int8_matmul_by_blocks(a: Int8[Tensor, "m k"], b: Int8[Tensor, "k n"]) -> Int32[Tensor, "m n"]:
     """a @ b as float32 products of at most `EXACT_TERMS` terms, added up in int32."""
     blocks = zip(a.split(EXACT_TERMS, 1), b.split(EXACT_TERMS, 0), strict=True)
-    first, *others = ((x.float() @ y.float()).to(torch.int32) for x, y in blocks)
+    with torch.autocast("cpu", enabled=False):  # bfloat16 would round the sums
+        first, *others = ((x.float() @ y.float()).to(torch.int32) for x, y in blocks)
     return functools.reduce(Tensor.add_, others, first)
 
 

@@ -102,7 +102,7 @@ class ResNet(nn.Module):
         self.layer4 = _stage(block, outs[2], 512, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(outs[3], classes)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -126,7 +126,7 @@ class CifarResNet(nn.Module):
         self.layer3 = _stage(BasicBlock, 32, 64, depth, stride=2, shortcut=PadChannels)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, classes)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -149,7 +149,7 @@ def _stage(
     return nn.Sequential(first, *(block(channels, width, 1, nn.Identity()) for _ in range(depth - 1)))
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
     """He initialisation, N(0, 2 / fan_out): gradients keep their size through ReLUs. BN starts as the identity."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

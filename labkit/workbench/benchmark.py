@@ -1,12 +1,18 @@
 """Side-by-side timings. The rivals take turns in one process, so that a busy machine slows them all alike."""
 
+import importlib.util
 import itertools
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+
+from labkit import paths
+from labkit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -55,3 +61,26 @@ def compare(
     for _, (name, call) in itertools.product(range(rounds), candidates.items()):
         best[name] = min(best[name], milliseconds(call, device, clock))
     return best
+
+
+def script(slug: str) -> Path:
+    """`benchmarks/<slug>.py`, which stands outside of the package because it may use any peer."""
+    return paths.root() / "benchmarks" / f"{slug}.py"
+
+
+def rows(slug: str, device: torch.device, seconds: float) -> Iterator[BenchRow]:
+    """What the benchmark of a paper measures in about `seconds`.
+
+    Raises:
+        InputError: the paper has no benchmark.
+    """
+    path = script(slug)
+    if not path.exists():
+        raise InputError(f"there is no benchmark for '{slug}' (looked for benchmarks/{slug}.py).")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{slug}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass or a pickle in it would look
+    spec.loader.exec_module(module)
+    yield from module.rows(device, seconds)

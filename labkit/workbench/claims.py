@@ -168,11 +168,6 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
     )
 
 
-def ledger_text(verdicts: Iterable[Verdict]) -> str:
-    """One claim a line, key first, the verdict last: stable enough for nbval, and a diff names the claim."""
-    return "\n".join(f"claim {v.key}: {v.word}" for v in verdicts)
-
-
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     """The ledger as a Markdown table, for notebooks and the README."""
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"

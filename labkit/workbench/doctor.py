@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
 from labkit.data import registry
 
 PACKAGES = (
@@ -46,14 +44,20 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
-            yield Finding(name, False, "not installed", "make lab")
+            yield Finding(name, False, "not installed", "make setup")
 
 
 def _device() -> Finding:
-    if torch.cuda.is_available():
-        return Finding("GPU", True, f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} in all")
-    threads = torch.get_num_threads()
-    return Finding("GPU", False, f"none; {threads} CPU threads", "every lesson runs without one", optional=True)
+    """In a process of its own: a broken torch must not take the doctor with it, and importing it takes a second."""
+    program = (
+        "import torch; n = torch.cuda.device_count();"
+        "print(f'{torch.cuda.get_device_name()}, {n} in all' if n else f'none; {torch.get_num_threads()} CPU threads')"
+    )
+    call = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if call.returncode:
+        return Finding("torch", False, (call.stderr.strip().splitlines() or ["no answer"])[-1], "make setup")
+    found = not call.stdout.startswith("none")
+    return Finding("GPU", found, call.stdout.strip(), "" if found else "every lesson runs without one", optional=True)
 
 
 def step_pendulum(steps: int = 100) -> float:

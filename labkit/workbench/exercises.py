@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 KINDS = ("fill in", "predict, then run", "find the bug", "ablation", "open")
 
 
@@ -75,6 +73,8 @@ class Exercise:
 
 def close(got: Any, wanted: Any, message: str, tolerance: float = 1e-9) -> None:
     """Fail with `message` and the largest error unless `got` has the shape of `wanted` and its values."""
+    import torch
+
     got, wanted = (torch.as_tensor(value, dtype=torch.float64) for value in (got, wanted))
     assert got.shape == wanted.shape, f"{message} Wanted shape {tuple(wanted.shape)}, got {tuple(got.shape)}."
     error = float((got - wanted).abs().max()) if got.numel() else 0.0

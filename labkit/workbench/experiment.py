@@ -1,24 +1,23 @@
 """What an experiment is made of: a scale, a frozen config that answers back, the Paper a room hands to the world."""
 
 import difflib
+import importlib
 import json
+import os
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from labkit import devices
 from labkit.errors import ConfigError, InputError, RunError
 from labkit.metrics.intervals import prediction
-from labkit.workbench import training
 from labkit.workbench.claims import Claim, Verdict, judge
 from labkit.workbench.exercises import Exercise
 from labkit.workbench.records import Record, load_all
-from labkit.workbench.runs import Run
+from labkit.workbench.runs import Run, new_directory
 
 Scale = Literal["smoke", "lesson", "gpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -110,28 +109,53 @@ def _parse(text: str, annotation: Any) -> object:
 class Paper:
     """One room, as the command line, the notebooks and the ledger see it.
 
+    What takes time to import is found by the floor plan, when it is asked for: a list of papers needs no torch.
+
     Args:
-        slug: name of the room, `labkit.papers.<slug>`.
+        room: the package, `labkit.papers.<slug>`; a room says `__name__`.
         title, arxiv, venue: of the paper.
         idea: the method in one sentence, for lists.
         notebook: file name in `notebooks/` without ending.
-        configs: one config per scale, same code path.
-        train: trains everything `config` asks for inside a run directory and returns the result: plain numbers.
-            Called in every process of a distributed run; skips what the run directory already holds.
-        claims: the abstract, sentence by sentence.
-        exercises: the notebook's "your turn" cells.
     """
 
-    slug: str
+    room: str
     title: str
     arxiv: str
     venue: str
     idea: str
     notebook: str
-    configs: Mapping[Scale, Config]
-    train: Callable[[Any, Run], dict[str, Any]]
-    claims: tuple[Claim, ...]
-    exercises: tuple[Exercise, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """Short name on the command line and of folders: the last part of `room`."""
+        return self.room.rpartition(".")[2]
+
+    @property
+    def configs(self) -> Mapping[Scale, Any]:
+        """`experiment/config.py`: CONFIGS, one config per scale, same code path."""
+        return self._import("experiment.config", "CONFIGS")
+
+    @property
+    def train(self) -> Callable[[Any, Run], dict[str, Any]]:
+        """`experiment/train.py`: train, which does everything a config asks for in a run directory.
+
+        It returns the result, plain numbers. It is called in every process of a distributed run, and skips what the
+        run directory already holds.
+        """
+        return self._import("experiment.train", "train")
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """`experiment/claims.py`: CLAIMS, the abstract, sentence by sentence. The file imports no torch."""
+        return self._import("experiment.claims", "CLAIMS")
+
+    @property
+    def exercises(self) -> tuple[Exercise, ...]:
+        """`teaching/exercises.py`: EXERCISES, the notebook's "your turn" cells."""
+        return self._import("teaching.exercises", "EXERCISES")
+
+    def _import(self, module: str, name: str) -> Any:
+        return getattr(importlib.import_module(f"{self.room}.{module}"), name)
 
     def config(self, scale: str = "lesson", **changes: object) -> Any:
         """The room's config at `scale`, with some fields changed.
@@ -145,7 +169,7 @@ class Paper:
 
     def open_run(self, scale: str, config: Config, run_dir: str | Path = "") -> Run:
         """The run directory `run_dir` for `config`, or a new one under `runs/` when it is empty."""
-        from labkit.workbench.runs import new_directory
+        from labkit import devices
 
         devices.pick_device(config.device)  # an impossible device is an error before anything starts
         return Run.open(run_dir or new_directory(self.slug, scale), config)
@@ -158,7 +182,9 @@ class Paper:
         """
         if run.result is not None:
             return run.result
-        if config.devices > 1 and not torch.distributed.is_torchelastic_launched():
+        from labkit.workbench import training
+
+        if config.devices > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
             run.write_json("launch.json", config.model_dump(mode="json"))
             training.launch(["worker", self.slug, str(run.directory.resolve())], config.devices)
             if run.result is None:

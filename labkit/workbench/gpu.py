@@ -25,9 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from labkit import papers, paths
+from labkit import paths
 from labkit.errors import InputError
 from labkit.files import write_atomically
 
@@ -61,27 +59,24 @@ class Report:
 
 
 def run(slugs: Sequence[str], minutes: float, out: Path, scale: str = "gpu", seeds: str = "0") -> list[Report]:
-    """Do as much as `minutes` allow of the steps for the papers `slugs` (none: all), and report on every step.
+    """Do as much as `minutes` allow of the steps for the papers `slugs`, and report on every step.
 
     Raises:
-        InputError: an unknown paper, no time at all, or `out` is a file.
+        InputError: no time at all, or `out` is a file.
     """
     if not minutes > 0:
         raise InputError(f"--minutes must be above 0; got {minutes:g}.")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out needs a folder, and {out} is a file.")
-    chosen = [papers.load(slug).slug for slug in slugs or papers.names()]
-    for slug in chosen:
-        papers.load(slug).config(scale)
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * minutes
-    reports = [_do(step, out, deadline) for step in _steps(chosen, out, scale, seeds, 60 * minutes)]
+    reports = [_do(step, out, deadline) for step in _steps(slugs, out, scale, seeds, 60 * minutes)]
     summary = [report.__dict__ for report in reports]
     write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     return reports
 
 
-def _steps(slugs: list[str], out: Path, scale: str, seeds: str, seconds: float) -> Iterator[Step]:
+def _steps(slugs: Sequence[str], out: Path, scale: str, seeds: str, seconds: float) -> Iterator[Step]:
     yield _tests(out)
     for slug in slugs:
         yield _bench(slug, out, seconds / (3 * len(slugs)))  # whatever happens, training has the larger part
@@ -90,6 +85,8 @@ def _steps(slugs: list[str], out: Path, scale: str, seeds: str, seconds: float) 
 
 
 def _tests(out: Path) -> Step:
+    import torch
+
     impossible = ""
     if not torch.cuda.is_available():
         impossible = "no CUDA GPU here"
@@ -176,9 +173,8 @@ def _call(command: list[str], log: Path, deadline: float) -> tuple[str, int | No
         for reader in readers:
             reader.start()
         try:
-            code: int | None = process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            code = None
+            while (code := process.poll()) is None and time.monotonic() < deadline:
+                time.sleep(0.05)
         finally:
             _end(process)
             for reader in readers:

@@ -11,7 +11,8 @@ from typing import Any
 from labkit import paths
 from labkit.errors import InputError, RunError
 
-PARAMETERS = {"scale", "seed", "run_dir", "overrides"}
+# Every kernel warns that it talks over TCP without encryption: true of any notebook, and nothing a reader can act on.
+QUIET = ("--IPKernelApp.log_level=ERROR",)
 
 
 def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
@@ -39,6 +40,7 @@ def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
             kernel_name="python3",
             cwd=str(source.parent),
             progress_bar=sys.stderr.isatty(),
+            extra_arguments=list(QUIET),
         )
     except (papermill.PapermillExecutionError, DeadKernelError, asyncio.CancelledError) as error:
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -85,6 +87,7 @@ def refresh(name: str, timeout: int = 600) -> Path:
         timeout=timeout,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=list(QUIET),
         resources={"metadata": {"path": str(text.parent)}},
     )
     try:

@@ -10,6 +10,7 @@
         <part>/           a part of the experiment (one arm of a comparison), itself a run directory
 
 Every file is written beside its final name, synced to disk, then renamed: a reader sees the old file or the new one.
+Torch is imported where it is needed: the ledger reads results only, and shall not wait for it.
 """
 
 import contextlib
@@ -31,7 +32,6 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 
 from labkit import paths
@@ -39,7 +39,6 @@ from labkit.errors import InputError, RunError
 from labkit.files import write_atomically
 
 
-@runtime_checkable
 @runtime_checkable
 class Stateful(Protocol):
     """Whatever can be saved into a checkpoint and brought back: modules, optimisers, schedulers, samplers."""
@@ -203,6 +202,8 @@ class Run:
         Raises:
             RunError: no space, no permission...; the previous checkpoint is untouched.
         """
+        import torch
+
         if not self.writes:
             return
         checkpoint = {
@@ -241,7 +242,7 @@ class Run:
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
-    def write_weights(self, model: torch.nn.Module) -> None:
+    def write_weights(self, model: Stateful) -> None:
         """Keep a trained model: `weights.safetensors`, its state dict.
 
         In a distributed run every process calls this, and returns when the file is there for all.
@@ -253,7 +254,7 @@ class Run:
         if self.waits:
             _wait_for_all()
 
-    def read_weights(self, model: torch.nn.Module) -> None:
+    def read_weights(self, model: Stateful) -> None:
         """Load what `write_weights` kept into `model`.
 
         Raises:
@@ -364,6 +365,8 @@ def identity_of(config: BaseModel) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for a run or a record. No names of machines or folders."""
+    import torch
+
     return {
         "labkit": _installed("labkit"),
         "commit": _commit(),
@@ -395,6 +398,8 @@ def _told_to_user(directory: Path, what: str) -> Iterator[None]:
 
 def _load_checkpoint(path: Path) -> dict[str, Any]:
     """Check every byte (torch stores CRC-32 sums), then load tensors and plain values only."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -407,6 +412,8 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _generator_states() -> dict[str, Any]:
+    import torch
+
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     python_version, python_keys, python_gauss = random.getstate()
     return {
@@ -418,6 +425,8 @@ def _generator_states() -> dict[str, Any]:
 
 
 def _restore_generators(states: dict[str, Any]) -> None:
+    import torch
+
     torch.set_rng_state(states["torch"])
     if len(states["cuda"]) == torch.cuda.device_count() > 0:  # another set of devices has no use for these
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -464,6 +473,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _wait_for_all() -> None:
     """In a distributed run, until every process is here: what the first one wrote may be read by all from now on."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 

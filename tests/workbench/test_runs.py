@@ -94,7 +94,7 @@ def test_finish_returns_what_will_be_read_back_and_adds_up_the_time(run):
     run.write_json("timing.json", {"wall_seconds": 1000.0})  # as a killed process would have left it
     again = Run.open(run.directory, ToyConfig())
     again.part("arm").finish({})
-    assert 1000 <= again.read_json("timing.json")["wall_seconds"] < 1060
+    assert 1000 <= again.read_json("timing.json")["wall_seconds"] < 2000  # counted, and once
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

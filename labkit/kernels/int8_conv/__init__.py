@@ -24,16 +24,7 @@ from labkit.kernels.int8_conv.reference import (
     requantize,
 )
 
-__all__ = [
-    "Conv",
-    "Output",
-    "Requantizer",
-    "check_requantizer",
-    "int8_conv2d",
-    "int8_conv2d_by_strips",
-    "int8_conv2d_reference",
-    "requantize",
-]
+__all__ = ["Conv", "Output", "Requantizer", "check_requantizer", "int8_conv2d", "int8_conv2d_reference", "requantize"]
 
 
 def int8_conv2d(

@@ -52,31 +52,30 @@ class Body(NamedTuple):
     dy times: y / alpha, x times the slope, each bell. Slope and bells without the factor alpha T."""
 
 
-def _forward(x: Tensor, y: Tensor, staircase: Staircase) -> None:
+def _forward(x: Tensor, y: Tensor, p: Staircase) -> None:
     """Chunk by chunk and in place: three passes in cache for each step.
 
     The identity sigmoid(z) = (1 + tanh(z / 2)) / 2 would spare binary weights one pass, but PyTorch's tanh takes five
     times as long as its sigmoid on a CPU (2.5 against 0.5 ns an element, measured).
     """
-    p, gaps = _numbers(staircase), _gaps(staircase)
-    steps = _steps(staircase, p.temperature, like=x)
+    gaps, steps, alpha = _gaps(p), _steps(p, p.temperature.item(), like=x), p.alpha.item()
     for x_part, y_part, (inner, z) in _chunks(2, x, y):
-        x_part, total = x_part.to(z.dtype), p.lowest.to(z.dtype)
+        x_part, total = x_part.to(z.dtype), p.levels[0].to(z.dtype)
         for gap, step in zip(gaps, steps, strict=True):
             total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
-        torch.mul(inner, p.alpha, out=y_part)
+        torch.mul(inner, alpha, out=y_part)
 
 
-def _backward(
-    dy: Tensor, x: Tensor, dx: Tensor, staircase: Staircase, need_scales: bool, need_thresholds: bool
-) -> Tensor:
-    p, gaps = _numbers(staircase), _gaps(staircase)
-    bells = _steps(staircase, p.bell_temperature, like=x)
-    shared = p.bell_temperature == p.temperature  # one sigmoid serves the bell and y
-    steps = bells if shared else _steps(staircase, p.temperature, like=x)
+def _backward(dy: Tensor, x: Tensor, dx: Tensor, p: Staircase, need_scales: bool, need_thresholds: bool) -> Tensor:
+    gaps, temperature = _gaps(p), p.temperature.item()
+    bell_temperature = temperature if p.bell_temperature is None else p.bell_temperature.item()
+    bells = _steps(p, bell_temperature, like=x)
+    shared = bell_temperature == temperature  # one sigmoid serves the bell and y
+    steps = bells if shared else _steps(p, temperature, like=x)
+    factor = p.alpha.item() * p.beta.item() * p.bell_height.item()
     sums = [0.0] * (2 + len(gaps))  # Python floats: chunks add up in float64, one after the other
     for dy_part, x_part, dx_part, (inner, slope, z) in _chunks(3, dy, x, dx):
-        x_part, total, rise = x_part.to(z.dtype), p.lowest.to(z.dtype), z.new_zeros(())
+        x_part, total, rise = x_part.to(z.dtype), p.levels[0].to(z.dtype), z.new_zeros(())
         for i, (gap, step, bell_step) in enumerate(zip(gaps, steps, bells, strict=True)):
             if need_scales and not shared:
                 total = torch.add(total, step(x_part, out=z), alpha=gap, out=inner)
@@ -91,34 +90,11 @@ def _backward(
         if need_scales:
             sums[0] += inner.mul_(dy_part).sum().item()
             sums[1] += torch.mul(slope, x_part, out=z).sum().item()
-        torch.mul(slope, p.alpha * p.beta * p.bell_height, out=dx_part)
+        torch.mul(slope, factor, out=dx_part)
     return torch.tensor(sums, dtype=torch.float64, device=x.device)
 
 
 TORCH_BODY = Body(_forward, _backward)
-
-
-class _Numbers(NamedTuple):
-    lowest: Tensor  # the others are numbers
-    alpha: float
-    beta: float
-    temperature: float
-    bell_temperature: float
-    bell_height: float
-    clamp: float
-
-
-def _numbers(p: Staircase) -> _Numbers:
-    temperature = p.temperature.item()
-    return _Numbers(
-        lowest=p.levels[0],
-        alpha=p.alpha.item(),
-        beta=p.beta.item(),
-        temperature=temperature,
-        bell_temperature=temperature if p.bell_temperature is None else p.bell_temperature.item(),
-        bell_height=p.bell_height.item(),
-        clamp=p.clamp,
-    )
 
 
 def _gaps(p: Staircase) -> list[float]:

@@ -1,28 +1,26 @@
 """Efficient integer-arithmetic-only convolutional networks with bounded ReLU (arXiv 2006.11735)."""
 
-from labkit.papers.brelu.experiment.claims import CLAIMS
-from labkit.papers.brelu.experiment.config import CONFIGS, Config
-from labkit.papers.brelu.experiment.model import from_resnet, vdsr, vrcnn
-from labkit.papers.brelu.experiment.train import train as train_tasks  # the name `train` stays the module's
-from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-from labkit.papers.brelu.method.integer import IntegerNetwork, snap, to_integer
-from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
-from labkit.papers.brelu.method.network import calibrate, set_bounds
-from labkit.papers.brelu.method.weights import quantize_layers
-from labkit.papers.brelu.teaching.exercises import EXERCISES
+from typing import TYPE_CHECKING
+
+from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
+if TYPE_CHECKING:
+    from labkit.papers.brelu.experiment.config import Config
+    from labkit.papers.brelu.experiment.model import from_resnet, vdsr, vrcnn
+    from labkit.papers.brelu.method.bounded_relu import BoundedReLU
+    from labkit.papers.brelu.method.integer import IntegerNetwork, snap, to_integer
+    from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
+    from labkit.papers.brelu.method.network import calibrate, set_bounds
+    from labkit.papers.brelu.method.weights import quantize_layers
+
 PAPER = Paper(
-    slug="brelu",
+    room=__name__,
     title="Efficient Integer-Arithmetic-Only Convolutional Neural Networks with Bounded ReLU",
     arxiv="2006.11735",
     venue="ISCAS 2021",
     idea="Networks of integers alone: clip every ReLU at a tuned bound, then multiply and shift.",
     notebook="02_brelu",
-    configs=CONFIGS,
-    train=train_tasks,
-    claims=CLAIMS,
-    exercises=EXERCISES,
 )
 
 __all__ = [
@@ -38,7 +36,8 @@ __all__ = [
     "set_bounds",
     "snap",
     "to_integer",
-    "train_tasks",
     "vdsr",
     "vrcnn",
 ]
+
+__getattr__, __dir__ = lazily(__name__)

@@ -4,29 +4,27 @@ Of the paper only the abstract is known to us: the cascade of convolutional and 
 every concrete setting a documented default of its nearest relatives (ATOM, DCFST) or our own.
 """
 
-from labkit.papers.crt.experiment.claims import CLAIMS
-from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, look_alikes
-from labkit.papers.crt.experiment.config import ARMS, CONFIGS, Arm, Config
-from labkit.papers.crt.experiment.tracking import track_together
-from labkit.papers.crt.experiment.train import train as track_arms  # the name `train` stays the module's
-from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, Settings, stage1_only
-from labkit.papers.crt.method.features import HandMade, Learned, ResNetFeatures
-from labkit.papers.crt.method.ridge_head import Ridge
-from labkit.papers.crt.teaching.exercises import EXERCISES
-from labkit.tracking.tracker import Box, Tracked, Tracker
+from typing import TYPE_CHECKING
+
+from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
+if TYPE_CHECKING:
+    from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, look_alikes
+    from labkit.papers.crt.experiment.config import ARMS, Arm, Config
+    from labkit.papers.crt.experiment.tracking import track_together
+    from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, Settings, stage1_only
+    from labkit.papers.crt.method.features import HandMade, Learned, ResNetFeatures
+    from labkit.papers.crt.method.ridge_head import Ridge
+    from labkit.tracking.tracker import Box, Tracked, Tracker
+
 PAPER = Paper(
-    slug="crt",
+    room=__name__,
     title="Cascaded Regression Tracking: Towards Online Hard Distractor Discrimination",
     arxiv="2006.10336",
     venue="IEEE TCSVT 2020",
     idea="A quick filter drops the easy negatives; ridge regression in closed form double-checks the look-alikes.",
     notebook="07_crt",
-    configs=CONFIGS,
-    train=track_arms,
-    claims=CLAIMS,
-    exercises=EXERCISES,
 )
 
 __all__ = [
@@ -50,3 +48,5 @@ __all__ = [
     "stage1_only",
     "track_together",
 ]
+
+__getattr__, __dir__ = lazily(__name__)

@@ -4,27 +4,25 @@ Of the paper abstract and introduction are known to us; hyper-parameters are the
 and checked here.
 """
 
-from labkit.papers.pombu.experiment.claims import CLAIMS
-from labkit.papers.pombu.experiment.config import CONFIGS, Config
-from labkit.papers.pombu.experiment.train import train as train_units  # the name `train` stays the module's
-from labkit.papers.pombu.experiment.zone import Zone
-from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
-from labkit.papers.pombu.method.objective import conservative_loss, scale_uncertainty
-from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
-from labkit.papers.pombu.teaching.exercises import EXERCISES
+from typing import TYPE_CHECKING
+
+from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
+if TYPE_CHECKING:
+    from labkit.papers.pombu.experiment.config import Config
+    from labkit.papers.pombu.experiment.zone import Zone
+    from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
+    from labkit.papers.pombu.method.objective import conservative_loss, scale_uncertainty
+    from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
+
 PAPER = Paper(
-    slug="pombu",
+    room=__name__,
     title="Deep Model-Based Reinforcement Learning via Estimated Uncertainty and Conservative Policy Optimization",
     arxiv="1911.12574",
     venue="AAAI 2020",
     idea="Models disagree where they are wrong. Change the policy only where the gain is larger than the disagreement.",
     notebook="04_pombu",
-    configs=CONFIGS,
-    train=train_units,
-    claims=CLAIMS,
-    exercises=EXERCISES,
 )
 
 __all__ = [
@@ -37,3 +35,5 @@ __all__ = [
     "propagate",
     "scale_uncertainty",
 ]
+
+__getattr__, __dir__ = lazily(__name__)

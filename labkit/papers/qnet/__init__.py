@@ -1,27 +1,25 @@
 """Quantization Networks (Yang et al., CVPR 2019, arXiv 1911.09464): quantisation as a function that is trained."""
 
-from labkit.papers.qnet.experiment.claims import CLAIMS
-from labkit.papers.qnet.experiment.config import ARMS, CONFIGS, Config
-from labkit.papers.qnet.experiment.model import build_model
-from labkit.papers.qnet.experiment.train import train as train_arms  # the name `train` stays the module's
-from labkit.papers.qnet.method.levels import LEVELS, level_set
-from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
-from labkit.papers.qnet.method.thresholds import kmeans_thresholds
-from labkit.papers.qnet.method.weights import quantize_weights
-from labkit.papers.qnet.teaching.exercises import EXERCISES
+from typing import TYPE_CHECKING
+
+from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
+if TYPE_CHECKING:
+    from labkit.papers.qnet.experiment.config import ARMS, Config
+    from labkit.papers.qnet.experiment.model import build_model
+    from labkit.papers.qnet.method.levels import LEVELS, level_set
+    from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
+    from labkit.papers.qnet.method.thresholds import kmeans_thresholds
+    from labkit.papers.qnet.method.weights import quantize_weights
+
 PAPER = Paper(
-    slug="qnet",
+    room=__name__,
     title="Quantization Networks",
     arxiv="1911.09464",
     venue="CVPR 2019",
     idea="Quantisation as a sum of sigmoids that sharpens into a staircase while the network trains.",
     notebook="01_qnet",
-    configs=CONFIGS,
-    train=train_arms,
-    claims=CLAIMS,
-    exercises=EXERCISES,
 )
 
 __all__ = [
@@ -38,3 +36,5 @@ __all__ = [
     "quantize_weights",
     "soft_quantize",
 ]
+
+__getattr__, __dir__ = lazily(__name__)

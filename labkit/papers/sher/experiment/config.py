@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
-from labkit.papers.sher.method.hindsight import STRATEGIES
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "agent": ("sher", "sac", "her", "q-learning"),
-    "strategy": STRATEGIES,
+    "strategy": ("future", "final", "episode", "random", "next", "none"),
     "head": ("standard", "official"),
     "clip": ("both", "lower", "none"),
 }

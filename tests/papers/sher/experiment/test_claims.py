@@ -5,7 +5,8 @@ import pytest
 
 from labkit.papers import load
 from labkit.papers.sher.experiment import claims
-from labkit.papers.sher.experiment.config import BOX, CONFIGS, EXPERIMENTS
+from labkit.papers.sher.experiment.config import BOX, CHOICES, CONFIGS, EXPERIMENTS
+from labkit.papers.sher.method.hindsight import STRATEGIES
 
 
 def walls(**success):
@@ -80,6 +81,10 @@ def test_every_claim_of_the_lesson_is_measured_by_an_experiment_that_exists():
     assert {"SHER", "CHER"} <= arms["switches"]
     assert {"SHER", "HER"} <= set(CONFIGS["gpu"].arms)
     assert {"SHER", "HER", "CHER"} <= arms["hand-block"]
+
+
+def test_a_config_offers_the_strategies_that_relabelling_has():
+    assert CHOICES["strategy"] == STRATEGIES
 
 
 def test_the_room_shows_itself():
