@@ -173,9 +173,9 @@ def start_of(arm: Arm, config: Config, task: ImageTask, workers: Workers, run: R
         run.part("float").read_weights(model)
         model.to(workers.device)
         if arm.weights:
-            levels = weight_method(arm.weights)
-            backward = official_backward(levels) if arm.official else backward_of(arm.weight_bell)
-            quantize_weights(model, levels, backward=backward, learn_thresholds=arm.learn_thresholds)
+            method = weight_method(arm.weights)
+            backward = official_backward(method) if arm.official else backward_of(arm.weight_bell)
+            quantize_weights(model, method, backward=backward, learn_thresholds=arm.learn_thresholds)
     if arm.activations:
         set_temperature(model, arm.weight_temperature or config.weight_temperature, which="weights")
         sample = [next(task.calibration_inputs(500, 500))]
