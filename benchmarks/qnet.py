@@ -205,11 +205,11 @@ def rounds_within(call: Callable[[], object], seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
-    floor = 5 * 4 * torch.Size(activation_shape(place)).numel() / GPU_BYTES_PER_SECOND * 1e3
+    floor = 5 * 4 * torch.Size(activation_shape(device)).numel() / GPU_BYTES_PER_SECOND * 1e3
     print(
-        f"memory floor of forward + backward on an H200: {floor:.3f} ms" if place.type == "cuda" else "one CPU thread"
+        f"memory floor of forward + backward on an H200: {floor:.3f} ms" if device.type == "cuda" else "one CPU thread"
     )
-    for row in rows(place, 60.0):
+    for row in rows(device, 60.0):
         print(f"{row.workload:<75}{row.ours:10.3f} {row.unit:<3}{row.peer:10.3f}  {row.ratio:6.2f}x  {row.peer_name}")

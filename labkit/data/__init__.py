@@ -7,6 +7,7 @@ from labkit.lazy import lazily
 if TYPE_CHECKING:
     from labkit.data.augment import random_crop_flip
     from labkit.data.cifar import CIFAR10_MEAN, CIFAR10_STD, cifar10
+    from labkit.data.classification import labelled_images
     from labkit.data.image_folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, image_batches, imagenet
     from labkit.data.images import ImageSet, best_available, digits, fashion_mnist, normalize
 
@@ -23,6 +24,7 @@ __all__ = [
     "fashion_mnist",
     "image_batches",
     "imagenet",
+    "labelled_images",
     "normalize",
     "random_crop_flip",
 ]

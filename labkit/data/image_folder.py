@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,14 @@ class ImageFolder:
     size: int
     augment: bool
     seed: int
+    name: str = "imagenet"
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def without_augmentation(self) -> "ImageFolder":
+        """The same images, all with the centre crop."""
+        return replace(self, augment=False)
 
     def path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self.files[index])

@@ -63,7 +63,7 @@ def test_first_and_statistics():
     train = digits("train")
     assert torch.equal(train.first(7).images, train.images[:7])
     mean, std = train.statistics()
-    scaled = train.normalized(mean, std)
+    scaled = normalize(train.images, mean, std)
     torch.testing.assert_close(scaled.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(correction=0), torch.tensor(1.0), atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="digits has 1,200 images here; asked for the first 1,201"):

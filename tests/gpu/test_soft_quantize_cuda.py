@@ -17,7 +17,6 @@ OPTIONS = {
     "wide bell": (30.0, {"bell_temperature": 2.0}),
     "hard forward": (math.inf, {"bell_temperature": 2.0}),
     "official binary": (40.0, {"bell_temperature": 1.0, "bell_height": 40.0, "clamp": 10.0}),
-    "gap inside": (3.0, {"gap_inside": True}),
 }
 
 

@@ -166,14 +166,6 @@ class TestBackwardOptions:
         through_clamp = alpha * gap * torch.sigmoid((temperature * beta * x).clamp(-10, 10))
         assert torch.autograd.grad(through_clamp, x)[0].item() == 0
 
-    def test_gap_inside_is_right_only_for_gaps_of_one(self):
-        """Quirk d: q (1 - q) with q = s g."""
-        levels, thresholds = torch.tensor([0.0, 0.5], dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64)
-        x = self.x.clone().requires_grad_()
-        (dx,) = torch.autograd.grad(soft_quantize(x, levels, thresholds, 0.7, 1.3, 3.0, gap_inside=True).sum(), x)
-        q = 0.5 * torch.sigmoid(3 * (1.3 * self.x - 0.2))
-        torch.testing.assert_close(dx, 0.7 * 1.3 * 3 * q * (1 - q), rtol=1e-6, atol=1e-12)
-
 
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -208,7 +200,6 @@ OPTIONS = {
     "wide bell": (30.0, {"bell_temperature": 2.0}),
     "hard forward": (math.inf, {"bell_temperature": 2.0}),
     "official binary": (40.0, {"bell_temperature": 1.0, "bell_height": 40.0, "clamp": 10.0}),
-    "gap inside": (3.0, {"gap_inside": True}),
 }
 
 

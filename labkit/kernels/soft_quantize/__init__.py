@@ -39,7 +39,6 @@ def soft_quantize(
     bell_temperature: Float[Tensor, ""] | float | None = None,
     bell_height: Float[Tensor, ""] | float | None = None,
     clamp: float = math.inf,
-    gap_inside: bool = False,
 ) -> Float[Tensor, "*shape"]:
     """y = alpha (Y_1 + sum_i s_i sigmoid(T (beta x - b_i))): a staircase that gradients can climb.  [paper]
 
@@ -56,7 +55,6 @@ def soft_quantize(
             `bell_temperature=1, bell_height=T` is the backward pass of binary weights.  [official code]
         clamp: c bounds T (beta x - b) to [-c, c] in both passes, and the gradient is the sigmoid's at the bound:
             it never falls below 4.54e-5 of T for c = 10, instead of vanishing.  [official code]
-        gap_inside: q (1 - q) with q = s_i g_i in place of s_i g_i (1 - g_i); right only where s_i = 1.  [official code]
 
     Raises:
         InputError: shapes that do not fit, a temperature that is not positive, trainable levels.
@@ -66,9 +64,7 @@ def soft_quantize(
         bell_height = temperature if bell_temperature is None else bell_temperature
     alpha, beta, temperature, bell_height = (_scalar(value, x) for value in (alpha, beta, temperature, bell_height))
     bell_temperature = None if bell_temperature is None else _scalar(bell_temperature, x)
-    y: Tensor = _soft_quantize(
-        x, levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp, gap_inside
-    )
+    y: Tensor = _soft_quantize(x, levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp)
     return y
 
 
@@ -78,9 +74,9 @@ def soft_quantize(
 @torch.library.custom_op("labkit::soft_quantize", mutates_args=())
 def _soft_quantize(
     x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor, temperature: Tensor,
-    bell_temperature: Tensor | None, bell_height: Tensor, clamp: float, gap_inside: bool,
+    bell_temperature: Tensor | None, bell_height: Tensor, clamp: float,
 ) -> Tensor:  # fmt: skip
-    p = Staircase(levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp, gap_inside)
+    p = Staircase(levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp)
     y = torch.empty_like(x)  # dense, and in x's order of memory: channels_last stays channels_last
     _body(x).forward(_flat(x, y), _flat(y, y), p)
     return y
@@ -89,17 +85,17 @@ def _soft_quantize(
 @torch.library.custom_op("labkit::soft_quantize_backward", mutates_args=())
 def _soft_quantize_backward(
     dy: Tensor, x: Tensor, levels: Tensor, thresholds: Tensor, alpha: Tensor, beta: Tensor, temperature: Tensor,
-    bell_temperature: Tensor | None, bell_height: Tensor, clamp: float, gap_inside: bool,
+    bell_temperature: Tensor | None, bell_height: Tensor, clamp: float,
     need_scales: bool, need_thresholds: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    p = Staircase(levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp, gap_inside)
+    p = Staircase(levels, thresholds, alpha, beta, temperature, bell_temperature, bell_height, clamp)
     dx = torch.empty_like(x)
     sums = _body(x).backward(_flat(dy, dx), _flat(x, dx), _flat(dx, dx), p, need_scales, need_thresholds)
     return dx, sums
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.clamp, ctx.gap_inside = inputs
+    *tensors, ctx.clamp = inputs
     ctx.save_for_backward(*tensors)  # x, and a few numbers
 
 
@@ -107,14 +103,14 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, levels, thresholds, alpha, beta, *temperatures = ctx.saved_tensors
     _, _, need_thresholds, need_alpha, need_beta, *_ = ctx.needs_input_grad
     dx, sums = _soft_quantize_backward(
-        dy, x, levels, thresholds, alpha, beta, *temperatures, ctx.clamp, ctx.gap_inside,
+        dy, x, levels, thresholds, alpha, beta, *temperatures, ctx.clamp,
         need_alpha or need_beta, need_thresholds,
     )  # fmt: skip
     factor = alpha * temperatures[-1]  # alpha times the bell's height
     dthresholds = (-factor * sums[2:]).to(thresholds.dtype) if need_thresholds else None
     dalpha = sums[0].to(alpha.dtype) if need_alpha else None
     dbeta = (factor * sums[1]).to(beta.dtype) if need_beta else None
-    return dx, None, dthresholds, dalpha, dbeta, None, None, None, None, None
+    return dx, None, dthresholds, dalpha, dbeta, None, None, None, None
 
 
 _soft_quantize.register_autograd(_gradients, setup_context=_keep_input)

@@ -40,7 +40,6 @@ class Staircase(NamedTuple):
     bell_temperature: Tensor | None  # None: the same as `temperature`, so one sigmoid serves both
     bell_height: Tensor
     clamp: float
-    gap_inside: bool
 
 
 class Body(NamedTuple):
@@ -83,8 +82,6 @@ def _backward(dy: Tensor, x: Tensor, dx: Tensor, p: Staircase, need_scales: bool
             g = bell_step(x_part, out=z)
             if need_scales and shared:
                 total = torch.add(total, g, alpha=gap, out=inner)
-            if p.gap_inside:
-                g, gap = g.mul_(gap), 1.0
             bell = torch.addcmul(g, g, g, value=-1, out=g)  # g (1 - g)
             rise = torch.add(rise, bell, alpha=gap, out=slope)
             if need_thresholds:

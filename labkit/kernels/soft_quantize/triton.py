@@ -52,7 +52,7 @@ def _forward_kernel(
 def _backward_kernel(
     dy_ptr, x_ptr, dx_ptr, sums_ptr, levels_ptr, thresholds_ptr, alpha_ptr, beta_ptr,
     temperature_ptr, bell_temperature_ptr, bell_height_ptr, clamp, n,
-    STEPS: tl.constexpr, WIDE_BELL: tl.constexpr, GAP_INSIDE: tl.constexpr, NEED_SCALES: tl.constexpr,
+    STEPS: tl.constexpr, WIDE_BELL: tl.constexpr, NEED_SCALES: tl.constexpr,
     NEED_THRESHOLDS: tl.constexpr, COMPUTE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -71,7 +71,7 @@ def _backward_kernel(
         gap = tl.load(levels_ptr + k + 1).to(COMPUTE) - tl.load(levels_ptr + k).to(COMPUTE)
         threshold = tl.load(thresholds_ptr + k).to(COMPUTE)
         g, bell = _step_and_bell(u - threshold, bell_temperature, clamp)
-        bell = gap * g * (1.0 - gap * g) if GAP_INSIDE else gap * bell
+        bell = gap * bell
         slope += bell
         if NEED_SCALES:
             if WIDE_BELL:
@@ -105,7 +105,7 @@ def _backward(dy: Tensor, x: Tensor, dx: Tensor, p: Staircase, need_scales: bool
         _backward_kernel[(programs,)](
             dy, x, dx, sums, p.levels, p.thresholds, p.alpha, p.beta,
             p.temperature, bell_temperature, p.bell_height, p.clamp, x.numel(),
-            STEPS=len(p.thresholds), WIDE_BELL=p.bell_temperature is not None, GAP_INSIDE=p.gap_inside,
+            STEPS=len(p.thresholds), WIDE_BELL=p.bell_temperature is not None,
             NEED_SCALES=need_scales, NEED_THRESHOLDS=need_thresholds, COMPUTE=_compute(x), BLOCK=BLOCK,
         )  # fmt: skip
     return sums.sum(dim=1, dtype=torch.float64)

@@ -1,40 +1,32 @@
 """The abstract, statement by statement. Accuracies are in percent, effects in points of accuracy.
 
 Margins were set from the noise before the recorded runs: on Fashion-MNIST's 10,000 test images one accuracy has a
-standard error of about 0.33 points, a paired difference less; one claim
-notes that its margin came later. Published figures are None: the abstract gives none.
+standard error of about 0.33 points, a paired difference less. One claim notes that its margin came later. Published
+figures are None: the abstract gives none.
 """
 
-from labkit.workbench.claims import Claim, Result
-
-WEIGHTS = ("W1", "W2", "W3pm2", "W3pm4")
+from labkit.workbench.claims import Claim, Measure, difference, largest, least, number
 
 
-def difference(arm: str, to: str, value: str = "hard", base: str = "hard"):  # type: ignore[no-untyped-def]
-    """Measure of a claim: `value` of one arm minus `base` of another, None where the run lacks one of them."""
-
-    def measure(result: Result) -> float | None:
-        if arm not in result or to not in result:
-            return None
-        return float(result[arm][value] - result[to][base])
-
-    return measure
+def accuracy(arm: str, stage: str = "hard") -> Measure:
+    """Accuracy of an arm in percent: "hard" as deployed, "soft" as trained, "ptq_bn" untrained, see `train`."""
+    return number(arm, stage)
 
 
-def gap(arm: str, sign: float):  # type: ignore[no-untyped-def]
-    """Measure of a claim: the gap between soft and hard accuracy, times `sign`."""
-
-    def measure(result: Result) -> float | None:
-        return sign * abs(result[arm]["soft"] - result[arm]["hard"]) if arm in result else None
-
-    return measure
+def gain(arm: str, over: str) -> Measure:
+    """Accuracy of one arm as deployed, minus that of another."""
+    return difference(accuracy(arm), accuracy(over))
 
 
-def worst_bits(result: Result) -> float | None:
-    """The largest loss against float over the weight level sets, as a negative number."""
-    if not all(arm in result for arm in WEIGHTS):
-        return None
-    return float(min(result[arm]["hard"] for arm in WEIGHTS) - result["float"]["hard"])
+def gain_of_training(arm: str) -> Measure:
+    """Accuracy as deployed, minus that of the same quantiser untrained with batch norm re-estimated."""
+    return difference(accuracy(arm), accuracy(arm, "ptq_bn"))
+
+
+def soft_minus_hard(arm: str) -> tuple[Measure, Measure]:
+    """Soft minus hard accuracy and hard minus soft: the largest of the two is the gap, the least is minus the gap."""
+    soft, hard = accuracy(arm, "soft"), accuracy(arm)
+    return difference(soft, hard), difference(hard, soft)
 
 
 CLAIMS = (
@@ -42,7 +34,7 @@ CLAIMS = (
         key="trained-end-to-end",
         sentence="Low-bit quantisation can be trained end to end, as one more differentiable function of the network.",
         published=None,
-        measure=difference("W1", "W1", "hard", "ptq_bn"),
+        measure=gain_of_training("W1"),
         margin=2.0,
         scale="lesson",
         unit="points",
@@ -53,7 +45,7 @@ CLAIMS = (
         key="lossless",
         sentence="Nothing is lost between training and deployment: the soft function ends as the hard one.",
         published=None,
-        measure=gap("W1", -1.0),
+        measure=least(*soft_minus_hard("W1")),
         margin=-0.3,
         scale="lesson",
         unit="points",
@@ -63,7 +55,7 @@ CLAIMS = (
         key="temperature-must-end-high",
         sentence="The function has to be made steep while training: stopped early, soft and hard disagree.",
         published=None,
-        measure=gap("W1-T20", +1.0),
+        measure=largest(*soft_minus_hard("W1-T20")),
         margin=5.0,
         scale="lesson",
         unit="points",
@@ -73,7 +65,7 @@ CLAIMS = (
         key="approximations-mismatch",
         sentence="The gradient of an approximated hard quantiser does not match the loss; this one's does.",
         published=None,
-        measure=difference("BWN", "W1", "gradient_error", "gradient_error"),
+        measure=difference(number("BWN", "gradient_error"), number("W1", "gradient_error")),
         margin=0.5,
         scale="lesson",
         unit="relative error",
@@ -83,7 +75,7 @@ CLAIMS = (
         key="any-bits",
         sentence="One formulation serves any number of bits and any set of levels.",
         published=None,
-        measure=worst_bits,
+        measure=least(*(gain(arm, "float") for arm in ("W1", "W2", "W3pm2", "W3pm4"))),
         margin=-2.0,
         scale="lesson",
         unit="points",
@@ -93,7 +85,7 @@ CLAIMS = (
         key="any-activations",
         sentence="The same annealed function also quantises activations.",
         published=None,
-        measure=difference("A2", "A2", "hard", "ptq_bn"),
+        measure=gain_of_training("A2"),
         margin=0.0,
         scale="lesson",
         unit="points",
@@ -104,7 +96,7 @@ CLAIMS = (
         key="wide-bell-mends-activations",
         sentence="Ours, not the paper's: activations can be trained when only the forward pass sharpens.",
         published=None,
-        measure=difference("A2-bell", "A2"),
+        measure=gain("A2-bell", "A2"),
         margin=1.0,
         scale="lesson",
         unit="points",
@@ -115,7 +107,7 @@ CLAIMS = (
         key="better-than-approximation-1-bit",
         sentence="It beats methods that approximate the gradient (1-bit weights).",
         published=None,
-        measure=difference("W1", "BWN"),
+        measure=gain("W1", "BWN"),
         margin=0.0,
         scale="lesson",
         unit="points",
@@ -125,7 +117,7 @@ CLAIMS = (
         key="better-than-approximation-2-bit",
         sentence="It beats methods that approximate the gradient (ternary weights).",
         published=None,
-        measure=difference("W2", "TWN"),
+        measure=gain("W2", "TWN"),
         margin=0.0,
         scale="lesson",
         unit="points",
@@ -135,7 +127,7 @@ CLAIMS = (
         key="better-than-approximation-activations",
         sentence="It beats methods that approximate the gradient (2-bit activations).",
         published=None,
-        measure=difference("A2", "A2-LSQ"),
+        measure=gain("A2", "A2-LSQ"),
         margin=0.0,
         scale="lesson",
         unit="points",
@@ -145,7 +137,7 @@ CLAIMS = (
         key="weights-and-activations",
         sentence="It works for weights and activations together.",
         published=None,
-        measure=difference("W1A1", "W1A1", "hard", "ptq_bn"),
+        measure=gain_of_training("W1A1"),
         margin=0.0,
         scale="lesson",
         unit="points",
@@ -155,7 +147,7 @@ CLAIMS = (
         key="stage-two-must-move-weights",
         sentence="Ours, not the paper's: with 1-bit weights and activations, weights must be able to move in stage 2.",
         published=None,
-        measure=difference("W1A1-again", "W1A1-hard"),
+        measure=gain("W1A1-again", "W1A1-hard"),
         margin=1.0,
         scale="lesson",
         unit="points",
@@ -176,7 +168,7 @@ CLAIMS = (
         key="imagenet-classification",
         sentence="It outperforms the state of the art of its time in image classification.",
         published=None,
-        measure=lambda result: None if "W1" not in result else result["W1"]["hard"] - 64.5,
+        measure=difference(accuracy("W1"), lambda _: 64.5),
         margin=0.0,
         scale="full",
         unit="points",

@@ -26,6 +26,9 @@ class Arm:
         weight_bell, activation_bell: temperature of a wider bell that replaces the slope in the backward pass [ours, in
             the spirit of the official code's binary weights]; None: the exact gradient.
         anneal_weights_again: in stage 2 the weights' temperature rises from low once more; otherwise it is held.
+        learn_thresholds: train the weights' thresholds too, the paper's "learnable biases".
+        official: train the weights as the authors' program does: its backward pass, its clipping of gradients, and a
+            temperature that rises once an epoch.  [official code]
     """
 
     weights: str = ""
@@ -36,6 +39,8 @@ class Arm:
     weight_bell: float | None = None
     activation_bell: float | None = None
     anneal_weights_again: bool = False
+    learn_thresholds: bool = False
+    official: bool = False
 
 
 ARMS: dict[str, Arm] = {
@@ -45,6 +50,9 @@ ARMS: dict[str, Arm] = {
     # the same at other final temperatures: too low leaves a gap between soft and hard, too high freezes the weights
     **{f"W1-T{t}": Arm(weights="W1", weight_temperature=float(t)) for t in (20, 60, 2000)},
     **{f"W2-T{t}": Arm(weights="W2", weight_temperature=float(t)) for t in (20, 60, 2000)},
+    # by the authors' recipe; with thresholds that learn
+    **{f"{name}-official": Arm(weights=name, official=True) for name in ("W1", "W2")},
+    "W2-thresholds": Arm(weights="W2", learn_thresholds=True),
     # weights, straight through
     **{name: Arm(weights=name) for name in ("BWN", "TWN", "DoReFa-W2", "LSQ-W2")},
     # activations: annealed as in the paper; with a wide bell in the backward pass; straight through

@@ -1,16 +1,15 @@
-"""What to look at while the temperature rises: who still learns, how far soft is from hard, whether gradients agree."""
+"""What happens while the temperature rises: which weights still learn, and whether the gradients of batches agree."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, quantizers
-from labkit.papers.qnet.method.weights import float_weight
+from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode
 
 Batch = TypeVar("Batch")
 
@@ -33,28 +32,6 @@ def learning_fraction(quantizer: SoftQuantizer, x: Float[Tensor, "*shape"], shar
         raise InputError(f"share is a part of the largest slope, between 0 and 1; got {share}")
     peak = slope(quantizer, quantizer.thresholds.detach() / quantizer.beta.detach()).abs().max()
     return (slope(quantizer, x).abs() > share * peak).double().mean().item()
-
-
-def distance_to_levels(quantizer: SoftQuantizer, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """How far each soft output is from the level it will become, |y_soft - y_hard| / alpha, in units of the levels."""
-    with torch.no_grad():
-        with forward_mode(quantizer, "soft"):
-            soft = quantizer(x)
-        with forward_mode(quantizer, "hard"):
-            return ((soft - quantizer(x)) / quantizer.alpha).abs()
-
-
-def level_snapshot(model: nn.Module) -> dict[str, UInt8[Tensor, "..."]]:
-    """The level of every quantised weight now, by layer."""
-    return {name: q.codes(float_weight(model, name)).clone() for name, q in quantizers(model, "weights").items()}
-
-
-def changed_fraction(before: dict[str, UInt8[Tensor, "..."]], after: dict[str, UInt8[Tensor, "..."]]) -> float:
-    """Fraction of all weights whose level differs between two snapshots."""
-    if not before or before.keys() != after.keys():
-        raise InputError(f"two snapshots of the same layers are compared; got {sorted(before)} and {sorted(after)}")
-    changed = sum(int((before[name] != after[name]).sum()) for name in before)
-    return changed / sum(codes.numel() for codes in before.values())
 
 
 @dataclass(frozen=True)

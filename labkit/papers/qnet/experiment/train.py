@@ -1,17 +1,18 @@
 """Train the float network, then each arm from it: same batches, same budget, one plain loop."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.errors import InputError
 from labkit.papers.qnet.experiment import baselines, data
 from labkit.papers.qnet.experiment.config import ARMS, Arm, Config
 from labkit.papers.qnet.experiment.diagnostics import learning_fraction
-from labkit.papers.qnet.experiment.evaluate import accuracy, accuracy_in_mode, evaluate_hard, gradient_error
+from labkit.papers.qnet.experiment.evaluate import accuracy_in_mode, evaluate_hard, gradient_error
 from labkit.papers.qnet.experiment.model import build_model
 from labkit.papers.qnet.method import temperature
 from labkit.papers.qnet.method.activations import quantize_activations
@@ -20,15 +21,19 @@ from labkit.papers.qnet.method.soft_quantizer import (
     EXACT,
     Backward,
     SoftQuantizer,
+    official_backward,
     other_parameters,
     quantizer_parameters,
     quantizers,
     set_temperature,
     wide_bell,
 )
-from labkit.papers.qnet.method.weights import float_weight, quantize_weights
+from labkit.papers.qnet.method.temperature import Schedule
+from labkit.papers.qnet.method.weights import OfficialClipping, float_weight, quantize_weights
 from labkit.progress import progress
+from labkit.vision.weights import load_float_weights
 from labkit.workbench import training
+from labkit.workbench.images import ImageTask
 from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
 
@@ -50,7 +55,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     return result
 
 
-def train_float(config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+def train_float(config: Config, task: ImageTask, workers: Workers, run: Run) -> dict[str, float]:
     """The network that every arm starts from, trained here unless `config.float_weights` names a file."""
     part = run.part("float")
     if part.result is not None:
@@ -61,12 +66,12 @@ def train_float(config: Config, task: data.Task, workers: Workers, run: Run) -> 
         load_float_weights(model, config.float_weights)
         model.to(workers.device)
     else:
-        fit(model, task, workers, config, part, config.float_steps, config.float_learning_rate)
+        optimize(model, task, workers, config, part, config.float_steps, config.float_learning_rate)
     part.write_weights(model)
-    return part.finish({"hard": accuracy(model.eval(), task, workers)})
+    return part.finish({"hard": accuracy_in_mode(model, "hard", task, workers)})
 
 
-def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+def train_arm(name: str, config: Config, task: ImageTask, workers: Workers, run: Run) -> dict[str, float]:
     """Quantise as `ARMS[name]` says and train: accuracy before (post-training quantisation) and after."""
     part = run.part(name)
     if part.result is not None:
@@ -76,19 +81,16 @@ def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run:
     model = start_of(arm, config, task, workers, run).to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
     untrained = evaluate_hard(model, task, workers, config.calibration_examples)
 
-    weights_end = arm.weight_temperature or config.weight_temperature
-    held = bool(arm.start) and not arm.anneal_weights_again
-    weights = temperature.constant(weights_end) if held else temperature.linear(weights_end)
-    activations_end = arm.activation_temperature or config.activation_temperature
-    activations = (temperature.constant if activations_end == float("inf") else temperature.linear)(activations_end)
+    weights, activations = schedules(arm, config, task)
 
     def anneal(fraction: float) -> None:
         set_temperature(model, weights(fraction), which="weights")
         set_temperature(model, activations(fraction), which="activations")
 
     anneal(0.5)
-    mismatch = gradient_error(model, *next(task.training_batches(config)))
-    fit(model, task, workers, config, part, config.steps, config.learning_rate, anneal)
+    mismatch = gradient_error(model, *next(data.training_batches(task, config)))
+    clip = OfficialClipping(model).clip if arm.official else None
+    optimize(model, task, workers, config, part, config.steps, config.learning_rate, anneal, clip)
     trained = evaluate_hard(model, task, workers, config.calibration_examples)
     soft = accuracy_in_mode(model, "soft", task, workers)
     part.write_weights(model)
@@ -96,22 +98,43 @@ def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run:
     return part.finish(before | trained | {"soft": soft})
 
 
-def fit(
+def schedules(arm: Arm, config: Config, task: ImageTask) -> tuple[Schedule, Schedule]:
+    """The temperatures of the arm's weights and activations, from the fraction of its training done."""
+    end = arm.weight_temperature or config.weight_temperature
+    if arm.official:
+        epochs = config.steps / (task.train_examples // config.batch_size)
+        weights = temperature.staircase(end, stages=max(1, round(epochs)))
+    elif arm.start and not arm.anneal_weights_again:
+        weights = temperature.constant(end)
+    else:
+        weights = temperature.linear(end)
+    end = arm.activation_temperature or config.activation_temperature
+    return weights, temperature.constant(end) if math.isinf(end) else temperature.linear(end)
+
+
+def optimize(
     model: nn.Module,
-    task: data.Task,
+    task: ImageTask,
     workers: Workers,
     config: Config,
     run: Run,
     steps: int,
     learning_rate: float,
     anneal: Callable[[float], None] = lambda fraction: None,
+    clip: Callable[[float], object] | None = None,
 ) -> None:
-    """Train `model` in place. `anneal` sets the temperatures for the fraction of the training done, in (0, 1]."""
+    """Train `model` in place.
+
+    Args:
+        anneal: sets the temperatures for the fraction of the training done, in (0, 1].
+        clip: limits the norm of all gradients to the number it is given; None: that of the parameters' gradients.
+    """
     model.to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
     network = workers.wrap(model.train())  # it notes how parameters lie in memory, and moves them: before the optimiser
-    batches = task.training_batches(config)
+    batches = data.training_batches(task, config)
     optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    clip = clip or partial(nn.utils.clip_grad_norm_, list(model.parameters()))
     state: State = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
     if config.compile:
@@ -123,7 +146,7 @@ def fit(
             loss = F.cross_entropy(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        clip(config.clip_norm)
         optimizer.step()
         schedule.step()
         if step % config.log_every == 0 or step == steps - 1:
@@ -140,7 +163,7 @@ def parameter_groups(model: nn.Module, config: Config, learning_rate: float) -> 
     ]
 
 
-def start_of(arm: Arm, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+def start_of(arm: Arm, config: Config, task: ImageTask, workers: Workers, run: Run) -> nn.Module:
     """The network an arm starts from: the float one, or that of its stage 1, with the arm's quantisers in it."""
     if arm.start:
         model = load_arm(arm.start, config, task, workers, run)
@@ -150,38 +173,22 @@ def start_of(arm: Arm, config: Config, task: data.Task, workers: Workers, run: R
         run.part("float").read_weights(model)
         model.to(workers.device)
         if arm.weights:
-            quantize_weights(model, weight_method(arm.weights), backward=backward_of(arm.weight_bell))
+            method = weight_method(arm.weights)
+            backward = official_backward(method) if arm.official else backward_of(arm.weight_bell)
+            quantize_weights(model, method, backward=backward, learn_thresholds=arm.learn_thresholds)
     if arm.activations:
         set_temperature(model, arm.weight_temperature or config.weight_temperature, which="weights")
-        sample = [next(task.calibration_images(500, 500))]
+        sample = [next(task.calibration_inputs(500, 500))]
         backward = backward_of(arm.activation_bell)
         quantize_activations(model, activation_method(arm.activations), sample, backward=backward, seed=config.seed)
     return model
 
 
-def load_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+def load_arm(name: str, config: Config, task: ImageTask, workers: Workers, run: Run) -> nn.Module:
     """The trained network of arm `name`, from its part of the run directory."""
     model = start_of(ARMS[name], config, task, workers, run)
     run.part(name).read_weights(model)
     return model.to(workers.device)
-
-
-def load_float_weights(model: nn.Module, path: str) -> None:
-    """Float weights from a safetensors file, such as another run's `float/weights.safetensors`.
-
-    Raises:
-        InputError: no such file, or it belongs to another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(f"float_weights: there is no file '{path}'.") from None
-    except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error
 
 
 def weight_method(name: str) -> Any:

@@ -50,26 +50,18 @@ def quantize_activations(
             "the model has no nn.ReLU module to put a quantiser behind; a call of F.relu is invisible here"
         )
     if done := quantizers(model, "activations"):
-        raise InputError(
-            f"activations are quantised already ({', '.join(done)}); call remove_activation_quantizers first"
-        )
+        raise InputError(f"activations are quantised already ({', '.join(done)}); start from a network with ReLUs only")
     before = bool(getattr(method, "replaces_relu", False))
     samples = sample_activations(model, relus, sample_batches, before=before, seed=seed)
     options = {"init": init, "backward": backward, "learn_thresholds": learn_thresholds}
-    made = {name: make_quantizer(name, samples[name], method, **options) for name in relus}  # type: ignore[arg-type]
+    new = {name: make_quantizer(name, samples[name], method, **options) for name in relus}  # type: ignore[arg-type]
     for name, relu in relus.items():
-        quantizer = made[name]
+        quantizer = new[name]
         quantizer.role = "activations"
         quantizer.train(relu.training)
         first = nn.Identity() if before else relu
         model.set_submodule(name, nn.Sequential(first, quantizer))
     return Placement(tuple(relus), ())
-
-
-def remove_activation_quantizers(model: nn.Module) -> None:
-    """Puts plain ReLUs back, in place."""
-    for name in quantizers(model, "activations"):
-        model.set_submodule(name, nn.ReLU())
 
 
 @torch.no_grad()
@@ -85,7 +77,7 @@ def sample_activations(
 
     The passes are in eval mode and with hard weights; the model is left as it was.
     """
-    seen: dict[str, list[Tensor]] = {name: [] for name in relus}
+    values_of: dict[str, list[Tensor]] = {name: [] for name in relus}
     generator = torch.Generator().manual_seed(seed)
 
     def keep(name: str) -> object:
@@ -93,7 +85,7 @@ def sample_activations(
             values = (inputs[0] if before else output).detach().flatten()
             if len(values) > MAX_SAMPLES:
                 values = values[torch.randint(len(values), (MAX_SAMPLES,), generator=generator).to(values.device)]
-            seen[name].append(values)
+            values_of[name].append(values)
 
         return hook
 
@@ -113,10 +105,10 @@ def sample_activations(
             module.training = mode
     if count == 0:
         raise InputError("sample_batches is empty: give at least one batch of inputs, so that scales can be fitted")
-    for name, values in seen.items():
+    for name, values in values_of.items():
         if len(values) != count:
             raise InputError(
                 f"ReLU '{name}' ran {len(values)} times in {count} passes; each use needs an nn.ReLU() of its own, "
                 "since each needs its own scale"
             )
-    return {name: torch.cat(values) for name, values in seen.items()}
+    return {name: torch.cat(values) for name, values in values_of.items()}

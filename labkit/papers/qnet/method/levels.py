@@ -33,11 +33,10 @@ LEVELS: dict[str, tuple[float, ...]] = {
     **{f"W{bits}": uniform_weight_levels(bits) for bits in range(3, 9)},
     **{f"A{bits}": activation_levels(bits) for bits in range(1, 9)},
 }
-"""The sets of the paper's tables by name (W3pm4: 3 bits, up to plus or minus 4), and uniform ones up to 8 bits."""
+"""The sets of the paper's tables by name (W3pm4: 3 bits, up to plus or minus 4), and uniform ones up to 8 bits.
 
-OFFICIAL_W1: tuple[float, ...] = (-1.0, 0.0, 1.0)
-OFFICIAL_W1_THRESHOLDS: tuple[float, ...] = (0.0, 0.0)
-"""How the [official code] writes binary weights: two half steps at the same place. Identical to W1 with threshold 0."""
+The [official code] writes W1 as two half steps, {-1, 0, 1} with both thresholds at 0: the same function.
+"""
 
 
 def level_set(name: str) -> tuple[float, ...]:

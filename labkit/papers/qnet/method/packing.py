@@ -42,8 +42,8 @@ def pack_weights(codes: UInt8[Tensor, "*shape"], bits: int) -> UInt8[Tensor, "bi
     if flat.numel() and int(flat.max()) >= 2**bits:
         raise InputError(f"code {int(flat.max())} does not fit into {bits} bits, whose largest is {2**bits - 1}")
     octets = F.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    place = torch.arange(8, dtype=torch.uint8, device=codes.device)
-    planes = [(((octets >> bit) & 1) << place).sum(1, dtype=torch.uint8) for bit in range(bits)]
+    positions = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    planes = [(((octets >> bit) & 1) << positions).sum(1, dtype=torch.uint8) for bit in range(bits)]
     return torch.stack(planes)
 
 
@@ -57,10 +57,10 @@ def unpack_weights(packed: UInt8[Tensor, "bits bytes"], shape: Iterable[int]) ->
     count = math.prod(shape)
     if packed.shape[1] != math.ceil(count / 8):
         raise InputError(f"{count} codes fill {math.ceil(count / 8)} bytes a bit plane; got {packed.shape[1]}")
-    place = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    positions = torch.arange(8, dtype=torch.uint8, device=packed.device)
     codes = packed.new_zeros(packed.shape[1] * 8)
     for bit, plane in enumerate(packed):
-        codes |= (((plane[:, None] >> place) & 1) << bit).flatten()
+        codes |= (((plane[:, None] >> positions) & 1) << bit).flatten()
     return codes[:count].view(shape)
 
 
@@ -195,11 +195,11 @@ def pack_network(model: nn.Module, sample: Float[Tensor, "batch *shape"] | None 
     Raises:
         InputError: the model has no quantised weights.
     """
-    found = quantizers(model, "weights")
-    if not found:
+    quantized = quantizers(model, "weights")
+    if not quantized:
         raise InputError("the model has no quantised weights to pack; call quantize_weights first")
     packed = copy.deepcopy(model).eval()
-    for name, quantizer in found.items():
+    for name, quantizer in quantized.items():
         layer = model.get_submodule(name)
         kind: Any = PackedConv2d if isinstance(layer, nn.Conv2d) else PackedLinear
         packed.set_submodule(name, kind.of(layer, quantizer, float_weight(model, name)))
@@ -211,17 +211,17 @@ def pack_network(model: nn.Module, sample: Float[Tensor, "batch *shape"] | None 
 @torch.no_grad()
 def _find_integer_inputs(model: nn.Module, sample: Tensor) -> None:
     """Sets `input_scale` of each layer whose input turns out to be alpha_a times whole numbers of one quantiser."""
-    seen: list[tuple[Tensor, float]] = []  # scale and highest level of the quantisers run so far
+    scales: list[tuple[Tensor, float]] = []  # scale and highest level of the quantisers run so far
 
     def after_quantizer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, Quantizer)
         scale, levels = module.scale(inputs[0]), module.levels
         if scale.numel() == 1 and torch.equal(levels, levels.round()) and levels.abs().max() <= 127:
-            seen.append((scale.reshape(()), levels.abs().max().item()))
+            scales.append((scale.reshape(()), levels.abs().max().item()))
 
     def before_layer(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, _Packed)
-        for scale, highest in reversed(seen):
+        for scale, highest in reversed(scales):
             codes = (inputs[0] / scale).round()
             if codes.abs().max() <= highest and torch.equal(codes * scale, inputs[0]):
                 layer.input_scale = scale.detach().clone()
@@ -289,15 +289,3 @@ def _install_empty(model: nn.Module, name: str, shape: tuple[int, ...], state: d
     packed: Any = kind(layer, state[f"{name}.levels"], state[f"{name}.scale"], codes)  # type: ignore[arg-type]
     packed.input_scale = state.get(f"{name}.input_scale")
     model.set_submodule(name, packed)
-
-
-def sparsity(model: nn.Module) -> dict[str, float]:
-    """Share of weights that are exactly zero, for each quantised or packed layer: products that need not be taken."""
-    shares = {
-        name: (quantizer.levels[quantizer.codes(float_weight(model, name)).int()] == 0).double().mean().item()
-        for name, quantizer in quantizers(model, "weights").items()
-    }
-    for name, module in model.named_modules():
-        if isinstance(module, _Packed):
-            shares[name] = (module.weight_levels() == 0).double().mean().item()
-    return shares

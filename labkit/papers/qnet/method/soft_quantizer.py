@@ -18,19 +18,17 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.kernels import soft_quantize
-from labkit.papers.qnet.method.levels import check_levels
+from labkit.papers.qnet.method.levels import check_levels, is_binary
 from labkit.papers.qnet.method.thresholds import Init, initialize
 
 __all__ = [
     "EXACT",
-    "OFFICIAL_ACTIVATIONS",
-    "OFFICIAL_BINARY",
-    "OFFICIAL_WEIGHTS",
     "Backward",
     "Quantizer",
     "SoftQuantizer",
     "forward_mode",
     "hard_quantize",
+    "official_backward",
     "other_parameters",
     "quantizer_parameters",
     "quantizers",
@@ -77,13 +75,11 @@ class Backward:
         times_temperature: the bell of temperature T_b is multiplied by T, not by its own T_b.  [official code, binary]
         clamp: T (beta x - b) is clamped to +-clamp in both passes, with the gradient of the sigmoid at the bound: it
             leaks straight through, never below 4.54e-5 T for a clamp of 10.  [official code]
-        gap_inside: q (1 - q) with q = s g in place of s g (1 - g).  [official code, activations]
     """
 
     bell_temperature: float | None = None
     times_temperature: bool = False
     clamp: float = math.inf
-    gap_inside: bool = False
 
     def __post_init__(self) -> None:
         if self.bell_temperature is not None and not 0 < self.bell_temperature < math.inf:
@@ -102,9 +98,16 @@ class Backward:
 
 
 EXACT = Backward()
-OFFICIAL_WEIGHTS = Backward(clamp=10.0)
-OFFICIAL_BINARY = Backward(bell_temperature=1.0, times_temperature=True, clamp=10.0)
-OFFICIAL_ACTIVATIONS = Backward(clamp=10.0, gap_inside=True)
+
+
+def official_backward(levels: Sequence[float]) -> Backward:
+    """How the authors' program forms the gradient of weights: a wide bell for binary ones, and a leak for all.
+
+    For activations it takes q (1 - q) with q = s g: the derivative itself, as their gaps s are 1.  [official code]
+    """
+    if is_binary(levels):
+        return Backward(bell_temperature=1.0, times_temperature=True, clamp=10.0)
+    return Backward(clamp=10.0)
 
 
 def wide_bell(bell_temperature: float) -> Backward:
@@ -113,9 +116,9 @@ def wide_bell(bell_temperature: float) -> Backward:
 
 
 class Quantizer(nn.Module):
-    """What every method, ours or a baseline, tells the rest of the room: which level an input takes, and at what scale.
+    """The interface of every quantiser, the paper's or a baseline: the level that an input takes, and the scale.
 
-    In hard mode y = scale(x) * levels[codes(x)]. `role` says what it quantises, once it has its place in a model.
+    In hard mode y = scale(x) * levels[codes(x)]. `role` says what it quantises, once it is part of a model.
     """
 
     levels: Tensor
@@ -212,7 +215,6 @@ class SoftQuantizer(Quantizer):
             bell_temperature=bell,
             bell_height=T if options.times_temperature else None,
             clamp=options.clamp,
-            gap_inside=options.gap_inside,
         )
 
     def codes(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
@@ -230,7 +232,7 @@ class SoftQuantizer(Quantizer):
 
 
 def quantizers(model: nn.Module, which: Which = "all") -> dict[str, Quantizer]:
-    """The quantisers of a model, ours and the baselines', by the name of the layer or ReLU that each belongs to."""
+    """The quantisers of a model, the paper's and the baselines', by the name of the layer or ReLU of each."""
     if which not in get_args(Which):
         raise InputError(f"which must be one of {', '.join(get_args(Which))}; got '{which}'")
     return {

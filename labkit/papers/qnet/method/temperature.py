@@ -24,22 +24,18 @@ def linear(final: float) -> Schedule:
     return lambda fraction: final * _fraction(fraction)
 
 
-def staircase(final: float, stages: int) -> Schedule:
-    """T = T0 * stage for stage 1, 2, ..., `stages`, and T0 = final / stages; with epochs as stages  [official code]."""
-    _positive(final=final, stages=float(stages))
-    return lambda fraction: final * math.ceil(_fraction(fraction) * stages - 1e-9) / stages  # 0.3 * 10 is above 3
+def staircase(final: float, stages: int, highest: float = 2000.0) -> Schedule:
+    """T = T0 * stage for stage 1, 2, ..., `stages`, with T0 = final / stages, but never above `highest`.
 
+    With epochs as stages this is the authors' schedule of weights, 2000 included.  [official code]
+    """
+    _positive(final=final, stages=float(stages), highest=highest)
 
-def exponential(start: float, final: float) -> Schedule:
-    """T = start * (final / start) ^ fraction.  [ours]"""
-    _positive(start=start, final=final)
-    return lambda fraction: start * (final / start) ** _fraction(fraction)
+    def temperature(fraction: float) -> float:
+        stage = math.ceil(_fraction(fraction) * stages - 1e-9)  # 0.3 * 10 is above 3
+        return min(final * stage / stages, highest)
 
-
-def capped(schedule: Schedule, highest: float = 2000.0) -> Schedule:
-    """`schedule`, but never above `highest`; the [official code] stops at 2000 for weights."""
-    _positive(highest=highest)
-    return lambda fraction: min(schedule(fraction), highest)
+    return temperature
 
 
 def _fraction(fraction: float) -> float:

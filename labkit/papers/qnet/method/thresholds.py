@@ -56,7 +56,7 @@ def initialize(
 def kmeans_thresholds(samples: Float[Tensor, "*shape"], count: int) -> Float[Tensor, " steps"]:
     """The count - 1 midpoints between the centroids of `kmeans_centroids`, ascending.
 
-    The [official code] takes the midpoint of the two samples at each change of cluster: the same place, up to the gap
+    The [official code] takes the midpoint of the two samples at each change of cluster: the same number, up to the gap
     between neighbouring samples.
     """
     centroids = kmeans_centroids(samples, count)
@@ -66,7 +66,7 @@ def kmeans_thresholds(samples: Float[Tensor, "*shape"], count: int) -> Float[Ten
 def kmeans_centroids(samples: Float[Tensor, "*shape"], count: int) -> Float[Tensor, " count"]:
     """The `count` centroids of one-dimensional k-means, ascending, float64.
 
-    Of some 500 groups of neighbouring values the best split is found exactly, by dynamic programming; Lloyd's rounds
+    Of some 500 groups of neighbouring values the best split is computed exactly, by dynamic programming; Lloyd's rounds
     then move the borders sample by sample. (From quantile starts they ended 16 % above the best error on a mixture.)
 
     Raises:

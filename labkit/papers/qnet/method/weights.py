@@ -7,7 +7,6 @@ checkpoint would hold the wrong ones.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,6 @@ from labkit.papers.qnet.method.soft_quantizer import (
     Backward,
     Quantizer,
     SoftQuantizer,
-    forward_mode,
     quantizers,
 )
 from labkit.papers.qnet.method.thresholds import Init
@@ -44,8 +42,6 @@ def quantize_weights(
     init: Init = "range",
     backward: Backward = EXACT,
     learn_thresholds: bool = False,
-    skip_first: int = 1,
-    skip_last: int = 1,
 ) -> Placement:
     """Quantises every convolution and linear layer of `model`, in place, except the first and the last.
 
@@ -55,22 +51,19 @@ def quantize_weights(
     Args:
         method: levels such as `LEVELS["W1"]`, or a baseline such as `baselines.binary_weights`.
         init, backward, learn_thresholds: how the paper's quantiser starts and trains; baselines ignore them.
-        skip_first, skip_last: how many layers stay float at either end.
 
     Raises:
         InputError: nothing is left to quantise, or the weights are quantised already.
     """
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    if skip_first < 0 or skip_last < 0:
-        raise InputError(f"skip_first and skip_last must not be negative; got {skip_first} and {skip_last}")
-    chosen = layers[skip_first : len(layers) - skip_last]
+    chosen = layers[1:-1]
     if not chosen:
         raise InputError(
-            f"the model has {len(layers)} convolutions and linear layers, of which the first {skip_first} and the last "
-            f"{skip_last} stay float: none is left to quantise"
+            f"the model has {len(layers)} convolutions and linear layers, of which the first and the last stay float: "
+            "none is left to quantise"
         )
     if done := quantizers(model, "weights"):
-        raise InputError(f"weights are quantised already ({', '.join(done)}); call remove_weight_quantizers first")
+        raise InputError(f"weights are quantised already ({', '.join(done)}); start from a float network")
     for name, layer in chosen:
         quantizer = make_quantizer(
             name, layer.weight, method, init=init, backward=backward, learn_thresholds=learn_thresholds
@@ -78,8 +71,7 @@ def quantize_weights(
         quantizer.role = "weights"
         quantizer.train(layer.training)
         parametrize.register_parametrization(layer, "weight", quantizer)
-    kept = layers[:skip_first] + layers[len(layers) - skip_last :]
-    return Placement(tuple(name for name, _ in chosen), tuple(name for name, _ in kept))
+    return Placement(tuple(name for name, _ in chosen), (layers[0][0], layers[-1][0]))
 
 
 def make_quantizer(
@@ -98,18 +90,6 @@ def make_quantizer(
         return SoftQuantizer.fit(samples, method, init=init, backward=backward, learn_thresholds=learn_thresholds)
     except InputError as error:
         raise InputError(f"'{name}' cannot be quantised: {error}") from error
-
-
-def remove_weight_quantizers(model: nn.Module, keep: Literal["float", "hard"] = "float") -> None:
-    """Takes the quantisers out again, in place. What stays behind: the float weights, or the hard quantised ones."""
-    if keep not in ("float", "hard"):
-        raise InputError(f"keep must be float or hard; got '{keep}'")
-    with forward_mode(model, "hard"):
-        for name in quantizers(model, "weights"):
-            layer = model.get_submodule(name)
-            kind = type(layer)  # made by torch for this layer, but shared by its deep copies; removal alters the class
-            layer.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=keep == "hard")
 
 
 def float_weight(model: nn.Module, layer: str) -> nn.Parameter:

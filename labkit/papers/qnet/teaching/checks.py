@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode
 from labkit.papers.qnet.method.weights import quantize_weights
-
-
-def _close(got: Any, wanted: Any, tolerance: float, message: str) -> None:
-    got, wanted = torch.as_tensor(got, dtype=torch.float64), torch.as_tensor(wanted, dtype=torch.float64)
-    assert got.shape == wanted.shape, f"{message} Wanted shape {tuple(wanted.shape)}, got {tuple(got.shape)}."
-    error = (got - wanted).abs().max().item() if got.numel() else 0.0
-    assert error <= tolerance, f"{message} The largest error is {error:.3g} (allowed: {tolerance:.1g})."
+from labkit.workbench.exercises import close
 
 
 def check_soft_quantizer(soft_quantize: Callable[..., Tensor]) -> None:
@@ -33,20 +27,24 @@ def check_soft_quantizer(soft_quantize: Callable[..., Tensor]) -> None:
         return soft_quantize(x, levels, thresholds, a, beta, temperature)
 
     far = torch.tensor([-9.0, 9.0], dtype=torch.float64)
-    _close(y(far), alpha * levels[[0, -1]], 1e-9, "Far out y must be alpha times the lowest and the highest level.")
+    close(y(far), alpha * levels[[0, -1]], "Far out y must be alpha times the lowest and the highest level.", 1e-9)
     plateaus = torch.tensor([-1.25, 0.5], dtype=torch.float64) / beta  # midway between two thresholds
-    _close(y(plateaus), alpha * levels[1:3], 1e-9, "Between two thresholds y must settle on alpha times a level.")
+    close(y(plateaus), alpha * levels[1:3], "Between two thresholds y must settle on alpha times a level.", 1e-9)
     middles = alpha * (levels[1:] + levels[:-1]) / 2
-    _close(y(thresholds / beta), middles, 1e-9, "At x = b_i / beta exactly half of the gap s_i has been climbed.")
+    close(y(thresholds / beta), middles, "At x = b_i / beta exactly half of the gap s_i has been climbed.", 1e-9)
     x = torch.linspace(-4, 4, 4001, dtype=torch.float64)
     assert (y(x, 5.0).diff() > 0).all(), "y must rise everywhere: a sum of rising sigmoids."
     h = 1e-6
     slope = (y(thresholds / beta + h, 40.0) - y(thresholds / beta - h, 40.0)) / (2 * h)
-    _close(slope / (alpha * beta * 40.0 * levels.diff() / 4), torch.ones(3), 1e-3,
-           "On a threshold dy/dx is alpha beta T s_i / 4.")  # fmt: skip
-    _close(y(x, 5.0, 2 * alpha), 2 * y(x, 5.0), 1e-12, "alpha scales the output, and only that.")
+    close(
+        slope / (alpha * beta * 40.0 * levels.diff() / 4),
+        torch.ones(3),
+        "On a threshold dy/dx is alpha beta T s_i / 4.",
+        1e-3,
+    )
+    close(y(x, 5.0, 2 * alpha), 2 * y(x, 5.0), "alpha scales the output, and only that.", 1e-12)
     doubled = soft_quantize(x, levels, 2 * thresholds, alpha, 2 * beta, 5.0 / 2)
-    _close(doubled, y(x, 5.0), 1e-12, "(2 beta, 2 b, T / 2) must leave y as it is: T stands outside of beta x - b.")
+    close(doubled, y(x, 5.0), "(2 beta, 2 b, T / 2) must leave y as it is: T stands outside of beta x - b.", 1e-12)
 
 
 def check_binary_is_tanh(soft_quantize: Callable[..., Tensor]) -> None:
@@ -56,10 +54,10 @@ def check_binary_is_tanh(soft_quantize: Callable[..., Tensor]) -> None:
     two, one = torch.tensor([-1.0, 1.0], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     wanted = alpha * torch.tanh(temperature * beta * x / 2)
     got = soft_quantize(x, two, one, alpha, beta, temperature)
-    _close(got, wanted, 1e-12, "For levels (-1, 1) y must be alpha tanh(T beta x / 2).")
+    close(got, wanted, "For levels (-1, 1) y must be alpha tanh(T beta x / 2).", 1e-12)
     three = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
     got = soft_quantize(x, three, torch.zeros(2, dtype=torch.float64), alpha, beta, temperature)
-    _close(got, wanted, 1e-12, "Two half steps at the same threshold must add up to the whole one.")
+    close(got, wanted, "Two half steps at the same threshold must add up to the whole one.", 1e-12)
 
 
 def check_thresholds_are_midpoints(kmeans_thresholds: Callable[[Tensor, int], Tensor]) -> None:
@@ -70,15 +68,15 @@ def check_thresholds_are_midpoints(kmeans_thresholds: Callable[[Tensor, int], Te
     means = groups.mean(1)
     shuffled = groups.flatten()[torch.randperm(3000, generator=generator)]
     got = torch.as_tensor(kmeans_thresholds(shuffled, 3), dtype=torch.float64)
-    _close(got, (means[1:] + means[:-1]) / 2, 1e-6, "Three clear groups: thresholds lie midway between their means.")
+    close(got, (means[1:] + means[:-1]) / 2, "Three clear groups: thresholds lie midway between their means.", 1e-6)
     gauss = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)
     got = torch.as_tensor(kmeans_thresholds(2 * gauss, 3), dtype=torch.float64)
-    _close(got, 2 * torch.tensor([-0.6120, 0.6120]), 4e-3, "Lloyd-Max with 3 levels on N(0, 2^2): +-0.612 sigma.")
+    close(got, 2 * torch.tensor([-0.6120, 0.6120]), "Lloyd-Max with 3 levels on N(0, 2^2): +-0.612 sigma.", 4e-3)
     got = torch.as_tensor(kmeans_thresholds(gauss, 4), dtype=torch.float64)
-    _close(got, [-0.9816, 0.0, 0.9816], 2e-3, "Lloyd-Max with 4 levels on N(0, 1): 0 and +-0.982.")
+    close(got, [-0.9816, 0.0, 0.9816], "Lloyd-Max with 4 levels on N(0, 1): 0 and +-0.982.", 2e-3)
     relu = torch.cat([torch.zeros(900, dtype=torch.float64), torch.linspace(1, 2, 100, dtype=torch.float64)])
     got = torch.as_tensor(kmeans_thresholds(relu, 2), dtype=torch.float64)
-    _close(got, [0.75], 1e-6, "900 zeros and 100 values around 1.5: the threshold lies at 0.75.")
+    close(got, [0.75], "900 zeros and 100 values around 1.5: the threshold lies at 0.75.", 1e-6)
 
 
 def check_batch_norm_reestimation(reestimate: Callable[[nn.Module, list[Tensor]], None]) -> None:
@@ -98,10 +96,18 @@ def check_batch_norm_reestimation(reestimate: Callable[[nn.Module, list[Tensor]]
         outputs = [model[1](model[0](batch)).transpose(0, 1).flatten(1) for batch in batches]
     mean = torch.stack([output.mean(1) for output in outputs]).mean(0)
     variance = torch.stack([output.var(1) for output in outputs]).mean(0)
-    _close(norm.running_mean, mean, 1e-4 * float(mean.abs().max()),
-           "The running mean must be the average over all batches, under the hard weights.")  # fmt: skip
-    _close(norm.running_var, variance, 1e-4 * float(variance.max()),
-           "The running variance must be the average over all batches, under the hard weights.")  # fmt: skip
+    close(
+        norm.running_mean,
+        mean,
+        "The running mean must be the average over all batches, under the hard weights.",
+        1e-4 * float(mean.abs().max()),
+    )
+    close(
+        norm.running_var,
+        variance,
+        "The running variance must be the average over all batches, under the hard weights.",
+        1e-4 * float(variance.max()),
+    )
     assert all(q.forced_mode is None for q in model.modules() if isinstance(q, SoftQuantizer)), (
         "The quantisers were left in a forced mode."
     )

@@ -205,13 +205,13 @@ def splitting_animation(metrics: Sequence[Mapping[str, Any]], edges: Sequence[fl
     )  # fmt: skip
 
 
-def agreement_figure(found: Mapping[float, GradientAgreement]) -> Figure:
+def agreement_figure(agreements: Mapping[float, GradientAgreement]) -> Figure:
     """Why annealing fails for activations: the gradient grows with T and batches stop agreeing on a direction."""
     figure, (left, right) = subplots(1, 2, figsize=(8, 2.9))
-    temperatures = list(found)
-    left.loglog(temperatures, [a.norm for a in found.values()], marker="o", color=COLORS["ours"])
+    temperatures = list(agreements)
+    left.loglog(temperatures, [a.norm for a in agreements.values()], marker="o", color=COLORS["ours"])
     left.set(xlabel="temperature of the activations", ylabel="gradient norm")
-    right.semilogx(temperatures, [a.cosine for a in found.values()], marker="o", color=COLORS["ours"])
+    right.semilogx(temperatures, [a.cosine for a in agreements.values()], marker="o", color=COLORS["ours"])
     right.axhline(0, color=COLORS["float"], lw=1)
     right.set(xlabel="temperature of the activations", ylabel="cosine between batches", ylim=(-0.2, 1))
     return figure

@@ -1,4 +1,4 @@
-"""What the notebook looks at besides the comparison: gradients against temperature, and true sizes on disk."""
+"""What the notebook shows besides the comparison of arms: gradients against temperature, and file sizes."""
 
 import itertools
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ def activation_gradients(
     with training.workers(config.device) as workers:
         task = data.load(config, workers)
         model = start_of(Arm(activations=f"A{bits}"), config, task, workers, run).train()
-        batches = list(itertools.islice(task.training_batches(config), BATCHES))
+        batches = list(itertools.islice(data.training_batches(task, config), BATCHES))
         lower = [p for p in model.parameters() if p.dim() == 4][:2]  # kernels of the first two convolutions
 
-        def loss(batch: data.Batch) -> Tensor:
+        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
             return F.cross_entropy(model(batch[0]), batch[1])
 
-        found = {}
+        agreements = {}
         for temperature in temperatures:
             set_temperature(model, temperature, which="activations")
-            found[temperature] = gradient_agreement(loss, batches, lower)
-    return found
+            agreements[temperature] = gradient_agreement(loss, batches, lower)
+    return agreements
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One network on disk. `same`: the file, loaded again, computes what the deployed network computes."""
+    """One network on disk. `same`: loaded from its file, it computes what the deployed network computes."""
 
     bytes: int
     same: bool
@@ -53,10 +53,10 @@ class Stored:
 def stored_networks(config: Config, run: Run, arms: tuple[str, ...]) -> dict[str, Stored]:
     """Each trained arm packed into its true number of bits, written, loaded again and compared on test images."""
     float_file = run.directory / "float" / "weights.safetensors"
-    found = {"float": Stored(float_file.stat().st_size, True)}
+    stored = {"float": Stored(float_file.stat().st_size, True)}
     with training.workers(config.device) as workers:
         task = data.load(config, workers)
-        images, _ = next(iter(task.test_batches()))
+        images = task.to_input(next(task.test_batches())[0])
         for arm in arms:
             model = load_arm(arm, config, task, workers, run).eval()
             path = run.directory / arm / "packed.safetensors"
@@ -65,5 +65,5 @@ def stored_networks(config: Config, run: Run, arms: tuple[str, ...]) -> dict[str
             with torch.no_grad():
                 wanted, got = model(images), loaded(images)
             same = torch.allclose(wanted, got, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
-            found[arm] = Stored(size, same)
-    return found
+            stored[arm] = Stored(size, same)
+    return stored

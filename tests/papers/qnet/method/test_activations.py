@@ -6,7 +6,7 @@ from torch import nn
 
 from labkit.errors import InputError
 from labkit.papers.qnet.experiment.baselines import hwgq_activations, lsq_activations, xnor_activations
-from labkit.papers.qnet.method.activations import quantize_activations, remove_activation_quantizers
+from labkit.papers.qnet.method.activations import quantize_activations
 from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, quantizers, set_temperature, wide_bell
 from labkit.papers.qnet.method.weights import quantize_weights
@@ -97,23 +97,11 @@ def test_max_pooling_commutes_with_the_quantiser():
             torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (one, other)))
 
 
-def test_remove():
-    model = network()
-    before = copy.deepcopy(model)
-    quantize_activations(model, LEVELS["A1"], BATCHES)
-    remove_activation_quantizers(model)
-    assert quantizers(model) == {}
-    assert list(model.state_dict()) == list(before.state_dict())
-    assert torch.equal(model.eval()(BATCHES[0]), before.eval()(BATCHES[0]))
-
-
 def test_xnor_takes_the_place_of_the_relu():
     model = network()
     quantize_activations(model, xnor_activations, BATCHES)
     outputs = outputs_of_relus(model.eval(), BATCHES[0])
     assert all((output < 0).any() for output in outputs.values())
-    remove_activation_quantizers(model)
-    assert isinstance(model[2], nn.ReLU)
 
 
 def test_a_trained_state_loads_after_calibration_with_anything():
@@ -173,7 +161,7 @@ class TestErrors:
     def test_twice(self):
         model = network()
         quantize_activations(model, LEVELS["A2"], BATCHES)
-        with pytest.raises(InputError, match=r"quantised already \(2, 4.relu1.*remove_activation_quantizers"):
+        with pytest.raises(InputError, match=r"quantised already \(2, 4.relu1.*start from a network with ReLUs only"):
             quantize_activations(model, LEVELS["A2"], BATCHES)
 
     def test_a_dead_relu_is_named(self):

@@ -44,5 +44,5 @@ def test_it_repairs_what_post_training_quantisation_breaks():
     broken = copy.deepcopy(model)[:3](x).std(0)
     reestimate_batch_norm(model, [x])
     repaired = model[:3](x).std(0)
-    assert (broken - 1).abs().max() > 0.2
+    assert (broken - 1).abs().max() > 0.05  # over 40 seeds 0.45 or more; repaired, 2e-4 or less
     torch.testing.assert_close(repaired, torch.ones(8), atol=1e-3, rtol=0)

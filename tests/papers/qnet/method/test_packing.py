@@ -24,7 +24,6 @@ from labkit.papers.qnet.method.packing import (
     pack_network,
     pack_weights,
     save_packed,
-    sparsity,
     unpack_weights,
 )
 from labkit.papers.qnet.method.soft_quantizer import quantizers
@@ -220,12 +219,3 @@ class TestFile:
     def test_save_wants_a_packed_network(self, tmp_path):
         with pytest.raises(InputError, match=r"save_packed\(pack_network\(model\), path\)"):
             save_packed(network(), tmp_path / "net")
-
-
-def test_sparsity_is_the_share_of_zeros():
-    model = quantized(LEVELS["W2"])
-    shares = sparsity(model)
-    assert shares == pytest.approx({n: (model.get_submodule(n).weight == 0).float().mean().item() for n in shares})
-    assert sparsity(pack_network(model)) == shares
-    assert 0.2 < shares["3"] < 0.6
-    assert set(sparsity(quantized(LEVELS["W1"])).values()) == {0.0}

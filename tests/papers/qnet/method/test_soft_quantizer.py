@@ -12,13 +12,11 @@ from labkit.errors import InputError
 from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.soft_quantizer import (
     EXACT,
-    OFFICIAL_ACTIVATIONS,
-    OFFICIAL_BINARY,
-    OFFICIAL_WEIGHTS,
     Backward,
     SoftQuantizer,
     forward_mode,
     hard_quantize,
+    official_backward,
     other_parameters,
     quantizer_parameters,
     quantizers,
@@ -132,23 +130,13 @@ class TestBackward:
         """Quirk a: 0.7 1.6 T 2 sigmoid'(beta x)."""
         g = 1 / (1 + math.exp(-1.6 * 0.3))
         wanted = 0.7 * 1.6 * 50 * 2 * g * (1 - g)
-        assert self.slope_at(0.3, "W1", 50.0, OFFICIAL_BINARY) == pytest.approx(wanted)
+        assert self.slope_at(0.3, "W1", 50.0, official_backward(LEVELS["W1"])) == pytest.approx(wanted)
 
-    @pytest.mark.parametrize("backward", [OFFICIAL_WEIGHTS, OFFICIAL_ACTIVATIONS])
-    def test_official_leak(self, backward):
-        """Quirk b, on three gaps of 1: never below T 4.54e-5 a sigmoid."""
-        leak = self.slope_at(50.0, "A2", 2000.0, backward)
-        assert leak == pytest.approx(3 * 2000 * 0.7 * 1.6 * 4.5396e-5, rel=1e-4)
-        assert self.slope_at(50.0, "A2", 2000.0) == 0
-
-    def test_official_activations_equal_ours_for_gaps_of_one(self):
-        """Quirk d is right where s = 1."""
-        assert self.slope_at(0.4, "A3", 5.0, OFFICIAL_ACTIVATIONS) == pytest.approx(self.slope_at(0.4, "A3", 5.0), 1e-3)
-
-    def test_official_activations_differ_for_other_gaps(self):
-        """Quirk d at s = 2, on the threshold: q = 1, so q (1 - q) = 0 where s g (1 - g) is at its largest."""
-        assert self.slope_at(0.0, "W1", 5.0) == pytest.approx(0.7 * 1.6 * 5 * 2 / 4)
-        assert self.slope_at(0.0, "W1", 5.0, OFFICIAL_ACTIVATIONS) == pytest.approx(0)
+    def test_official_leak(self):
+        """Quirk b, on two gaps of 1: never below T 4.54e-5 a sigmoid."""
+        leak = self.slope_at(50.0, "W2", 2000.0, official_backward(LEVELS["W2"]))
+        assert leak == pytest.approx(2 * 2000 * 0.7 * 1.6 * 4.5396e-5, rel=1e-4)
+        assert self.slope_at(50.0, "W2", 2000.0) == 0
 
     def test_infinite_temperature_is_the_hard_forward_pass(self):
         quantizer = quantizer_for("A2", backward=wide_bell(5.0))
@@ -156,7 +144,7 @@ class TestBackward:
         x = torch.linspace(-1, 4, 100, dtype=DOUBLE)
         assert torch.equal(quantizer(x), copy.deepcopy(quantizer).eval()(x))
 
-    @pytest.mark.parametrize("backward", [EXACT, OFFICIAL_BINARY, OFFICIAL_WEIGHTS])
+    @pytest.mark.parametrize("backward", [EXACT, *(official_backward(LEVELS[name]) for name in ("W1", "W2"))])
     def test_infinite_temperature_needs_a_wide_bell(self, backward):
         with pytest.raises(InputError, match=r"no gradient at an infinite temperature.*wide_bell\(10.0\)"):
             set_temperature(quantizer_for("A2", backward=backward), math.inf)
@@ -256,9 +244,10 @@ class TestModule:
         x = torch.randn(3, 4, 5, 6)
         last = x.contiguous(memory_format=torch.channels_last)
         for module in (quantizer.train(), quantizer.eval()):
-            assert torch.equal(module(last), module(x))
+            # another order in memory: other elements are at the end of a vector, where exp may round otherwise
+            torch.testing.assert_close(module(last), module(x), rtol=1e-6, atol=1e-6)
             assert module(last).stride() == last.stride()
-            assert torch.equal(module(x.transpose(0, 2)), module(x).transpose(0, 2))
+            torch.testing.assert_close(module(x.transpose(0, 2)), module(x).transpose(0, 2), rtol=1e-6, atol=1e-6)
 
     def test_low_precision_chooses_the_same_level(self):
         """beta x is compared with the thresholds in the precision of beta, not of x."""

