@@ -148,7 +148,7 @@ viz.show_source(quantize_straight_through)
 # we give both branches one bound first, so that almost nothing is left to correct [ours].
 
 # %%
-from labkit.papers.brelu.method.integer import align_addition, align_concatenation
+from labkit.papers.brelu.method.snap import align_addition, align_concatenation
 
 viz.show_source(align_addition, align_concatenation)
 

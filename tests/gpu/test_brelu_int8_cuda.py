@@ -5,8 +5,9 @@ import torch
 
 from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr
-from labkit.papers.brelu.method.integer import snap, to_codes, to_integer
+from labkit.papers.brelu.method.integer import to_codes, to_integer
 from labkit.papers.brelu.method.network import calibrate, set_bounds
+from labkit.papers.brelu.method.snap import snap
 from labkit.papers.brelu.method.weights import quantize_layers
 
 pytestmark = [

@@ -16,8 +16,9 @@ from labkit.papers.brelu.experiment.model import classifier, from_resnet, parame
 from labkit.papers.brelu.experiment.regression import Statistics
 from labkit.papers.brelu.experiment.train import fit_classes
 from labkit.papers.brelu.method.bounded_relu import set_rounding
-from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.method.snap import Scales, snap
 from labkit.papers.brelu.method.weights import quantize_layers
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers, seed_everything

@@ -14,8 +14,9 @@ from labkit.papers.brelu.experiment.model import parameter_count, vdsr, vrcnn
 from labkit.papers.brelu.experiment.train import fit_pictures
 from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
 from labkit.papers.brelu.method.bounds import ActivationStatistics
-from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, layer_report, set_bounds
+from labkit.papers.brelu.method.snap import Scales, snap
 from labkit.papers.brelu.method.weights import layers, quantize_layers
 from labkit.workbench.benchmark import compare
 from labkit.workbench.runs import Run

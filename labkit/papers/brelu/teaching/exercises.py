@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from labkit.papers.brelu.method.bounds import best_bound, laplace_error, order_statistic
-from labkit.papers.brelu.method.integer import align_addition
 from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
+from labkit.papers.brelu.method.snap import align_addition
 from labkit.papers.brelu.teaching import checks
 from labkit.workbench.exercises import Exercise
 

@@ -15,8 +15,9 @@ from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pair, superresoluti
 from labkit.papers.brelu.experiment.evaluate import float_residual, restored
 from labkit.papers.brelu.experiment.regression import RULE, Statistics
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network
+from labkit.papers.brelu.method.snap import Scales
 from labkit.papers.brelu.method.weights import Layer
 from labkit.workbench import training
 from labkit.workbench.runs import Run

@@ -11,17 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from labkit.errors import InputError
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr, vrcnn
 from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
-from labkit.papers.brelu.method.integer import (
-    IntegerNetwork,
-    align_addition,
-    align_concatenation,
-    max_pool,
-    snap,
-    to_codes,
-    to_integer,
-)
+from labkit.papers.brelu.method.integer import IntegerNetwork, max_pool, to_codes, to_integer
 from labkit.papers.brelu.method.multiply_shift import mul_shift
 from labkit.papers.brelu.method.network import calibrate, set_bounds
+from labkit.papers.brelu.method.snap import align_addition, align_concatenation, snap
 from labkit.papers.brelu.method.weights import layers, quantize_layers
 from labkit.papers.brelu.teaching import checks
 
