@@ -12,9 +12,9 @@ from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import Labelled
 from labkit.papers.brelu.experiment.evaluate import accuracy, agreement
+from labkit.papers.brelu.experiment.loops import fit_classes
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
 from labkit.papers.brelu.experiment.regression import Statistics
-from labkit.papers.brelu.experiment.train import fit_classes
 from labkit.papers.brelu.method.bounded_relu import set_rounding
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds

@@ -10,8 +10,8 @@ from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pictures
 from labkit.papers.brelu.experiment.evaluate import float_residual, integer_residual, mean_psnr
+from labkit.papers.brelu.experiment.loops import fit_pictures
 from labkit.papers.brelu.experiment.model import parameter_count, vdsr, vrcnn
-from labkit.papers.brelu.experiment.train import fit_pictures
 from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
 from labkit.papers.brelu.method.bounds import ActivationStatistics
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
