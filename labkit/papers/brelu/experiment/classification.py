@@ -49,14 +49,16 @@ def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[
             quantize_layers(copied, bits, per_channel)
             result[key][str(bits)] = percent(copied)
     result["activations"] = {
-        rule: {str(levels): percent(rounded(network, statistics, rule, levels)) for levels in config.class_levels}
-        for rule in config.class_rules
+        rule: {
+            str(levels): percent(rounded(network, statistics, rule, levels)) for levels in config.classification.levels
+        }
+        for rule in config.classification.rules
     }
     result |= {"tuned": {}, "integer": {}, "integer_agreement": {}}
-    for rule in config.class_tuned:
+    for rule in config.classification.tuned_rules:
         copied = tuned(config, task, workers, run, network, statistics, rule)
         result["tuned"][rule] = {"no rounding": percent(copied)}
-        for levels in config.class_levels:
+        for levels in config.classification.levels:
             set_rounding(copied, True, levels)
             result["tuned"][rule][str(levels)] = percent(copied)
         scales = rescaled(copied, task)
@@ -81,18 +83,20 @@ def scores_of(network: nn.Module | IntegerNetwork, task: Labelled) -> Callable[[
 
 
 def float_network(config: Config, task: Labelled, workers: Workers, run: Run) -> Network:
-    """The float classifier, trained here unless `config.float_weights` names a file; batch norm frozen from here on."""
+    """The float classifier, trained here unless `config.classification.float_weights` names a file; batch norm frozen from here on."""
     part = run.part("classification-float")
     seed_everything(config.seed)
-    model = classifier(config.classifier, task.classes, task.channels, task.image_size)
+    model = classifier(config.classification.network, task.classes, task.channels, task.image_size)
     if part.result is None:
-        if config.float_weights:
-            load_float_weights(model, config.float_weights)
+        if config.classification.float_weights:
+            load_float_weights(model, config.classification.float_weights)
             model.to(workers.device)
         else:
-            fit_classes(model, task, workers, config, part, config.class_steps, config.class_learning_rate)
+            fit_classes(
+                model, task, workers, config, part, config.classification.steps, config.classification.learning_rate
+            )
         part.write_weights(model)
-        part.finish({"steps": config.class_steps})
+        part.finish({"steps": config.classification.steps})
     part.read_weights(model)
     network = from_resnet(model.eval()).to(workers.device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,9 +121,17 @@ def tuned(
     set_bounds(copied, statistics, rule)
     rescaled(copied, task)
     if part.result is None:
-        fit_classes(copied, task, workers, config, part, config.class_tune_steps, config.class_tune_learning_rate)
+        fit_classes(
+            copied,
+            task,
+            workers,
+            config,
+            part,
+            config.classification.tune_steps,
+            config.classification.tune_learning_rate,
+        )
         part.write_weights(copied)
-        part.finish({"steps": config.class_tune_steps})
+        part.finish({"steps": config.classification.tune_steps})
     part.read_weights(copied)
     return copied.eval()
 

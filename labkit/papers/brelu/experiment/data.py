@@ -12,7 +12,7 @@ from torch import Tensor
 from labkit import data
 from labkit.data import superresolution as sr
 from labkit.errors import InputError
-from labkit.papers.brelu.experiment.config import Config
+from labkit.papers.brelu.experiment.config import Classification, Config
 from labkit.vision.bicubic import bicubic_resize
 from labkit.workbench.training import ShuffledIndices, Workers
 
@@ -77,9 +77,7 @@ def _sets(config: Config) -> tuple[sr.Photographs, list[sr.Photographs]]:
         name = "T91" if sr.available("T91") else "bundled"
     if name == "bundled":
         return sr.photographs("bundled train"), [sr.photographs("bundled test")]
-    return sr.photographs(name), [sr.photographs(test) for test in ("Set5", "Set14") if sr.available(test)][
-        : 2 if config.depth >= 20 else 1
-    ]
+    return sr.photographs(name), [sr.photographs(test) for test in config.test_sets]
 
 
 def random_patches(pairs: list[Pair], count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +132,7 @@ SIGMA = {"digits": 0.35, "fashion-mnist": 0.35, "cifar10": 0.25, "imagenet": 0.2
 class Labelled:
     """A classification task. Pixels stay bytes; `real` makes the network's input, (pixel - 128) / (255 sigma)."""
 
-    config: Config
+    config: Classification
     workers: Workers
     name: str
     train: data.ImageSet | data.ImageFolder
@@ -158,7 +156,7 @@ class Labelled:
     def pixels(self, split: str, order: Int[Tensor, " n"], epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels, labels) in exactly this order, on the worker's device, in batches of the config's size or 250."""
         images = self.train if split == "train" else self.test
-        size = self.config.class_batch_size // self.workers.size if split == "train" else 250
+        size = self.config.batch_size // self.workers.size if split == "train" else 250
         if isinstance(images, data.ImageSet):
             for part in order.split(size):
                 part = part.to(images.labels.device)
@@ -180,18 +178,19 @@ class Labelled:
 
 
 def labelled(config: Config, workers: Workers) -> Labelled:
-    """The classification task that `config.images` names.
+    """The classification task that `config.classification.images` names.
 
     Raises DataError when the dataset is missing or damaged; says how to get it.
     """
-    if config.images == "imagenet":
+    options = config.classification
+    if options.images == "imagenet":
         train, test = data.imagenet("train", config.seed, 224), data.imagenet("val", size=224)
-        return Labelled(config, workers, "imagenet", train, test, 3, 224)
+        return Labelled(options, workers, "imagenet", train, test, 3, 224)
     loader = {"best": data.best_available, "digits": data.digits,
-              "fashion-mnist": data.fashion_mnist, "cifar10": data.cifar10}[config.images]  # fmt: skip
+              "fashion-mnist": data.fashion_mnist, "cifar10": data.cifar10}[options.images]  # fmt: skip
     train_set, test_set = loader("train").to(workers.device), loader("test").to(workers.device)
     channels, size = train_set.images.shape[1], train_set.images.shape[-1]
-    return Labelled(config, workers, train_set.name, train_set, test_set, channels, size)
+    return Labelled(options, workers, train_set.name, train_set, test_set, channels, size)
 
 
 class LabelledBatches:
@@ -201,7 +200,7 @@ class LabelledBatches:
         self.task, self.seed = task, seed
         config = task.config
         count = min(config.train_examples or len(task.train), len(task.train))
-        self.indices = ShuffledIndices(count, config.class_batch_size, seed)
+        self.indices = ShuffledIndices(count, config.batch_size, seed)
         self._epoch: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def __iter__(self) -> "LabelledBatches":

@@ -60,7 +60,7 @@ def fit_classes(
     batches = data.LabelledBatches(task, config.seed)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=config.class_weight_decay
+        parameters, lr=rate, momentum=0.9, nesterov=True, weight_decay=config.classification.weight_decay
     )
     warm_up = min(WARM_UP, steps // 4)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -70,7 +70,7 @@ def fit_classes(
     first = run.resume(state)
     for step in progress(range(first, steps), run.directory.name, total=steps, initial=first):
         images, labels = next(batches)
-        with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.classification.bf16):
             loss = F.cross_entropy(wrapped(images).flatten(1), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
