@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.method.bounds import ActivationStatistics
+from labkit.papers.brelu.method.bounds import Statistics
 from labkit.papers.brelu.method.network import Network, set_bounds
 from labkit.papers.brelu.method.weights import layers, quantize_layers
 
 
-def gemmlowp(network: Network, statistics: dict[str, ActivationStatistics]) -> Network:
+def gemmlowp(network: Network, statistics: Statistics) -> Network:
     """Jacob et al., CVPR 2018: uint8 with a zero-point for weights, 255 steps up to the largest value seen.
 
     After a ReLU the zero-point of an activation is 0, so what is asymmetric here are the weights.
@@ -32,7 +32,7 @@ def gemmlowp(network: Network, statistics: dict[str, ActivationStatistics]) -> N
     return network
 
 
-def tensorrt(network: Network, statistics: dict[str, ActivationStatistics], levels: int = 127) -> Network:
+def tensorrt(network: Network, statistics: Statistics, levels: int = 127) -> Network:
     """TensorRT's post-training calibration: one weight step per channel, bounds by relative entropy, no training."""
     network = copy.deepcopy(network)
     quantize_layers(network, per_channel=True)
@@ -52,7 +52,7 @@ def asymmetric(weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:
     return weight + ((q - zero) * scale - fixed)
 
 
-def dorefa(network: Network, statistics: dict[str, ActivationStatistics], levels: int, bits: int) -> Network:
+def dorefa(network: Network, statistics: Statistics, levels: int, bits: int) -> Network:
     """Zhou et al. 2016: weights by a tanh, activations rounded while training; bounds at the largest value seen."""
     network = copy.deepcopy(network)
     quantize_layers(network, bits)
@@ -75,7 +75,7 @@ def dorefa_weights(weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:
     return largest * (2 * rounded - 1)
 
 
-def lsq(network: Network, statistics: dict[str, ActivationStatistics], levels: int) -> Network:
+def lsq(network: Network, statistics: Statistics, levels: int) -> Network:
     """Esser et al., ICLR 2020: rounding in training, and the steps of weights and activations are learnt."""
     network = copy.deepcopy(network)
     quantize_layers(network)

@@ -14,17 +14,17 @@ from labkit.papers.brelu.experiment.data import Labelled
 from labkit.papers.brelu.experiment.evaluate import accuracy, agreement
 from labkit.papers.brelu.experiment.loops import fit_classes
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
-from labkit.papers.brelu.experiment.regression import Statistics
 from labkit.papers.brelu.method.bounded_relu import set_rounding
+from labkit.papers.brelu.method.bounds import Statistics
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
 from labkit.papers.brelu.method.snap import Scales, snap
 from labkit.papers.brelu.method.weights import quantize_layers
 from labkit.workbench.runs import Run
-from labkit.workbench.training import Workers, seed_everything
+from labkit.workbench.training import seed_everything
 
 
-def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[str, Any]:
+def measure(config: Config, task: Labelled, run: Run) -> dict[str, Any]:
     """Accuracy in percent of the float network and of everything that is done to it.
 
     Returns:
@@ -32,41 +32,41 @@ def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[
         at a time; "tuned" by rule and levels; "integer" and "integer_agreement" (share of images with the simulation's
         answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions.
     """
-    part = run.part("classification-tables")
+    part, options = run.part("classification-tables"), config.classification
     if part.result is not None:
         return part.result
-    network = float_network(config, task, workers, run)
+    network = float_network(config, task, run)
     statistics = calibrate(network, task.calibration(config.calibration_examples))
 
     def percent(candidate: nn.Module | IntegerNetwork) -> float:
-        return accuracy(scores_of(candidate, task), task, workers)
+        return accuracy(scores_of(candidate, task), task, task.workers)
 
     result: dict[str, Any] = {"float": percent(network), "parameters": parameter_count(network)}
     for key, per_channel in (("weights", False), ("weights_per_channel", True)):
         result[key] = {}
         for bits in (8, 4, 3):
-            copied = copy.deepcopy(network)
-            quantize_layers(copied, bits, per_channel)
-            result[key][str(bits)] = percent(copied)
+            quantized = copy.deepcopy(network)
+            quantize_layers(quantized, bits, per_channel)
+            result[key][str(bits)] = percent(quantized)
     result["activations"] = {
-        rule: {
-            str(levels): percent(rounded(network, statistics, rule, levels)) for levels in config.classification.levels
-        }
-        for rule in config.classification.rules
+        rule: {str(levels): percent(rounded(network, statistics, rule, levels)) for levels in options.levels}
+        for rule in options.rules
     }
     result |= {"tuned": {}, "integer": {}, "integer_agreement": {}}
-    for rule in config.classification.tuned_rules:
-        copied = tuned(config, task, workers, run, network, statistics, rule)
-        result["tuned"][rule] = {"no rounding": percent(copied)}
-        for levels in config.classification.levels:
-            set_rounding(copied, True, levels)
-            result["tuned"][rule][str(levels)] = percent(copied)
-        scales = rescaled(copied, task)
-        set_rounding(copied, True, 127)
-        integer = to_integer(copied, scales).to(workers.device)
+    for rule in options.tuned_rules:
+        tuned = prepared(network, statistics, rule, task)
+        tuning = run.part(f"classification-tuned-{rule}")
+        fit_classes(tuned, task, config, tuning, options.tune_steps, options.tune_learning_rate)
+        result["tuned"][rule] = {"no rounding": percent(tuned)}
+        for levels in options.levels:
+            set_rounding(tuned, True, levels)
+            result["tuned"][rule][str(levels)] = percent(tuned)
+        scales = snap_classes(tuned, task)
+        set_rounding(tuned, True, 127)
+        integer = to_integer(tuned, scales).to(task.workers.device)
         result["integer"][rule] = percent(integer)
-        result["integer_agreement"][rule] = agreement(scores_of(copied, task), scores_of(integer, task), task, workers)
-        result["shortcuts"] = {name: list(found) for name, found in scales.shortcuts.items()}
+        result["integer_agreement"][rule] = agreement(scores_of(tuned, task), scores_of(integer, task), task)
+        result["shortcuts"] = {name: list(factor) for name, factor in scales.shortcuts.items()}
     if config.peers:
         result["peers"] = {
             "gemmlowp 255": percent(baselines.gemmlowp(network, statistics)),
@@ -82,61 +82,39 @@ def scores_of(network: nn.Module | IntegerNetwork, task: Labelled) -> Callable[[
     return lambda pixels: network.eval()(task.real(pixels))
 
 
-def float_network(config: Config, task: Labelled, workers: Workers, run: Run) -> Network:
-    """The float classifier, trained here unless `config.classification.float_weights` names a file; batch norm frozen from here on."""
-    part = run.part("classification-float")
+def float_network(config: Config, task: Labelled, run: Run) -> Network:
+    """The float classifier, trained here unless the config names a file of weights; batch norm frozen from here on."""
+    options = config.classification
     seed_everything(config.seed)
-    model = classifier(config.classification.network, task.classes, task.channels, task.image_size)
-    if part.result is None:
-        if config.classification.float_weights:
-            load_float_weights(model, config.classification.float_weights)
-            model.to(workers.device)
-        else:
-            fit_classes(
-                model, task, workers, config, part, config.classification.steps, config.classification.learning_rate
-            )
-        part.write_weights(model)
-        part.finish({"steps": config.classification.steps})
-    part.read_weights(model)
-    network = from_resnet(model.eval()).to(workers.device).eval()
+    model = classifier(options.network, task.classes, task.channels, task.image_size)
+    if options.float_weights:
+        load_float_weights(model, options.float_weights)
+    else:
+        fit_classes(model, task, config, run.part("classification-float"), options.steps, options.learning_rate)
+    network = from_resnet(model.eval()).to(task.workers.device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def rounded(network: Network, statistics: Statistics, rule: str, levels: int) -> Network:
     """A copy whose activations alone are quantised."""
-    copied = copy.deepcopy(network)
-    set_bounds(copied, statistics, rule, levels)
-    set_rounding(copied, True, levels)
-    return copied
+    network = copy.deepcopy(network)
+    set_bounds(network, statistics, rule, levels)
+    set_rounding(network, True, levels)
+    return network
 
 
-def tuned(
-    config: Config, task: Labelled, workers: Workers, run: Run, network: Network, statistics: Statistics, rule: str
-) -> Network:
-    """Fine-tuned with weights on their 8-bit grid and the bounds of `rule`, snapped; or read from the run directory."""
-    part = run.part(f"classification-tuned-{rule}")
-    copied = copy.deepcopy(network)
-    quantize_layers(copied)
-    set_bounds(copied, statistics, rule)
-    rescaled(copied, task)
-    if part.result is None:
-        fit_classes(
-            copied,
-            task,
-            workers,
-            config,
-            part,
-            config.classification.tune_steps,
-            config.classification.tune_learning_rate,
-        )
-        part.write_weights(copied)
-        part.finish({"steps": config.classification.tune_steps})
-    part.read_weights(copied)
-    return copied.eval()
+def prepared(network: Network, statistics: Statistics, rule: str, task: Labelled) -> Network:
+    """A copy with weights on their 8-bit grid and the bounds of `rule`, both snapped; not trained."""
+    network = copy.deepcopy(network)
+    quantize_layers(network)
+    set_bounds(network, statistics, rule)
+    snap_classes(network, task)
+    return network
 
 
-def rescaled(network: Network, task: Labelled) -> Scales:
+def snap_classes(network: Network, task: Labelled) -> Scales:
+    """`snap` at 127 levels for images of the task's size; rounding is switched off."""
     device = next(network.parameters()).device
     example = torch.zeros(1, task.channels, task.image_size, task.image_size, device=device)
     set_rounding(network, False, 127)

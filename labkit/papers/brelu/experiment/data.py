@@ -25,13 +25,19 @@ INPUT_RATIO = 255.0  # r of pixel - 128 where the network's input is (pixel - 12
 class Pictures:
     """A regression task.
 
-    inputs, targets: training patches (n, 1, p, p) in 0..255. tests: by name of the test set, with the pixels to shave.
+    inputs, targets: training patches (n, 1, p, p) in 0..255, on the workers' device. tests: by name of the test set,
+    with the pixels to shave. workers: the processes that share every batch.
     """
 
     name: str
     inputs: Float[Tensor, "n 1 p p"]
     targets: Float[Tensor, "n 1 p p"]
     tests: dict[str, tuple[list[Pair], int]]
+    workers: Workers
+
+    @property
+    def first_test(self) -> str:
+        return next(iter(self.tests))
 
 
 def superresolution(config: Config, workers: Workers) -> Pictures:
@@ -47,7 +53,7 @@ def superresolution(config: Config, workers: Workers) -> Pictures:
         for test in tests
         for scale in config.upscales
     }
-    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs, workers)
 
 
 def artifacts(config: Config, workers: Workers) -> Pictures:
@@ -60,7 +66,7 @@ def artifacts(config: Config, workers: Workers) -> Pictures:
     pairs = [compress(image, config.quality) for image in training.images]
     inputs, targets = random_patches(pairs, config.patches, config.artifact_patch_size, config.seed)
     test_pairs = {test.name: ([compress(image, config.quality) for image in test.images], 0) for test in tests}
-    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs, workers)
 
 
 def bicubic_pair(image: Float[Tensor, "h2 w2"], scale: int) -> Pair:
@@ -104,15 +110,15 @@ def random_patches(pairs: list[Pair], count: int, size: int, seed: int) -> tuple
 class PatchBatches:
     """Endless training batches (inputs, targets), this process's share of each; knows its own position."""
 
-    def __init__(self, pictures: Pictures, batch_size: int, seed: int, workers: Workers) -> None:
-        self.pictures, self.workers = pictures, workers
+    def __init__(self, pictures: Pictures, batch_size: int, seed: int) -> None:
+        self.pictures = pictures
         self.indices = ShuffledIndices(len(pictures.inputs), batch_size, seed)
 
     def __iter__(self) -> "PatchBatches":
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        mine = self.workers.share(next(self.indices)).to(self.pictures.inputs.device)
+        mine = self.pictures.workers.share(next(self.indices)).to(self.pictures.inputs.device)
         batch = (self.pictures.inputs[mine], self.pictures.targets[mine])
         return tuple(part.contiguous(memory_format=torch.channels_last) for part in batch)  # type: ignore[return-value]
 

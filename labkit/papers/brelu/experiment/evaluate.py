@@ -78,13 +78,11 @@ def accuracy(scores: Callable[[Tensor], Tensor], task: Labelled, workers: Worker
 
 
 @torch.no_grad()
-def agreement(
-    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], task: Labelled, workers: Workers
-) -> float:
+def agreement(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], task: Labelled) -> float:
     """Share of test images for which two networks choose the same class, in percent."""
-    counts = torch.zeros(2, dtype=torch.float64, device=workers.device)
+    counts = torch.zeros(2, dtype=torch.float64, device=task.workers.device)
     for pixels, labels in task.test_batches():
         same = (first(pixels).flatten(1).argmax(1) == second(pixels).flatten(1).argmax(1)).sum()
         counts += torch.stack([same, same.new_tensor(len(labels))])
-    right, seen = workers.mean(counts).tolist()
+    right, seen = task.workers.mean(counts).tolist()
     return 100 * right / seen

@@ -21,11 +21,11 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         for task in progress(config.tasks, "tasks"):
             if task == "classification":
                 images = data.labelled(config, workers)
-                result[task] = classification.measure(config, images, workers, run)
+                result[task] = classification.measure(config, images, run)
                 used.append(images.name)
             else:
                 load = {"superresolution": data.superresolution, "artifacts": data.artifacts}[task]
                 pictures = load(config, workers)
-                result[task] = regression.measure(task, config, pictures, workers, run)
+                result[task] = regression.measure(task, config, pictures, run)
                 used.append(f"{pictures.name} to {', '.join(pictures.tests)}")
         return {"data": "; ".join(used), **result}

@@ -146,6 +146,9 @@ class ActivationStatistics:
         return (np.arange(BINS) + 0.5) * self.limit / BINS
 
 
+Statistics = dict[str, ActivationStatistics]  # by the name of the bounded ReLU
+
+
 def order_statistic(values: Float[Tensor, " n"], rank: float) -> float:
     """The value at rank round(n rank) of n sorted values, counted from 1; without sorting."""
     place = min(max(round(len(values) * rank), 1), len(values))

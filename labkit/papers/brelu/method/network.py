@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
-from labkit.papers.brelu.method.bounds import ActivationStatistics, check_rule
+from labkit.papers.brelu.method.bounds import ActivationStatistics, Statistics, check_rule
 from labkit.papers.brelu.method.weights import Layer
 
 Operation = Literal["layer", "bounded_relu", "max_pool", "global_average", "add", "concat", "pad_channels"]
@@ -131,7 +131,7 @@ def check_nodes(nodes: Sequence[Node], modules: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, ActivationStatistics]:
+def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> Statistics:
     """Run batches through the network without bounds and gather statistics for every bounded ReLU.
 
     [official code] calibrates ResNets on validation images; take training images: the bounds must not see the test.
@@ -158,7 +158,7 @@ def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, Activa
 
 def set_bounds(
     network: "Network",
-    statistics: dict[str, ActivationStatistics],
+    statistics: Statistics,
     rule: str,
     levels: int = 127,
     factor: float = 1.0,
@@ -185,7 +185,7 @@ def set_bounds(
         relu.bound.fill_(bounds[name])
 
 
-def layer_report(network: "Network", statistics: dict[str, ActivationStatistics]) -> dict[str, dict[str, float]]:
+def layer_report(network: "Network", statistics: Statistics) -> dict[str, dict[str, float]]:
     """Per bounded ReLU: its bound, the share of values it clips, and the two errors it trades."""
     report = {}
     for name, relu in bounded_relus(network.parts).items():

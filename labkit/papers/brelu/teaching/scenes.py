@@ -9,12 +9,12 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import requantize
-from labkit.papers.brelu.experiment import regression
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pair, superresolution
 from labkit.papers.brelu.experiment.evaluate import float_residual, restored
-from labkit.papers.brelu.experiment.regression import RULE, Statistics
+from labkit.papers.brelu.experiment.regression import RULE, Study, snap_pictures
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
+from labkit.papers.brelu.method.bounds import Statistics
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network
 from labkit.papers.brelu.method.snap import Scales
@@ -47,13 +47,12 @@ def open_superresolution(config: Config, run: Run, side: int = 96) -> SuperResol
     if "superresolution" not in config.tasks:
         raise InputError("this run trained no super-resolution; add it to the config's tasks.")
     with training.workers("cpu") as workers:
-        pictures = superresolution(config, workers)
-        network = regression.float_network("superresolution", config, pictures, workers, run)
-        statistics = regression.statistics_of(network, pictures, config)
-        tuned = regression.tuned("superresolution", config, pictures, workers, run, network, statistics, RULE)
-    scales = regression.rescaled(tuned, 127)
-    pairs, _ = next(iter(pictures.tests.values()))
-    return SuperResolution(network, statistics, tuned, scales, to_integer(tuned, scales), _busiest(pairs, side))
+        study = Study.open("superresolution", config, superresolution(config, workers), run)
+        tuned = study.tuned(RULE)
+    scales = snap_pictures(tuned, 127)
+    pairs, _ = study.pictures.tests[study.pictures.first_test]
+    piece = _busiest(pairs, side)
+    return SuperResolution(study.network, study.statistics, tuned, scales, to_integer(tuned, scales), piece)
 
 
 def _busiest(pairs: list[Pair], side: int) -> Pair:
