@@ -5,7 +5,6 @@ is 0 or 1 where that could hide a forgotten factor.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,13 +81,3 @@ def check_clip_gradient(clip: Callable[..., Tensor]) -> None:
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert y.tolist() == [0.0, 0.0, 0.1, 1.0, 2.4, 2.5, 2.5], f"wrong values: {y.tolist()}"
     assert slope.tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0], f"wrong slopes: {slope.tolist()}"
-
-
-def check_number(wanted: int | float, tolerance: int | float, hint: str) -> Callable[[Any], None]:
-    """A number within `tolerance` of `wanted`."""
-
-    def check(answer: Any) -> None:
-        assert isinstance(answer, int | float), f"a number is asked for; got {answer!r}"
-        assert abs(answer - wanted) <= tolerance, hint
-
-    return check
