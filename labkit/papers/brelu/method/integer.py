@@ -26,14 +26,14 @@ class Values(dict[str, tuple[Tensor | None, Tensor | None]]):
     """Codes (int8) and sums (int32) of the nodes computed so far."""
 
     def codes(self, name: str) -> Tensor:
-        found = self[name][0]
-        assert found is not None
-        return found
+        codes = self[name][0]
+        assert codes is not None
+        return codes
 
     def sums(self, name: str) -> Tensor:
-        found = self[name][1]
-        assert found is not None
-        return found
+        sums = self[name][1]
+        assert sums is not None
+        return sums
 
 
 class IntegerNetwork(nn.Module):
@@ -52,6 +52,7 @@ class IntegerNetwork(nn.Module):
             self.register_buffer(f"{name}_weight", weights[name])
             self.register_buffer(f"{name}_bias", biases[name])
         self.reference = False
+        self._last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
         self._readers = {n.name: [m for m in nodes if n.name in m.inputs] for n in nodes}
         self._fused = {n.name: self._ending(n) for n in nodes if n.operation == "layer"}
 
@@ -76,12 +77,11 @@ class IntegerNetwork(nn.Module):
         if v.dtype != torch.int8:
             raise InputError(f"an integer network takes int8, pixels minus 128; got {v.dtype}. Use to_codes(pixels).")
         values = Values({"input": (v, None)})
-        left = {name: len(readers) for name, readers in self._readers.items()}
-        for node in self.nodes:
+        for index, node in enumerate(self.nodes):
             if node.name not in values:
                 values.update(self._compute(node, values))
             for name in node.inputs:
-                if name in left and (left := left | {name: left[name] - 1})[name] == 0:
+                if self._last_use[name] == index:
                     values[name] = (None, None)  # its memory is free from here on
         return self._in_units(values.sums(self.nodes[-1].name))
 
@@ -110,15 +110,15 @@ class IntegerNetwork(nn.Module):
                 raise AssertionError(f"{node.operation} is computed with the layer before it")
 
     def _bounded(self, name: str, u: Tensor) -> tuple[Tensor | None, Tensor]:
-        found = self.scales.requantizers.get(name)
-        if found is None:
+        requantizer = self.scales.requantizers.get(name)
+        if requantizer is None:
             return None, u.clamp(min=0)
-        return requantize(u, found), u.clamp(0, found.u_max)
+        return requantize(u, requantizer), u.clamp(0, requantizer.u_max)
 
     def _layer(self, node: Node, values: Values) -> dict[str, tuple[Tensor | None, Tensor | None]]:
         """A convolution with the addition, clip and shift behind it, in one call where nothing stands between."""
         add, relu = self._fused[node.name]
-        found = self.scales.requantizers.get(relu.name) if relu else None
+        requantizer = self.scales.requantizers.get(relu.name) if relu else None
         shortcut = self._shortcut(add, values) if add else None
         stride, padding = self.strides[node.name]
         weight, bias = getattr(self, f"{node.name}_weight"), getattr(self, f"{node.name}_bias")
@@ -129,14 +129,14 @@ class IntegerNetwork(nn.Module):
                 weight,
                 bias,
                 shortcut,
-                Conv(stride, padding, found, keep or found is None),
+                Conv(stride, padding, requantizer, keep or requantizer is None),
             )
         else:
             out = int8_conv2d(
                 values.codes(node.inputs[0]), weight, bias, stride=stride, padding=padding,
-                shortcut=shortcut, requantizer=found, keep_sums=keep,
+                shortcut=shortcut, requantizer=requantizer, keep_sums=keep,
             )  # fmt: skip
-        if found is None:
+        if requantizer is None:
             sums = out.sums
             assert sums is not None
             done: dict[str, tuple[Tensor | None, Tensor | None]] = {node.name: (None, sums)}
@@ -188,7 +188,7 @@ class IntegerNetwork(nn.Module):
     def _as_bytes(self) -> bytes:
         from safetensors.torch import save
 
-        requantizers = {name: list(found) for name, found in self.scales.requantizers.items()}
+        requantizers = {name: list(triple) for name, triple in self.scales.requantizers.items()}
         description = {
             "nodes": [dataclasses.asdict(node) for node in self.nodes],
             "scales": dataclasses.asdict(self.scales) | {"requantizers": requantizers},
@@ -232,8 +232,8 @@ class IntegerNetwork(nn.Module):
                 Node(n["name"], n["operation"], tuple(n["inputs"]), tuple(n["options"])) for n in about["nodes"]
             )
             plan = dict(about["scales"])
-            plan["requantizers"] = {name: Requantizer(*found) for name, found in plan["requantizers"].items()}
-            plan["shortcuts"] = {name: tuple(found) for name, found in plan["shortcuts"].items()}
+            plan["requantizers"] = {name: Requantizer(*triple) for name, triple in plan["requantizers"].items()}
+            plan["shortcuts"] = {name: tuple(pair) for name, pair in plan["shortcuts"].items()}
             plan["output"] = plan["output"] and tuple(plan["output"])
             names = [node.name for node in nodes if node.operation == "layer"]
             weights = {name: tensors.pop(f"{name}_weight") for name in names}
@@ -256,7 +256,7 @@ class IntegerNetwork(nn.Module):
 
 @torch.no_grad()
 def to_integer(network: Network, scales: Scales) -> IntegerNetwork:
-    """w = clip(round(W' / s), -128, 127) in int8 and b = round(b' r) in int32, with the scales that `snap` found.
+    """w = clip(round(W' / s), -128, 127) in int8 and b = round(b' r) in int32, with the scales from `snap`.
 
     Raises:
         InputError: a bias, or a sum that a layer could reach, does not fit int32.

@@ -1,4 +1,4 @@
-"""From real numbers to integers: bounds and weight steps move to where integers reach them exactly."""
+"""Snapping: bounds and weight steps of a network move to the nearest values that integers represent exactly."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import Requantizer
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-from labkit.papers.brelu.method.multiply_shift import Mode, mul_shift_ratio, requantizer, snapped, snapped_bound
+from labkit.papers.brelu.method.multiply_shift import mul_shift_ratio, requantizer_for, snapped, snapped_bound
 from labkit.papers.brelu.method.network import Network, Node
 from labkit.papers.brelu.method.weights import Layer, layers
 
@@ -44,9 +44,8 @@ def snap(
     *,
     levels: int = 127,
     output_units: float | None = None,
-    mode: Mode = "robust",
 ) -> Scales:
-    """Move bounds and weight steps of `network` to where the integers can reach them exactly, and say which these are.
+    """Move bounds and weight steps of `network` to the nearest values that integers represent exactly; return the scales.
 
     Call it after `quantize_layers` and `set_bounds`, before fine-tuning: the network is then trained with the bounds
     that it will be deployed with. Addition and concatenation change a weight step, never the data.  [official code]
@@ -62,7 +61,7 @@ def snap(
     _check_ready(network, input_ratio)
     scales = Scales(input_ratio, levels, codes={"input": input_ratio}, areas=_areas(network, example))
     for node in network.nodes:
-        _SNAP[node.operation](network, node, scales, mode)
+        _SNAP[node.operation](network, node, scales)
     last = network.nodes[-1].name
     if output_units is None:
         return scales
@@ -75,7 +74,7 @@ def _check_ready(network: Network, input_ratio: float) -> None:
     for name, layer in layers(network.parts).items():
         if not layer.step:
             raise InputError(f"layer '{name}' has no weight step yet; call quantize_layers(network) first.")
-        if layer.per_channel or layer.bits > 8:
+        if layer.per_channel:
             raise InputError(f"layer '{name}' has one step per channel; the integer form has one per layer.")
 
 
@@ -85,11 +84,11 @@ def _areas(network: Network, example: Tensor) -> dict[str, int]:
     return {n.name: sizes[n.inputs[0]] for n in network.nodes if n.operation == "global_average"}
 
 
-def _snap_layer(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_layer(network: Network, node: Node, scales: Scales) -> None:
     scales.sums[node.name] = scales.codes[node.inputs[0]] / _layer(network, node.name).step
 
 
-def _snap_relu(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_relu(network: Network, node: Node, scales: Scales) -> None:
     """B moves to levels 2^shift / (mul r); then the output's ratio is r mul / 2^shift = levels / B."""
     relu, ratio = _relu(network, node.name), scales.sums[node.inputs[0]]
     scales.sums[node.name] = ratio
@@ -98,22 +97,20 @@ def _snap_relu(network: Network, node: Node, scales: Scales, mode: Mode) -> None
         if any(n.operation not in ("global_average", "add") for n in network.consumers(node.name)):
             raise InputError(f"'{node.name}' has no bound, but a layer reads its codes; call set_bounds(...) first.")
         return
-    found = requantizer(float(relu.bound), ratio, scales.levels, mode)
-    _apply(relu, node.name, found, ratio, scales)
+    _apply(relu, node.name, requantizer_for(float(relu.bound), ratio, scales.levels), ratio, scales)
 
 
-def _apply(relu: BoundedReLU, name: str, found: Requantizer, ratio: float, scales: Scales) -> None:
-    scales.requantizers[name] = found
+def _apply(relu: BoundedReLU, name: str, requantizer: Requantizer, ratio: float, scales: Scales) -> None:
+    scales.requantizers[name] = requantizer
     scales.sums[name] = ratio
-    scales.codes[name] = ratio * found.mul / 2**found.shift
-    relu.bound.fill_(snapped_bound(found, ratio, scales.levels))
+    scales.codes[name] = ratio * requantizer.mul / 2**requantizer.shift
+    relu.bound.fill_(snapped_bound(requantizer, ratio, scales.levels))
 
 
-def _snap_add(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_add(network: Network, node: Node, scales: Scales) -> None:
     """s := r_in / (r_shortcut mul / 2^shift): both operands then have exactly the same ratio."""
     main, shortcut = node.inputs
-    layer, before = _layer(network, main), network.nodes[[n.name for n in network.nodes].index(main)].inputs[0]
-    r_in, r_shortcut = scales.codes[before], scales.sums[shortcut]
+    layer, r_in, r_shortcut = _layer(network, main), scales.codes[network.node(main).inputs[0]], scales.sums[shortcut]
     layer.step, scales.shortcuts[node.name] = align_addition(r_in, layer.step, r_shortcut)
     mul, shift = scales.shortcuts[node.name]
     scales.sums[main] = scales.sums[node.name] = r_shortcut * mul / 2**shift
@@ -128,11 +125,11 @@ def align_addition(r_in: float, step: float, r_shortcut: float) -> tuple[float, 
     return r_in / (r_shortcut * mul / 2**shift), (mul, shift)
 
 
-def _snap_concat(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_concat(network: Network, node: Node, scales: Scales) -> None:
     """The branch with the larger output ratio gets a larger weight step, until all ratios agree.  [official code]"""
     target = min(scales.codes[name] for name in node.inputs)
     for name in node.inputs:
-        source = network.nodes[[n.name for n in network.nodes].index(name)].inputs[0]
+        source = network.node(name).inputs[0]
         layer, old = _layer(network, source), scales.requantizers[name]
         layer.step = align_concatenation(layer.step, scales.codes[name], target)
         scales.sums[source] *= target / scales.codes[name]
@@ -146,14 +143,14 @@ def align_concatenation(step: float, ratio: float, target: float) -> float:
     return step * ratio / target
 
 
-def _snap_pool(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_pool(network: Network, node: Node, scales: Scales) -> None:
     """Max-pool and zero channels leave ratios as they are."""
     for ratios in (scales.sums, scales.codes):
         if node.inputs[0] in ratios:
             ratios[node.name] = ratios[node.inputs[0]]
 
 
-def _snap_average(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
+def _snap_average(network: Network, node: Node, scales: Scales) -> None:
     """The sum stands for the average: its ratio is the number of pixels times that of the pixels."""
     scales.sums[node.name] = scales.sums[node.inputs[0]] * scales.areas[node.name]
 

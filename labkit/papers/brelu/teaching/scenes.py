@@ -57,15 +57,15 @@ def open_superresolution(config: Config, run: Run, side: int = 96) -> SuperResol
 
 def _busiest(pairs: list[Pair], side: int) -> Pair:
     """The piece, among a grid of them, that bicubic gets most wrong: edges, where networks have something to do."""
-    best, found = -1.0, pairs[0]
+    largest, busiest = -1.0, pairs[0]
     for picture, original in pairs:
         for top in range(0, picture.shape[0] - side + 1, side // 2):
             for left in range(0, picture.shape[1] - side + 1, side // 2):
                 piece = (slice(top, top + side), slice(left, left + side))
                 error = float((picture[piece] - original[piece]).square().mean())
-                if error > best:
-                    best, found = error, (picture[piece], original[piece])
-    return found
+                if error > largest:
+                    largest, busiest = error, (picture[piece], original[piece])
+    return busiest
 
 
 @torch.no_grad()
@@ -111,15 +111,15 @@ def _steps(
 ) -> list[dict[str, Any]]:
     """Sum, bias, clip, multiply, shift of one value. reals: with bias, the bias, and clipped."""
     (layer, relu), (u, bias), (value, real_bias, after) = nodes, integers, reals
-    ratio, found = scales.sums[layer], scales.requantizers[relu]
-    clipped, half = min(max(u + bias, 0), found.u_max), (1 << found.shift) // 2
-    product = clipped * found.mul + half
+    ratio, requantizer = scales.sums[layer], scales.requantizers[relu]
+    clipped, half = min(max(u + bias, 0), requantizer.u_max), (1 << requantizer.shift) // 2
+    product = clipped * requantizer.mul + half
     return [
         _line(name, "sum of weight x code", u, ratio, value - real_bias),
         _line(name, f"+ bias {bias}", u + bias, ratio, value),
-        _line(name, f"clip to 0..{found.u_max}", clipped, ratio, after),
-        _line(name, f"x {found.mul} + {half}", product, ratio * found.mul, None),
-        _line(name, f">> {found.shift}", product >> found.shift, scales.codes[relu], after),
+        _line(name, f"clip to 0..{requantizer.u_max}", clipped, ratio, after),
+        _line(name, f"x {requantizer.mul} + {half}", product, ratio * requantizer.mul, None),
+        _line(name, f">> {requantizer.shift}", product >> requantizer.shift, scales.codes[relu], after),
     ]
 
 
