@@ -45,7 +45,7 @@ def snap(
     levels: int = 127,
     output_units: float | None = None,
 ) -> Scales:
-    """Move bounds and weight steps of `network` to the nearest values that integers represent exactly; return the scales.
+    """Move bounds and weight steps of `network` to the nearest values that integers represent exactly.
 
     Call it after `quantize_layers` and `set_bounds`, before fine-tuning: the network is then trained with the bounds
     that it will be deployed with. Addition and concatenation change a weight step, never the data.  [official code]
