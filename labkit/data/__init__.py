@@ -2,8 +2,9 @@
 
 from labkit.data.augment import random_crop_flip
 from labkit.data.cifar import CIFAR10_MEAN, CIFAR10_STD, cifar10
+from labkit.data.classification import labelled_images
 from labkit.data.image_folder import IMAGENET_MEAN, IMAGENET_STD, ImageFolder, image_batches, imagenet
-from labkit.data.images import ImageSet, best_available, digits, fashion_mnist, normalise
+from labkit.data.images import ImageSet, best_available, digits, fashion_mnist, normalize
 
 __all__ = [
     "CIFAR10_MEAN",
@@ -18,6 +19,7 @@ __all__ = [
     "fashion_mnist",
     "image_batches",
     "imagenet",
-    "normalise",
+    "labelled_images",
+    "normalize",
     "random_crop_flip",
 ]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +38,14 @@ class ImageFolder:
     size: int
     augment: bool
     seed: int
+    name: str = "imagenet"
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def without_augmentation(self) -> "ImageFolder":
+        """The same images, all with the centre crop."""
+        return replace(self, augment=False)
 
     def path(self, index: int) -> Path:
         return self.folder / os.fsdecode(self.files[index])
@@ -105,7 +110,7 @@ def image_batches(
     """Batches of pixels 0..255 and labels, in exactly this order; the last one may be smaller.
 
     order: indices into `images`. A resumed run passes what is left of it, a process among many its own share.
-    Pixels stay bytes, a quarter of the traffic to the GPU: `normalise` them there.
+    Pixels stay bytes, a quarter of the traffic to the GPU: `normalize` them there.
     """
     if batch_size < 1 or workers < 0:
         raise InputError(f"batch_size must be 1 or more and workers 0 or more; got {batch_size} and {workers}.")

@@ -15,18 +15,18 @@ from labkit.data import registry
 from labkit.errors import DataError, InputError
 
 
-def normalise(
-    images: UInt8[Tensor, "n c h w"], mean: float | Sequence[float], std: float | Sequence[float]
+def normalize(
+    images: UInt8[Tensor, "n c h w"], mean: float | Sequence[float] | Tensor, std: float | Sequence[float] | Tensor
 ) -> Float32[Tensor, "n c h w"]:
     """(images - mean) / std, on the images' own device; mean and std in 0..255, one value or one per channel."""
     return (images.to(torch.float32) - _per_channel(images, mean)).div_(_per_channel(images, std))
 
 
-def _per_channel(images: Tensor, value: float | Sequence[float]) -> Tensor:
-    values = torch.tensor([value] if isinstance(value, int | float) else value, dtype=torch.float32)
+def _per_channel(images: Tensor, value: float | Sequence[float] | Tensor) -> Tensor:
+    values = torch.as_tensor(value, dtype=torch.float32, device=images.device).reshape(-1)
     if len(values) not in (1, images.shape[1]):
         raise InputError(f"mean and std must hold 1 or {images.shape[1]} values, one per channel; got {len(values)}.")
-    return values.to(images.device)[:, None, None]
+    return values[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,6 @@ class ImageSet:
 
     def to(self, device: str | torch.device) -> "ImageSet":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
-
-    def normalised(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Float32[Tensor, "n c h w"]:
-        """`normalise` of all images."""
-        return normalise(self.images, mean, std)
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation over all pixels, one per channel, in 0..255."""

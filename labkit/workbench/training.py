@@ -77,8 +77,15 @@ class ShuffledIndices:
         self._order = self._permutation()
 
     def _permutation(self) -> Int[Tensor, " count"]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(self.count, generator=generator)
+        return torch.randperm(self.count, generator=generator_at(self.seed, self.epoch))
+
+
+def generator_at(seed: int, position: int) -> torch.Generator:
+    """A generator for what is drawn at one position of a run: one epoch's order, one batch's crops.
+
+    No two pairs (seed, position) share a state as long as positions stay below 1,000,003.
+    """
+    return torch.Generator().manual_seed(seed * 1_000_003 + position)
 
 
 # -- several processes ------------------------------------------------------------------------------------------------

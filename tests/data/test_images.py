@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.data import CIFAR10_MEAN, best_available, cifar10, digits, fashion_mnist, normalise, registry
+from labkit.data import CIFAR10_MEAN, best_available, cifar10, digits, fashion_mnist, normalize, registry
 from labkit.data.registry import RemoteFile
 from labkit.errors import DataError, InputError
 
@@ -63,20 +63,20 @@ def test_first_and_statistics():
     train = digits("train")
     assert torch.equal(train.first(7).images, train.images[:7])
     mean, std = train.statistics()
-    scaled = train.normalised(mean, std)
+    scaled = normalize(train.images, mean, std)
     torch.testing.assert_close(scaled.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(correction=0), torch.tensor(1.0), atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="digits has 1,200 images here; asked for the first 1,201"):
         train.first(1201)
 
 
-def test_normalise_takes_one_value_or_one_per_channel():
+def test_normalize_takes_one_value_or_one_per_channel():
     images = torch.tensor([0, 100, 200], dtype=torch.uint8).reshape(1, 3, 1, 1)
-    assert normalise(images, 100.0, 50.0).flatten().tolist() == [-2, 0, 2]
-    assert normalise(images, (0.0, 50.0, 100.0), (1.0, 2.0, 4.0)).flatten().tolist() == [0, 25, 25]
+    assert normalize(images, 100.0, 50.0).flatten().tolist() == [-2, 0, 2]
+    assert normalize(images, (0.0, 50.0, 100.0), (1.0, 2.0, 4.0)).flatten().tolist() == [0, 25, 25]
     assert images.flatten().tolist() == [0, 100, 200]
     with pytest.raises(InputError, match="1 or 3 values, one per channel; got 2"):
-        normalise(images, (0.0, 1.0), 1.0)
+        normalize(images, (0.0, 1.0), 1.0)
 
 
 @pytest.mark.parametrize("load", [digits, fashion_mnist, cifar10])

@@ -9,7 +9,6 @@ a function that does. Post-training quantisation needs none: it is the paper's q
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,30 +20,9 @@ from labkit.errors import InputError
 from labkit.papers.qnet.method.levels import activation_levels
 from labkit.papers.qnet.method.soft_quantizer import Quantizer
 from labkit.papers.qnet.method.thresholds import initialize
+from labkit.vision import quantizers
 
 Fit = Callable[[Tensor], Quantizer]
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward: `quantized`, to the last bit (x + (q - x).detach() would round). Backward: the gradient, masked."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, quantized: Tensor, passes: Tensor | None) -> Tensor:
-        ctx.save_for_backward(passes)
-        return quantized.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (passes,) = ctx.saved_tensors
-        return (gradient if passes is None else gradient * passes), None, None
-
-
-def straight_through(
-    x: Float[Tensor, "*shape"], quantized: Float[Tensor, "*shape"], passes: Tensor | None = None
-) -> Float[Tensor, "*shape"]:
-    """`quantized` in the forward pass; in the backward pass the gradient goes to x, where the mask `passes` is true."""
-    out: Tensor = _StraightThrough.apply(x, quantized.detach(), passes)
-    return out
 
 
 class StraightThroughQuantizer(Quantizer):
@@ -56,7 +34,7 @@ class StraightThroughQuantizer(Quantizer):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         quantized = (self.scale(x) * self.levels[self.codes(x).int()]).to(x.dtype)
-        return straight_through(x, quantized, self.passes(x))
+        return quantizers.straight_through(x, quantized, self.passes(x))
 
     def passes(self, x: Tensor) -> Tensor | None:
         """Where the gradient passes; None: everywhere."""
@@ -95,42 +73,27 @@ class TernaryWeights(StraightThroughQuantizer):
         return (magnitude * kept).sum() / kept.sum().clamp(min=1)
 
 
-class DoReFaWeights(StraightThroughQuantizer):
-    """DoReFa (Zhou et al. 2016): k bits on tanh(w) / max |tanh(w)|; for one bit sign(w) times the layer's mean |w|.
-
-    Levels are odd numbers, -(2^k - 1), ..., 2^k - 1, and the scale 1 / (2^k - 1): no level is zero. The gradient passes
-    through the rounding only; that of tanh and its normalisation is exact (the maximum counts as a constant).
-    """
+class DoReFaWeights(Quantizer):
+    """DoReFa, see `dorefa_weights`: the levels are odd whole numbers."""
 
     def __init__(self, bits: int) -> None:
+        super().__init__()
         steps = 2**bits - 1
-        super().__init__(tuple(float(2 * code - steps) for code in range(steps + 1)))
-        self.bits, self.steps = bits, steps
+        self.register_buffer("levels", torch.arange(-steps, steps + 1.0, 2.0))
+        self.bits = bits
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        quantized = (self.scale(x) * self.levels[self.codes(x).int()]).to(x.dtype)
-        return straight_through(x if self.bits == 1 else self._squashed(x), quantized)
+        return quantizers.dorefa_weights(x, self.bits)
 
     def codes(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-        if self.bits == 1:
-            return (x > 0).to(torch.uint8)
-        return ((self._squashed(x.detach()) + 1) / 2 * self.steps).round().to(torch.uint8)
+        return quantizers.dorefa_codes(x, self.bits).to(torch.uint8)
 
-    def scale(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
-        return x.detach().abs().mean() if self.bits == 1 else x.new_full((), 1 / self.steps)
-
-    @staticmethod
-    def _squashed(x: Tensor) -> Tensor:
-        squashed = x.tanh()
-        return squashed / squashed.detach().abs().max()
+    def scale(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+        return quantizers.dorefa_scale(x, self.bits)
 
 
 class LearnedStep(Quantizer):
-    """LSQ (Esser et al. 2020): y = step * round(clip(x / step, lowest, highest)), and the step is trained.
-
-    The gradient of the step is scaled by 1 / sqrt(N * highest), N the number of weights, or of features in one example
-    of an activation: scale and weights then move at like relative speed.
-    """
+    """LSQ, see `learned_step`; `batched` where x is an activation, whose first axis counts examples."""
 
     def __init__(self, step: float, lowest: int, highest: int, *, batched: bool) -> None:
         super().__init__()
@@ -141,11 +104,8 @@ class LearnedStep(Quantizer):
         self.lowest, self.highest, self.batched = lowest, highest, batched
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        count = x[:1].numel() if self.batched else x.numel()
-        share = 1 / math.sqrt(count * self.highest)
-        step = _ScaledGradient.apply(self.step, share)
-        ratio = (x / step).clamp(self.lowest, self.highest)
-        return straight_through(ratio, ratio.round()) * step
+        features = x[:1].numel() if self.batched else x.numel()
+        return quantizers.learned_step(x, self.step, self.lowest, self.highest, features)
 
     def codes(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
         ratio = (x.detach() / self.step.detach()).clamp(self.lowest, self.highest)
@@ -153,19 +113,6 @@ class LearnedStep(Quantizer):
 
     def scale(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
         return self.step.detach()
-
-
-class _ScaledGradient(torch.autograd.Function):
-    """Identity, whose gradient is multiplied by `share`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
-        ctx.share = share
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.share, None
 
 
 def binary_weights(samples: Float[Tensor, "*shape"]) -> BinaryWeights:

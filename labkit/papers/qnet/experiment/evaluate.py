@@ -8,37 +8,29 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from labkit.papers.qnet.experiment.data import Task
 from labkit.papers.qnet.method.batch_norm import reestimate_batch_norm
 from labkit.papers.qnet.method.soft_quantizer import forward_mode
+from labkit.workbench.images import ImageTask, accuracy
 from labkit.workbench.training import Workers
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, task: Task, workers: Workers) -> float:
-    """Share of test images put into the right class, in percent, in the model's present mode."""
-    counts = torch.zeros(2, dtype=torch.float64, device=workers.device)
-    for images, labels in task.test_batches():
-        correct = (model(images).argmax(1) == labels).sum()
-        counts += torch.stack([correct, correct.new_tensor(len(labels))])
-    right, seen = workers.mean(counts).tolist()
-    return 100 * right / seen
+def accuracy_in_mode(model: nn.Module, mode: Literal["soft", "hard"], task: ImageTask, workers: Workers) -> float:
+    """Percent of the test images, with every quantiser soft (as trained) or hard (as deployed).
 
-
-def accuracy_in_mode(model: nn.Module, mode: Literal["soft", "hard"], task: Task, workers: Workers) -> float:
-    """`accuracy` with every quantiser soft (as trained) or hard (as deployed). Leaves `model` in eval mode."""
+    Leaves `model` in eval mode.
+    """
     with forward_mode(model.eval(), mode):
-        return accuracy(model, task, workers)
+        return accuracy(lambda pixels: model(task.to_input(pixels)), task.test_batches(), workers)
 
 
-def evaluate_hard(model: nn.Module, task: Task, workers: Workers, calibration_examples: int) -> dict[str, float]:
+def evaluate_hard(model: nn.Module, task: ImageTask, workers: Workers, calibration_examples: int) -> dict[str, float]:
     """Accuracy in percent as deployed ("hard"), and after batch norm has seen the hard network ("hard_bn").
 
     The second needs no labels: statistics collected under soft weights do not fit hard ones, least of all before any
     training, and a comparison that leaves this out beats a straw man. `model` is left in eval mode.
     """
     refitted = copy.deepcopy(model)
-    reestimate_batch_norm(refitted, task.calibration_images(calibration_examples, 250))
+    reestimate_batch_norm(refitted, task.calibration_inputs(calibration_examples, 250))
     return {
         "hard": accuracy_in_mode(model, "hard", task, workers),
         "hard_bn": accuracy_in_mode(refitted, "hard", task, workers),

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.errors import InputError
 from labkit.papers.qnet.experiment import baselines, data
 from labkit.papers.qnet.experiment.config import ARMS, Arm, Config
 from labkit.papers.qnet.experiment.diagnostics import learning_fraction
-from labkit.papers.qnet.experiment.evaluate import accuracy, accuracy_in_mode, evaluate_hard, gradient_error
+from labkit.papers.qnet.experiment.evaluate import accuracy_in_mode, evaluate_hard, gradient_error
 from labkit.papers.qnet.experiment.model import build_model
 from labkit.papers.qnet.method import temperature
 from labkit.papers.qnet.method.activations import quantize_activations
@@ -28,7 +27,9 @@ from labkit.papers.qnet.method.soft_quantizer import (
 )
 from labkit.papers.qnet.method.weights import float_weight, quantize_weights
 from labkit.progress import progress
+from labkit.vision.weights import load_float_weights
 from labkit.workbench import training
+from labkit.workbench.images import ImageTask
 from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
 
@@ -50,7 +51,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     return result
 
 
-def train_float(config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+def train_float(config: Config, task: ImageTask, workers: Workers, run: Run) -> dict[str, float]:
     """The network that every arm starts from, trained here unless `config.float_weights` names a file."""
     part = run.part("float")
     if part.result is not None:
@@ -63,10 +64,10 @@ def train_float(config: Config, task: data.Task, workers: Workers, run: Run) -> 
     else:
         fit(model, task, workers, config, part, config.float_steps, config.float_learning_rate)
     part.write_weights(model)
-    return part.finish({"hard": accuracy(model.eval(), task, workers)})
+    return part.finish({"hard": accuracy_in_mode(model, "hard", task, workers)})
 
 
-def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> dict[str, float]:
+def train_arm(name: str, config: Config, task: ImageTask, workers: Workers, run: Run) -> dict[str, float]:
     """Quantise as `ARMS[name]` says and train: accuracy before (post-training quantisation) and after."""
     part = run.part(name)
     if part.result is not None:
@@ -87,7 +88,7 @@ def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run:
         set_temperature(model, activations(fraction), which="activations")
 
     anneal(0.5)
-    mismatch = gradient_error(model, *next(task.training_batches(config)))
+    mismatch = gradient_error(model, *next(data.training_batches(task, config)))
     fit(model, task, workers, config, part, config.steps, config.learning_rate, anneal)
     trained = evaluate_hard(model, task, workers, config.calibration_examples)
     soft = accuracy_in_mode(model, "soft", task, workers)
@@ -98,7 +99,7 @@ def train_arm(name: str, config: Config, task: data.Task, workers: Workers, run:
 
 def fit(
     model: nn.Module,
-    task: data.Task,
+    task: ImageTask,
     workers: Workers,
     config: Config,
     run: Run,
@@ -109,7 +110,7 @@ def fit(
     """Train `model` in place. `anneal` sets the temperatures for the fraction of the training done, in (0, 1]."""
     model.to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
     network = workers.wrap(model.train())  # it notes how parameters lie in memory, and moves them: before the optimiser
-    batches = task.training_batches(config)
+    batches = data.training_batches(task, config)
     optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     state: State = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
@@ -140,7 +141,7 @@ def parameter_groups(model: nn.Module, config: Config, learning_rate: float) -> 
     ]
 
 
-def start_of(arm: Arm, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+def start_of(arm: Arm, config: Config, task: ImageTask, workers: Workers, run: Run) -> nn.Module:
     """The network an arm starts from: the float one, or that of its stage 1, with the arm's quantisers in it."""
     if arm.start:
         model = load_arm(arm.start, config, task, workers, run)
@@ -153,35 +154,17 @@ def start_of(arm: Arm, config: Config, task: data.Task, workers: Workers, run: R
             quantize_weights(model, weight_method(arm.weights), backward=backward_of(arm.weight_bell))
     if arm.activations:
         set_temperature(model, arm.weight_temperature or config.weight_temperature, which="weights")
-        sample = [next(task.calibration_images(500, 500))]
+        sample = [next(task.calibration_inputs(500, 500))]
         backward = backward_of(arm.activation_bell)
         quantize_activations(model, activation_method(arm.activations), sample, backward=backward, seed=config.seed)
     return model
 
 
-def load_arm(name: str, config: Config, task: data.Task, workers: Workers, run: Run) -> nn.Module:
+def load_arm(name: str, config: Config, task: ImageTask, workers: Workers, run: Run) -> nn.Module:
     """The trained network of arm `name`, from its part of the run directory."""
     model = start_of(ARMS[name], config, task, workers, run)
     run.part(name).read_weights(model)
     return model.to(workers.device)
-
-
-def load_float_weights(model: nn.Module, path: str) -> None:
-    """Float weights from a safetensors file, such as another run's `float/weights.safetensors`.
-
-    Raises:
-        InputError: no such file, or it belongs to another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(f"float_weights: there is no file '{path}'.") from None
-    except (SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error
 
 
 def weight_method(name: str) -> Any:

@@ -29,10 +29,10 @@ def activation_gradients(
     with training.workers(config.device) as workers:
         task = data.load(config, workers)
         model = start_of(Arm(activations=f"A{bits}"), config, task, workers, run).train()
-        batches = list(itertools.islice(task.training_batches(config), BATCHES))
+        batches = list(itertools.islice(data.training_batches(task, config), BATCHES))
         lower = [p for p in model.parameters() if p.dim() == 4][:2]  # kernels of the first two convolutions
 
-        def loss(batch: data.Batch) -> Tensor:
+        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
             return F.cross_entropy(model(batch[0]), batch[1])
 
         found = {}
@@ -56,7 +56,7 @@ def stored_networks(config: Config, run: Run, arms: tuple[str, ...]) -> dict[str
     found = {"float": Stored(float_file.stat().st_size, True)}
     with training.workers(config.device) as workers:
         task = data.load(config, workers)
-        images, _ = next(iter(task.test_batches()))
+        images = task.to_input(next(task.test_batches())[0])
         for arm in arms:
             model = load_arm(arm, config, task, workers, run).eval()
             path = run.directory / arm / "packed.safetensors"

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from labkit import paths
+from labkit.data import IMAGENET_MEAN, IMAGENET_STD, ImageSet, classification, normalize
 from labkit.errors import ConfigError, DataError, InputError
 from labkit.papers.qnet import ARMS, PAPER, build_model
 from labkit.papers.qnet.experiment import data
@@ -90,7 +91,7 @@ def test_a_trained_arm_comes_back_from_its_directory(tmp_path):
     result = train(config, run)
     task = data.load(config, ALONE)
     model = load_arm("W1", config, task, ALONE, run).eval()
-    right = sum(int((model(x).argmax(1) == y).sum()) for x, y in task.test_batches())
+    right = sum(int((model(task.to_input(x)).argmax(1) == y).sum()) for x, y in task.test_batches())
     assert 100 * right / 200 == pytest.approx(result["W1"]["hard"])
 
 
@@ -166,10 +167,8 @@ def test_gpu_scale_on_a_cifar_like_archive(tmp_path, monkeypatch):
     small = small.override(calibration_examples=16)
     images = torch.from_numpy(random.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8))
     labels = torch.from_numpy(random.integers(0, 10, 40))
-    from labkit.data import ImageSet
-
     made = ImageSet(images, labels, tuple("abcdefghij"), "cifar10", "hand-made")
-    monkeypatch.setattr("labkit.data.cifar10", lambda split: made)
+    monkeypatch.setitem(classification._IN_MEMORY, "cifar10", lambda split: made)
     result = train(small, Run.open(tmp_path, small))
     assert result["data"] == "cifar10"
     assert set(result) == {"data", "float", "W1", "W1A2"}
@@ -197,9 +196,9 @@ def test_full_scale_on_a_hand_made_imagenet_resumes_its_sampler(tmp_path, monkey
     result = train(config, Run.open(tmp_path / "run", config))
     assert set(result) == {"data", "float", "W1"}
 
-    batches = data.load(config, ALONE).training_batches(config)
+    batches = data.training_batches(data.load(config, ALONE), config)
     seen = [next(batches) for _ in range(4)]  # 12 images: the fourth batch belongs to the second epoch
-    again = data.load(config, ALONE).training_batches(config)
+    again = data.training_batches(data.load(config, ALONE), config)
     again.load_state_dict({"epoch": 0, "position": 1})
     for wanted in seen[1:]:
         images, labels = next(again)
@@ -214,12 +213,11 @@ def test_a_part_of_a_folder_holds_all_its_classes(tmp_path, monkeypatch):
     few = {"batch_size": 4, "train_examples": 4, "test_examples": 2, "data_workers": 0}
     config = PAPER.config("full", device="cpu", **few)
     task = data.load(config, ALONE)
-    assert sorted(next(task.training_batches(config))[1].tolist()) == [0, 0, 1, 1]
+    assert sorted(next(data.training_batches(task, config))[1].tolist()) == [0, 0, 1, 1]
     assert [labels.tolist() for _, labels in task.test_batches()] == [[0, 1]]
-    calibration = torch.cat(list(task.calibration_images(2, 1)))
+    calibration = torch.cat(list(task.calibration_inputs(2, 1)))
     plain = replace(task.train, augment=False)
-    first_of_each = [data.data.normalise(plain.image(k)[None], data.data.IMAGENET_MEAN, data.data.IMAGENET_STD)
-                     for k in (0, 6)]  # fmt: skip
+    first_of_each = [normalize(plain.image(k)[None], IMAGENET_MEAN, IMAGENET_STD) for k in (0, 6)]
     assert torch.equal(calibration, torch.cat(first_of_each))
 
 
@@ -227,8 +225,8 @@ def test_training_processes_share_each_batch_of_a_folder(tmp_path, monkeypatch):
     imagenet_tree(tmp_path)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     config = PAPER.config("full", device="cpu", batch_size=4, data_workers=0, augment=False)
-    whole = next(data.load(config, ALONE).training_batches(config))
-    shares = [next(data.load(config, Workers(r, 2, ALONE.device)).training_batches(config)) for r in (0, 1)]
+    whole = next(data.training_batches(data.load(config, ALONE), config))
+    shares = [next(data.training_batches(data.load(config, Workers(r, 2, ALONE.device)), config)) for r in (0, 1)]
     assert torch.equal(torch.stack([s[1] for s in shares], 1).flatten(), whole[1])
     assert torch.equal(torch.stack([s[0] for s in shares], 1).flatten(0, 1), whole[0])
 
