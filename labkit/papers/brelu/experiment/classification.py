@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.errors import InputError
 from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
-from labkit.papers.brelu.experiment.data import Labelled
-from labkit.papers.brelu.experiment.evaluate import accuracy, agreement
+from labkit.papers.brelu.experiment.data import ratio_of
 from labkit.papers.brelu.experiment.loops import fit_classes
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
 from labkit.papers.brelu.method.bounded_relu import set_rounding
@@ -20,11 +18,13 @@ from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_inte
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
 from labkit.papers.brelu.method.snap import Scales, snap
 from labkit.papers.brelu.method.weights import quantize_layers
+from labkit.vision.weights import load_float_weights
+from labkit.workbench.images import ImageTask, accuracy
 from labkit.workbench.runs import Run
 from labkit.workbench.training import seed_everything
 
 
-def measure(config: Config, task: Labelled, run: Run) -> dict[str, Any]:
+def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     """Accuracy in percent of the float network and of everything that is done to it.
 
     Returns:
@@ -36,10 +36,11 @@ def measure(config: Config, task: Labelled, run: Run) -> dict[str, Any]:
     if part.result is not None:
         return part.result
     network = float_network(config, task, run)
-    statistics = calibrate(network, task.calibration(config.calibration_examples))
+    share = options.batch_size // task.workers.size
+    statistics = calibrate(network, list(task.calibration_inputs(config.calibration_examples, share)))
 
     def percent(candidate: nn.Module | IntegerNetwork) -> float:
-        return accuracy(scores_of(candidate, task), task, task.workers)
+        return accuracy(scores_of(candidate, task), task.test_batches(), task.workers)
 
     result: dict[str, Any] = {"float": percent(network), "parameters": parameter_count(network)}
     for key, per_channel in (("weights", False), ("weights_per_channel", True)):
@@ -65,7 +66,7 @@ def measure(config: Config, task: Labelled, run: Run) -> dict[str, Any]:
         set_rounding(tuned, True, 127)
         integer = to_integer(tuned, scales).to(task.workers.device)
         result["integer"][rule] = percent(integer)
-        result["integer_agreement"][rule] = agreement(scores_of(tuned, task), scores_of(integer, task), task)
+        result["integer_agreement"][rule] = agreement(tuned, integer, task)
         result["shortcuts"] = {name: list(factor) for name, factor in scales.shortcuts.items()}
     if config.peers:
         result["peers"] = {
@@ -75,14 +76,21 @@ def measure(config: Config, task: Labelled, run: Run) -> dict[str, Any]:
     return part.finish(result)
 
 
-def scores_of(network: nn.Module | IntegerNetwork, task: Labelled) -> Callable[[Tensor], Tensor]:
+def scores_of(network: nn.Module | IntegerNetwork, task: ImageTask) -> Callable[[Tensor], Tensor]:
     """From pixels to scores, whatever the network computes in."""
     if isinstance(network, IntegerNetwork):
         return lambda pixels: network(to_codes(pixels))
-    return lambda pixels: network.eval()(task.real(pixels))
+    return lambda pixels: network.eval()(task.to_input(pixels))
 
 
-def float_network(config: Config, task: Labelled, run: Run) -> Network:
+def agreement(first: nn.Module | IntegerNetwork, second: nn.Module | IntegerNetwork, task: ImageTask) -> float:
+    """Share of test images for which two networks choose the same class, in percent."""
+    scores = scores_of(second, task)
+    answers = ((pixels, scores(pixels).flatten(1).argmax(1)) for pixels, _ in task.test_batches())
+    return accuracy(scores_of(first, task), answers, task.workers)
+
+
+def float_network(config: Config, task: ImageTask, run: Run) -> Network:
     """The float classifier, trained here unless the config names a file of weights; batch norm frozen from here on."""
     options = config.classification
     seed_everything(config.seed)
@@ -104,7 +112,7 @@ def rounded(network: Network, statistics: Statistics, rule: str, levels: int) ->
     return network
 
 
-def prepared(network: Network, statistics: Statistics, rule: str, task: Labelled) -> Network:
+def prepared(network: Network, statistics: Statistics, rule: str, task: ImageTask) -> Network:
     """A copy with weights on their 8-bit grid and the bounds of `rule`, both snapped; not trained."""
     network = copy.deepcopy(network)
     quantize_layers(network)
@@ -113,27 +121,9 @@ def prepared(network: Network, statistics: Statistics, rule: str, task: Labelled
     return network
 
 
-def snap_classes(network: Network, task: Labelled) -> Scales:
+def snap_classes(network: Network, task: ImageTask) -> Scales:
     """`snap` at 127 levels for images of the task's size; rounding is switched off."""
     device = next(network.parameters()).device
     example = torch.zeros(1, task.channels, task.image_size, task.image_size, device=device)
     set_rounding(network, False, 127)
-    return snap(network, task.ratio, example)
-
-
-def load_float_weights(model: nn.Module, path: str) -> None:
-    """Float weights from a safetensors file with torchvision's names.
-
-    Raises:
-        InputError: no such file, or it belongs to another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(f"float_weights: there is no file '{path}'.") from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error
+    return snap(network, ratio_of(task), example)

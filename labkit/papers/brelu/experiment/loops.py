@@ -10,6 +10,7 @@ from labkit.papers.brelu.experiment import data
 from labkit.papers.brelu.experiment.config import Config
 from labkit.progress import progress
 from labkit.workbench import training
+from labkit.workbench.images import ImageTask
 from labkit.workbench.runs import Run, State
 
 WARM_UP = 50  # steps
@@ -57,7 +58,7 @@ def fit_pictures(
 
 
 def fit_classes(
-    network: nn.Module, task: data.Labelled, config: Config, run: Run, steps: int, learning_rate: float
+    network: nn.Module, task: ImageTask, config: Config, run: Run, steps: int, learning_rate: float
 ) -> None:
     """SGD with Nesterov momentum 0.9 on the cross-entropy; warm-up, then linearly down to 0.
 
@@ -70,7 +71,7 @@ def fit_classes(
     training.seed_everything(config.seed)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped = workers.wrap(network.train())  # last: it notes how the parameters lie in memory
-    batches = data.LabelledBatches(task, config.seed)
+    batches = data.training_batches(task, config)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
         parameters, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
