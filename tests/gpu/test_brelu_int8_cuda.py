@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-FOUND = Requantizer(46239, 45, 14)
+REQUANTIZER = Requantizer(46239, 45, 14)
 SHAPES = [  # n, c, h, w, o, kernel, stride, padding
     (2, 64, 56, 56, 64, 3, 1, 1), (1, 1, 123, 97, 64, 3, 1, 1), (3, 70, 15, 15, 33, 3, 2, 1),
     (2, 512, 7, 7, 512, 3, 1, 1), (1, 256, 14, 14, 1024, 1, 1, 0), (1, 3, 224, 224, 64, 7, 2, 3),
@@ -23,7 +23,7 @@ SHAPES = [  # n, c, h, w, o, kernel, stride, padding
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("requantizer", [None, FOUND])
+@pytest.mark.parametrize("requantizer", [None, REQUANTIZER])
 @pytest.mark.parametrize("with_shortcut", [False, True])
 def test_equals_int64(shape, requantizer, with_shortcut):
     n, c, h, w, o, kernel, stride, padding = shape
