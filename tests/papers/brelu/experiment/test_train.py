@@ -102,9 +102,13 @@ def test_two_processes_train_what_one_trains(finished, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     together = json.loads((tmp_path / "two" / "result.json").read_text())
     assert together["superresolution"]["float"] == pytest.approx(alone["superresolution"]["float"], abs=5e-3)
-    files = [folder / "classification-float" / "metrics.jsonl" for folder in (run.directory, tmp_path / "two")]
-    one, two = ([json.loads(line)["loss"] for line in file.read_text().splitlines()] for file in files)
-    assert two[:4] == pytest.approx(one[:4], rel=1e-4)  # gradients are those of the whole batch
+    # gradients are those of the whole batch: over 20 seeds 2e-7 apart; with batch norm 1e-6 at step 2, and then it grows
+    for task, logged in (("superresolution", 7), ("classification", 2)):
+        one, two = (
+            [json.loads(line)["loss"] for line in (folder / f"{task}-float" / "metrics.jsonl").read_text().splitlines()]
+            for folder in (run.directory, tmp_path / "two")
+        )
+        assert two[:logged] == pytest.approx(one[:logged], rel=1e-4)
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ FEW = {
     "levels": [127], "factors": [1.0], "test_images": 1, "rules": ["3.5sigma"], "untrained_rules": [], "peers": False,
     "classification": {
         "steps": 2, "tune_steps": 1, "batch_size": 4, "levels": [127], "rules": ["3.5sigma"],
-        "tuned_rules": ["3.5sigma"], "bf16": False, "data_workers": 0, "test_examples": 4,
+        "tuned_rules": ["3.5sigma"], "bf16": False, "data_workers": 0, "test_examples": 2,
     },
 }  # fmt: skip
 
@@ -164,7 +168,9 @@ def test_gpu_scale_takes_a_few_steps_on_hand_made_data(hand_made, tmp_path, monk
 def test_full_scale_takes_a_few_steps_on_hand_made_data(hand_made, tmp_path):
     """291 images at three scales, HEVC intra, ImageNet's tree with a ResNet-18."""
     pytest.importorskip("av")
-    config = CONFIGS["full"].override(**FEW, depth=5, artifact_patch_size=32, test_sets=["Set5"])
+    config = CONFIGS["full"].override(
+        **FEW, depth=5, width=8, vrcnn_width=8, patch_size=16, artifact_patch_size=16, test_sets=["Set5"],
+    )  # fmt: skip
     result = load("brelu").run(config, Run.open(tmp_path / "run", config))
     assert result["data"].startswith("291 to Set5 x2, Set5 x3, Set5 x4")
     assert result["data"].endswith("imagenet")

@@ -61,7 +61,7 @@ def test_gaussian_error_is_the_error_of_samples(half_normal):
         clipped = half_normal.double().clamp(max=k)
         rounded = torch.floor(clipped * levels / k + 0.5) * k / levels
         measured = float((half_normal.double() - rounded).square().mean())
-        assert measured == pytest.approx(gaussian_error(k, levels), rel=0.03)
+        assert measured == pytest.approx(gaussian_error(k, levels), rel=0.06)  # over 24 seeds 0.000 with 0.011
         assert statistics_of(half_normal).error(k, levels) == pytest.approx(measured, rel=0.03)
 
 
@@ -79,8 +79,8 @@ def test_streaming_equals_the_whole(half_normal):
     assert statistics.count == len(whole)
     assert statistics.bound("max") == pytest.approx(float(whole.max()))
     for percent in (90.0, 95.0, 99.0):
-        wanted = float(np.percentile(whole.numpy(), percent))
-        assert statistics.percentile(percent) == pytest.approx(wanted, abs=1.5 * statistics.limit / 2048)
+        wanted = float(np.percentile(whole.numpy(), percent, method="inverted_cdf"))  # upper end of the bin it lies in
+        assert statistics.percentile(percent) == pytest.approx(wanted, abs=1.01 * statistics.limit / 2048)
     assert statistics.bound("mean+3sigma") == pytest.approx(float(whole.mean() + 3 * whole.std(correction=0)), rel=1e-4)
     assert statistics.clip_rate(5.0) == pytest.approx(float((whole > 5).double().mean()), abs=2e-3)
     assert statistics.clip_error(5.0) == pytest.approx(
@@ -91,7 +91,9 @@ def test_streaming_equals_the_whole(half_normal):
 
 def test_mse_rule_finds_the_minimum(half_normal):
     assert statistics_of(half_normal).bound("mse", 15) == pytest.approx(2.902, abs=0.1)
-    assert statistics_of(half_normal).bound("mse", 127) == pytest.approx(3.921, abs=0.2)
+    assert statistics_of(half_normal).bound("mse", 127) == pytest.approx(
+        3.921, abs=0.4
+    )  # over 24 seeds 0.006 with 0.055
 
 
 def test_kl_rule_drops_a_lone_outlier_that_max_keeps(half_normal):

@@ -45,7 +45,7 @@ def test_bound_figure_is_pure_and_its_curves_cross_at_the_best_bound(statistics)
     curves = {trace.name: np.asarray(trace.y) for trace in first.data if trace.name}
     np.testing.assert_allclose(curves["clipping"] + curves["rounding"], curves["both"], rtol=1e-6, atol=1e-11)
     k = np.asarray(first.data[2].x) * statistics.bound("3.5sigma")
-    assert k[int(curves["both"].argmin())] == pytest.approx(2.9, rel=0.06)
+    assert k[int(curves["both"].argmin())] == pytest.approx(2.9, rel=0.15)  # over 24 seeds -0.003 with 0.023
 
 
 def test_widgets_follow_their_handles(statistics, shown):
