@@ -118,7 +118,9 @@ EXERCISES = (
         task="The search aims at 127.5. Up to which shift is u mul + 2^(shift-1) sure to stay below 2^31?",
         properties={
             "the largest safe shift": number(
-                LARGEST_SHIFT, 0, "u mul comes up to 127.5 * 2^shift, and half of 2^shift is added: when is that 2^31?"
+                float(LARGEST_SHIFT),
+                0.0,
+                "u mul comes up to 127.5 * 2^shift, and half of 2^shift is added: when is that 2^31?",
             )
         },
         solution=LARGEST_SHIFT,

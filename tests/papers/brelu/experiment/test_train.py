@@ -156,7 +156,7 @@ def test_gpu_scale_takes_a_few_steps_on_hand_made_data(hand_made, tmp_path, monk
     """Everything but CIFAR-10, whose archive is checked by its sum: that loader has its own tests."""
     config = CONFIGS["gpu"].override(**FEW, **{"depth": 6, "classification.images": "digits"})
     result = load("brelu").run(config, Run.open(tmp_path / "run", config))
-    assert result["data"].startswith("T91 to Set5 x2")
+    assert result["data"].startswith("T91 to Set5 x2, Set14 x2; T91 to BSD68; ")
     assert result["superresolution"]["parameters"] > 100_000
     assert CONFIGS["gpu"].classification.images == "cifar10"
     config = CONFIGS["gpu"].override(**FEW, tasks=["classification"])
