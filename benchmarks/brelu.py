@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from labkit.kernels.int8_conv import Requantizer, int8_conv2d, requantize
 from labkit.papers.brelu.experiment.model import vdsr
 from labkit.papers.brelu.method.export import to_onnx
-from labkit.papers.brelu.method.integer import IntegerNetwork, snap, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.method.snap import snap
 from labkit.papers.brelu.method.weights import layers, quantize_layers
 from labkit.workbench.benchmark import BenchRow, compare
 

@@ -96,18 +96,18 @@ Markdown(
 
 # %%
 from labkit.papers.brelu import mul_shift
-from labkit.papers.brelu.method.multiply_shift import requantizer, snapped_bound
+from labkit.papers.brelu.method.multiply_shift import requantizer_for, snapped_bound
 
 ratio, bound = 9_731.5, 0.83
-found = requantizer(bound, ratio)
+triple = requantizer_for(bound, ratio)
 # NBVAL_CHECK_OUTPUT
 print("asked for: bound", bound, "at ratio", ratio, "-> u_max", round(bound * ratio))
-print("integers: ", found, "-> bound", round(snapped_bound(found, ratio), 5))
+print("integers: ", triple, "-> bound", round(snapped_bound(triple, ratio), 5))
 print(
     "codes of -5, 0, 31, 32, 4000, u_max, 99999:",
     [
-        (min(max(u, 0), found.u_max) * found.mul + (1 << found.shift) // 2) >> found.shift
-        for u in (-5, 0, 31, 32, 4000, found.u_max, 99_999)
+        (min(max(u, 0), triple.u_max) * triple.mul + (1 << triple.shift) // 2) >> triple.shift
+        for u in (-5, 0, 31, 32, 4000, triple.u_max, 99_999)
     ],
 )
 
@@ -148,7 +148,7 @@ viz.show_source(quantize_straight_through)
 # we give both branches one bound first, so that almost nothing is left to correct [ours].
 
 # %%
-from labkit.papers.brelu.method.integer import align_addition, align_concatenation
+from labkit.papers.brelu.method.snap import align_addition, align_concatenation
 
 viz.show_source(align_addition, align_concatenation)
 
@@ -207,7 +207,7 @@ mismatch = []
 for node in network.nodes:
     if node.operation == "add":
         main, shortcut = node.inputs
-        source = next(n for n in network.nodes if n.name == main).inputs[0]
+        source = network.node(main).inputs[0]
         mul, shift = scales.shortcuts[node.name]
         r_main = scales.codes[source] / network.parts[main].step
         mismatch.append(abs(r_main / (scales.sums[shortcut] * mul / 2**shift) - 1))
@@ -514,7 +514,7 @@ paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k
 #
 # ```
 # labkit data check imagenet                                  # says how the folder must look
-# labkit run brelu --scale full -p float_weights resnet18.safetensors
+# labkit run brelu --scale full -p classification.float_weights resnet18.safetensors
 # torchrun --nproc-per-node 8 -m labkit train brelu --scale full
 # ```
 #

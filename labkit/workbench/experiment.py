@@ -1,16 +1,19 @@
 """What an experiment is made of: a scale, a frozen config that answers back, the Paper a room hands to the world."""
 
 import difflib
+import functools
 import importlib
 import json
+import operator
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from labkit.errors import ConfigError, InputError, RunError
 from labkit.metrics.intervals import prediction
@@ -44,12 +47,16 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     def override(self: SomeConfig, **changes: object) -> SomeConfig:
         """A copy with some fields changed, checked like the original.
 
+        A dot reaches into a nested config, `override(**{"classification.steps": 5})`; so does a mapping, and the fields
+        that it leaves out stay as they are.
+
         Raises:
             ConfigError: a field does not exist or a value is not allowed; names the field, the value, what is allowed.
         """
-        for name in changes:
-            self._require_field(name)
-        merged = self.model_dump(mode="json") | changes
+        merged = self.model_dump(mode="json")
+        for name, value in self._flat(changes):
+            *groups, last = name.split(".")
+            functools.reduce(operator.getitem, groups, merged)[last] = value
         try:
             return type(self).model_validate_json(json.dumps(merged, default=_as_plain))
         except ValidationError as error:
@@ -59,28 +66,46 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
 
     def override_text(self: SomeConfig, pairs: Mapping[str, str]) -> SomeConfig:
         """`override` with values as typed on a command line: each text is read as its field's type."""
-        changes = {}
-        for name, text in pairs.items():
-            self._require_field(name)
-            changes[name] = _parse(text, type(self).model_fields[name].annotation)
-        return self.override(**changes)
+        return self.override(**{name: _parse(text, self._field(name).annotation) for name, text in pairs.items()})
 
-    def _require_field(self, name: str) -> None:
-        fields = type(self).model_fields
+    def _flat(self, changes: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+        for name, value in changes.items():
+            if _is_config(self._field(name)) and isinstance(value, Mapping):
+                yield from self._flat({f"{name}.{key}": inner for key, inner in value.items()})
+            else:
+                yield name, value
+
+    def _field(self, name: str) -> FieldInfo:
+        fields = fields_of(type(self))
         if name not in fields:
             near = difflib.get_close_matches(name, fields) or sorted(fields)
             raise ConfigError(f"there is no field '{name}'; did you mean {' or '.join(near)}?")
+        return fields[name]
 
     def _in_words(self, error: ValidationError) -> str:
-        lines = []
+        fields, lines = fields_of(type(self)), []
         for problem in error.errors():
-            where = ".".join(map(str, problem["loc"])) or "these fields together"
-            top = type(self).model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
-            meaning = f" ({top.description})" if top and top.description else ""
-            given = f"; got {problem['input']!r}" if problem["loc"] else ""
+            names = [".".join(map(str, problem["loc"][:depth])) for depth in range(len(problem["loc"]), 0, -1)]
+            field = next((fields[name] for name in names if name in fields), None)
+            meaning = f" ({field.description})" if field and field.description else ""
+            given = f"; got {problem['input']!r}" if names and not isinstance(problem["input"], dict) else ""
             message = problem["msg"].removeprefix("Value error, ").replace("Input should", "input should", 1)
-            lines.append(f"{where}{meaning}: {message}{given}")
+            lines.append(f"{names[0] if names else 'these fields together'}{meaning}: {message}{given}")
         return "\n".join(lines)
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """The fields of a config by name, those of a nested one behind it and with a dot: "classification.levels"."""
+    fields = {}
+    for name, field in model.model_fields.items():
+        fields[prefix + name] = field
+        if _is_config(field):
+            fields |= fields_of(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return fields
+
+
+def _is_config(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def _as_plain(value: object) -> object:

@@ -6,8 +6,9 @@ import torch
 from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
 from labkit.kernels.int8_matmul import int8_matmul
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr
-from labkit.papers.brelu.method.integer import snap, to_codes, to_integer
+from labkit.papers.brelu.method.integer import to_codes, to_integer
 from labkit.papers.brelu.method.network import calibrate, set_bounds
+from labkit.papers.brelu.method.snap import snap
 from labkit.papers.brelu.method.weights import quantize_layers
 
 pytestmark = [
@@ -15,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-FOUND = Requantizer(46239, 45, 14)
+REQUANTIZER = Requantizer(46239, 45, 14)
 SHAPES = [  # n, c, h, w, o, kernel, stride, padding
     (2, 64, 56, 56, 64, 3, 1, 1), (1, 1, 123, 97, 64, 3, 1, 1), (3, 70, 15, 15, 33, 3, 2, 1),
     (2, 512, 7, 7, 512, 3, 1, 1), (1, 256, 14, 14, 1024, 1, 1, 0), (1, 3, 224, 224, 64, 7, 2, 3),
@@ -23,7 +24,7 @@ SHAPES = [  # n, c, h, w, o, kernel, stride, padding
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("requantizer", [None, FOUND])
+@pytest.mark.parametrize("requantizer", [None, REQUANTIZER])
 @pytest.mark.parametrize("with_shortcut", [False, True])
 def test_equals_int64(shape, requantizer, with_shortcut):
     n, c, h, w, o, kernel, stride, padding = shape

@@ -1,12 +1,23 @@
 """Configs answer back: every mistake names the field, what was given and what is allowed."""
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from toy_paper import PAPER, ToyConfig
 
 from labkit.errors import ConfigError, InputError
 from labkit.workbench.experiment import SCALES, Config
 from labkit.workbench.runs import identity_of
+
+
+class Inner(BaseModel, frozen=True, extra="forbid", strict=True):
+    steps: int = Field(5, ge=1, description="inner steps")
+    sizes: tuple[int, ...] = Field((1, 2), description="inner sizes")
+
+    @model_validator(mode="after")
+    def _together(self) -> "Inner":
+        if len(self.sizes) > self.steps:
+            raise ValueError("more sizes than steps")
+        return self
 
 
 class Odd(Config):
@@ -15,6 +26,7 @@ class Odd(Config):
     rate: float | None = Field(None, ge=0, description="a rate, or none")
     sizes: tuple[int, float] = Field((1, 0.5), description="a number of units and a fraction")
     modes: tuple[str, ...] = Field(("a",), description="names")
+    inner: Inner = Field(Inner(sizes=(7,)), description="a config inside of a config")
 
     @model_validator(mode="after")
     def _together(self) -> "Odd":
@@ -124,6 +136,30 @@ def test_text_is_read_as_the_type_of_its_field(field, text, value):
 )
 def test_text_for_fields_of_mixed_kinds(field, text, value):
     assert getattr(Odd().override_text({field: text}), field) == value
+
+
+def test_a_dot_or_a_mapping_changes_one_field_of_a_nested_config():
+    wanted = Odd(inner=Inner(steps=9, sizes=(7,)))
+    assert Odd().override(inner={"steps": 9}) == Odd().override(**{"inner.steps": 9}) == wanted
+    assert Odd().override_text({"inner.steps": "9"}) == Odd().override_text({"inner": '{"steps": 9}'}) == wanted
+    assert Odd().override_text({"inner.sizes": "3,4"}).inner.sizes == (3, 4)
+    assert Odd().override(**wanted.model_dump(mode="json")) == wanted  # as the command line hands it to a notebook
+    assert Odd().inner == Inner(sizes=(7,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"inner.step": 3}, "there is no field 'inner.step'; did you mean inner.steps"),
+        ({"inner": {"step": 3}}, "there is no field 'inner.step'"),
+        ({"modes.steps": 3}, "there is no field 'modes.steps'"),
+        ({"inner.steps": 0}, "inner.steps (inner steps): input should be greater than or equal to 1; got 0"),
+        ({"inner.sizes": [1, "x"]}, "inner.sizes.1 (inner sizes): input should be a valid integer; got 'x'"),
+        ({"inner.steps": 1, "inner.sizes": [1, 2]}, "inner (a config inside of a config): more sizes than steps"),
+    ],
+)
+def test_a_mistake_in_a_nested_config_names_the_whole_way(changes, told):
+    assert message(Odd().override, **changes).startswith(told)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from labkit.papers.brelu.experiment.config import Config
     from labkit.papers.brelu.experiment.model import from_resnet, vdsr, vrcnn
     from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-    from labkit.papers.brelu.method.integer import IntegerNetwork, snap, to_integer
+    from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
     from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
     from labkit.papers.brelu.method.network import calibrate, set_bounds
+    from labkit.papers.brelu.method.snap import snap
     from labkit.papers.brelu.method.weights import quantize_layers
 
 PAPER = Paper(

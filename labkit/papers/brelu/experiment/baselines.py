@@ -6,19 +6,19 @@ batch norm, the same batches and budget) is the same code.
 
 import copy
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.method.bounds import ActivationStatistics
+from labkit.papers.brelu.method.bounds import Statistics
 from labkit.papers.brelu.method.network import Network, set_bounds
 from labkit.papers.brelu.method.weights import layers, quantize_layers
+from labkit.vision.quantizers import dorefa_weights, learned_step
 
 
-def gemmlowp(network: Network, statistics: dict[str, ActivationStatistics]) -> Network:
+def gemmlowp(network: Network, statistics: Statistics) -> Network:
     """Jacob et al., CVPR 2018: uint8 with a zero-point for weights, 255 steps up to the largest value seen.
 
     After a ReLU the zero-point of an activation is 0, so what is asymmetric here are the weights.
@@ -32,7 +32,7 @@ def gemmlowp(network: Network, statistics: dict[str, ActivationStatistics]) -> N
     return network
 
 
-def tensorrt(network: Network, statistics: dict[str, ActivationStatistics], levels: int = 127) -> Network:
+def tensorrt(network: Network, statistics: Statistics, levels: int = 127) -> Network:
     """TensorRT's post-training calibration: one weight step per channel, bounds by relative entropy, no training."""
     network = copy.deepcopy(network)
     quantize_layers(network, per_channel=True)
@@ -52,30 +52,23 @@ def asymmetric(weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:
     return weight + ((q - zero) * scale - fixed)
 
 
-def dorefa(network: Network, statistics: dict[str, ActivationStatistics], levels: int, bits: int) -> Network:
+def dorefa(network: Network, statistics: Statistics, levels: int, bits: int) -> Network:
     """Zhou et al. 2016: weights by a tanh, activations rounded while training; bounds at the largest value seen."""
     network = copy.deepcopy(network)
     quantize_layers(network, bits)
     for layer in layers(network).values():
-        layer.method = dorefa_weights
+        layer.method = dorefa_in_range
     set_bounds(network, statistics, "max", levels)
     set_rounding(network, True, levels)
     return network
 
 
-def dorefa_weights(weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:
-    """W ~ m (2 round(n t) / n - 1), t = tanh(W) / (2 max|tanh W|) + 1/2, n = 2^bits - 1.
-
-    DoReFa gives weights in -1..1; m = max |W| puts them back where a network trained in float expects them [ours].
-    """
-    steps, largest = 2**bits - 1, weight.detach().abs().max()
-    t = torch.tanh(weight)
-    t = t / (2 * t.detach().abs().max()) + 0.5
-    rounded = t + (torch.round(t.detach() * steps) / steps - t.detach())
-    return largest * (2 * rounded - 1)
+def dorefa_in_range(weight: Float[Tensor, "*shape"], bits: int) -> Tensor:
+    """DoReFa gives weights in -1..1; max |W| puts them back where a network trained in float expects them [ours]."""
+    return weight.detach().abs().max() * dorefa_weights(weight, bits)
 
 
-def lsq(network: Network, statistics: dict[str, ActivationStatistics], levels: int) -> Network:
+def lsq(network: Network, statistics: Statistics, levels: int) -> Network:
     """Esser et al., ICLR 2020: rounding in training, and the steps of weights and activations are learnt."""
     network = copy.deepcopy(network)
     quantize_layers(network)
@@ -88,26 +81,6 @@ def lsq(network: Network, statistics: dict[str, ActivationStatistics], levels: i
     return network
 
 
-class _LearnedStep(torch.autograd.Function):
-    """x^ = round(clip(x / s, low, high)) s; dx^/ds = round(x/s) - x/s inside, the end outside, times g."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(x, step)
-        ctx.ends = low, high
-        return torch.floor((x / step).clamp(low, high) + 0.5) * step
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, step = ctx.saved_tensors
-        low, high = ctx.ends
-        z = x / step
-        inside = (z >= low) & (z <= high)
-        slope = torch.where(inside, torch.floor(z + 0.5) - z, z.clamp(low, high))
-        scale = 1 / math.sqrt(x.numel() * high)
-        return dy * inside, (dy * slope).sum() * scale, None, None
-
-
 class LearnedSteps(nn.Module):
     """LSQ for weights: s starts at 2 mean|W| / sqrt(127)."""
 
@@ -117,8 +90,7 @@ class LearnedSteps(nn.Module):
 
     def forward(self, weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:
         top = 2 ** (bits - 1)
-        quantized: Tensor = _LearnedStep.apply(weight, self.step, -top, top - 1)
-        return quantized
+        return learned_step(weight, self.step, -top, top - 1, features=weight.numel())
 
 
 class LearnedStepReLU(BoundedReLU):
@@ -132,8 +104,7 @@ class LearnedStepReLU(BoundedReLU):
         return self.clip(x)
 
     def clip(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        y: Tensor = _LearnedStep.apply(x, self.step, 0, self.levels)
-        return y
+        return learned_step(x, self.step, 0, self.levels, features=x[0].numel())
 
     def round(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return y

@@ -5,69 +5,58 @@ less than 0.1 dB, a difference between two networks that share their float weigh
 figures are None: the abstract gives "2 times" and "1/4" and no table of it is known to us.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from labkit.workbench.claims import Claim, Result
-
-Measure = Callable[[Result], float | None]
+from labkit.workbench.claims import Claim, Measure, Result, difference, largest, least, number
 
 
-def lookup(result: Result, path: str) -> float | None:
-    """result["a"]["b"] for "a/b"; None where the run did not measure it."""
-    value: Any = result
-    for key in path.split("/"):
-        if not isinstance(value, Mapping) or key not in value:
-            return None
-        value = value[key]
-    return float(value)
+def minus(first: str, second: str) -> Measure:
+    """`first` minus `second`, both paths into the result such as "artifacts/weights/4"."""
+    return difference(number(*first.split("/")), number(*second.split("/")))
 
 
-def difference(first: str, second: str) -> Measure:
-    """`first` minus `second`, both paths into the result."""
+def quotient(first: str, second: str) -> Measure:
+    """`first` over `second`, both paths into the result."""
+    numerator, denominator = number(*first.split("/")), number(*second.split("/"))
 
     def measure(result: Result) -> float | None:
-        a, b = lookup(result, first), lookup(result, second)
-        return None if a is None or b is None else a - b
+        a, b = numerator(result), denominator(result)
+        return None if a is None or b is None else a / b
 
     return measure
 
 
-def least(*measures: Measure) -> Measure:
-    """The smallest of several effects: the claim must hold for each."""
-
-    def measure(result: Result) -> float | None:
-        values = [one(result) for one in measures]
-        return None if any(value is None for value in values) else min(v for v in values if v is not None)
-
-    return measure
-
-
-def recovered(result: Result) -> float | None:
-    """What retraining wins at a bound four times too tight, minus what it wins at one eight times too wide."""
-    tight = difference("superresolution/map/retrained/0.25/127", "superresolution/map/untrained/0.25/127")(result)
-    wide = difference("superresolution/map/retrained/8/127", "superresolution/map/untrained/8/127")(result)
-    return None if tight is None or wide is None else tight - wide
-
-
-def quotient(first: str, second: str, sign: float = 1.0) -> Measure:
-    def measure(result: Result) -> float | None:
-        a, b = lookup(result, first), lookup(result, second)
-        return None if a is None or b is None else sign * a / b
-
-    return measure
+def negative(measure: Measure) -> Measure:
+    """For an effect of which less speaks for the claim."""
+    return difference(lambda result: 0.0, measure)
 
 
 def fine_tuned(rule: str, over: str, levels: int) -> Measure:
-    return difference(f"superresolution/tuned/{rule}/{levels}", f"superresolution/tuned/{over}/{levels}")
+    """What one bound rule gains over another, both fine-tuned."""
+    return minus(f"superresolution/tuned/{rule}/{levels}", f"superresolution/tuned/{over}/{levels}")
 
+
+def retrained(factor: str, over: str) -> Measure:
+    """What one multiple of the rule's bound gains over another, both retrained: the least of all numbers of levels."""
+    table = "superresolution/map/retrained"
+    return least(*(minus(f"{table}/{factor}/{levels}", f"{table}/{over}/{levels}") for levels in (127, 31, 15)))
+
+
+def gained_by_training(factor: str) -> Measure:
+    """What retraining gains at a multiple of the rule's bound, at 127 levels."""
+    return minus(f"superresolution/map/retrained/{factor}/127", f"superresolution/map/untrained/{factor}/127")
+
+
+BETTER_THAN_PEERS = least(
+    minus("classification/integer/3.5sigma", "classification/peers/gemmlowp 255"),
+    minus("classification/integer/3.5sigma", "classification/peers/TensorRT 127"),
+)
+SPEED = quotient("superresolution/speed/float_ms", "superresolution/speed/integer_ms")
 
 CLAIMS = (
     Claim(
         key="activations-not-weights",
         sentence="What conversion to integers costs is due to quantising activations, not weights.",
         published=None,
-        measure=difference("superresolution/weights/4", "superresolution/activations/max/15"),
+        measure=minus("superresolution/weights/4", "superresolution/activations/max/15"),
         margin=0.2,
         scale="lesson",
         unit="dB",
@@ -77,7 +66,7 @@ CLAIMS = (
         key="activations-not-weights-artifacts",
         sentence="The same, in artifact reduction.",
         published=None,
-        measure=difference("artifacts/weights/4", "artifacts/activations/max/15"),
+        measure=minus("artifacts/weights/4", "artifacts/activations/max/15"),
         margin=0.1,
         scale="lesson",
         unit="dB",
@@ -87,7 +76,7 @@ CLAIMS = (
         key="activations-not-weights-classes",
         sentence="The same, in classification.",
         published=None,
-        measure=difference("classification/weights/4", "classification/activations/max/15"),
+        measure=minus("classification/weights/4", "classification/activations/max/15"),
         margin=0.5,
         scale="lesson",
         unit="points",
@@ -127,10 +116,7 @@ CLAIMS = (
         key="too-tight",
         sentence="A bound that is too small costs learning ability: it has to be tuned, not minimised.",
         published=None,
-        measure=least(*(
-            difference(f"superresolution/map/retrained/1/{n}", f"superresolution/map/retrained/0.25/{n}")
-            for n in (127, 31, 15)
-        )),
+        measure=retrained("1", over="0.25"),
         margin=0.1,
         scale="lesson",
         unit="dB",
@@ -140,10 +126,7 @@ CLAIMS = (
         key="too-wide",
         sentence="A bound that is too large costs resolution.",
         published=None,
-        measure=least(*(
-            difference(f"superresolution/map/retrained/1/{n}", f"superresolution/map/retrained/8/{n}")
-            for n in (127, 31, 15)
-        )),
+        measure=retrained("1", over="8"),
         margin=0.1,
         scale="lesson",
         unit="dB",
@@ -153,7 +136,7 @@ CLAIMS = (
         key="training-mends-clipping",
         sentence="Fine-tuning makes up for clipping, and not for rounding: a tight bound can be learnt around.",
         published=None,
-        measure=recovered,
+        measure=difference(gained_by_training("0.25"), gained_by_training("8")),
         margin=0.3,
         scale="lesson",
         unit="dB",
@@ -163,7 +146,7 @@ CLAIMS = (
         key="addition",
         sentence="Feature maps can be added in integers, as residual networks need.",
         published=None,
-        measure=lambda result: lookup(result, "classification/integer_agreement/3.5sigma"),
+        measure=number("classification", "integer_agreement", "3.5sigma"),
         margin=99.5,
         scale="lesson",
         unit="% of answers",
@@ -173,7 +156,7 @@ CLAIMS = (
         key="concatenation",
         sentence="Feature maps can be concatenated in integers, as VRCNN needs.",
         published=None,
-        measure=difference("artifacts/integer/127", "artifacts/tuned/3.5sigma/127"),
+        measure=minus("artifacts/integer/127", "artifacts/tuned/3.5sigma/127"),
         margin=-0.01,
         scale="lesson",
         unit="dB",
@@ -183,7 +166,7 @@ CLAIMS = (
         key="integer-superresolution",
         sentence="Integer-only VDSR is as good as in floating point.",
         published=None,
-        measure=difference("superresolution/integer/127", "superresolution/float"),
+        measure=minus("superresolution/integer/127", "superresolution/float"),
         margin=-0.05,
         scale="lesson",
         unit="dB",
@@ -193,7 +176,7 @@ CLAIMS = (
         key="integer-superresolution-same-budget",
         sentence="The same, against a float network that got the same extra training.",
         published=None,
-        measure=difference("superresolution/integer/127", "superresolution/float_longer"),
+        measure=minus("superresolution/integer/127", "superresolution/float_longer"),
         margin=-0.05,
         scale="lesson",
         unit="dB",
@@ -203,7 +186,7 @@ CLAIMS = (
         key="integer-artifacts",
         sentence="Integer-only VRCNN is as good as in floating point.",
         published=None,
-        measure=difference("artifacts/integer/127", "artifacts/float"),
+        measure=minus("artifacts/integer/127", "artifacts/float"),
         margin=-0.05,
         scale="lesson",
         unit="dB",
@@ -213,7 +196,7 @@ CLAIMS = (
         key="integer-classification",
         sentence="Integer-only residual networks classify as well as in floating point.",
         published=None,
-        measure=difference("classification/integer/3.5sigma", "classification/float"),
+        measure=minus("classification/integer/3.5sigma", "classification/float"),
         margin=-0.5,
         scale="lesson",
         unit="points",
@@ -223,10 +206,7 @@ CLAIMS = (
         key="better-than-8-bit-peers-small",
         sentence="8-bit networks made this way beat those of TensorFlow and TensorRT (small network, small images).",
         published=None,
-        measure=least(
-            difference("classification/integer/3.5sigma", "classification/peers/gemmlowp 255"),
-            difference("classification/integer/3.5sigma", "classification/peers/TensorRT 127"),
-        ),
+        measure=BETTER_THAN_PEERS,
         margin=0.5,
         scale="lesson",
         unit="points",
@@ -236,7 +216,7 @@ CLAIMS = (
         key="same-everywhere",
         sentence="Integer arithmetic gives the same bits on every platform.",
         published=None,
-        measure=lambda result: lookup(result, "superresolution/same_on_backends"),
+        measure=number("superresolution", "same_on_backends"),
         margin=1.0,
         scale="lesson",
         unit="of values",
@@ -246,10 +226,10 @@ CLAIMS = (
         key="quarter-of-the-memory",
         sentence="The integer network needs a quarter of the memory.",
         published="1/4",
-        measure=least(*(
-            quotient(f"superresolution/published_bytes/{size}", "superresolution/published_bytes/float_memory", -1.0)
+        measure=negative(largest(*(
+            quotient(f"superresolution/published_bytes/{size}", "superresolution/published_bytes/float_memory")
             for size in ("integer_file", "integer_memory")
-        )),
+        ))),
         margin=-0.27,
         scale="lesson",
         unit="of float",
@@ -259,7 +239,7 @@ CLAIMS = (
         key="twice-as-fast-cpu",
         sentence="The integer network runs twice as fast (the abstract says so of GPUs; this is a CPU).",
         published="2 times",
-        measure=quotient("superresolution/speed/float_ms", "superresolution/speed/integer_ms"),
+        measure=SPEED,
         margin=2.0,
         scale="lesson",
         unit="times",
@@ -269,7 +249,7 @@ CLAIMS = (
         key="twice-as-fast",
         sentence="The integer network runs twice as fast on modern GPUs.",
         published="2 times",
-        measure=quotient("superresolution/speed/float_ms", "superresolution/speed/integer_ms"),
+        measure=SPEED,
         margin=2.0,
         scale="gpu",
         unit="times",
@@ -279,10 +259,7 @@ CLAIMS = (
         key="better-than-8-bit-peers",
         sentence="8-bit ResNets made this way beat the 8-bit ResNets of TensorFlow and TensorRT on ImageNet.",
         published=None,
-        measure=least(
-            difference("classification/integer/3.5sigma", "classification/peers/gemmlowp 255"),
-            difference("classification/integer/3.5sigma", "classification/peers/TensorRT 127"),
-        ),
+        measure=BETTER_THAN_PEERS,
         margin=0.0,
         scale="full",
         unit="points",

@@ -7,23 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.errors import InputError
 from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
-from labkit.papers.brelu.experiment.data import Labelled
-from labkit.papers.brelu.experiment.evaluate import accuracy, agreement
+from labkit.papers.brelu.experiment.data import ratio_of
+from labkit.papers.brelu.experiment.loops import fit_classes
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
-from labkit.papers.brelu.experiment.regression import Statistics
-from labkit.papers.brelu.experiment.train import fit_classes
 from labkit.papers.brelu.method.bounded_relu import set_rounding
-from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, snap, to_codes, to_integer
+from labkit.papers.brelu.method.bounds import Statistics
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
+from labkit.papers.brelu.method.snap import Scales, snap
 from labkit.papers.brelu.method.weights import quantize_layers
+from labkit.vision.weights import load_float_weights
+from labkit.workbench.images import ImageTask, accuracy
 from labkit.workbench.runs import Run
-from labkit.workbench.training import Workers, seed_everything
+from labkit.workbench.training import seed_everything
 
 
-def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[str, Any]:
+def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     """Accuracy in percent of the float network and of everything that is done to it.
 
     Returns:
@@ -31,39 +32,42 @@ def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[
         at a time; "tuned" by rule and levels; "integer" and "integer_agreement" (share of images with the simulation's
         answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions.
     """
-    part = run.part("classification-tables")
+    part, options = run.part("classification-tables"), config.classification
     if part.result is not None:
         return part.result
-    network = float_network(config, task, workers, run)
-    statistics = calibrate(network, task.calibration(config.calibration_examples))
+    network = float_network(config, task, run)
+    share = options.batch_size // task.workers.size
+    statistics = calibrate(network, list(task.calibration_inputs(config.calibration_examples, share)))
 
     def percent(candidate: nn.Module | IntegerNetwork) -> float:
-        return accuracy(scores_of(candidate, task), task, workers)
+        return accuracy(scores_of(candidate, task), task.test_batches(), task.workers)
 
     result: dict[str, Any] = {"float": percent(network), "parameters": parameter_count(network)}
     for key, per_channel in (("weights", False), ("weights_per_channel", True)):
         result[key] = {}
         for bits in (8, 4, 3):
-            copied = copy.deepcopy(network)
-            quantize_layers(copied, bits, per_channel)
-            result[key][str(bits)] = percent(copied)
+            quantized = copy.deepcopy(network)
+            quantize_layers(quantized, bits, per_channel)
+            result[key][str(bits)] = percent(quantized)
     result["activations"] = {
-        rule: {str(levels): percent(rounded(network, statistics, rule, levels)) for levels in config.class_levels}
-        for rule in config.class_rules
+        rule: {str(levels): percent(rounded(network, statistics, rule, levels)) for levels in options.levels}
+        for rule in options.rules
     }
     result |= {"tuned": {}, "integer": {}, "integer_agreement": {}}
-    for rule in config.class_tuned:
-        copied = tuned(config, task, workers, run, network, statistics, rule)
-        result["tuned"][rule] = {"no rounding": percent(copied)}
-        for levels in config.class_levels:
-            set_rounding(copied, True, levels)
-            result["tuned"][rule][str(levels)] = percent(copied)
-        scales = rescaled(copied, task)
-        set_rounding(copied, True, 127)
-        integer = to_integer(copied, scales).to(workers.device)
+    for rule in options.tuned_rules:
+        tuned = prepared(network, statistics, rule, task)
+        tuning = run.part(f"classification-tuned-{rule}")
+        fit_classes(tuned, task, config, tuning, options.tune_steps, options.tune_learning_rate)
+        result["tuned"][rule] = {"no rounding": percent(tuned)}
+        for levels in options.levels:
+            set_rounding(tuned, True, levels)
+            result["tuned"][rule][str(levels)] = percent(tuned)
+        scales = snap_classes(tuned, task)
+        set_rounding(tuned, True, 127)
+        integer = to_integer(tuned, scales).to(task.workers.device)
         result["integer"][rule] = percent(integer)
-        result["integer_agreement"][rule] = agreement(scores_of(copied, task), scores_of(integer, task), task, workers)
-        result["shortcuts"] = {name: list(found) for name, found in scales.shortcuts.items()}
+        result["integer_agreement"][rule] = agreement(tuned, integer, task)
+        result["shortcuts"] = {name: list(factor) for name, factor in scales.shortcuts.items()}
     if config.peers:
         result["peers"] = {
             "gemmlowp 255": percent(baselines.gemmlowp(network, statistics)),
@@ -72,77 +76,54 @@ def measure(config: Config, task: Labelled, workers: Workers, run: Run) -> dict[
     return part.finish(result)
 
 
-def scores_of(network: nn.Module | IntegerNetwork, task: Labelled) -> Callable[[Tensor], Tensor]:
+def scores_of(network: nn.Module | IntegerNetwork, task: ImageTask) -> Callable[[Tensor], Tensor]:
     """From pixels to scores, whatever the network computes in."""
     if isinstance(network, IntegerNetwork):
         return lambda pixels: network(to_codes(pixels))
-    return lambda pixels: network.eval()(task.real(pixels))
+    return lambda pixels: network.eval()(task.to_input(pixels))
 
 
-def float_network(config: Config, task: Labelled, workers: Workers, run: Run) -> Network:
-    """The float classifier, trained here unless `config.float_weights` names a file; batch norm frozen from here on."""
-    part = run.part("classification-float")
+def agreement(first: nn.Module | IntegerNetwork, second: nn.Module | IntegerNetwork, task: ImageTask) -> float:
+    """Share of test images for which two networks choose the same class, in percent."""
+    scores = scores_of(second, task)
+    answers = ((pixels, scores(pixels).flatten(1).argmax(1)) for pixels, _ in task.test_batches())
+    return accuracy(scores_of(first, task), answers, task.workers)
+
+
+def float_network(config: Config, task: ImageTask, run: Run) -> Network:
+    """The float classifier, trained here unless the config names a file of weights; batch norm frozen from here on."""
+    options = config.classification
     seed_everything(config.seed)
-    model = classifier(config.classifier, task.classes, task.channels, task.image_size)
-    if part.result is None:
-        if config.float_weights:
-            load_float_weights(model, config.float_weights)
-            model.to(workers.device)
-        else:
-            fit_classes(model, task, workers, config, part, config.class_steps, config.class_learning_rate)
-        part.write_weights(model)
-        part.finish({"steps": config.class_steps})
-    part.read_weights(model)
-    network = from_resnet(model.eval()).to(workers.device).eval()
+    model = classifier(options.network, task.classes, task.channels, task.image_size)
+    if options.float_weights:
+        load_float_weights(model, options.float_weights)
+    else:
+        fit_classes(model, task, config, run.part("classification-float"), options.steps, options.learning_rate)
+    network = from_resnet(model.eval()).to(task.workers.device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def rounded(network: Network, statistics: Statistics, rule: str, levels: int) -> Network:
     """A copy whose activations alone are quantised."""
-    copied = copy.deepcopy(network)
-    set_bounds(copied, statistics, rule, levels)
-    set_rounding(copied, True, levels)
-    return copied
+    network = copy.deepcopy(network)
+    set_bounds(network, statistics, rule, levels)
+    set_rounding(network, True, levels)
+    return network
 
 
-def tuned(
-    config: Config, task: Labelled, workers: Workers, run: Run, network: Network, statistics: Statistics, rule: str
-) -> Network:
-    """Fine-tuned with weights on their 8-bit grid and the bounds of `rule`, snapped; or read from the run directory."""
-    part = run.part(f"classification-tuned-{rule}")
-    copied = copy.deepcopy(network)
-    quantize_layers(copied)
-    set_bounds(copied, statistics, rule)
-    rescaled(copied, task)
-    if part.result is None:
-        fit_classes(copied, task, workers, config, part, config.class_tune_steps, config.class_tune_learning_rate)
-        part.write_weights(copied)
-        part.finish({"steps": config.class_tune_steps})
-    part.read_weights(copied)
-    return copied.eval()
+def prepared(network: Network, statistics: Statistics, rule: str, task: ImageTask) -> Network:
+    """A copy with weights on their 8-bit grid and the bounds of `rule`, both snapped; not trained."""
+    network = copy.deepcopy(network)
+    quantize_layers(network)
+    set_bounds(network, statistics, rule)
+    snap_classes(network, task)
+    return network
 
 
-def rescaled(network: Network, task: Labelled) -> Scales:
+def snap_classes(network: Network, task: ImageTask) -> Scales:
+    """`snap` at 127 levels for images of the task's size; rounding is switched off."""
     device = next(network.parameters()).device
     example = torch.zeros(1, task.channels, task.image_size, task.image_size, device=device)
     set_rounding(network, False, 127)
-    return snap(network, task.ratio, example)
-
-
-def load_float_weights(model: nn.Module, path: str) -> None:
-    """Float weights from a safetensors file with torchvision's names.
-
-    Raises:
-        InputError: no such file, or it belongs to another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(f"float_weights: there is no file '{path}'.") from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"float_weights: '{path}' does not fit the network ({first}).") from error
+    return snap(network, ratio_of(task), example)

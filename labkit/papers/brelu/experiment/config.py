@@ -1,8 +1,8 @@
 """What the experiment asks for at each scale."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounds import check_rule
@@ -12,6 +12,59 @@ from labkit.workbench.experiment import Scale
 Task = Literal["superresolution", "artifacts", "classification"]
 
 
+def _known_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
+    for rule in rules:
+        try:
+            check_rule(rule)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+    return rules
+
+
+def _codes_of_int8(levels: tuple[int, ...]) -> tuple[int, ...]:
+    if not levels or not all(1 <= count <= 127 for count in levels):
+        raise ValueError("name at least one; codes of int8 lie between 1 and 127")
+    return levels
+
+
+Rules = Annotated[tuple[str, ...], AfterValidator(_known_rules)]
+Levels = Annotated[tuple[int, ...], AfterValidator(_codes_of_int8)]
+
+
+class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+    """What belongs to the classifier alone."""
+
+    images: Literal["best", "digits", "fashion-mnist", "cifar10", "imagenet"] = Field(
+        "best", description="images to classify; best: Fashion-MNIST when it is in LABKIT_DATA, else the digits"
+    )
+    network: Literal["small", "resnet20", "resnet18", "resnet50", "resnet152"] = Field(
+        "small", description="network that classifies"
+    )
+    float_weights: str = Field("", description="file of float weights (safetensors); empty: train them")
+    train_examples: int = Field(8000, ge=0, description="training images; 0: all")
+    test_examples: int = Field(2000, ge=0, description="test images; 0: all")
+    batch_size: int = Field(64, ge=1, description="images per step, over all processes together")
+    steps: int = Field(250, ge=1, description="steps of float training")
+    learning_rate: float = Field(0.1, gt=0, description="SGD step size (Nesterov 0.9) after 50 steps; falls linearly")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty")
+    tune_steps: int = Field(125, ge=1, description="steps of fine-tuning")
+    tune_learning_rate: float = Field(5e-3, gt=0, description="SGD step size of fine-tuning")
+    bf16: bool = Field(False, description="bfloat16 autocast in training")
+    data_workers: int = Field(0, ge=0, description="processes that decode images (ImageNet)")
+    rules: Rules = Field(("max", "3.5sigma", "3sigma", "p99", "p95"), description="bound rules")
+    tuned_rules: Rules = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
+    levels: Levels = Field((127, 15, 7, 3, 1), description="codes above zero of an activation")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Classification":
+        missing = [rule for rule in self.tuned_rules if rule not in self.rules]
+        if missing:
+            raise ValueError(f"tuned_rules: {', '.join(missing)} must also stand in rules")
+        if "3.5sigma" not in self.tuned_rules:
+            raise ValueError("tuned_rules: the paper's own rule, 3.5sigma, must be among them")
+        return self
+
+
 class Config(BaseConfig):
     """Train a float network per task, put bounds on it, fine-tune, turn it into integers, and measure every step."""
 
@@ -19,8 +72,8 @@ class Config(BaseConfig):
     photographs: Literal["best", "bundled", "T91", "291"] = Field(
         "best", description="training photographs; best: T91 when it is in LABKIT_DATA, else two of scikit-learn's"
     )
-    images: Literal["best", "digits", "fashion-mnist", "cifar10", "imagenet"] = Field(
-        "best", description="images to classify; best: Fashion-MNIST when it is in LABKIT_DATA, else the digits"
+    test_sets: tuple[Literal["Set5", "Set14"], ...] = Field(
+        ("Set5",), description="super-resolution tests; the bundled photographs bring their own"
     )
     upscales: tuple[int, ...] = Field((2,), description="factors of super-resolution, learnt by one network")
     depth: int = Field(8, ge=2, description="layers of VDSR")
@@ -40,53 +93,16 @@ class Config(BaseConfig):
     tune_steps: int = Field(80, ge=1, description="steps of fine-tuning with weights on their grid and bounds in place")
     tune_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of fine-tuning")
     clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient")
-    classifier: Literal["small", "resnet20", "resnet18", "resnet50", "resnet152"] = Field(
-        "small", description="network that classifies"
-    )
-    float_weights: str = Field("", description="file of float classifier weights (safetensors); empty: train them")
-    train_examples: int = Field(8000, ge=0, description="training images of the classifier; 0: all")
-    test_examples: int = Field(2000, ge=0, description="test images of the classifier; 0: all")
-    class_batch_size: int = Field(64, ge=1, description="images per step, over all processes together")
-    class_steps: int = Field(250, ge=1, description="steps of the classifier's float training")
-    class_learning_rate: float = Field(
-        0.1, gt=0, description="SGD step size (Nesterov 0.9) after 50 steps; falls linearly"
-    )
-    class_weight_decay: float = Field(5e-4, ge=0, description="L2 penalty of the classifier")
-    class_tune_steps: int = Field(125, ge=1, description="steps of the classifier's fine-tuning")
-    class_tune_learning_rate: float = Field(5e-3, gt=0, description="SGD step size of the classifier's fine-tuning")
-    bf16: bool = Field(False, description="bfloat16 autocast in the classifier's float training")
-    data_workers: int = Field(0, ge=0, description="processes that decode images (ImageNet)")
-    rules: tuple[str, ...] = Field(("max", "3.5sigma", "3sigma"), description="bound rules, with and without training")
-    untrained_rules: tuple[str, ...] = Field(("mse", "kl"), description="bound rules measured without training only")
-    class_rules: tuple[str, ...] = Field(
-        ("max", "3.5sigma", "3sigma", "p99", "p95"), description="bound rules of the classifier"
-    )
-    class_tuned: tuple[str, ...] = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
-    levels: tuple[int, ...] = Field((127, 31, 15), description="codes above zero of an activation, in regression")
-    class_levels: tuple[int, ...] = Field((127, 15, 7, 3, 1), description="the same in classification")
+    rules: Rules = Field(("max", "3.5sigma", "3sigma"), description="bound rules, with and without training")
+    untrained_rules: Rules = Field(("mse", "kl"), description="bound rules measured without training only")
+    levels: Levels = Field((127, 31, 15), description="codes above zero of an activation, in regression")
     factors: tuple[float, ...] = Field(
         (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), description="multiples of the 3.5-sigma bound on the bound x levels map"
     )
+    classification: Classification = Field(Classification(), description="the classifier, its data and its training")
     peers: bool = Field(True, description="also measure gemmlowp's, TensorRT's, DoReFa's and LSQ's ways")
     calibration_examples: int = Field(512, ge=1, description="training examples from which bounds are taken")
     log_every: int = Field(20, ge=1, description="steps between two logged lines")
-
-    @field_validator("rules", "untrained_rules", "class_rules", "class_tuned")
-    @classmethod
-    def _known_rules(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
-        for rule in rules:
-            try:
-                check_rule(rule)
-            except InputError as error:
-                raise ValueError(str(error)) from None
-        return rules
-
-    @field_validator("levels", "class_levels")
-    @classmethod
-    def _levels_of_int8(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
-        if not levels or not all(1 <= count <= 127 for count in levels):
-            raise ValueError("name at least one; codes of int8 lie between 1 and 127")
-        return levels
 
     @field_validator("upscales")
     @classmethod
@@ -102,21 +118,23 @@ class Config(BaseConfig):
             raise ValueError("factors on a bound are positive")
         return factors
 
+    @field_validator("tasks", "test_sets")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name each once, and at least one")
+        return names
+
     @model_validator(mode="after")
     def _fits(self) -> "Config":
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("tasks: name each task once, and at least one")
         if self.codec == "hevc" and self.quality > 51:
             raise ValueError(f"quality: an HEVC quantisation parameter ends at 51; got {self.quality}")
         if self.codec == "jpeg" and self.quality < 1:
             raise ValueError("quality: JPEG quality begins at 1")
         if self.batch_size > self.patches:
             raise ValueError(f"batch_size {self.batch_size} is larger than the number of patches, {self.patches}")
-        missing = [rule for rule in self.class_tuned if rule not in self.class_rules]
-        if missing:
-            raise ValueError(f"class_tuned: {', '.join(missing)} must also stand in class_rules")
-        if "3.5sigma" not in self.rules or "3.5sigma" not in self.class_tuned:
-            raise ValueError("rules and class_tuned: the paper's own rule, 3.5sigma, must be among them")
+        if "3.5sigma" not in self.rules:
+            raise ValueError("rules: the paper's own rule, 3.5sigma, must be among them")
         return self
 
 
@@ -124,7 +142,6 @@ CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
         tasks=("superresolution", "classification"),
         photographs="bundled",
-        images="digits",
         depth=4,
         width=8,
         patches=256,
@@ -132,16 +149,19 @@ CONFIGS: dict[Scale, Config] = {
         steps=100,
         learning_rate=4e-3,
         tune_steps=20,
-        class_steps=74,
-        class_batch_size=32,
-        class_tune_steps=20,
         rules=("max", "3.5sigma"),
         untrained_rules=(),
-        class_rules=("max", "3.5sigma"),
-        class_tuned=("3.5sigma",),
         levels=(127, 15),
-        class_levels=(127, 3),
         factors=(0.25, 1.0, 8.0),
+        classification=Classification(
+            images="digits",
+            steps=74,
+            batch_size=32,
+            tune_steps=20,
+            rules=("max", "3.5sigma"),
+            tuned_rules=("3.5sigma",),
+            levels=(127, 3),
+        ),
         peers=False,
         calibration_examples=128,
     ),
@@ -149,7 +169,7 @@ CONFIGS: dict[Scale, Config] = {
     "gpu": Config(
         tasks=("superresolution", "artifacts", "classification"),
         photographs="T91",
-        images="cifar10",
+        test_sets=("Set5", "Set14"),
         depth=20,
         width=64,
         vrcnn_width=64,
@@ -163,13 +183,16 @@ CONFIGS: dict[Scale, Config] = {
         tune_steps=600,
         tune_learning_rate=1e-4,
         clip_norm=1.0,
-        classifier="resnet20",
-        train_examples=0,
-        test_examples=0,
-        class_batch_size=128,
-        class_steps=39_000 // 5,  # 20 epochs
-        class_tune_steps=1_000,
-        bf16=True,
+        classification=Classification(
+            images="cifar10",
+            network="resnet20",
+            train_examples=0,
+            test_examples=0,
+            batch_size=128,
+            steps=39_000 // 5,  # 20 epochs
+            tune_steps=1_000,
+            bf16=True,
+        ),
         log_every=100,
     ),
     # [official code] ResNet: batch 256, SGD, weight decay 1e-4, about 10 epochs of fine-tuning from published weights.
@@ -177,7 +200,7 @@ CONFIGS: dict[Scale, Config] = {
     "full": Config(
         tasks=("superresolution", "artifacts", "classification"),
         photographs="291",
-        images="imagenet",
+        test_sets=("Set5", "Set14"),
         upscales=(2, 3, 4),
         depth=20,
         width=64,
@@ -195,19 +218,22 @@ CONFIGS: dict[Scale, Config] = {
         tune_steps=10 * 3125,
         tune_learning_rate=1e-4,
         clip_norm=0.4,
-        classifier="resnet18",
-        train_examples=0,
-        test_examples=0,
-        class_batch_size=256,
-        class_steps=90 * 5004,
-        class_weight_decay=1e-4,
-        class_tune_steps=10 * 5004,
-        class_tune_learning_rate=1e-3,
-        bf16=True,
-        data_workers=12,
-        class_rules=("max", "3.5sigma", "3sigma"),
-        class_tuned=("3.5sigma", "3sigma"),
-        class_levels=(127, 31, 15),
+        classification=Classification(
+            images="imagenet",
+            network="resnet18",
+            train_examples=0,
+            test_examples=0,
+            batch_size=256,
+            steps=90 * 5004,
+            weight_decay=1e-4,
+            tune_steps=10 * 5004,
+            tune_learning_rate=1e-3,
+            bf16=True,
+            data_workers=12,
+            rules=("max", "3.5sigma", "3sigma"),
+            tuned_rules=("3.5sigma", "3sigma"),
+            levels=(127, 31, 15),
+        ),
         log_every=100,
     ),
 }

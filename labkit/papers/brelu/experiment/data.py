@@ -1,19 +1,19 @@
 """What the networks train on and are measured with: pairs of pictures for the regression tasks, labelled images."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from labkit import data
+from labkit.data import labelled_images, random_crop_flip
 from labkit.data import superresolution as sr
 from labkit.errors import InputError
 from labkit.papers.brelu.experiment.config import Config
 from labkit.vision.bicubic import bicubic_resize
+from labkit.workbench.images import ImageTask, TrainingBatches
 from labkit.workbench.training import ShuffledIndices, Workers
 
 Pair = tuple[Float[Tensor, "_ _"], Float[Tensor, "_ _"]]  # (what the network gets, what it should give), 0..255
@@ -25,13 +25,19 @@ INPUT_RATIO = 255.0  # r of pixel - 128 where the network's input is (pixel - 12
 class Pictures:
     """A regression task.
 
-    inputs, targets: training patches (n, 1, p, p) in 0..255. tests: by name of the test set, with the pixels to shave.
+    inputs, targets: training patches (n, 1, p, p) in 0..255, on the workers' device. tests: by name of the test set,
+    with the pixels to shave. workers: the processes that share every batch.
     """
 
     name: str
     inputs: Float[Tensor, "n 1 p p"]
     targets: Float[Tensor, "n 1 p p"]
     tests: dict[str, tuple[list[Pair], int]]
+    workers: Workers
+
+    @property
+    def first_test(self) -> str:
+        return next(iter(self.tests))
 
 
 def superresolution(config: Config, workers: Workers) -> Pictures:
@@ -47,7 +53,7 @@ def superresolution(config: Config, workers: Workers) -> Pictures:
         for test in tests
         for scale in config.upscales
     }
-    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs, workers)
 
 
 def artifacts(config: Config, workers: Workers) -> Pictures:
@@ -60,7 +66,7 @@ def artifacts(config: Config, workers: Workers) -> Pictures:
     pairs = [compress(image, config.quality) for image in training.images]
     inputs, targets = random_patches(pairs, config.patches, config.artifact_patch_size, config.seed)
     test_pairs = {test.name: ([compress(image, config.quality) for image in test.images], 0) for test in tests}
-    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs)
+    return Pictures(training.name, inputs.to(workers.device), targets.to(workers.device), test_pairs, workers)
 
 
 def bicubic_pair(image: Float[Tensor, "h2 w2"], scale: int) -> Pair:
@@ -77,9 +83,7 @@ def _sets(config: Config) -> tuple[sr.Photographs, list[sr.Photographs]]:
         name = "T91" if sr.available("T91") else "bundled"
     if name == "bundled":
         return sr.photographs("bundled train"), [sr.photographs("bundled test")]
-    return sr.photographs(name), [sr.photographs(test) for test in ("Set5", "Set14") if sr.available(test)][
-        : 2 if config.depth >= 20 else 1
-    ]
+    return sr.photographs(name), [sr.photographs(test) for test in config.test_sets]
 
 
 def random_patches(pairs: list[Pair], count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -106,15 +110,15 @@ def random_patches(pairs: list[Pair], count: int, size: int, seed: int) -> tuple
 class PatchBatches:
     """Endless training batches (inputs, targets), this process's share of each; knows its own position."""
 
-    def __init__(self, pictures: Pictures, batch_size: int, seed: int, workers: Workers) -> None:
-        self.pictures, self.workers = pictures, workers
+    def __init__(self, pictures: Pictures, batch_size: int, seed: int) -> None:
+        self.pictures = pictures
         self.indices = ShuffledIndices(len(pictures.inputs), batch_size, seed)
 
     def __iter__(self) -> "PatchBatches":
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        mine = self.workers.share(next(self.indices)).to(self.pictures.inputs.device)
+        mine = self.pictures.workers.share(next(self.indices)).to(self.pictures.inputs.device)
         batch = (self.pictures.inputs[mine], self.pictures.targets[mine])
         return tuple(part.contiguous(memory_format=torch.channels_last) for part in batch)  # type: ignore[return-value]
 
@@ -127,110 +131,41 @@ class PatchBatches:
 
 # -- labelled images --------------------------------------------------------------------------------------------------
 
-SIGMA = {"digits": 0.35, "fashion-mnist": 0.35, "cifar10": 0.25, "imagenet": 0.226}  # 0.226 [official code]
+SIGMA = {"digits": 0.35, "fashion-mnist": 0.35, "cifar10": 0.25, "cifar10-jpeg": 0.25, "imagenet": 0.226}
+"""Standard deviation of the network's input, pixels in 0..1, one for all channels; 0.226 is the [official code]'s."""
 
 
-@dataclass(eq=False)
-class Labelled:
-    """A classification task. Pixels stay bytes; `real` makes the network's input, (pixel - 128) / (255 sigma)."""
-
-    config: Config
-    workers: Workers
-    name: str
-    train: data.ImageSet | data.ImageFolder
-    test: data.ImageSet | data.ImageFolder
-    channels: int
-    image_size: int
-    _test_cache: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    @property
-    def classes(self) -> int:
-        return len(self.train.classes)
-
-    @property
-    def ratio(self) -> float:
-        """r of the input: 255 sigma, the same for all channels.  [official code]"""
-        return 255 * SIGMA[self.name]
-
-    def real(self, pixels: Tensor) -> Float[Tensor, "n c h w"]:
-        return ((pixels.float() - 128) / self.ratio).contiguous(memory_format=torch.channels_last)
-
-    def pixels(self, split: str, order: Int[Tensor, " n"], epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels, labels) in exactly this order, on the worker's device, in batches of the config's size or 250."""
-        images = self.train if split == "train" else self.test
-        size = self.config.class_batch_size // self.workers.size if split == "train" else 250
-        if isinstance(images, data.ImageSet):
-            for part in order.split(size):
-                part = part.to(images.labels.device)
-                yield images.images[part], images.labels[part]
-            return
-        batches = data.image_batches(images, order, size, epoch=epoch, workers=self.config.data_workers)
-        for pixels, labels in batches:
-            yield pixels.to(self.workers.device, non_blocking=True), labels.to(self.workers.device, non_blocking=True)
-
-    def calibration(self, count: int) -> list[Float[Tensor, "n c h w"]]:
-        """The first training images without labels: bounds must not see the test."""
-        order = torch.arange(min(count, len(self.train)))
-        return [self.real(pixels) for pixels, _ in self.pixels("train", order)]
-
-    def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the test images, as pixels."""
-        count = min(self.config.test_examples or len(self.test), len(self.test))
-        yield from self.pixels("test", torch.arange(self.workers.rank, count, self.workers.size))
-
-
-def labelled(config: Config, workers: Workers) -> Labelled:
-    """The classification task that `config.images` names.
+def labelled(config: Config, workers: Workers) -> ImageTask:
+    """The classification task that `config.classification` names; the network's input is (pixel - 128) / (255 sigma).
 
     Raises DataError when the dataset is missing or damaged; says how to get it.
     """
-    if config.images == "imagenet":
-        train, test = data.imagenet("train", config.seed, 224), data.imagenet("val", size=224)
-        return Labelled(config, workers, "imagenet", train, test, 3, 224)
-    loader = {"best": data.best_available, "digits": data.digits,
-              "fashion-mnist": data.fashion_mnist, "cifar10": data.cifar10}[config.images]  # fmt: skip
-    train_set, test_set = loader("train").to(workers.device), loader("test").to(workers.device)
-    channels, size = train_set.images.shape[1], train_set.images.shape[-1]
-    return Labelled(config, workers, train_set.name, train_set, test_set, channels, size)
+    options = config.classification
+    train, test = labelled_images(options.images, config.seed)
+    ratio = 255 * SIGMA[train.name]
+
+    def to_input(pixels: Tensor) -> Float[Tensor, "n c h w"]:
+        return ((pixels.float() - 128) / ratio).contiguous(memory_format=torch.channels_last)
+
+    return ImageTask(
+        train, test, to_input, workers, options.train_examples, options.test_examples, options.data_workers
+    )
 
 
-class LabelledBatches:
-    """Endless training batches (real images, labels); mirrored at random where that makes sense."""
+def ratio_of(task: ImageTask) -> float:
+    """r of the input: 255 sigma, the same for all channels.  [official code]"""
+    return 255 * SIGMA[task.name]
 
-    def __init__(self, task: Labelled, seed: int) -> None:
-        self.task, self.seed = task, seed
-        config = task.config
-        count = min(config.train_examples or len(task.train), len(task.train))
-        self.indices = ShuffledIndices(count, config.class_batch_size, seed)
-        self._epoch: Iterator[tuple[Tensor, Tensor]] | None = None
 
-    def __iter__(self) -> "LabelledBatches":
-        return self
+def training_batches(task: ImageTask, config: Config) -> TrainingBatches:
+    """Clothes and photographs are mirrored at random; digits stay as they are; ImageNet's loader crops and mirrors."""
 
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        epoch = self.indices.epoch
-        batch = next(self.indices)
-        if self._epoch is None or self.indices.epoch != epoch:  # one loader an epoch, opened where a checkpoint left it
-            ahead = torch.cat([batch[None], self.indices.rest_of_epoch()])
-            order = torch.cat([self.task.workers.share(one) for one in ahead])
-            self._epoch = self.task.pixels("train", order, self.indices.epoch)
-        pixels, labels = next(self._epoch)
-        return self.task.real(self._augmented(pixels)), labels
+    def mirrored(pixels: Tensor, generator: torch.Generator) -> Tensor:
+        chosen = torch.rand(len(pixels), generator=generator).to(pixels.device) < 0.5
+        return task.to_input(torch.where(chosen[:, None, None, None], pixels.flip(3), pixels))
 
-    def _augmented(self, pixels: Tensor) -> Tensor:
-        """Mirror images; digits stay as they are, and ImageNet's loader does it itself."""
-        if self.task.name in ("digits", "imagenet"):
-            return pixels
-        place = (self.indices.epoch * self.indices.batches_per_epoch + self.indices.position) * self.task.workers.size
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + place + self.task.workers.rank)
-        if self.task.name == "cifar10":
-            return data.random_crop_flip(pixels, padding=4, generator=generator)
-        mirrored = torch.rand(len(pixels), generator=generator).to(pixels.device) < 0.5
-        return torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    def cropped(pixels: Tensor, generator: torch.Generator) -> Tensor:
+        return task.to_input(random_crop_flip(pixels, padding=4, generator=generator))
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.indices.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.indices.load_state_dict(state_dict)
-        self._epoch = None
+    augment = {"fashion-mnist": mirrored, "cifar10": cropped, "cifar10-jpeg": cropped}.get(task.name)
+    return TrainingBatches(task, config.classification.batch_size, config.seed, augment)

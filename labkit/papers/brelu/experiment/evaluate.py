@@ -1,4 +1,4 @@
-"""Numbers as the papers give them: PSNR of whole pictures for the float, simulated and integer network; accuracy."""
+"""Numbers as the papers give them: PSNR of whole pictures for the float, simulated and integer network."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.data.superresolution import psnr
-from labkit.papers.brelu.experiment.data import Labelled, Pair
+from labkit.papers.brelu.experiment.data import Pair
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes
-from labkit.workbench.training import Workers
 
 STRIP = 96  # rows of a picture at a time on a CPU
 Residual = Callable[[Float[Tensor, "h w"]], Float[Tensor, "h w"]]
@@ -64,27 +63,3 @@ def mean_psnr(pairs: Sequence[Pair], shave: int, residual: Residual | None = Non
         output = picture if residual is None else restored(picture, residual)
         values.append(psnr(output, original, shave))
     return sum(values) / len(values)
-
-
-@torch.no_grad()
-def accuracy(scores: Callable[[Tensor], Tensor], task: Labelled, workers: Workers) -> float:
-    """Share of test images put into the right class, in percent. scores: from pixels to (n, classes, ...)."""
-    counts = torch.zeros(2, dtype=torch.float64, device=workers.device)
-    for pixels, labels in task.test_batches():
-        correct = (scores(pixels).flatten(1).argmax(1) == labels).sum()
-        counts += torch.stack([correct, correct.new_tensor(len(labels))])
-    right, seen = workers.mean(counts).tolist()
-    return 100 * right / seen
-
-
-@torch.no_grad()
-def agreement(
-    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], task: Labelled, workers: Workers
-) -> float:
-    """Share of test images for which two networks choose the same class, in percent."""
-    counts = torch.zeros(2, dtype=torch.float64, device=workers.device)
-    for pixels, labels in task.test_batches():
-        same = (first(pixels).flatten(1).argmax(1) == second(pixels).flatten(1).argmax(1)).sum()
-        counts += torch.stack([same, same.new_tensor(len(labels))])
-    right, seen = workers.mean(counts).tolist()
-    return 100 * right / seen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU
 from labkit.papers.brelu.method.network import Network, Node
-from labkit.papers.brelu.method.weights import Layer
+from labkit.papers.brelu.method.weights import Layer, layers
 from labkit.vision import resnet18, resnet20, resnet50, resnet152
 from labkit.vision.resnet import BasicBlock, CifarResNet, PadChannels, Projection, ResNet
 
@@ -193,6 +193,4 @@ def _pool_options(pool: nn.MaxPool2d) -> tuple[int, ...]:
 
 def parameter_count(network: nn.Module) -> int:
     """Numbers that a deployed network stores: folded weights and biases."""
-    from labkit.papers.brelu.method.weights import layers
-
     return sum(math.prod(layer.conv.weight.shape) + layer.conv.out_channels for layer in layers(network).values())

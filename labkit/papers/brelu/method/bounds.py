@@ -2,17 +2,18 @@
 
 | rule        | bound                                                                                     |
 |-------------|-------------------------------------------------------------------------------------------|
-| max         | the largest value seen (TensorRT's "max", and what no rule amounts to)                    |
+| max         | the largest value (TensorRT's "max", and what no rule amounts to)                         |
 | 3sigma      | mean over batches of the order statistic at rank 0.99865, zeros included  [official code] |
 | 3.5sigma    | the same at rank 0.99977  [official code]                                                 |
-| p99, p95... | a percentile of everything seen, zeros included                                           |
-| mean+3sigma | mean and standard deviation of everything seen; any number for 3                          |
+| p99, p95... | a percentile of all values, zeros included                                                |
+| mean+3sigma | mean and standard deviation of all values; any number for 3                               |
 | mse         | least mean squared error of clipping and rounding together                                |
 | kl          | least Kullback-Leibler divergence of the rounded histogram (TensorRT's "entropy")         |
 """
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +30,7 @@ BINS = 2048
 
 @dataclass
 class ActivationStatistics:
-    """What the rules need to know of one layer's activations, gathered batch by batch in constant memory.
+    """What the rules need to know of one layer's activations, collected batch by batch in constant memory.
 
     The histogram starts as wide as the first batch; a larger value doubles its range and merges bins in pairs, so no
     second pass over the data is needed.
@@ -76,18 +77,18 @@ class ActivationStatistics:
         """The bound that `rule` gives; `levels` matters to "mse" and "kl" only.
 
         Raises:
-            InputError: no such rule, nothing seen yet, or nothing positive seen.
+            InputError: no such rule, no batch added yet, or no positive value in them.
         """
         check_rule(rule)
         if not self.count:
-            raise InputError("no activations were seen yet: run calibration images through the network first.")
+            raise InputError("there are no activations yet: run calibration images through the network first.")
         if self.maximum == 0:
             raise InputError("a layer gave nothing but zeros for the calibration images: it is dead, no bound fits it.")
         if rule == "max":
             return self.maximum
         if rule in RANKS:
-            found = float(np.mean(self.ranked[rule]))
-            return found if found > 0 else self.maximum  # fewer than that share of the values are positive
+            mean = float(np.mean(self.ranked[rule]))
+            return mean if mean > 0 else self.maximum  # fewer than that share of the values are positive
         if rule.startswith("mean+"):
             mean = self.total / self.count
             sigma = math.sqrt(max(0.0, self.squares / self.count - mean**2))
@@ -97,12 +98,12 @@ class ActivationStatistics:
         return self._best(lambda bound: self.error(bound, levels) if rule == "mse" else self.divergence(bound, levels))
 
     def percentile(self, percent: float) -> float:
-        """The value below which `percent` % of everything seen lies, zeros included; from the histogram."""
-        wanted = percent / 100 * self.count - self.zeros
-        if wanted <= 0:
+        """The value below which `percent` % of all values lie, zeros included; from the histogram."""
+        rank = percent / 100 * self.count - self.zeros
+        if rank <= 0:
             return self.limit / BINS
-        place = int(np.searchsorted(np.cumsum(self.histogram), wanted))
-        return min((place + 1) * self.limit / BINS, self.maximum)
+        last_bin = int(np.searchsorted(np.cumsum(self.histogram), rank))
+        return min((last_bin + 1) * self.limit / BINS, self.maximum)
 
     def error(self, bound: float, levels: int) -> float:
         """Mean squared error of clipping at `bound` and rounding to `levels` steps: `clip_error` + `rounding_error`."""
@@ -125,20 +126,20 @@ class ActivationStatistics:
     def divergence(self, bound: float, levels: int) -> float:
         """KL(P || Q): P the histogram, everything above the bound in its last bin, Q the same in `levels` steps."""
         bins = max(levels, round(bound / self.limit * BINS))
-        kept = self.histogram[:bins].astype(float)
-        p = kept.copy()
+        counts = self.histogram[:bins].astype(float)
+        p = counts.copy()
         p[-1] += self.histogram[bins:].sum()
-        groups = np.minimum((np.arange(len(kept)) * levels) // len(kept), levels - 1)
-        nonzero = kept > 0
-        sums = np.bincount(groups, kept, levels)
-        counts = np.bincount(groups, nonzero, levels)
-        q = np.where(nonzero, (sums / np.maximum(counts, 1))[groups], 0.0)
+        groups = np.minimum((np.arange(len(counts)) * levels) // len(counts), levels - 1)
+        nonzero = counts > 0
+        sums = np.bincount(groups, counts, levels)
+        sizes = np.bincount(groups, nonzero, levels)
+        q = np.where(nonzero, (sums / np.maximum(sizes, 1))[groups], 0.0)
         both = (p > 0) & (q > 0)
         lost = p[(p > 0) & (q == 0)].sum() / p.sum()  # mass that Q gives no probability: counted as one nat each
         p, q = p / p.sum(), q / max(q.sum(), 1e-12)
         return float((p[both] * np.log(p[both] / q[both])).sum() + lost)
 
-    def _best(self, cost) -> float:  # type: ignore[no-untyped-def]
+    def _best(self, cost: Callable[[float], float]) -> float:
         candidates = np.linspace(self.maximum / 64, self.maximum, 512)
         return float(candidates[int(np.argmin([cost(float(bound)) for bound in candidates]))])
 
@@ -146,13 +147,16 @@ class ActivationStatistics:
         return (np.arange(BINS) + 0.5) * self.limit / BINS
 
 
+Statistics = dict[str, ActivationStatistics]  # by the name of the bounded ReLU
+
+
 def order_statistic(values: Float[Tensor, " n"], rank: float) -> float:
     """The value at rank round(n rank) of n sorted values, counted from 1; without sorting."""
-    place = min(max(round(len(values) * rank), 1), len(values))
-    from_top = len(values) - place + 1
+    from_bottom = min(max(round(len(values) * rank), 1), len(values))
+    from_top = len(values) - from_bottom + 1
     if from_top * 20 < len(values):
         return float(values.topk(from_top, sorted=False).values.min())
-    return float(values.kthvalue(place).values)
+    return float(values.kthvalue(from_bottom).values)
 
 
 def check_rule(rule: str) -> None:
@@ -176,11 +180,11 @@ def laplace_error(k: float, levels: int) -> float:
     return math.exp(-k) + (k / levels) ** 2 / 24
 
 
-def best_bound(error, levels: int) -> float:  # type: ignore[no-untyped-def]
+def best_bound(error: Callable[[float, int], float], levels: int) -> float:
     """The k that minimises `error(k, levels)`, by golden sections between 0.1 and 40."""
     from scipy.optimize import minimize_scalar
 
     grid = np.linspace(0.1, 40, 400)
     start = grid[int(np.argmin([error(float(k), levels) for k in grid]))]
-    found = minimize_scalar(lambda k: error(k, levels), bounds=(start - 0.1, start + 0.1), method="bounded")
-    return float(found.x)
+    minimum = minimize_scalar(lambda k: error(k, levels), bounds=(start - 0.1, start + 0.1), method="bounded")
+    return float(minimum.x)

@@ -59,14 +59,14 @@ def to_onnx(network: IntegerNetwork, form: str = "auto") -> Any:
     for node in network.nodes:
         graph.add(node)
     channels = getattr(network, f"{network.nodes[0].name}_weight").shape[1]
-    made = helper.make_graph(
+    onnx_graph = helper.make_graph(
         graph.nodes,
         "brelu",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", channels, "h", "w"])],
         [helper.make_tensor_value_info(graph.finish(), TensorProto.INT32 if exact else TensorProto.UINT8, None)],
         graph.constants,
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def onnx_runtime(network: IntegerNetwork, form: str = "auto") -> Callable[[UInt8[Tensor, "n c h w"]], Tensor] | None:
@@ -217,13 +217,13 @@ class _ExactGraph(_Graph):
         self.sums[name] = self.apply("Add", [products, self.constant(f"{name}_b", bias)], f"{name}_sums")
 
     def _bounded_relu(self, node: Node) -> None:
-        name, found = node.name, self.network.scales.requantizers.get(node.name)
+        name, requantizer = node.name, self.network.scales.requantizers.get(node.name)
         u = self.sums[node.inputs[0]]
-        if found is None:
+        if requantizer is None:
             self.sums[name] = self._clip(u, name, 0, (1 << 31) - 1)
             return
-        self.sums[name] = self._clip(u, name, 0, found.u_max)
-        small = self._scaled(self.sums[name], f"{name}_small", found.mul, found.shift)
+        self.sums[name] = self._clip(u, name, 0, requantizer.u_max)
+        small = self._scaled(self.sums[name], f"{name}_small", requantizer.mul, requantizer.shift)
         self.codes[name] = self.apply("Cast", [small], f"{name}_codes", to=_uint8())
 
     def _shortcut(self, node: Node) -> str:

@@ -4,214 +4,36 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8, Int32
+from jaxtyping import Int8, Int32
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.files import write_atomically
 from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference, requantize
-from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-from labkit.papers.brelu.method.multiply_shift import Mode, mul_shift_ratio, requantizer, snapped, snapped_bound
 from labkit.papers.brelu.method.network import Network, Node, pad_channels
-from labkit.papers.brelu.method.weights import Layer, layers
+from labkit.papers.brelu.method.snap import Scales
+from labkit.papers.brelu.method.weights import layers
 
 FORMAT = "labkit brelu integer network 1"
-
-
-@dataclass(frozen=True)
-class Scales:
-    """What turns real numbers into integers, for a whole network. Names are those of the nodes.
-
-    sums, codes: the ratio r of the int32 sums, and of the int8 codes, at each node.
-    requantizers: of the bounded ReLUs. shortcuts: (mul, shift) by which an addition brings its shortcut to the scale
-    of its main path. areas: pixels that a global average sums up. output: (mul, shift) from sums to whole units of the
-    output (grey levels); None leaves the sums of the last layer (scores).
-    """
-
-    input_ratio: float
-    levels: int
-    sums: dict[str, float] = field(default_factory=dict)
-    codes: dict[str, float] = field(default_factory=dict)
-    requantizers: dict[str, Requantizer] = field(default_factory=dict)
-    shortcuts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    areas: dict[str, int] = field(default_factory=dict)
-    output: tuple[int, int] | None = None
-
-
-@torch.no_grad()
-def snap(
-    network: Network,
-    input_ratio: float,
-    example: Float[Tensor, "n c h w"],
-    *,
-    levels: int = 127,
-    output_units: float | None = None,
-    mode: Mode = "robust",
-) -> Scales:
-    """Move bounds and weight steps of `network` to where the integers can reach them exactly, and say which these are.
-
-    Call it after `quantize_layers` and `set_bounds`, before fine-tuning: the network is then trained with the bounds
-    that it will be deployed with. Addition and concatenation change a weight step, never the data.  [official code]
-
-    Args:
-        input_ratio: r of the input: its integer is r times its real value (255 sigma for pixel - 128).
-        example: an input, to see how large a global average is.
-        output_units: whole units of the integer output in 1.0 of the network's (255 for grey levels); None: scores.
-
-    Raises:
-        InputError: no steps or bounds set yet, or scales that no integers reach.
-    """
-    _check_ready(network, input_ratio)
-    scales = Scales(input_ratio, levels, codes={"input": input_ratio}, areas=_areas(network, example))
-    for node in network.nodes:
-        _SNAP[node.operation](network, node, scales, mode)
-    last = network.nodes[-1].name
-    if output_units is None:
-        return scales
-    return dataclasses.replace(scales, output=_output_scale(output_units / scales.sums[last]))
-
-
-def _check_ready(network: Network, input_ratio: float) -> None:
-    if not 0 < input_ratio < math.inf:
-        raise InputError(f"the input's ratio must be positive; got {input_ratio}.")
-    for name, layer in layers(network.parts).items():
-        if not layer.step:
-            raise InputError(f"layer '{name}' has no weight step yet; call quantize_layers(network) first.")
-        if layer.per_channel or layer.bits > 8:
-            raise InputError(f"layer '{name}' has one step per channel; the integer form has one per layer.")
-
-
-def _areas(network: Network, example: Tensor) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    network(example[:1], watch=lambda name, value: sizes.update({name: math.prod(value.shape[2:])}))
-    return {n.name: sizes[n.inputs[0]] for n in network.nodes if n.operation == "global_average"}
-
-
-def _snap_layer(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    scales.sums[node.name] = scales.codes[node.inputs[0]] / _layer(network, node.name).step
-
-
-def _snap_relu(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    """B moves to levels 2^shift / (mul r); then the output's ratio is r mul / 2^shift = levels / B."""
-    relu, ratio = _relu(network, node.name), scales.sums[node.inputs[0]]
-    scales.sums[node.name] = ratio
-    relu.levels = scales.levels
-    if math.isinf(float(relu.bound)):
-        if any(n.operation not in ("global_average", "add") for n in network.consumers(node.name)):
-            raise InputError(f"'{node.name}' has no bound, but a layer reads its codes; call set_bounds(...) first.")
-        return
-    found = requantizer(float(relu.bound), ratio, scales.levels, mode)
-    _apply(relu, node.name, found, ratio, scales)
-
-
-def _apply(relu: BoundedReLU, name: str, found: Requantizer, ratio: float, scales: Scales) -> None:
-    scales.requantizers[name] = found
-    scales.sums[name] = ratio
-    scales.codes[name] = ratio * found.mul / 2**found.shift
-    relu.bound.fill_(snapped_bound(found, ratio, scales.levels))
-
-
-def _snap_add(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    """s := r_in / (r_shortcut mul / 2^shift): both operands then have exactly the same ratio."""
-    main, shortcut = node.inputs
-    layer, before = _layer(network, main), network.nodes[[n.name for n in network.nodes].index(main)].inputs[0]
-    r_in, r_shortcut = scales.codes[before], scales.sums[shortcut]
-    layer.step, scales.shortcuts[node.name] = align_addition(r_in, layer.step, r_shortcut)
-    mul, shift = scales.shortcuts[node.name]
-    scales.sums[main] = scales.sums[node.name] = r_shortcut * mul / 2**shift
-
-
-def align_addition(r_in: float, step: float, r_shortcut: float) -> tuple[float, tuple[int, int]]:
-    """The main path's new weight step, and (mul, shift) for the shortcut, so that both have one ratio.
-
-    r_in / new step = r_shortcut mul / 2^shift exactly; the step changes by less than 1 %.  [official code]
-    """
-    mul, shift = mul_shift_ratio(r_shortcut / (r_in / step))
-    return r_in / (r_shortcut * mul / 2**shift), (mul, shift)
-
-
-def _snap_concat(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    """The branch with the larger output ratio gets a larger weight step, until all ratios agree.  [official code]"""
-    target = min(scales.codes[name] for name in node.inputs)
-    for name in node.inputs:
-        source = network.nodes[[n.name for n in network.nodes].index(name)].inputs[0]
-        layer, old = _layer(network, source), scales.requantizers[name]
-        layer.step = align_concatenation(layer.step, scales.codes[name], target)
-        scales.sums[source] *= target / scales.codes[name]
-        exact = snapped(old.mul, old.shift, scales.levels)
-        _apply(_relu(network, name), name, exact, target * 2**old.shift / old.mul, scales)
-    scales.codes[node.name] = target
-
-
-def align_concatenation(step: float, ratio: float, target: float) -> float:
-    """The weight step that brings a branch's output ratio r mul / (s 2^shift) down to `target`."""
-    return step * ratio / target
-
-
-def _snap_pool(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    """Max-pool and zero channels leave ratios as they are."""
-    for ratios in (scales.sums, scales.codes):
-        if node.inputs[0] in ratios:
-            ratios[node.name] = ratios[node.inputs[0]]
-
-
-def _snap_average(network: Network, node: Node, scales: Scales, mode: Mode) -> None:
-    """The sum stands for the average: its ratio is the number of pixels times that of the pixels."""
-    scales.sums[node.name] = scales.sums[node.inputs[0]] * scales.areas[node.name]
-
-
-_SNAP = {
-    "layer": _snap_layer,
-    "bounded_relu": _snap_relu,
-    "add": _snap_add,
-    "concat": _snap_concat,
-    "max_pool": _snap_pool,
-    "pad_channels": _snap_pool,
-    "global_average": _snap_average,
-}
-
-
-def _layer(network: Network, name: str) -> Layer:
-    layer = network.parts[name]
-    assert isinstance(layer, Layer)
-    return layer
-
-
-def _relu(network: Network, name: str) -> BoundedReLU:
-    relu = network.parts[name]
-    assert isinstance(relu, BoundedReLU)
-    return relu
-
-
-def _output_scale(factor: float) -> tuple[int, int]:
-    """(mul, shift) with mul / 2^shift nearest to `factor`, mul < 2^15 and shift <= 22: 256 units then fit int32."""
-    for shift in range(22, 0, -1):
-        mul = round(factor * 2**shift)
-        if 0 < mul < 1 << 15:
-            return mul, shift
-    raise InputError(f"no multiplier below 2^15 gives the output scale {factor:g}.")
-
-
-# -- the executor -----------------------------------------------------------------------------------------------------
 
 
 class Values(dict[str, tuple[Tensor | None, Tensor | None]]):
     """Codes (int8) and sums (int32) of the nodes computed so far."""
 
     def codes(self, name: str) -> Tensor:
-        found = self[name][0]
-        assert found is not None
-        return found
+        codes = self[name][0]
+        assert codes is not None
+        return codes
 
     def sums(self, name: str) -> Tensor:
-        found = self[name][1]
-        assert found is not None
-        return found
+        sums = self[name][1]
+        assert sums is not None
+        return sums
 
 
 class IntegerNetwork(nn.Module):
@@ -230,6 +52,7 @@ class IntegerNetwork(nn.Module):
             self.register_buffer(f"{name}_weight", weights[name])
             self.register_buffer(f"{name}_bias", biases[name])
         self.reference = False
+        self._last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
         self._readers = {n.name: [m for m in nodes if n.name in m.inputs] for n in nodes}
         self._fused = {n.name: self._ending(n) for n in nodes if n.operation == "layer"}
 
@@ -254,12 +77,11 @@ class IntegerNetwork(nn.Module):
         if v.dtype != torch.int8:
             raise InputError(f"an integer network takes int8, pixels minus 128; got {v.dtype}. Use to_codes(pixels).")
         values = Values({"input": (v, None)})
-        left = {name: len(readers) for name, readers in self._readers.items()}
-        for node in self.nodes:
+        for index, node in enumerate(self.nodes):
             if node.name not in values:
                 values.update(self._compute(node, values))
             for name in node.inputs:
-                if name in left and (left := left | {name: left[name] - 1})[name] == 0:
+                if self._last_use[name] == index:
                     values[name] = (None, None)  # its memory is free from here on
         return self._in_units(values.sums(self.nodes[-1].name))
 
@@ -288,15 +110,15 @@ class IntegerNetwork(nn.Module):
                 raise AssertionError(f"{node.operation} is computed with the layer before it")
 
     def _bounded(self, name: str, u: Tensor) -> tuple[Tensor | None, Tensor]:
-        found = self.scales.requantizers.get(name)
-        if found is None:
+        requantizer = self.scales.requantizers.get(name)
+        if requantizer is None:
             return None, u.clamp(min=0)
-        return requantize(u, found), u.clamp(0, found.u_max)
+        return requantize(u, requantizer), u.clamp(0, requantizer.u_max)
 
     def _layer(self, node: Node, values: Values) -> dict[str, tuple[Tensor | None, Tensor | None]]:
         """A convolution with the addition, clip and shift behind it, in one call where nothing stands between."""
         add, relu = self._fused[node.name]
-        found = self.scales.requantizers.get(relu.name) if relu else None
+        requantizer = self.scales.requantizers.get(relu.name) if relu else None
         shortcut = self._shortcut(add, values) if add else None
         stride, padding = self.strides[node.name]
         weight, bias = getattr(self, f"{node.name}_weight"), getattr(self, f"{node.name}_bias")
@@ -307,14 +129,14 @@ class IntegerNetwork(nn.Module):
                 weight,
                 bias,
                 shortcut,
-                Conv(stride, padding, found, keep or found is None),
+                Conv(stride, padding, requantizer, keep or requantizer is None),
             )
         else:
             out = int8_conv2d(
                 values.codes(node.inputs[0]), weight, bias, stride=stride, padding=padding,
-                shortcut=shortcut, requantizer=found, keep_sums=keep,
+                shortcut=shortcut, requantizer=requantizer, keep_sums=keep,
             )  # fmt: skip
-        if found is None:
+        if requantizer is None:
             sums = out.sums
             assert sums is not None
             done: dict[str, tuple[Tensor | None, Tensor | None]] = {node.name: (None, sums)}
@@ -359,8 +181,6 @@ class IntegerNetwork(nn.Module):
 
     def save(self, path: str | Path) -> int:
         """Write weights in one byte each, biases in four, and the scales. Returns the size of the file in bytes."""
-        from labkit.files import write_atomically
-
         content = self._as_bytes()
         write_atomically(Path(path), content)
         return len(content)
@@ -368,7 +188,7 @@ class IntegerNetwork(nn.Module):
     def _as_bytes(self) -> bytes:
         from safetensors.torch import save
 
-        requantizers = {name: list(found) for name, found in self.scales.requantizers.items()}
+        requantizers = {name: list(triple) for name, triple in self.scales.requantizers.items()}
         description = {
             "nodes": [dataclasses.asdict(node) for node in self.nodes],
             "scales": dataclasses.asdict(self.scales) | {"requantizers": requantizers},
@@ -412,8 +232,8 @@ class IntegerNetwork(nn.Module):
                 Node(n["name"], n["operation"], tuple(n["inputs"]), tuple(n["options"])) for n in about["nodes"]
             )
             plan = dict(about["scales"])
-            plan["requantizers"] = {name: Requantizer(*found) for name, found in plan["requantizers"].items()}
-            plan["shortcuts"] = {name: tuple(found) for name, found in plan["shortcuts"].items()}
+            plan["requantizers"] = {name: Requantizer(*triple) for name, triple in plan["requantizers"].items()}
+            plan["shortcuts"] = {name: tuple(pair) for name, pair in plan["shortcuts"].items()}
             plan["output"] = plan["output"] and tuple(plan["output"])
             names = [node.name for node in nodes if node.operation == "layer"]
             weights = {name: tensors.pop(f"{name}_weight") for name in names}
@@ -436,7 +256,7 @@ class IntegerNetwork(nn.Module):
 
 @torch.no_grad()
 def to_integer(network: Network, scales: Scales) -> IntegerNetwork:
-    """w = clip(round(W' / s), -128, 127) in int8 and b = round(b' r) in int32, with the scales that `snap` found.
+    """w = clip(round(W' / s), -128, 127) in int8 and b = round(b' r) in int32, with the scales from `snap`.
 
     Raises:
         InputError: a bias, or a sum that a layer could reach, does not fit int32.

@@ -9,12 +9,11 @@ from typing import Literal
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import Requantizer
 
-Mode = Literal["robust", "paper"]
 INT32 = 1 << 31
 LARGEST = 1 << 24  # of the u_max that `mul_shift` takes
 
 
-def mul_shift(u_max: int, levels: int = 127, mode: Mode = "robust") -> tuple[int, int]:
+def mul_shift(u_max: int, levels: int = 127, mode: Literal["robust", "paper"] = "robust") -> tuple[int, int]:
     """(mul, shift) with floor(u_max mul / 2^shift + 1/2) = levels, and u mul + 2^(shift-1) < 2^31 for u = 0..u_max.
 
     robust [ours]: of the shifts 24, 23, ..., 0 the first with mul = round(levels 2^shift / u_max) < 2^15 that reaches
@@ -70,12 +69,12 @@ def mul_shift_ratio(q: float, tolerance: float = 0.01) -> tuple[int, int]:
     )
 
 
-def requantizer(bound: float, ratio: float, levels: int = 127, mode: Mode = "robust") -> Requantizer:
+def requantizer_for(bound: float, ratio: float, levels: int = 127) -> Requantizer:
     """The bounded ReLU with real bound B on sums of ratio r, snapped so that code `levels` is exactly its ceiling.
 
     u_max = round(B r);  (mul, shift) = mul_shift(u_max);  then u_max = round(levels 2^shift / mul)  [official code]
     """
-    mul, shift = mul_shift(round(bound * ratio), levels, mode)
+    mul, shift = mul_shift(round(bound * ratio), levels)
     return snapped(mul, shift, levels)
 
 

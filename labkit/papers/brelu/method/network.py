@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
-from labkit.papers.brelu.method.bounds import ActivationStatistics, check_rule
+from labkit.papers.brelu.method.bounds import ActivationStatistics, Statistics, check_rule
 from labkit.papers.brelu.method.weights import Layer
 
 Operation = Literal["layer", "bounded_relu", "max_pool", "global_average", "add", "concat", "pad_channels"]
@@ -43,7 +43,7 @@ class Network(nn.Module):
         check_nodes(nodes, modules)
         self.nodes = tuple(nodes)
         self.parts = nn.ModuleDict(modules)
-        self._last_use = {name: place for place, node in enumerate(nodes) for name in node.inputs}
+        self._last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
 
     def forward(
         self, x: Float[Tensor, "n c h w"], watch: Callable[[str, Tensor], None] | None = None
@@ -51,7 +51,7 @@ class Network(nn.Module):
         """watch: called with the name and value of every node."""
         codes: dict[str, Tensor] = {"input": x}
         clipped: dict[str, Tensor] = {}
-        for place, node in enumerate(self.nodes):
+        for index, node in enumerate(self.nodes):
             value, before = self._compute(node, codes, clipped)
             codes[node.name] = value
             if before is not None:
@@ -59,7 +59,7 @@ class Network(nn.Module):
             if watch is not None:
                 watch(node.name, value)
             for name in node.inputs:
-                if self._last_use[name] == place:
+                if self._last_use[name] == index:
                     codes.pop(name, None)
                     clipped.pop(name, None)
         return codes[self.nodes[-1].name]
@@ -96,6 +96,9 @@ class Network(nn.Module):
             case "concat":
                 return torch.cat([codes[name] for name in node.inputs], 1), None
 
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
     def consumers(self, name: str) -> list[Node]:
         return [node for node in self.nodes if name in node.inputs]
 
@@ -131,15 +134,15 @@ def check_nodes(nodes: Sequence[Node], modules: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, ActivationStatistics]:
-    """Run batches through the network without bounds and gather statistics for every bounded ReLU.
+def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> Statistics:
+    """Run batches through the network without bounds and collect statistics for every bounded ReLU.
 
     [official code] calibrates ResNets on validation images; take training images: the bounds must not see the test.
     """
     relus = bounded_relus(network)
     if not len(batches):
         raise InputError("calibration needs at least one batch of images.")
-    kept = {name: (relu.bound.clone(), relu.rounding) for name, relu in relus.items()}
+    before = {name: (relu.bound.clone(), relu.rounding) for name, relu in relus.items()}
     was_training = network.training
     try:
         for relu in relus.values():
@@ -151,14 +154,15 @@ def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, Activa
         return {name: relu.statistics for name, relu in relus.items() if relu.statistics is not None}
     finally:
         for name, relu in relus.items():
-            relu.bound.copy_(kept[name][0])
-            relu.rounding, relu.statistics = kept[name][1], None
+            bound, relu.rounding = before[name]
+            relu.bound.copy_(bound)
+            relu.statistics = None
         network.train(was_training)
 
 
 def set_bounds(
     network: "Network",
-    statistics: dict[str, ActivationStatistics],
+    statistics: Statistics,
     rule: str,
     levels: int = 127,
     factor: float = 1.0,
@@ -185,18 +189,18 @@ def set_bounds(
         relu.bound.fill_(bounds[name])
 
 
-def layer_report(network: "Network", statistics: dict[str, ActivationStatistics]) -> dict[str, dict[str, float]]:
+def layer_report(network: "Network", statistics: Statistics) -> dict[str, dict[str, float]]:
     """Per bounded ReLU: its bound, the share of values it clips, and the two errors it trades."""
     report = {}
     for name, relu in bounded_relus(network.parts).items():
-        seen, bound = statistics[f"parts.{name}"], float(relu.bound)
+        observed, bound = statistics[f"parts.{name}"], float(relu.bound)
         if bound == float("inf"):
             continue
         report[name] = {
             "bound": bound,
-            "maximum": seen.maximum,
-            "clip_rate": seen.clip_rate(bound),
-            "clip_error": seen.clip_error(bound),
-            "rounding_error": seen.rounding_error(bound, relu.levels),
+            "maximum": observed.maximum,
+            "clip_rate": observed.clip_rate(bound),
+            "clip_error": observed.clip_error(bound),
+            "rounding_error": observed.rounding_error(bound, relu.levels),
         }
     return report

@@ -5,7 +5,6 @@ is 0 or 1 where that could hide a forgotten factor.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,22 +72,3 @@ def check_order_statistic(rule: Callable[[list[Tensor], float], float]) -> None:
     assert abs(float(got) - 1.5) < 1e-6, (
         f"ranks count from 1: the third of four values is 0 and 3, on average 1.5; got {float(got):.3f}"
     )
-
-
-def check_clip_gradient(clip: Callable[..., Tensor]) -> None:
-    """`clip(x, B)`: min(max(x, 0), B); slope 1 inside (0, B), 0 outside."""
-    x = torch.tensor([-3.0, -0.1, 0.1, 1.0, 2.4, 2.6, 9.0], dtype=torch.float64, requires_grad=True)
-    y = clip(x, torch.tensor(2.5, dtype=torch.float64))
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    assert y.tolist() == [0.0, 0.0, 0.1, 1.0, 2.4, 2.5, 2.5], f"wrong values: {y.tolist()}"
-    assert slope.tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0], f"wrong slopes: {slope.tolist()}"
-
-
-def check_number(wanted: int | float, tolerance: int | float, hint: str) -> Callable[[Any], None]:
-    """A number within `tolerance` of `wanted`."""
-
-    def check(answer: Any) -> None:
-        assert isinstance(answer, int | float), f"a number is asked for; got {answer!r}"
-        assert abs(answer - wanted) <= tolerance, hint
-
-    return check

@@ -1,16 +1,13 @@
 """The notebook's "your turn" cells. Wrong answers are what people write."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from labkit.papers.brelu.method.bounds import best_bound, laplace_error, order_statistic
-from labkit.papers.brelu.method.integer import align_addition
 from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
+from labkit.papers.brelu.method.snap import align_addition
 from labkit.papers.brelu.teaching import checks
-from labkit.workbench.exercises import Exercise
+from labkit.workbench.exercises import Exercise, number
 
 # -- 1 fill in: clip, multiply, shift ---------------------------------------------------------------------------------
 
@@ -101,12 +98,6 @@ def all_in_the_step(r_in: float, step: float, r_shortcut: float) -> tuple[float,
 LAPLACE = best_bound(laplace_error, 127)
 
 
-def robust(u_max: int) -> tuple[int, int]:
-    return mul_shift(u_max)
-
-
-Check = Callable[[Any], None]
-
 EXERCISES = (
     Exercise(
         key="requantise",
@@ -126,8 +117,10 @@ EXERCISES = (
         kind="predict, then run",
         task="The search aims at 127.5. Up to which shift is u mul + 2^(shift-1) sure to stay below 2^31?",
         properties={
-            "the largest safe shift": checks.check_number(
-                LARGEST_SHIFT, 0, "u mul comes up to 127.5 * 2^shift, and half of 2^shift is added: when is that 2^31?"
+            "the largest safe shift": number(
+                float(LARGEST_SHIFT),
+                0.0,
+                "u mul comes up to 127.5 * 2^shift, and half of 2^shift is added: when is that 2^31?",
             )
         },
         solution=LARGEST_SHIFT,
@@ -138,7 +131,7 @@ EXERCISES = (
         kind="find the bug",
         task="This search for (mul, shift) fails for some u_max. Mend it.",
         properties={"code 127 at u_max, inside int32": checks.check_mul_shift},
-        solution=robust,
+        solution=mul_shift,
         wrong={
             "as it was": search_with_a_bug,
             "always shift 16": always_shift_16,
@@ -170,7 +163,7 @@ EXERCISES = (
         kind="predict, then run",
         task="Where is the best bound for 127 levels, in scale units, for the ReLU of a Laplace variable?",
         properties={
-            "least total error": checks.check_number(
+            "least total error": number(
                 LAPLACE, 0.3, "minimise e^-k + (k / 127)^2 / 24; a Gaussian would have its best bound at 3.9"
             )
         },

@@ -137,13 +137,13 @@ def rules_figure(result: Mapping[str, Any]) -> Figure:
         for rule, table in result["tuned"].items()
     ]
     rows += [("3.5sigma, integers", result["integer"], "hard", "x")]
-    places = np.arange(len(rows))[::-1]
+    heights = np.arange(len(rows))[::-1]
     for i, count in enumerate(levels):
         values = [table[count] - result["float"] for _, table, _, _ in rows]
-        axis.scatter(values, places, c=[COLORS[color] for *_, color, _ in rows], alpha=SHADES.get(count, 0.5),
+        axis.scatter(values, heights, c=[COLORS[color] for *_, color, _ in rows], alpha=SHADES.get(count, 0.5),
                      marker="osDx"[i % 4], label=f"{count} levels")  # fmt: skip
     axis.axvline(0, color=COLORS["float"], lw=1)
-    axis.set_yticks(places, [name.replace("sigma", " σ") for name, *_ in rows], fontsize=8)
+    axis.set_yticks(heights, [name.replace("sigma", " σ") for name, *_ in rows], fontsize=8)
     axis.grid(axis="x", alpha=0.3)
     axis.set(xlabel=f"dB relative to the float network on {result['test']}")
     axis.legend(frameon=False, fontsize=8, loc="lower left")
@@ -380,7 +380,7 @@ def roofline_figure(machine: Machine, shapes: Sequence[tuple[int, int, int, int]
 
 
 def pixel_table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """`lesson.follow_pixel` as a Markdown table."""
+    """`scenes.follow_pixel` as a Markdown table."""
     head = "| layer | step | integer | stands for | float network has |\n|---|---|---:|---:|---:|"
     rows = []
     for line in lines:

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import requantize
-from labkit.papers.brelu.experiment import regression
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pair, superresolution
 from labkit.papers.brelu.experiment.evaluate import float_residual, restored
-from labkit.papers.brelu.experiment.regression import RULE, Statistics
+from labkit.papers.brelu.experiment.regression import RULE, Study, snap_pictures
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
-from labkit.papers.brelu.method.integer import IntegerNetwork, Scales, to_codes, to_integer
+from labkit.papers.brelu.method.bounds import Statistics
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
 from labkit.papers.brelu.method.network import Network
+from labkit.papers.brelu.method.snap import Scales
 from labkit.papers.brelu.method.weights import Layer
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -46,26 +47,25 @@ def open_superresolution(config: Config, run: Run, side: int = 96) -> SuperResol
     if "superresolution" not in config.tasks:
         raise InputError("this run trained no super-resolution; add it to the config's tasks.")
     with training.workers("cpu") as workers:
-        pictures = superresolution(config, workers)
-        network = regression.float_network("superresolution", config, pictures, workers, run)
-        statistics = regression.statistics_of(network, pictures, config)
-        tuned = regression.tuned("superresolution", config, pictures, workers, run, network, statistics, RULE)
-    scales = regression.rescaled(tuned, 127)
-    pairs, _ = next(iter(pictures.tests.values()))
-    return SuperResolution(network, statistics, tuned, scales, to_integer(tuned, scales), _busiest(pairs, side))
+        study = Study.open("superresolution", config, superresolution(config, workers), run)
+        tuned = study.tuned(RULE)
+    scales = snap_pictures(tuned, 127)
+    pairs, _ = study.pictures.tests[study.pictures.first_test]
+    piece = _busiest(pairs, side)
+    return SuperResolution(study.network, study.statistics, tuned, scales, to_integer(tuned, scales), piece)
 
 
 def _busiest(pairs: list[Pair], side: int) -> Pair:
     """The piece, among a grid of them, that bicubic gets most wrong: edges, where networks have something to do."""
-    best, found = -1.0, pairs[0]
+    largest, busiest = -1.0, pairs[0]
     for picture, original in pairs:
         for top in range(0, picture.shape[0] - side + 1, side // 2):
             for left in range(0, picture.shape[1] - side + 1, side // 2):
                 piece = (slice(top, top + side), slice(left, left + side))
                 error = float((picture[piece] - original[piece]).square().mean())
-                if error > best:
-                    best, found = error, (picture[piece], original[piece])
-    return found
+                if error > largest:
+                    largest, busiest = error, (picture[piece], original[piece])
+    return busiest
 
 
 @torch.no_grad()
@@ -111,15 +111,15 @@ def _steps(
 ) -> list[dict[str, Any]]:
     """Sum, bias, clip, multiply, shift of one value. reals: with bias, the bias, and clipped."""
     (layer, relu), (u, bias), (value, real_bias, after) = nodes, integers, reals
-    ratio, found = scales.sums[layer], scales.requantizers[relu]
-    clipped, half = min(max(u + bias, 0), found.u_max), (1 << found.shift) // 2
-    product = clipped * found.mul + half
+    ratio, requantizer = scales.sums[layer], scales.requantizers[relu]
+    clipped, half = min(max(u + bias, 0), requantizer.u_max), (1 << requantizer.shift) // 2
+    product = clipped * requantizer.mul + half
     return [
         _line(name, "sum of weight x code", u, ratio, value - real_bias),
         _line(name, f"+ bias {bias}", u + bias, ratio, value),
-        _line(name, f"clip to 0..{found.u_max}", clipped, ratio, after),
-        _line(name, f"x {found.mul} + {half}", product, ratio * found.mul, None),
-        _line(name, f">> {found.shift}", product >> found.shift, scales.codes[relu], after),
+        _line(name, f"clip to 0..{requantizer.u_max}", clipped, ratio, after),
+        _line(name, f"x {requantizer.mul} + {half}", product, ratio * requantizer.mul, None),
+        _line(name, f">> {requantizer.shift}", product >> requantizer.shift, scales.codes[relu], after),
     ]
 
 

@@ -27,22 +27,24 @@ def test_asymmetric_weights_hold_zero_and_256_codes():
     torch.testing.assert_close(lopsided, torch.tensor([0.5, 1.0]), rtol=0, atol=1 / 255)
 
 
-def test_dorefa_weights():
+def test_dorefa_weights_span_those_of_the_float_network():
     """Two bits: four evenly spaced values up to the largest weight; gradients are the tanh's."""
     weight = torch.linspace(-2, 2, 401, requires_grad=True)
-    quantized = baselines.dorefa_weights(weight, 2)
+    quantized = baselines.dorefa_in_range(weight, 2)
     torch.testing.assert_close(quantized.detach().unique(), torch.tensor([-2.0, -2 / 3, 2 / 3, 2.0]))
     (slope,) = torch.autograd.grad(quantized.sum(), weight)
     assert float(slope[200]) == pytest.approx(2.0 / float(torch.tanh(torch.tensor(2.0))), rel=1e-4)
 
 
-def test_lsq_step_gradient_is_its_formula():
-    x = torch.tensor([0.26, 0.74, 5.0, -1.0], dtype=torch.float64)
-    step = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    baselines._LearnedStep.apply(x, step, 0, 3).sum().backward()
-    z = x / 0.5
-    slope = torch.stack([torch.floor(z[0] + 0.5) - z[0], torch.floor(z[1] + 0.5) - z[1], z[0] * 0 + 3, z[0] * 0])
-    assert float(step.grad) == pytest.approx(float(slope.sum()) / (4 * 3) ** 0.5)
+def test_lsq_activations_count_the_features_of_one_example():
+    """g = 1 / sqrt(N Q_P): a batch twice as long, of the same examples, gives twice the gradient of the step."""
+    x = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 2
+    gradients = []
+    for batch in (x, torch.cat([x, x])):
+        relu = baselines.LearnedStepReLU(1.5, 15)
+        relu(batch).sum().backward()
+        gradients.append(float(relu.step.grad))
+    assert gradients[1] == pytest.approx(2 * gradients[0], rel=1e-5)
 
 
 def test_each_rival_runs_and_leaves_the_original_alone(setting):

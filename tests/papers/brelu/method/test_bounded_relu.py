@@ -9,13 +9,13 @@ from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, clip, round_to_levels, set_rounding
 
 
-def test_values_and_slopes():
-    x = torch.tensor([-2.0, 0.3, 0.7, 5.0], requires_grad=True)
-    relu = BoundedReLU(0.6)
-    y = relu(x)
-    torch.testing.assert_close(y.detach(), torch.tensor([0.0, 0.3, 0.6, 0.6]))
+@pytest.mark.parametrize("learned", [False, True])
+def test_values_and_slopes(learned):
+    x = torch.tensor([-3.0, -0.1, 0.1, 1.0, 2.4, 2.6, 9.0], dtype=torch.float64, requires_grad=True)
+    y = clip(x, torch.tensor(2.5, dtype=torch.float64, requires_grad=learned))
     (slope,) = torch.autograd.grad(y.sum(), x)
-    assert slope.tolist() == [0, 1, 0, 0]
+    assert y.tolist() == [0.0, 0.0, 0.1, 1.0, 2.4, 2.5, 2.5]
+    assert slope.tolist() == [0, 0, 1, 1, 1, 0, 0]
 
 
 def test_without_a_bound_it_is_a_relu():

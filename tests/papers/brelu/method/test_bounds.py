@@ -25,7 +25,7 @@ def half_normal() -> torch.Tensor:
     return torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)).relu()
 
 
-def seen(*batches: torch.Tensor) -> ActivationStatistics:
+def statistics_of(*batches: torch.Tensor) -> ActivationStatistics:
     statistics = ActivationStatistics()
     for batch in batches:
         statistics.add(batch)
@@ -35,7 +35,7 @@ def seen(*batches: torch.Tensor) -> ActivationStatistics:
 @pytest.mark.parametrize(("rule", "sigmas"), [("3sigma", 3.000), ("3.5sigma", 3.503)])
 def test_ranks_are_3_and_3_5_sigma_of_a_normal(half_normal, rule, sigmas):
     assert order_statistic(half_normal, RANKS[rule]) == pytest.approx(sigmas, rel=0.02)
-    assert seen(*half_normal.split(100_000)).bound(rule) == pytest.approx(sigmas, rel=0.02)
+    assert statistics_of(*half_normal.split(100_000)).bound(rule) == pytest.approx(sigmas, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_gaussian_error_is_the_error_of_samples(half_normal):
         clipped = half_normal.double().clamp(max=k)
         rounded = torch.floor(clipped * levels / k + 0.5) * k / levels
         measured = float((half_normal.double() - rounded).square().mean())
-        assert measured == pytest.approx(gaussian_error(k, levels), rel=0.03)
-        assert seen(half_normal).error(k, levels) == pytest.approx(measured, rel=0.03)
+        assert measured == pytest.approx(gaussian_error(k, levels), rel=0.06)  # over 24 seeds 0.000 with 0.011
+        assert statistics_of(half_normal).error(k, levels) == pytest.approx(measured, rel=0.03)
 
 
 def test_rounding_a_uniform_variable_costs_step_squared_over_12():
@@ -75,12 +75,12 @@ def test_streaming_equals_the_whole(half_normal):
     """Batches of very different ranges: the histogram has to grow."""
     batches = [half_normal[:1000] * 0.01, half_normal[1000:3000], half_normal[3000:9000] * 37, torch.zeros(50)]
     whole = torch.cat(batches)
-    statistics = seen(*batches)
+    statistics = statistics_of(*batches)
     assert statistics.count == len(whole)
     assert statistics.bound("max") == pytest.approx(float(whole.max()))
     for percent in (90.0, 95.0, 99.0):
-        wanted = float(np.percentile(whole.numpy(), percent))
-        assert statistics.percentile(percent) == pytest.approx(wanted, abs=1.5 * statistics.limit / 2048)
+        wanted = float(np.percentile(whole.numpy(), percent, method="inverted_cdf"))  # upper end of the bin it lies in
+        assert statistics.percentile(percent) == pytest.approx(wanted, abs=1.01 * statistics.limit / 2048)
     assert statistics.bound("mean+3sigma") == pytest.approx(float(whole.mean() + 3 * whole.std(correction=0)), rel=1e-4)
     assert statistics.clip_rate(5.0) == pytest.approx(float((whole > 5).double().mean()), abs=2e-3)
     assert statistics.clip_error(5.0) == pytest.approx(
@@ -90,13 +90,15 @@ def test_streaming_equals_the_whole(half_normal):
 
 
 def test_mse_rule_finds_the_minimum(half_normal):
-    assert seen(half_normal).bound("mse", 15) == pytest.approx(2.902, abs=0.1)
-    assert seen(half_normal).bound("mse", 127) == pytest.approx(3.921, abs=0.2)
+    assert statistics_of(half_normal).bound("mse", 15) == pytest.approx(2.902, abs=0.1)
+    assert statistics_of(half_normal).bound("mse", 127) == pytest.approx(
+        3.921, abs=0.4
+    )  # over 24 seeds 0.006 with 0.055
 
 
 def test_kl_rule_drops_a_lone_outlier_that_max_keeps(half_normal):
     with_outlier = torch.cat([half_normal, torch.tensor([200.0])])
-    statistics = seen(with_outlier)
+    statistics = statistics_of(with_outlier)
     assert statistics.bound("max") == 200
     assert statistics.bound("kl", 127) < 20
 
@@ -108,17 +110,17 @@ def test_order_statistic_and_its_mutants():
 
 
 def test_every_rule_gives_a_positive_bound(half_normal):
-    statistics = seen(half_normal[:5000])
+    statistics = statistics_of(half_normal[:5000])
     assert all(0 < statistics.bound(rule) <= 2 * statistics.maximum for rule in RULES)
 
 
 @pytest.mark.parametrize(
     ("rule", "statistics", "message"),
     [
-        ("sigma", seen(torch.ones(3)), "there is no bound rule 'sigma'"),
-        ("p0", seen(torch.ones(3)), "no bound rule"),
+        ("sigma", statistics_of(torch.ones(3)), "there is no bound rule 'sigma'"),
+        ("p0", statistics_of(torch.ones(3)), "no bound rule"),
         ("max", ActivationStatistics(), "run calibration images"),
-        ("3sigma", seen(torch.zeros(10)), "it is dead"),
+        ("3sigma", statistics_of(torch.zeros(10)), "it is dead"),
     ],
 )
 def test_bad_input(rule, statistics, message):
@@ -128,4 +130,4 @@ def test_bad_input(rule, statistics, message):
 
 def test_diverged_activations_are_named():
     with pytest.raises(InputError, match="diverged"):
-        seen(torch.tensor([1.0, math.inf]))
+        statistics_of(torch.tensor([1.0, math.inf]))

@@ -5,7 +5,13 @@ import pytest
 
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import check_requantizer
-from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio, requantizer, snapped, snapped_bound
+from labkit.papers.brelu.method.multiply_shift import (
+    mul_shift,
+    mul_shift_ratio,
+    requantizer_for,
+    snapped,
+    snapped_bound,
+)
 from labkit.papers.brelu.teaching import checks
 
 RELEASED = [  # (u_max, mul, shift) in the authors' parameter files
@@ -85,11 +91,11 @@ def test_other_levels(levels):
 
 def test_requantizer_and_bound_agree():
     """B := levels 2^shift / (mul r): code `levels` at exactly the snapped bound, at most half a percent away."""
-    found = requantizer(0.83, 9_731.5)
-    bound = snapped_bound(found, 9_731.5)
-    assert found.u_max == round(bound * 9_731.5)
+    triple = requantizer_for(0.83, 9_731.5)
+    bound = snapped_bound(triple, 9_731.5)
+    assert triple.u_max == round(bound * 9_731.5)
     assert bound == pytest.approx(0.83, rel=5e-3)
-    assert snapped(found.mul, found.shift, 127) == found
+    assert snapped(triple.mul, triple.shift, 127) == triple
 
 
 def test_ratio():
