@@ -46,6 +46,7 @@ __all__ = [
     "Tracker",
     "look_alikes",
     "stage1_only",
+    "track_together",
 ]
 
 __getattr__, __dir__ = lazily(__name__)
