@@ -16,7 +16,9 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
+from labkit.papers.itid.experiment.config import Config
 from labkit.papers.itid.experiment.data import Scene
+from labkit.papers.itid.experiment.jobs import build_scene
 from labkit.papers.itid.experiment.selection import Candidate
 from labkit.papers.itid.method import bounds, measures
 from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
@@ -36,8 +38,9 @@ def color_of(arm: str) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(scene: Scene) -> Figure:
-    """Training digits as they are, after a swap, and one test digit with every nuisance."""
+def idea_figure(scene: Scene | None = None) -> Figure:
+    """Training digits as they come, after a swap, and one test digit with every nuisance. None: the lesson's scene."""
+    scene = build_scene(Config().experiment("backgrounds"), seed=0, replica=0) if scene is None else scene
     figure, axes = subplots(3, 10, figsize=(9, 3.6))
     order = [int((scene.train.labels == y).nonzero()[0]) for y in range(10)]
     swapped = Backgrounds()(scene.train.content[order], torch.tensor([(3 * y + 4) % 10 for y in range(10)]))
