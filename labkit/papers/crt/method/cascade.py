@@ -157,7 +157,7 @@ class Cascade:
     # -- first frame --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def init(self, frames: Sequence[np.ndarray], boxes: Sequence[Box] | np.ndarray) -> None:
+    def init(self, frames: Sequence[np.ndarray], boxes: Sequence[Box | np.ndarray] | np.ndarray) -> None:
         """Learn each target from its first frame."""
         s = self.settings
         if len(frames) != len(boxes) or not len(frames):

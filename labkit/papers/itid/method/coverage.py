@@ -12,12 +12,12 @@ SIZES = (50, 200, 800)
 TRAINING_RHO, TARGET_RHO = (0.9, 0.8), 0.1  # colour agrees with the label in 90 and 80 % of the data, then in 10 %
 
 
-def coverage_by_size(samples: int, seed: int) -> dict[str, dict[str, float]]:
+def coverage_by_size(samples: int, seed: int) -> dict[str, dict[str, int | float]]:
     """`measure_coverage` at each sample size of `SIZES`."""
     return {str(n): measure_coverage(n, samples, seed) for n in SIZES}
 
 
-def measure_coverage(n: int, samples: int, seed: int) -> dict[str, float]:
+def measure_coverage(n: int, samples: int, seed: int) -> dict[str, int | float]:
     """Half of the data with rho = .9, half with .8, target rho = .1, d = .1 (sheet of checks 4.2 and 4.3, [ours]).
 
     Returns:
