@@ -10,7 +10,7 @@ def derive(*keys: int) -> int:
     all keys, so that neighbouring keys give unrelated streams.
 
     Args:
-        keys: whole numbers from 0 to 2^32 - 1; their order and their number matter.
+        keys: whole numbers of at least 0, a derived seed among them if need be; their order and number matter.
 
     Raises:
         ValueError: a key is negative.
