@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from labkit.data import ImageFolder, ImageSet, image_batches
-from labkit.workbench.training import ShuffledIndices, Workers, generator_at
+from labkit.workbench.training import CROPS, ShuffledIndices, Workers, generator_at
 
 Pixels = UInt8[Tensor, "batch channels height width"]
 Inputs = Float[Tensor, "batch channels height width"]
@@ -133,8 +133,7 @@ class TrainingBatches:
 
     def _generator(self) -> torch.Generator:
         """Depends on seed, position and process alone: nothing to save, nothing shared between processes."""
-        position = self.indices.epoch * self.indices.batches_per_epoch + self.indices.position
-        return generator_at(self.seed, position * self.task.workers.size + self.task.workers.rank)
+        return generator_at(self.seed, CROPS, self.indices.epoch, self.indices.position, self.task.workers.rank)
 
     def state_dict(self) -> dict[str, Any]:
         return self.indices.state_dict()

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from labkit.devices import pick_device
 from labkit.errors import InputError, LabkitError
+from labkit.seeds import derive
 
 Item = TypeVar("Item")
 
 TORCHRUN = ["-m", "torch.distributed.run"]
+ORDER, CROPS = 0, 1  # what batches draw random numbers for
 PROGRAM = ["-m", "labkit"]  # what `launch` starts in each process; tests put a small program of their own here
 
 
@@ -77,15 +79,12 @@ class ShuffledIndices:
         self._order = self._permutation()
 
     def _permutation(self) -> Int[Tensor, " count"]:
-        return torch.randperm(self.count, generator=generator_at(self.seed, self.epoch))
+        return torch.randperm(self.count, generator=generator_at(self.seed, ORDER, self.epoch))
 
 
-def generator_at(seed: int, position: int) -> torch.Generator:
-    """A generator for what is drawn at one position of a run: one epoch's order, one batch's crops.
-
-    No two pairs (seed, position) share a state as long as positions stay below 1,000,003.
-    """
-    return torch.Generator().manual_seed(seed * 1_000_003 + position)
+def generator_at(seed: int, *keys: int) -> torch.Generator:
+    """A generator for one draw of a run: one epoch's order, one batch's crops. Keys are (purpose, epoch, ...)."""
+    return torch.Generator().manual_seed(derive(seed, *keys))
 
 
 # -- several processes ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from PIL import Image
 from labkit.data import IMAGENET_MEAN, IMAGENET_STD, ImageSet, labelled_images, normalize, random_crop_flip
 from labkit.errors import InputError
 from labkit.workbench.images import ImageTask, TrainingBatches, accuracy
-from labkit.workbench.training import ShuffledIndices, Workers, generator_at
+from labkit.workbench.training import CROPS, ShuffledIndices, Workers, generator_at
 
 ALONE = Workers(0, 1, torch.device("cpu"))
 
@@ -79,8 +79,10 @@ def test_crops_depend_on_seed_position_and_process(numbered):
     pair = [Workers(rank, 2, ALONE.device) for rank in (0, 1)]
     images = [next(TrainingBatches(task_of((numbered, numbered), worker), 4, 7, crops))[0] for worker in pair]
     order = next(ShuffledIndices(12, 4, seed=7))
-    for rank in (0, 1):  # position 1 of two processes: generators 2 and 3
-        assert torch.equal(images[rank], crops(numbered.images[order[rank::2]], generator_at(7, 2 + rank)))
+    for rank in (0, 1):
+        generator = generator_at(7, CROPS, 0, 1, rank)
+        assert torch.equal(images[rank], crops(numbered.images[order[rank::2]], generator))
+    assert generator_at(7, CROPS, 1, 0, 0).get_state().ne(generator_at(7, 0, 1).get_state()).any()  # epoch 1's order
 
 
 def test_processes_share_training_and_test(numbered, folder):
