@@ -1,0 +1,92 @@
+"""Files of tensors: what comes back, and that nothing altered does."""
+
+import random
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
+
+from labkit import tensor_files
+from labkit.tensor_files import TensorFileError
+
+
+class Header(BaseModel, frozen=True, extra="forbid", strict=True):
+    format: Literal["a test"] = "a test"
+    levels: int
+
+
+class Other(BaseModel, frozen=True, extra="forbid", strict=True):
+    format: Literal["another test"]
+
+
+TENSORS = {
+    "weight": torch.arange(6.0).view(2, 3),
+    "codes": torch.tensor([1, -2], dtype=torch.int8),
+    "scalar": torch.tensor(3),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "empty": torch.zeros(0, 4),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    tensor_files.write(tmp_path / "model.safetensors", TENSORS, Header(levels=3))
+    return tmp_path / "model.safetensors"
+
+
+def test_tensors_and_header_come_back(path):
+    tensors, header = tensor_files.read(path, Header)
+    assert header.levels == 3
+    assert tensors.keys() == TENSORS.keys()
+    assert all(
+        torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in TENSORS.items()
+    )
+
+
+def test_other_programs_read_the_file(path):
+    assert torch.equal(load_file(path)["weight"], TENSORS["weight"])
+
+
+def test_views_and_shared_memory_are_stored_apart(tmp_path):
+    whole = torch.arange(8.0).view(2, 4)
+    tensor_files.write(tmp_path / "views", {"a": whole.t(), "b": whole[:, 1], "c": whole}, Header(levels=1))
+    tensors, _ = tensor_files.read(tmp_path / "views", Header)
+    assert torch.equal(tensors["a"], whole.t())
+    assert torch.equal(tensors["b"], whole[:, 1])
+
+
+def test_every_altered_byte_is_noticed(path):
+    """Catches: a checksum that leaves out the header, a name, a shape or the last tensor."""
+    content, rng = path.read_bytes(), random.Random(0)
+    for position in [*range(0, len(content), 7), *rng.sample(range(len(content)), 40)]:
+        altered = bytearray(content)
+        altered[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(altered)
+        with pytest.raises(TensorFileError):
+            tensor_files.read(path, Header)
+
+
+def test_every_cut_is_noticed(path):
+    content = path.read_bytes()
+    for length in range(0, len(content), 11):
+        path.write_bytes(content[:length])
+        with pytest.raises(TensorFileError):
+            tensor_files.read(path, Header)
+
+
+def test_other_files_are_refused(path, tmp_path):
+    with pytest.raises(TensorFileError, match="another kind of file"):
+        tensor_files.read(path, Other)
+    with pytest.raises(TensorFileError, match="there is no file"):
+        tensor_files.read(tmp_path / "missing", Header)
+    with pytest.raises(TensorFileError, match="cannot be read"):
+        tensor_files.read(tmp_path, Header)
+    save_file(TENSORS, tmp_path / "foreign")
+    with pytest.raises(TensorFileError, match="another program wrote it"):
+        tensor_files.read(tmp_path / "foreign", Header)
+    tensor_files.write(tmp_path / "diverged", {"w": torch.tensor([0.0, float("nan")])}, Header(levels=1))
+    with pytest.raises(TensorFileError, match="not finite"):
+        tensor_files.read(tmp_path / "diverged", Header)
