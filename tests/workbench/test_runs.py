@@ -281,6 +281,7 @@ def test_a_helping_process_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_directory(run, tmp_path):
     code = (
         "import sys; from toy_paper import ToyConfig; from labkit.workbench.runs import Run\n"

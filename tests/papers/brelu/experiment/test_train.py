@@ -25,6 +25,7 @@ def numbers(value):
         yield value
 
 
+@pytest.mark.slow
 def test_a_run_measures_everything(finished):
     _, run, result = finished
     assert result["data"] == "bundled train to bundled test x2; bundled train to bundled test; digits"
@@ -48,6 +49,7 @@ def test_every_claim_is_measured(finished):
     assert all(math.isfinite(claim.measure(result)) for claim in load("brelu").claims)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
     """Killed twice in the float training and once while fine-tuning. One thread, one process: the same digits."""
     paper, config = load("brelu"), finished[0].override(tasks=["superresolution"], peers=False)

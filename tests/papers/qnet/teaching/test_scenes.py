@@ -21,6 +21,7 @@ def trained(tmp_path_factory):
     return config, run, PAPER.run(config, run)
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_plain_value(trained):
     config, run, result = trained
     metrics = run.part("W2").metrics()
