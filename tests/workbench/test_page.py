@@ -64,9 +64,14 @@ def test_text_errors_and_tables_are_there():
     assert "&lt;Markdown&gt;" not in text
 
 
-XX
-
-
+@pytest.mark.parametrize(
+    ("latex", "name"),
+    [
+        ("E", "MATHEMATICAL DOUBLE-STRUCK CAPITAL E"),
+        ("R", "DOUBLE-STRUCK CAPITAL R"),
+        ("1", "MATHEMATICAL DOUBLE-STRUCK DIGIT ONE"),
+    ],
+)
 def test_letters_with_two_strokes_are_unicodes_own(latex, name):
     assert unicodedata.lookup(name) in page.mathml(rf"\mathbb {{{latex}}}", "inline")
 
