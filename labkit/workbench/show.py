@@ -1,13 +1,17 @@
 """Put before the reader of a notebook: what is claimed, the ledger, a config, the scales side by side."""
 
+import base64
 import difflib
+import io
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 
 from IPython.display import Markdown, display
+from PIL import Image
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from labkit import paths, viz
 from labkit.errors import InputError
 from labkit.workbench.claims import Claim, Verdict, ledger_markdown, table_row, unmeasured
 from labkit.workbench.experiment import Paper, fields_of
@@ -66,6 +70,30 @@ def ledgers(papers: Iterable[Paper]) -> None:
         measured = sum(verdict.holds is not None for verdict in verdicts)
         head = f"{paper.title}: {holds} of {measured} measured claims hold, {len(verdicts) - measured} not measured"
         _folded(head, ledger_markdown(verdicts))
+
+
+def gallery(papers: Iterable[Paper], width: int = 460) -> None:
+    """The first picture of each paper's notebook, as it stands in the committed outputs, `width` CSS pixels wide."""
+    for paper in papers:
+        display(Markdown(f"**[{paper.notebook}]({paper.notebook}.ipynb)** {paper.idea}"))
+        if found := _first_picture(paper):
+            image, alt = found
+            image.thumbnail((2 * width, 4 * width))
+            small = io.BytesIO()
+            image.convert("RGB").quantize(256).save(small, format="png", optimize=True)
+            viz.show(small.getvalue(), alt or f"The first picture of {paper.notebook}: {paper.idea}")
+
+
+def _first_picture(paper: Paper) -> tuple[Image.Image, str] | None:
+    """With its sentence for readers who cannot see it; None where the notebook was not executed yet."""
+    import nbformat
+
+    notebook = nbformat.read(paths.notebooks_dir() / f"{paper.notebook}.ipynb", as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            image = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+            return image, output.metadata.get("image/png", {}).get("alt", "")
+    return None
 
 
 def config(config: BaseModel, fields: Sequence[str] = ()) -> None:

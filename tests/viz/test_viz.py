@@ -194,6 +194,13 @@ def test_a_widget_and_its_picture_are_one_output(bundles, box):
     assert "VBox" not in data["text/plain"]
 
 
+def test_a_finished_png_is_shown_at_half_its_pixels(bundles):
+    image = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(image, format="png")
+    viz.show(image.getvalue(), "black")
+    assert bundles[0][1]["image/png"] == {"width": 20, "height": 10, "alt": "black"}
+
+
 def test_a_film_is_an_image_with_its_sentence(bundles):
     viz.show(b"GIF89a", 'the "ball" rolls')
     assert bundles[0][0].data == '<img src="data:image/gif;base64,R0lGODlh" alt="the &quot;ball&quot; rolls">'
