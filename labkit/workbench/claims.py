@@ -96,6 +96,18 @@ def _over_all(choose: Callable[[list[float]], float], measures: Sequence[Measure
     return measure
 
 
+def _written(value: float, margin: float) -> str:
+    """With its sign and two digits of the margin, two to four decimals; a zero has no sign.
+
+    What four decimals cannot show has a power of ten, where the margin is as small: +3e-09.
+    """
+    digits = min(4, max(2, 1 - math.floor(math.log10(abs(margin))))) if margin else 2
+    text = f"{value:+.{digits}f}"
+    if float(text):
+        return text
+    return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
@@ -142,18 +154,6 @@ class Verdict:
         return "not shown" if self.high is not None and self.high >= self.margin else "does not hold"
 
 
-def _written(value: float, margin: float) -> str:
-    """With its sign and two digits of the margin, two to four decimals; a zero has no sign.
-
-    What four decimals cannot show has a power of ten, where the margin is as small: +3e-09.
-    """
-    digits = min(4, max(2, 1 - math.floor(math.log10(abs(margin))))) if margin else 2
-    text = f"{value:+.{digits}f}"
-    if float(text):
-        return text
-    return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
-
-
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
     """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
     values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
@@ -181,13 +181,6 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
     )
 
 
-def unmeasured(verdicts: Sequence[Verdict]) -> str:
-    """One line for a run that measures nothing, in place of a ledger of dashes."""
-    papers, scales = (sorted({getattr(v, name) for v in verdicts}) for name in ("paper", "scale"))
-    commands = ", ".join(f"labkit claims {paper}" for paper in papers)
-    return f"This scale measures no claim; they are about {', '.join(scales)}. The recorded ones: {commands}"
-
-
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     """The ledger as a Markdown table, for notebooks and the README."""
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
@@ -202,3 +195,10 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
 def table_row(cells: Iterable[str]) -> str:
     """A row of a Markdown table. A bar in a cell would end the cell, a line break the table."""
     return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def unmeasured(verdicts: Sequence[Verdict]) -> str:
+    """One line for a run that measures nothing, in place of a ledger of dashes."""
+    papers, scales = (sorted({getattr(v, name) for v in verdicts}) for name in ("paper", "scale"))
+    commands = ", ".join(f"labkit claims {paper}" for paper in papers)
+    return f"This scale measures no claim; they are about {', '.join(scales)}. The recorded ones: {commands}"
