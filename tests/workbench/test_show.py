@@ -1,9 +1,15 @@
 """What notebooks put on the page."""
 
+import base64
+import io
+
+import nbformat
 import pytest
 import toy_paper
+from PIL import Image
 from pydantic import BaseModel, Field
 
+from labkit import paths, viz
 from labkit.errors import InputError
 from labkit.workbench import show
 
@@ -72,3 +78,19 @@ def test_a_bar_in_a_field_does_not_end_its_cell(page):
 
     show.config(Barred())
     assert page[0].splitlines()[2] == r"| pattern | a\|b | one of a\|b |"
+
+
+def test_the_gallery_shows_the_first_committed_picture_small_with_its_own_sentence(page, tmp_path, monkeypatch):
+    image = io.BytesIO()
+    Image.new("RGB", (400, 200)).save(image, format="png")
+    output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(image.getvalue()).decode()})
+    cells = [nbformat.v4.new_code_cell("1"), nbformat.v4.new_code_cell("2", outputs=[output])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{toy_paper.PAPER.notebook}.ipynb")
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    pictures: list[tuple[tuple[int, int], str]] = []
+    monkeypatch.setattr(viz, "show", lambda png, alt: pictures.append((Image.open(io.BytesIO(png)).size, alt)))
+    show.gallery([toy_paper.PAPER], width=100)
+    assert page == [f"**[{toy_paper.PAPER.notebook}]({toy_paper.PAPER.notebook}.ipynb)** {toy_paper.PAPER.idea}"]
+    ((size, alt),) = pictures
+    assert size == (200, 100)
+    assert toy_paper.PAPER.idea in alt
