@@ -31,13 +31,17 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     config: dict[str, Any]
     environment: dict[str, Any]
     wall_seconds: list[Annotated[float, Field(ge=0)]] = Field(description="wall time of each seed's run")
+    cpu_seconds: list[Annotated[float, Field(ge=0)]] = Field(
+        [], description="CPU time of each seed's run; older records hold none"
+    )
     command: str
     recorded: str = Field(description="date, ISO 8601")
 
     @model_validator(mode="after")
     def _whole(self) -> "Record":
-        if not len(set(self.seeds)) == len(self.seeds) == len(self.results) == len(self.wall_seconds):
-            raise ValueError("seeds, results and wall_seconds must be as many, and no seed twice")
+        counts = {len(set(self.seeds)), *map(len, (self.seeds, self.results, self.wall_seconds))}
+        if len(counts | {len(self.cpu_seconds)} - {0}) > 1:
+            raise ValueError("seeds, results and seconds must be as many, and no seed twice")
         if bad := list(not_finite(self.results)):
             raise ValueError(f"results must be finite, and {bad[0]}")
         return self
@@ -73,7 +77,8 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         results=[run.result or {} for run in runs],
         config=config,
         environment=read_object(runs[0].directory / "environment.json") or {},
-        wall_seconds=[run.wall_seconds for run in runs],
+        wall_seconds=[run.spent.wall_seconds for run in runs],
+        cpu_seconds=[run.spent.cpu_seconds for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )

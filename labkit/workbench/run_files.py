@@ -18,6 +18,7 @@ class Timing(BaseModel, frozen=True, extra="forbid", strict=True):
     """`timing.json`."""
 
     wall_seconds: float = Field(ge=0, allow_inf_nan=False)
+    cpu_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class Seal(BaseModel, frozen=True, extra="forbid", strict=True):
