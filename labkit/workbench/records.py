@@ -39,8 +39,8 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
 
     @model_validator(mode="after")
     def _whole(self) -> "Record":
-        counts = {len(set(self.seeds)), *map(len, (self.seeds, self.results, self.wall_seconds))}
-        if len(counts | {len(self.cpu_seconds)} - {0}) > 1:
+        counts = {len(self.seeds), len(set(self.seeds)), len(self.results), len(self.wall_seconds)}
+        if len(counts | {len(self.cpu_seconds) or len(self.seeds)}) > 1:
             raise ValueError("seeds, results and seconds must be as many, and no seed twice")
         if bad := list(not_finite(self.results)):
             raise ValueError(f"results must be finite, and {bad[0]}")
