@@ -227,7 +227,7 @@ class Paper:
         Raises:
             ConfigError: no such scale, no such field, or a value that is not allowed.
         """
-        if scale not in self.configs:
+        if not isinstance(scale, str) or scale not in self.configs:
             raise ConfigError(f"scale must be one of {', '.join(self.configs)}; got {scale!r}.")
         return self.configs[scale].override(**changes)  # type: ignore[index]
 
