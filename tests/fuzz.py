@@ -55,9 +55,9 @@ def child(name: str, seed: int, first: int, seconds: float) -> None:
     from subjects import Trial
 
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as place:
-        isolate(Path(place))
-        trial = Trial(find(name), Path(place) / "trial")
+    with tempfile.TemporaryDirectory() as folder:
+        isolate(Path(folder))
+        trial = Trial(find(name), Path(folder) / "trial")
         limit_memory()
         print("ready", flush=True)
         end = time.monotonic() + seconds
@@ -81,14 +81,14 @@ def attempt(trial, seed: int, number: int) -> tuple[str, str, str]:
     except Unnoticed as error:
         return "unnoticed", str(error), ""
     except MemoryError:
-        return "memory", place_of(sys.exception()), traceback.format_exc()
+        return "memory", origin(sys.exception()), traceback.format_exc()
     except Exception as error:
         kind = "memory" if "allocate memory" in str(error) else "raw"
-        return kind, f"{type(error).__name__} {place_of(error)}", traceback.format_exc()
+        return kind, f"{type(error).__name__} {origin(error)}", traceback.format_exc()
     return "read", "", ""
 
 
-def place_of(error: BaseException | None) -> str:
+def origin(error: BaseException | None) -> str:
     """The line of labkit where an exception came from."""
     lines = traceback.extract_tb(error.__traceback__) if error else []
     ours = [line for line in lines if "labkit" in Path(line.filename).parts and "site-packages" not in line.filename]
@@ -102,14 +102,14 @@ def find(name: str):
     return next(subject for subject in subjects() if subject.name == name)
 
 
-def isolate(place: Path) -> None:
+def isolate(folder: Path) -> None:
     """Nothing is read from, or written to, the places of whoever calls this."""
     import torch
 
     from labkit.workbench import runs
 
     for variable in ("LABKIT_RUNS", "LABKIT_RECORDS", "LABKIT_DATA"):
-        os.environ[variable] = str(place / variable)
+        os.environ[variable] = str(folder / variable)
     os.environ["LABKIT_PROGRESS"] = "0"
     torch.set_num_threads(1)
     runs._tensorboard_missing = True  # its files are not ours to read
@@ -187,9 +187,9 @@ def again(name: str, seed: int, number: int) -> None:
     """One case in this process; raises what it raises."""
     from subjects import Trial
 
-    with tempfile.TemporaryDirectory() as place:
-        isolate(Path(place))
-        print(Trial(find(name), Path(place) / "trial").run(seed, number))
+    with tempfile.TemporaryDirectory() as folder:
+        isolate(Path(folder))
+        print(Trial(find(name), Path(folder) / "trial").run(seed, number))
 
 
 def main(words: list[str] | None = None) -> int:

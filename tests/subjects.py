@@ -54,8 +54,8 @@ class Unnoticed(Exception):
 class Trial:
     """One subject in a folder of its own; `run` is one attempt to break it, the same for the same seed and number."""
 
-    def __init__(self, subject: Subject, place: Path) -> None:
-        self.subject, self.whole, self.work = subject, place / "whole", place / "work"
+    def __init__(self, subject: Subject, folder: Path) -> None:
+        self.subject, self.whole, self.work = subject, folder / "whole", folder / "work"
         self.whole.mkdir(parents=True)
         subject.make(self.whole)
         self.expected = subject.use(self._fresh())  # which also proves that whole files are read
@@ -67,10 +67,10 @@ class Trial:
             return self.subject.draw(folder, rng)
         path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
         must_notice = mutations.spoil(path, rng)
-        found = self.subject.use(folder)
-        if self.subject.sealed and must_notice and found != self.expected:
+        output = self.subject.use(folder)
+        if self.subject.sealed and must_notice and output != self.expected:
             raise Unnoticed(f"{path.relative_to(folder)} was altered, and other values came out")
-        return found
+        return output
 
     def _fresh(self) -> Path:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -218,8 +218,8 @@ def class_folders(folder: Path) -> None:
 
 def use_class_folders(folder: Path) -> object:
     os.environ["LABKIT_DATA"] = str(folder)
-    found = image_folder.imagenet("train", size=24)
-    return [found.image(k).shape for k in range(len(found))]
+    dataset = image_folder.imagenet("train", size=24)
+    return [dataset.image(k).shape for k in range(len(dataset))]
 
 
 # -- tracking annotations ---------------------------------------------------------------------------------------------
@@ -260,11 +260,11 @@ def nfs_tree(folder: Path) -> None:
 
 
 def lasot_tree(folder: Path) -> None:
-    place = folder / "bird" / "bird-2"
-    frames(place / "img", range(1, 4), width=8)
-    text(place / "groundtruth.txt", ROWS)
-    text(place / "full_occlusion.txt", "0,1,0")
-    text(place / "out_of_view.txt", "0,0,1")
+    bird = folder / "bird" / "bird-2"
+    frames(bird / "img", range(1, 4), width=8)
+    text(bird / "groundtruth.txt", ROWS)
+    text(bird / "full_occlusion.txt", "0,1,0")
+    text(bird / "out_of_view.txt", "0,0,1")
     text(folder / "testing_set.txt", "bird-2\n")
 
 
@@ -297,7 +297,7 @@ def use_tree(read: Callable[[Path], Iterator[Any]], folder: Path) -> object:
 
 
 def use_development(folder: Path) -> object:
-    return use_tree(lambda place: iter([read_development(place / "Jogging2", "groundtruth.txt")]), folder)
+    return use_tree(lambda tree: iter([read_development(tree / "Jogging2", "groundtruth.txt")]), folder)
 
 
 # -- what people type -------------------------------------------------------------------------------------------------
@@ -325,8 +325,8 @@ def notebook_parameters(folder: Path, rng: random.Random) -> object:
     names = sorted(set(type(paper.config()).model_fields) - {"seed"})
     overrides = {rng.choice(names): rng.choice(mutations.VALUES) for _ in range(rng.choice((0, 1, 2)))}
     config = paper.config(scale, seed=seed, **overrides)
-    place = rng.choice(("run", "a b", "é", "\0", "n" * 300, "x/" * 3000, "deep/er", "\udc80", "-p", "%s"))
-    return paper.open_run("smoke", config, f"{folder}/{place}").directory
+    name = rng.choice(("run", "a b", "é", "\0", "n" * 300, "x/" * 3000, "deep/er", "\udc80", "-p", "%s"))
+    return paper.open_run("smoke", config, f"{folder}/{name}").directory
 
 
 def subjects() -> list[Subject]:

@@ -14,7 +14,7 @@ from subjects import Subject, Trial
 
 from labkit.errors import InputError
 
-CASES = 15
+CASES = 10
 QUICK = [subject for subject in subjects.subjects() if not subject.slow]
 
 

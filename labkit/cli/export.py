@@ -38,15 +38,17 @@ def whose(directory: Path) -> tuple[Paper, Config]:
     Raises:
         InputError: there is no run, it is a part of one, or no paper has such a config.
     """
-    found = read_object(directory / "config.json")
-    if found is None:
+    identity = read_object(directory / "config.json")
+    if identity is None:
         raise InputError(
             f"{directory} holds no run: there is no config.json. Give a folder such as runs/qnet/lesson-001."
         )
-    if "part" in found:
-        raise InputError(f"{directory} is the part '{found['part']}' of a run. Give the folder of the run, and --arm.")
+    if "part" in identity:
+        raise InputError(
+            f"{directory} is the part '{identity['part']}' of a run. Give the folder of the run, and --arm."
+        )
     for paper in rooms(""):
-        if config := paper.config_of(found):
+        if config := paper.config_of(identity):
             return paper, config
     raise InputError(
         f"{directory}/config.json fits none of {', '.join(papers.names())}: another version of labkit made that run. "

@@ -55,12 +55,12 @@ def numbers(seeds: str) -> list[int]:
         InputError: something else, or a number twice.
     """
     try:
-        found = [int(seed) for seed in seeds.split(",")]
+        parsed = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise InputError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got '{seeds}'.") from None
-    if len(set(found)) < len(found):
+    if len(set(parsed)) < len(parsed):
         raise InputError(f"--seeds holds a number twice: {seeds}. The same run twice tells nothing new.")
-    return found
+    return parsed
 
 
 def pair_words(pairs: list[str] | None) -> list[str]:

@@ -96,9 +96,9 @@ def _decode(data: bytes, offsets: list[int]) -> UInt8[Tensor, "n 3 32 32"]:
 def _cached(path: Path, origin: _Origin) -> UInt8[Tensor, "n 3 32 32"] | None:
     """Pixels decoded earlier; None when there are none, the file was altered, or they come from another archive."""
     try:
-        tensors, found = tensor_files.read(path, _Origin)
+        tensors, header = tensor_files.read(path, _Origin)
     except tensor_files.TensorFileError:
         return None
     pixels = tensors.get("pixels")
     fits = pixels is not None and pixels.dtype == torch.uint8 and pixels.shape == (origin.images, 3, 32, 32)
-    return pixels if fits and found == origin else None
+    return pixels if fits and header == origin else None

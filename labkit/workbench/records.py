@@ -68,7 +68,7 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
             raise RunError(f"{run.directory} is not finished; go on with --resume, then record it.")
         if _without_seed(run) != config:
             raise RunError(f"{run.directory} and {runs[0].directory} differ in more than the seed.")
-    made = Record(
+    new = Record(
         paper=paper,
         scale=scale,
         device=device,
@@ -83,10 +83,10 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         recorded=time.strftime("%Y-%m-%d"),
     )
     try:
-        write_atomically(made.path, (json.dumps(made.model_dump(), indent=1) + "\n").encode())
+        write_atomically(new.path, (json.dumps(new.model_dump(), indent=1) + "\n").encode())
     except OSError as error:
-        raise RunError(f"cannot write {made.path}: {error.strerror or error}. The runs are kept.") from error
-    return made
+        raise RunError(f"cannot write {new.path}: {error.strerror or error}. The runs are kept.") from error
+    return new
 
 
 def _without_seed(run: Run) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def load_all(paper: str) -> list[Record]:
     Raises:
         RunError: a file there is damaged, or another record than its name says.
     """
-    found = []
+    records = []
     for path in sorted((paths.records_dir() / paper).glob("*.json")):
         try:
             record = Record.model_validate_json(path.read_bytes())
@@ -111,5 +111,5 @@ def load_all(paper: str) -> list[Record]:
             raise RunError(f"{path} is not a record ({what}). Restore it with git.") from error
         if record.path != path:
             raise RunError(f"{path} holds the record {record.name}: another paper's, or renamed. Restore it with git.")
-        found.append(record)
-    return sorted(found, key=lambda record: (bool(record.label), record.name))
+        records.append(record)
+    return sorted(records, key=lambda record: (bool(record.label), record.name))

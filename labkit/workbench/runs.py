@@ -125,10 +125,10 @@ class Run:
         """Is nothing here yet? Refuses a file, and the directory of another config."""
         if self.directory.exists() and not self.directory.is_dir():
             raise InputError(f"{self.directory} is a file; a run needs a folder. Choose another --run-dir.")
-        found, wanted = read_object(self.directory / "config.json"), json.loads(json.dumps(self.identity))
-        if found is not None and found != wanted:
-            raise InputError(_foreign(self.directory, found, wanted))
-        return found is None
+        stored, wanted = read_object(self.directory / "config.json"), json.loads(json.dumps(self.identity))
+        if stored is not None and stored != wanted:
+            raise InputError(_foreign(self.directory, stored, wanted))
+        return stored is None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -141,7 +141,7 @@ class Run:
             yield
             return
         with contextlib.ExitStack() as stack:
-            with _told_to_user(self.directory, "its lock"):
+            with _as_run_error(self.directory, "its lock"):
                 lock = stack.enter_context(open(self.directory / ".lock", "w"))
                 try:
                     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
@@ -163,12 +163,12 @@ class Run:
             RunError: they were altered since, or are another run's.
         """
         path = self.directory / "result.json"
-        found = read_object(path)
-        if found is not None:
+        result = read_object(path)
+        if result is not None:
             seal = read_as(Seal, self.directory / "seal.json")
-            if seal is None or seal.sha256 != self._sum(found):
+            if seal is None or seal.sha256 != self._sum(result):
                 raise damaged(path, "seal.json does not fit: it was altered, or belongs to another run")
-        return found
+        return result
 
     @property
     def spent(self) -> Timing:
@@ -201,7 +201,7 @@ class Run:
         """Append one line to metrics.jsonl and the same values to TensorBoard (a list of values as a histogram)."""
         if not self.writes:
             return
-        with _told_to_user(self.directory, "the metrics"):
+        with _as_run_error(self.directory, "the metrics"):
             with open(self.directory / "metrics.jsonl", "a") as stream:
                 stream.write(json.dumps({"step": step, **metrics}) + "\n")
             self._show(step, metrics)
@@ -321,7 +321,7 @@ class Run:
             RunError: no space, no permission...; the file's previous content is untouched.
         """
         if self.writes:
-            with _told_to_user(self.directory, name):
+            with _as_run_error(self.directory, name):
                 write_atomically(self.directory / name, content)
 
     def _sum(self, result: Mapping[str, Any]) -> str:
@@ -335,7 +335,7 @@ class Run:
             return
         kept = [line for line in read_metrics(path) if line["step"] < step]
         self.write_bytes("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        with _told_to_user(self.directory, "the metrics"):
+        with _as_run_error(self.directory, "the metrics"):
             self.close()  # else its writer would go on in a file that has no name any more
             for events in self.directory.glob("events.out.tfevents.*"):
                 events.unlink()
@@ -381,7 +381,7 @@ def new_directory(slug: str, scale: str) -> Path:
     """`runs/<slug>/<scale>-NNN` with the next free number; the folder is made, so that two callers never share one."""
     for number in range(1, 10_000):
         directory = paths.runs_dir() / slug / f"{scale}-{number:03d}"
-        with _told_to_user(directory, "the run directory"), contextlib.suppress(FileExistsError):
+        with _as_run_error(directory, "the run directory"), contextlib.suppress(FileExistsError):
             directory.mkdir(parents=True)
             return directory
     raise RunError(f"{paths.runs_dir() / slug} holds 9,999 runs at scale {scale}; remove some")
@@ -426,7 +426,7 @@ def environment() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told_to_user(directory: Path, what: str) -> Iterator[None]:
+def _as_run_error(directory: Path, what: str) -> Iterator[None]:
     """Turn the system's error into a sentence with the way out."""
     try:
         yield
@@ -471,9 +471,9 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def _foreign(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    names = [n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n)]
-    shown = ", ".join(f"{n} = {found.get(n)!r} there, {wanted.get(n)!r} here" for n in names[:4])
+def _foreign(directory: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    names = [n for n in sorted(stored.keys() | wanted.keys()) if stored.get(n) != wanted.get(n)]
+    shown = ", ".join(f"{n} = {stored.get(n)!r} there, {wanted.get(n)!r} here" for n in names[:4])
     return f"{directory} belongs to a run with another config ({shown}). Choose another --run-dir."
 
 

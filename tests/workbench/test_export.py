@@ -164,22 +164,22 @@ def test_nothing_is_written_over_and_nothing_is_left_of_a_failure(paper, run, tm
 
 
 def test_what_cannot_be_exported_is_refused_by_name(paper, run, tmp_path, capsys):
-    def told(*words: object) -> str:
+    def refusal(*words: object) -> str:
         assert labkit("export", *words, tmp_path / "out") == 2
         assert not (tmp_path / "out").exists()
         return " ".join(capsys.readouterr().err.split())
 
     unfinished = Run.open(tmp_path / "unfinished", CONFIG)
-    assert "is not finished" in told(unfinished.directory)
-    assert "holds no run" in told(tmp_path / "nowhere")
-    assert "is the part 'plain' of a run" in told(run.directory / "plain")
-    assert "no NUL" in told("a\0b")
+    assert "is not finished" in refusal(unfinished.directory)
+    assert "holds no run" in refusal(tmp_path / "nowhere")
+    assert "is the part 'plain' of a run" in refusal(run.directory / "plain")
+    assert "no NUL" in refusal("a\0b")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text('{"steps": 3}')
-    assert f"fits none of {paper.slug}: another version" in told(tmp_path / "old")
+    assert f"fits none of {paper.slug}: another version" in refusal(tmp_path / "old")
     for name in ("noisy", "plain"):
         (run.directory / name / "weights.safetensors").unlink()
-    assert "holds nothing that" in told(run.directory)
+    assert "holds nothing that" in refusal(run.directory)
     (run.directory / "result.json").write_text("{}")
     assert labkit("export", run.directory, tmp_path / "out") == 1
     assert "result.json is damaged" in capsys.readouterr().err
