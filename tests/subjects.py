@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import mutations
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from toy_paper import PAPER, ToyConfig
 
 from labkit import papers, paths, tensor_files
 from labkit.data import image_folder, images, pictures, superresolution
-from labkit.data.tracking import lasot, nfs, otb, oxuva, uav, vot
+from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
+from labkit.tracking.peers import StaticBox
+from labkit.tracking.runner import Results
+from labkit.tracking.video import follow
 from labkit.vision.weights import load_float_weights
 from labkit.workbench import export
 from labkit.workbench.runs import Run
@@ -300,6 +304,44 @@ def use_development(folder: Path) -> object:
     return use_tree(lambda tree: iter([read_development(tree / "Jogging2", "groundtruth.txt")]), folder)
 
 
+# -- videos, and what trackers left ------------------------------------------------------------------------------------
+
+
+def video(folder: Path) -> None:
+    with av.open(str(folder / "clip.mp4"), "w") as sink:
+        stream = sink.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(6):
+            pixels = np.full((48, 64, 3), 40 * k, np.uint8)
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        sink.mux(stream.encode())
+
+
+def use_video(folder: Path) -> object:
+    report = follow(folder / "clip.mp4", (4.0, 4.0, 10.0, 8.0), folder / "out.mp4", StaticBox())
+    return report.frames
+
+
+def clip() -> Sequence:
+    boxes = np.array([[20.0 + t, 30.0, 10.0, 10.0] for t in range(12)])
+    return Sequence("clip", [np.zeros((100, 200, 3), np.uint8)] * 12, boxes, np.zeros(12, dtype=bool))
+
+
+def results(folder: Path) -> None:
+    for name in ("otb2015", "vot2018"):
+        use_results_of(name, folder)
+
+
+def use_results_of(name: str, folder: Path) -> None:
+    """Reads what is there, and runs what is not."""
+    kept = Results(folder, "static", benchmark(name), {"size": 1})
+    kept.open()
+    if name == "vot2018":
+        kept.supervised(StaticBox, clip(), 2)
+    else:
+        kept.one_pass(StaticBox, clip())
+
+
 # -- what people type -------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +394,8 @@ def subjects() -> list[Subject]:
         Subject("class-folders", class_folders, use_class_folders),
         *(Subject(name, make, partial(use_tree, read)) for name, (make, read) in trees.items()),
         Subject("development", development_tree, use_development),
+        Subject("video", video, use_video),
+        Subject("results", results, results),
         Subject("typed-config", nothing, nothing, draw=typed_config),
         Subject("notebook-parameters", nothing, nothing, draw=notebook_parameters),
         *(Subject(f"records-{slug}", partial(records_of, slug), partial(use_records, slug)) for slug in papers.names()),
