@@ -169,7 +169,8 @@ def exported(slug: str, folder: Path) -> None:
 
 
 def use_exported(slug: str, folder: Path) -> object:
-    loaded = {path.parent.name: papers.load(slug).exports.load(path) for path in sorted(folder.rglob("*.safetensors"))}
+    load = papers.load(slug).exports.load
+    loaded = {str(path.relative_to(folder)): load(path) for path in sorted(folder.rglob("*.safetensors"))}
     return {
         name: {key: value.tolist() for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
         for name, model in loaded.items()
