@@ -7,10 +7,12 @@ over all of them. A claim that does not hold is shown like any other.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labkit.errors import RunError
 from labkit.metrics.intervals import Interval, student
 
 Result = Mapping[str, Any]
@@ -49,20 +51,20 @@ class Claim:
 
 def read(result: Result, *path: str) -> Any:
     """`result[path[0]][path[1]]...`; None where the run did not measure it."""
-    found: Any = result
+    value: Any = result
     for key in path:
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(value, Mapping) or key not in value:
             return None
-        found = found[key]
-    return found
+        value = value[key]
+    return value
 
 
 def number(*path: str) -> Measure:
     """Measure of a claim: one number of the result."""
 
     def measure(result: Result) -> float | None:
-        found = read(result, *path)
-        return None if found is None else float(found)
+        value = read(result, *path)
+        return None if value is None else float(value)
 
     return measure
 
@@ -155,13 +157,19 @@ class Verdict:
 
 
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
-    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
-    values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
-    found = student(values) if values else None
-    if claim.pooled and (over_all := claim.pooled(results)) and all(map(math.isfinite, over_all)):
-        found = over_all
-    mean = found.value if found else None
-    low, high = (found.low, found.high) if found and math.isfinite(found.low) else (None, None)
+    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured.
+
+    Raises:
+        RunError: a result has not the form that the claim reads, such as an arm without its numbers; names both.
+    """
+    with _stumbles_named(claim, source):
+        values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
+        over_all = claim.pooled(results) if claim.pooled else None
+    effect = student(values) if values else None
+    if over_all and all(map(math.isfinite, over_all)):
+        effect = over_all
+    mean = effect.value if effect else None
+    low, high = (effect.low, effect.high) if effect and math.isfinite(effect.low) else (None, None)
     near_end = mean if low is None else low
     return Verdict(
         paper=paper,
@@ -172,13 +180,25 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         margin=claim.margin,
         scale=claim.scale,
         holds=None if near_end is None else near_end >= claim.margin,
-        source=source if found else None,
+        source=source if effect else None,
         low=low,
         high=high,
-        seeds=found.replicates if found else 0,
+        seeds=effect.replicates if effect else 0,
         unit=claim.unit,
         note=claim.note,
     )
+
+
+@contextmanager
+def _stumbles_named(claim: Claim, source: str | None) -> Iterator[None]:
+    """A measure that stumbles over a result means that the result is damaged, or of an older version."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"{source or 'a result'} lacks what the claim '{claim.key}' reads ({type(error).__name__}: {error}). "
+            "Restore that file with git, or record it anew with the command that it holds."
+        ) from error
 
 
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
