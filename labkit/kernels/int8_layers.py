@@ -1,7 +1,7 @@
 """Convolutions and matrix products of 8-bit integers on a CPU, by oneDNN: y = scale sum(codes weight), in float32.
 
-Products are added up in 32 bits, exactly; sums below 2^24 are whole float32 numbers, so that `scale` rounds once and y is
-the same on every machine. The operators are those that PyTorch's compiler uses and no public interface, so they are
+Products are added up in 32 bits, exactly; sums below 2^24 are whole float32 numbers, so that `scale` rounds once and y
+is the same on every machine. The operators are those that PyTorch's compiler uses and no public interface, so they are
 tried once per process: where they are missing, inexact, or slow for want of VNNI, `is_fast` says no.
 """
 

@@ -18,7 +18,6 @@ from labkit.papers.qnet.method.soft_quantizer import EXACT, Backward, Quantizer,
 from labkit.papers.qnet.method.thresholds import MAX_SAMPLES, Init
 from labkit.papers.qnet.method.weights import Method, Placement, make_quantizer
 
-
 OTHERS = (nn.Hardswish, nn.Hardtanh, nn.SiLU, nn.GELU, nn.Mish, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU)
 """Activations with negative values, which no level set from 0 upwards fits: they stay float."""
 
@@ -62,8 +61,8 @@ def quantize_activations(
         )
     if not relus:
         raise InputError(
-            "the model has no ReLU to put a quantiser behind; quantise its weights alone (activations=None), or replace "
-            "its activation functions by nn.ReLU() and train it anew"
+            "the model has no ReLU to put a quantiser behind; quantise its weights alone (activations=None), or "
+            "replace its activation functions by nn.ReLU() and train it anew"
         )
     before = bool(getattr(method, "replaces_relu", False))
     samples = sample_activations(model, relus, batches, before=before, seed=seed)
@@ -133,7 +132,7 @@ def sample_activations(
     for name, values in values_of.items():
         if len(values) != len(batches):
             raise InputError(
-                f"ReLU '{name}' ran {len(values)} times in {len(batches)} passes; each use needs an nn.ReLU() of its own, "
-                "since each needs its own scale"
+                f"ReLU '{name}' ran {len(values)} times in {len(batches)} passes; each use needs an nn.ReLU() of its "
+                "own, since each needs its own scale"
             )
     return {name: torch.cat(values) for name, values in values_of.items()}

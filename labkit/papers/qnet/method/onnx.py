@@ -1,13 +1,14 @@
 """The packed network as an ONNX file (opset 17, standard operators only).
 
 Weights: 8-bit integers behind DequantizeLinear, w = scale Y. Activations: comparison nodes, y = scale sum_i [x > t_i];
-their thresholds come from k-means and training and are seldom evenly spaced, so that QuantizeLinear, which rounds, would
-be another function. Levels and thresholds are the packed network's to the last bit.
+their thresholds come from k-means and training and are seldom evenly spaced, so that QuantizeLinear, which rounds,
+would be another function. Levels and thresholds are the packed network's to the last bit.
 """
 
 import copy
 import functools
 import io
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,18 @@ def export_onnx(packed: nn.Module, path: str | Path, sample: Any) -> int:
 
 def _to_onnx(model: nn.Module, inputs: Tensor) -> bytes:
     stream = io.BytesIO()
-    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
-    axes = {"input": {0: "batch"}, "output": {0: "batch"}}
+    options: dict[str, Any] = {
+        "dynamo": False,
+        "opset_version": OPSET,
+        "input_names": ["input"],
+        "output_names": ["output"],
+    }
+    options["dynamic_axes"] = {"input": {0: "batch"}, "output": {0: "batch"}}
     with warnings.catch_warnings():
         # this exporter is on its way out of torch, and its successor needs one more package
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(model, (inputs,), stream, dynamo=False, opset_version=OPSET, dynamic_axes=axes, **names)
+            torch.onnx.export(model, (inputs,), stream, **options)  # type: ignore[arg-type]
         except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"the network cannot be written as ONNX: {first}") from error
@@ -87,6 +93,9 @@ class _Dequantize(torch.autograd.Function):
 class _Layer(nn.Module):
     """A packed layer with its levels as 8-bit integers; as float weights where they are not whole."""
 
+    levels: Tensor
+    scale: Tensor
+
     def __init__(self, layer: PackedLayer) -> None:
         super().__init__()
         self.compute, self.bias = layer._compute, layer.bias
@@ -106,7 +115,7 @@ class _Activation(nn.Module):
     def __init__(self, activation: PackedActivation) -> None:
         super().__init__()
         levels = (activation.levels if activation.counts else activation.levels * activation.scale).tolist()
-        self.lowest, self.gaps = levels[0], [high - low for low, high in zip(levels, levels[1:], strict=False)]
+        self.lowest, self.gaps = levels[0], [high - low for low, high in itertools.pairwise(levels)]
         self.counts = activation.counts
         self.thresholds, self.scale = activation.thresholds.unbind(), activation.scale  # no buffers: constants
 

@@ -1,4 +1,4 @@
-"""Low-bit networks as they are deployed: weights of 1, 2 or 3 bits each in memory and on disk, activations as thresholds.
+"""Low-bit networks as they are deployed: weights of 1, 2 or 3 bits each in memory and on disk, activation thresholds.
 
     y = conv(x, alpha Y[codes]) + bias  =  alpha conv(x, Y[codes]) + bias
 
@@ -63,9 +63,9 @@ def unpack_weights(packed: UInt8[Tensor, "bits bytes"], shape: Iterable[int]) ->
 class PackedLayer(nn.Module):
     """A convolution (transposed or not, of 1 to 3 dimensions) or a linear layer with packed weights.
 
-    Weights are unpacked for the moment of use only. Buffers: `packed` (bits, bytes) uint8; `levels`; `scale`, one number
-    or one per slice of the weight's first axis; `bias`; `input_scale`: alpha_a where the input is known to be alpha_a
-    times a whole number from 0 to 255, else None.
+    Weights are unpacked for the moment of use only. Buffers: `packed` (bits, bytes) uint8; `levels`; `scale`, one
+    number or one per slice of the weight's first axis; `bias`; `input_scale`: alpha_a where the input is known to be
+    alpha_a times a whole number from 0 to 255, else None.
 
     Args:
         layer: gives the geometry and the bias.
@@ -121,8 +121,9 @@ class PackedLayer(nn.Module):
 
     def takes_integers(self) -> bool:
         """Whether this layer could compute on 8-bit integers: whole levels, and sums that stay exact."""
-        whole = torch.equal(self.levels, self.levels.round()) and self.levels.abs().max() <= 127
-        largest = math.prod(self.shape[1:]) * 255 * self.levels.abs().max().item()
+        highest = self.levels.abs().max().item()
+        whole = torch.equal(self.levels, self.levels.round()) and highest <= 127
+        largest = math.prod(self.shape[1:]) * 255 * highest
         return whole and largest < int8_layers.LARGEST_SUM and (self.is_linear or self._geometry is not None)
 
     def set_input_scale(self, scale: Tensor) -> None:
@@ -278,9 +279,9 @@ def pack(model: nn.Module, sample: Any = None) -> nn.Module:
     It computes what `model` computes in eval mode. All else in it is as it was.
 
     Args:
-        sample: one batch of inputs, or of (inputs, labels). One pass over it shows which layers get their input straight
-            from an activation quantiser with whole levels (or through max pooling, flattening and the like): they
-            compute on integers, where the processor is quicker at that. Its values do not matter. None: on floats.
+        sample: one batch of inputs, or of (inputs, labels). One pass over it shows which layers get their input
+            straight from an activation quantiser with whole levels (or through max pooling, flattening and the like):
+            they compute on integers, where the processor is quicker at that. Its values do not matter. None: on floats.
 
     Raises:
         InputError: the model has no quantisers.
@@ -343,16 +344,18 @@ def _find_integer_inputs(model: nn.Module, sample: Tensor) -> None:
             layer.set_input_scale(source.scale)
 
 
+MOVES = {
+    *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+    *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.clone),
+    *(Tensor.flatten, Tensor.reshape, Tensor.view, Tensor.permute, Tensor.transpose, Tensor.squeeze),
+    *(Tensor.unsqueeze, Tensor.contiguous, Tensor.clone, Tensor.detach, Tensor.__getitem__),
+}
+"""Functions that only move or select entries. All else, average pooling and sums among it, makes new numbers."""
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
+
+
 class _Origins(TorchFunctionMode):
     """Follows tensors, not their values: which of them hold nothing but outputs of one activation quantiser."""
-
-    KEEP = {
-        *(torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.adaptive_max_pool1d),
-        *(torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze, torch.unsqueeze, torch.clone),
-        *(Tensor.flatten, Tensor.reshape, Tensor.view, Tensor.permute, Tensor.transpose, Tensor.squeeze),
-        *(Tensor.unsqueeze, Tensor.contiguous, Tensor.clone, Tensor.detach, Tensor.__getitem__),
-    }
-    """What only moves or selects entries. All else, average pooling and sums among it, makes new numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +370,8 @@ class _Origins(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
-        if function in self.KEEP and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            if (origin := self.of(args[0])) is not None:
-                self.set(output, origin)
+        moves = function in MOVES or (function in DROPOUTS and (kwargs or {}).get("training") is False)
+        moved = moves and args and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+        if moved and (origin := self.of(args[0])) is not None:
+            self.set(output, origin)
         return output

@@ -1,8 +1,8 @@
 """From the reader's float network to one that trains with quantised weights and activations.
 
-    quantized = quantize(model, weights="W2", activations="A2", sample=loader)    # a copy; `model` is not touched
-    ...                                                                           # train it: `fit`, or your own loop
-    packed = pack(quantized, batch)                                               # `packing`: in bits, as deployed
+quantized = quantize(model, weights="W2", activations="A2", sample=loader)    # a copy; `model` is not touched
+...                                                                           # train it: `fit`, or your own loop
+packed = pack(quantized, batch)                                               # `packing`: in bits, as deployed
 """
 
 import copy
@@ -20,6 +20,7 @@ from labkit.papers.qnet.method.relus import separate_relus
 from labkit.papers.qnet.method.soft_quantizer import EXACT, Backward, quantizers, wide_bell
 from labkit.papers.qnet.method.weights import Method, Placement, float_layers, quantize_weights
 
+WIDE_BELL = wide_bell(10.0)
 SAMPLE_BATCHES = 10  # of `sample` are looked at: enough for scales, and a whole data set would take an epoch's time
 
 
@@ -31,7 +32,7 @@ def quantize(
     *,
     keep_float: Sequence[str] | None = None,
     weight_backward: Backward = EXACT,
-    activation_backward: Backward = wide_bell(10.0),
+    activation_backward: Backward = WIDE_BELL,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of the float network `model` that quantises: soft in `train()`, the deployed staircase in `eval()`.

@@ -186,6 +186,8 @@ def _add(module: nn.Module, wanted: str, child: nn.Module) -> str:
 
 def _trace(name: str, module: nn.Module) -> fx.Graph:
     """The graph of one forward pass, the same in training and in eval mode."""
+    why = f"{_in_words([name])} calls F.relu, or one nn.ReLU several times"
+    mend = "give each use an nn.ReLU() of its own"
     mode = module.training
     try:
         texts, graph = [], None
@@ -193,16 +195,14 @@ def _trace(name: str, module: nn.Module) -> fx.Graph:
             graph = _OneLevel().trace(module)
             texts.append(graph.python_code("self").src)
     except Exception as error:  # whatever the reader's own code raises when it meets a symbol in place of a tensor
-        raise InputError(
-            f"{_in_words([name])} calls F.relu, or one nn.ReLU several times, and torch.fx cannot follow its forward pass "
-            f"({(str(error).splitlines() or [type(error).__name__])[0]}); give each use an nn.ReLU() of its own"
-        ) from error
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{why}, and torch.fx cannot follow its forward pass ({first}); {mend}") from error
     finally:
         module.training = mode
     if texts[0] != texts[1]:
         raise InputError(
-            f"{_in_words([name])} calls F.relu, or one nn.ReLU several times, and its forward pass looks at self.training, "
-            "as F.dropout(x, training=self.training) does; use nn.Dropout, or give each use an nn.ReLU() of its own"
+            f"{why}, and its forward pass looks at self.training, as F.dropout(x, training=self.training) does; use "
+            f"nn.Dropout, or {mend}"
         )
     assert graph is not None
     return graph
