@@ -164,9 +164,20 @@ class OfficialClipping:
         self._quantized = quantizers(model, "weights")
         if not self._quantized:
             raise InputError("OfficialClipping is for quantised weights; call quantize_weights first")
+        self._running = False  # the model's own forward pass: who looks at a quantiser by itself trains nothing
         self._hooks = [
-            quantizer.register_forward_hook(self._watch(name)) for name, quantizer in self._quantized.items()
+            model.register_forward_pre_hook(self._start),
+            model.register_forward_hook(self._end, always_call=True),
+            *(quantizer.register_forward_hook(self._watch(name)) for name, quantizer in self._quantized.items()),
         ]
+
+    def _start(self, *_: Any) -> None:
+        self._running = True
+        if all(float_weight(self._model, name).grad is None for name in self._quantized):
+            self._gradients.clear()  # those of a backward pass that was never clipped
+
+    def _end(self, *_: Any) -> None:
+        self._running = False
 
     def _watch(self, name: str) -> Callable[..., None]:
         def remember(gradient: Tensor) -> None:
@@ -174,7 +185,7 @@ class OfficialClipping:
             self._gradients[name] = gradient.detach() if before is None else before + gradient.detach()
 
         def hook(quantizer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if output.requires_grad:
+            if self._running and output.requires_grad:
                 output.register_hook(remember)
 
         return hook
