@@ -179,7 +179,8 @@ def _rewritten(name: str, module: nn.Module) -> fx.GraphModule:
 def _add(module: nn.Module, wanted: str, child: nn.Module) -> str:
     """`child` under the first free name of wanted, wanted_2, wanted_3, ...; returns the name."""
     taken = {name for name, _ in module.named_modules()} | set(dir(module))
-    name = next(name for name in (wanted, *(f"{wanted}_{k}" for k in itertools.count(2))) if name not in taken)
+    names = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
     module.set_submodule(name, child)
     return name
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.kernels import int8_layers
-
 from labkit.errors import InputError
+from labkit.kernels import int8_layers
 from labkit.papers.qnet.experiment.baselines import (
     binary_weights,
     dorefa_activations,
@@ -97,9 +96,7 @@ class TestPackedNetwork:
 
     def test_float_path_in_float64(self):
         model = quantized(LEVELS["W2"], LEVELS["A2"]).double()
-        torch.testing.assert_close(
-            pack(model)(BATCHES[0].double()), model(BATCHES[0].double()), rtol=1e-12, atol=1e-12
-        )
+        torch.testing.assert_close(pack(model)(BATCHES[0].double()), model(BATCHES[0].double()), rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("activations", [LEVELS["A2"], LEVELS["A4"], lsq_activations(3)])
     @pytest.mark.parametrize("weights", ["W1", "W3pm4", "BWN"])
@@ -115,7 +112,7 @@ class TestPackedNetwork:
     @pytest.mark.parametrize("activations", [LEVELS["A2"], LEVELS["A4"]])
     @pytest.mark.parametrize("weights", ["W1", "W3pm4", "BWN"])
     def test_the_integer_path_is_exact(self, weights, activations):
-        """Against sums in 64-bit floats, which are exact on integers, and then two roundings: the scale's, the bias's."""
+        """Against sums in 64-bit floats, exact on integers, and then two roundings: the scale's and the bias's."""
         packed = pack(quantized(METHODS[weights], activations), BATCHES[0])
         for name, shape in (("3", (3, 6, 9, 8)), ("6", (2, 6, 5, 7)), ("12", (5, 64))):
             layer = packed.get_submodule(name)
@@ -141,7 +138,7 @@ class TestPackedNetwork:
 
     @pytest.mark.parametrize("form", ["sum", "in-place sum", "average", "average of one pixel"])
     def test_new_numbers_are_no_codes(self, form):
-        """Sums and averages of codes; where one pixel is left its average is a code, but only for that size of image."""
+        """Sums and averages of codes. The average of one pixel is a code, but only for images of that size."""
 
         class Between(nn.Module):
             def forward(self, x):
@@ -284,5 +281,5 @@ class TestPackedActivation:
         model = quantized(LEVELS["W2"], LEVELS["A2"])
         with torch.no_grad():
             quantizers(model, "activations")["2"].alpha.neg_()
-        with pytest.raises(InputError, match="negative.*train it more gently"):
+        with pytest.raises(InputError, match=r"negative.*train it more gently"):
             pack(model)
