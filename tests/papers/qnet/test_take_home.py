@@ -174,13 +174,13 @@ def test_integers_where_the_network_allows_it(name):
     model, loader = make(name)
     quantized = quantize(model, "W2", "A2", loader)
     packed = pack(quantized, next(iter(loader)))
-    found = {layer for layer, module in packed_layers(packed).items() if module.input_scale is not None}
+    snippet = {layer for layer, module in packed_layers(packed).items() if module.input_scale is not None}
     floats = {"ResNet": {"hidden"}, "MobileNet": {"4.0"}}[name]
-    assert set(packed_layers(packed)) - found == floats
+    assert set(packed_layers(packed)) - snippet == floats
 
 
 def test_a_loader_of_pairs_trains():
-    """Four classes that a linear rule tells apart: chance is 25 %. Over 20 seeds the quantised network had 93 % or more."""
+    """Four classes by the signs of two inputs: chance is 25 %."""
     torch.manual_seed(0)
     x = torch.randn(600, 10)
     y = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
@@ -214,9 +214,9 @@ def test_the_ten_lines_of_the_notebook(tmp_path, monkeypatch):
     """Read from the notebook, run here with a network and data of the test's own."""
     pytest.importorskip("onnx")
     text = (paths.root() / "notebooks" / "01_qnet.py").read_text()
-    found = SNIPPET.search(text)
-    assert found is not None
-    lines = [line.removeprefix("#").removeprefix(" ") for line in found.group(1).splitlines()]
+    snippet = SNIPPET.search(text)
+    assert snippet is not None
+    lines = [line.removeprefix("#").removeprefix(" ") for line in snippet.group(1).splitlines()]
     assert len(lines) <= 10
     monkeypatch.chdir(tmp_path)
     model, loader = make("ResNet")
@@ -230,10 +230,10 @@ def test_the_ten_lines_of_the_notebook(tmp_path, monkeypatch):
 class TestRefusals:
     """Early, by name, and the reader's network is as it was."""
 
-    def refused(self, model, told, **arguments):
+    def refused(self, model, message, **arguments):
         before = {key: value.clone() for key, value in model.state_dict().items()}
         modules = [name for name, _ in model.named_modules()]
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             quantize(model, **{"weights": "W2", "activations": "A2", "sample": [torch.randn(8, 4)]} | arguments)
         assert modules == [name for name, _ in model.named_modules()]
         assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -297,13 +297,13 @@ class TestRefusals:
 
     def test_fit(self):
         quantized, pairs = quantize(self.plain(), "W2"), [(torch.randn(8, 4), torch.zeros(8).long())]
-        for arguments, told in (
+        for arguments, message in (
             ((self.plain(), pairs), "no quantisers to train; call quantize first"),
             ((quantized, iter(pairs)), "got list_iterator. For a generator: list"),
             ((quantized, []), "batches is empty"),
             ((quantized, [torch.randn(8, 4)]), r"a batch must be a pair \(inputs, targets\); got Tensor"),
         ):
-            with pytest.raises(InputError, match=told):
+            with pytest.raises(InputError, match=message):
                 fit(*arguments)
         with pytest.raises(InputError, match=r"learning_rate .*greater than 0; got -1.0"):
             fit(quantized, pairs, learning_rate=-1.0)

@@ -104,7 +104,7 @@ def swap(name, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (swap("3.scale", torch.tensor([float("nan")])), "not finite"),
         (swap("3.scale", torch.zeros(5)), "one scale, or one for each of 6; got 5"),
@@ -127,8 +127,8 @@ def swap(name, value):
         (lambda tensors, fields: fields["separated"].append("nowhere"), "the model has no module 'nowhere'"),
     ],
 )
-def test_a_file_that_says_what_cannot_be(tmp_path, change, told):
-    with pytest.raises(InputError, match=told):
+def test_a_file_that_says_what_cannot_be(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
         load(written(tmp_path, change), network())
 
 

@@ -113,12 +113,12 @@ class Remembers(nn.Module):
 
 
 def test_what_cannot_be_followed_is_refused_and_left_alone():
-    for inner, told in (
+    for inner, message in (
         (Statement(), "'0' calls F.relu in place and does not use what it returns; write x = F.relu"),
         (Remembers(), "'0' calls F.relu, .* looks at self.training"),
     ):
         model = nn.Sequential(inner, nn.Linear(4, 4))
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             separate_relus(model, X)
         assert model[0] is inner
     with pytest.raises(InputError, match="the model has no module 'nowhere'"):
