@@ -174,9 +174,9 @@ def test_integers_where_the_network_allows_it(name):
     model, loader = make(name)
     quantized = quantize(model, "W2", "A2", loader)
     packed = pack(quantized, next(iter(loader)))
-    snippet = {layer for layer, module in packed_layers(packed).items() if module.input_scale is not None}
+    integers = {layer for layer, module in packed_layers(packed).items() if module.input_scale is not None}
     floats = {"ResNet": {"hidden"}, "MobileNet": {"4.0"}}[name]
-    assert set(packed_layers(packed)) - snippet == floats
+    assert set(packed_layers(packed)) - integers == floats
 
 
 def test_a_loader_of_pairs_trains():

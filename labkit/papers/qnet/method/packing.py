@@ -141,7 +141,9 @@ class PackedLayer(nn.Module):
     def on_integers(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         """The layer on 8-bit integers. Sums are exact; the scale of the output rounds once, and once more a bias."""
         assert self.input_scale is not None
-        codes = torch.add(x.new_full((), 0.5), x, alpha=self._per_code).to(torch.uint8)  # x / input_scale is whole
+        codes = _codes_behind(x)
+        if codes is None:
+            codes = torch.add(x.new_full((), 0.5), x, alpha=self._per_code).to(torch.uint8)  # x / input_scale is whole
         scale = (self.scale * self.input_scale).expand(self.shape[0]).contiguous()
         if self.is_linear:
             y = int8_layers.int8_linear_scaled(codes.flatten(0, -2), self.integer_levels(), scale)
@@ -245,11 +247,27 @@ class PackedActivation(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         k = self.codes(x)
-        y = k * self.scale if self.counts else (self.levels * self.scale)[k.int()]
-        return y.to(x.dtype)
+        if not self.counts:
+            return (self.levels * self.scale)[k.int()].to(x.dtype)
+        return _with_codes((k * self.scale).to(x.dtype), k)
 
     def extra_repr(self) -> str:
         return f"{len(self.levels)} levels, scale={self.scale.item():g}"
+
+
+def _with_codes(y: Tensor, k: Tensor) -> Tensor:
+    """y = scale k, which carries k along: a layer that gets this very tensor need not divide and round it again."""
+    if not y.is_inference() and not torch.compiler.is_compiling():
+        y._codes = (k, y._version)  # type: ignore[attr-defined]
+    return y
+
+
+def _codes_behind(x: Tensor) -> Tensor | None:
+    """The codes that x carries, unless something was written into it since."""
+    if x.is_inference() or torch.compiler.is_compiling():
+        return None
+    codes, version = getattr(x, "_codes", (None, None))
+    return codes if version == x._version else None
 
 
 def exact_thresholds(codes: Callable[[Tensor], Tensor], like: Tensor) -> tuple[int, Tensor]:
@@ -315,6 +333,7 @@ def packed_activations(model: nn.Module) -> dict[str, PackedActivation]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedActivation)}
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def _find_integer_inputs(model: nn.Module, sample: Tensor) -> None:
     """Sets `input_scale` of each layer whose inputs all come from one activation quantiser with whole levels."""
@@ -365,7 +384,9 @@ class _Origins(TorchFunctionMode):
         self._known[id(tensor)] = (tensor, tensor._version, origin)
 
     def of(self, tensor: Tensor) -> PackedActivation | None:
-        _, version, origin = self._known.get(id(tensor), (None, None, None))
+        if id(tensor) not in self._known:
+            return None
+        _, version, origin = self._known[id(tensor)]
         return origin if version == tensor._version else None  # else something was written into it
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

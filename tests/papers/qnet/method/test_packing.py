@@ -124,8 +124,24 @@ class TestPackedNetwork:
             wanted = wanted if layer.bias is None else wanted + layer.bias.view(each)
             assert torch.equal(layer.on_integers(codes * layer.input_scale), wanted)
 
+    @pytest.mark.skipif(not int8_layers.is_fast(), reason="this processor is not quicker on 8-bit integers")
+    def test_codes_travel_with_the_tensor_until_it_is_written_into(self):
+        model = quantized(LEVELS["W2"], LEVELS["A2"])
+        packed = pack(model, BATCHES[0])
+        activation, layer = packed[2], packed[3]
+        x = activation(packed[:2](BATCHES[1]))
+        wanted = layer(x.clone())  # which carries no codes
+        assert not hasattr(x.clone(), "_codes")
+        assert torch.equal(layer(x), wanted)
+        with torch.no_grad():
+            x[:, 0] = activation.scale * 3 - x[:, 0]
+        assert torch.equal(layer(x), layer(x.clone()))
+        assert not torch.equal(layer(x), wanted)
+        with torch.inference_mode():
+            torch.testing.assert_close(packed(BATCHES[1]), pack(model, BATCHES[1])(BATCHES[1]))
+
     @pytest.mark.parametrize("weights", ["W2", "W3pm4"])
-    def test_integers_or_floats_give_the_same_network(self, weights, monkeypatch):
+    def test_integers_or_floats_give_the_same_network(self, weights):
         """Rounding may carry an activation over a threshold: of 8 images all but two at most agree (measured: all)."""
         model = quantized(METHODS[weights], LEVELS["A2"])
         on_integers, on_floats = pack(model, BATCHES[0])(BATCHES[1]), model(BATCHES[1])
