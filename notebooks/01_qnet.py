@@ -516,10 +516,10 @@ for what, names in placement(model).items():
 # it back.
 #
 # **Packing buys size, and costs no time**, on a CPU that multiplies 8-bit integers (VNNI): ResNet-20 with 2-bit weights and
-# activations takes 58 ms of one core for 64 images, the float network 64 ms, each in its quickest memory layout. The products
+# activations takes 67 ms of one core for 64 images, the float network 69 ms, each in its quickest memory layout. The products
 # alone are three times as quick as in float; the thresholds and the batch norm between them cost most of what is won there.
 # Without VNNI the packed network computes in float and takes about half as long again; ONNX Runtime, which has no quick
-# kernel for comparisons, takes twice the float network's time for the exported file. `labkit bench qnet` measures yours.
+# kernel for comparisons, takes 2.2 times the float network's time there. `labkit bench qnet` measures your machine.
 #
 # **Full scale.** The paper's own setting is ImageNet, ResNet-18, from a trained float network [official code]:
 #

@@ -162,8 +162,9 @@ def test_quantize_pack_save_load_export(name, tmp_path):
         export_onnx(packed, tmp_path / "mine.onnx", next(iter(loader)))
         session = onnxruntime.InferenceSession(tmp_path / "mine.onnx", providers=["CPUExecutionProvider"])
         got = torch.from_numpy(session.run(None, {"input": x[:9].numpy()})[0])  # another batch size than exported
-    # The engine rounds the float layers differently, and may so carry a value over a threshold: about one activation in
-    # 10^5. Measured: no example differs. A swapped threshold or level moves every example.
+    # The engine rounds float layers differently and may so carry a value over a threshold: some 5,000 activations an
+    # example, each within 1e-7 of one of 3 thresholds about once in a million, so three of nine examples once in 10^5.
+    # Measured: of 5 * 16 examples none differs. A swapped threshold or level moves every example.
     same = torch.isclose(got, wanted[:9], rtol=1e-3, atol=1e-4).flatten(1).all(1)
     assert same.sum() >= 7
 
@@ -180,7 +181,7 @@ def test_integers_where_the_network_allows_it(name):
 
 
 def test_a_loader_of_pairs_trains():
-    """Four classes by the signs of two inputs: chance is 25 %."""
+    """Four classes by the signs of two inputs: chance is 25 %, 20 seeds gave 97.7 to 99.8 %."""
     torch.manual_seed(0)
     x = torch.randn(600, 10)
     y = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
@@ -193,7 +194,7 @@ def test_a_loader_of_pairs_trains():
     assert fit(quantized, loader, epochs=10, learning_rate=0.1) is quantized
     assert not quantized.training
     accuracy = (pack(quantized, x[:2])(x).argmax(1) == y).double().mean()
-    assert accuracy > 0.6
+    assert accuracy > 0.9
     for quantizer in quantizers(quantized).values():
         assert quantizer.temperature == 300
 
