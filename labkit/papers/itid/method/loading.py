@@ -64,7 +64,7 @@ class BatchModifier:
         if not samples or not isinstance(samples[0], tuple | list) or not 2 <= len(samples[0]) <= 4:
             raise InputError(
                 "a sample must be (image, label), (image, label, nuisance) or (image, label, nuisance, environment); "
-                f"got {_form(samples)}. With samples of another form, call the BatchModifier on what the loader yields: "
+                f"got {_form(samples)}. For samples of another form call the BatchModifier on what the loader yields: "
                 "modify(batch['image'], batch['label'])."
             )
         try:
