@@ -5,6 +5,21 @@ import os
 import threading
 from pathlib import Path
 
+from labkit.errors import InputError
+
+
+def given_path(path: str | Path, option: str) -> Path:
+    """`path` as the user gave it for `option`.
+
+    Raises:
+        InputError: no file system has such a name: a NUL character in it, or more than 255 bytes.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{option}: a name holds no NUL character; got {str(path)!r}.")
+    if any(len(os.fsencode(part)) > 255 for part in Path(path).parts):
+        raise InputError(f"{option}: a name has 255 bytes at most; got '{str(path)[:60]}...'.")
+    return Path(path)
+
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one.

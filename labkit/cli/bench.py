@@ -1,6 +1,7 @@
 """`labkit bench`."""
 
 import json
+import math
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from labkit.cli.options import AnySlug, AsJson, Device, rooms
 from labkit.cli.output import console
+from labkit.errors import InputError
 
 
 def bench(
@@ -20,6 +22,8 @@ def bench(
     from labkit.devices import pick_device
     from labkit.workbench import benchmark
 
+    if not 0 < seconds < math.inf:
+        raise InputError(f"--seconds must be above 0; got {seconds:g}.")
     place = pick_device(device or "auto")
     rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}

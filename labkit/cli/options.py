@@ -1,5 +1,6 @@
 """What several commands take from the user, and the config that follows from it."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -37,6 +38,8 @@ def asked(slug: str, scale: str, pairs: list[str] | None, seed: int | None, devi
         texts["device"] = device
     config = paper.config(scale).override_text(texts)
     devices.pick_device(config.device)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has started them already
+        devices.check_processes(config.device, config.devices)
     return paper, config
 
 

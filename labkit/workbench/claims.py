@@ -7,10 +7,12 @@ over all of them. A claim that does not hold is shown like any other.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labkit.errors import RunError
 from labkit.metrics.intervals import Interval, student
 
 Result = Mapping[str, Any]
@@ -142,10 +144,16 @@ class Verdict:
 
 
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
-    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
-    values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
+    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured.
+
+    Raises:
+        RunError: a result has not the form that the claim reads, such as an arm without its numbers; names both.
+    """
+    with _told(claim, source):
+        values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
+        over_all = claim.pooled(results) if claim.pooled else None
     found = student(values) if values else None
-    if claim.pooled and (over_all := claim.pooled(results)) and all(map(math.isfinite, over_all)):
+    if over_all and all(map(math.isfinite, over_all)):
         found = over_all
     mean = found.value if found else None
     low, high = (found.low, found.high) if found and math.isfinite(found.low) else (None, None)
@@ -166,6 +174,18 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         unit=claim.unit,
         note=claim.note,
     )
+
+
+@contextmanager
+def _told(claim: Claim, source: str | None) -> Iterator[None]:
+    """A measure that stumbles over a result means that the result is damaged, or of an older version."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"{source or 'a result'} lacks what the claim '{claim.key}' reads ({type(error).__name__}: {error}). "
+            "Restore that file with git, or record it anew with the command that it holds."
+        ) from error
 
 
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:

@@ -36,7 +36,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random generator")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:\d{1,4})?)$",
         description="auto, cpu, cuda or cuda:N",
         json_schema_extra=EXECUTION,
     )
@@ -197,6 +197,7 @@ class Paper:
         from labkit import devices
 
         devices.pick_device(config.device)  # an impossible device is an error before anything starts
+        devices.check_processes(config.device, config.devices)
         return Run.open(run_dir or new_directory(self.slug, scale), config)
 
     def run(self, config: Config, run: Run) -> dict[str, Any]:
@@ -207,9 +208,11 @@ class Paper:
         """
         if run.result is not None:
             return run.result
+        from labkit.devices import check_processes
         from labkit.workbench import training
 
         if config.devices > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
+            check_processes(config.device, config.devices)
             run.write_json("launch.json", config.model_dump(mode="json"))
             training.launch(["worker", self.slug, str(run.directory.resolve())], config.devices)
             if run.result is None:

@@ -302,6 +302,7 @@ def test_without_pyav_the_error_names_the_extra(clip, tmp_path, monkeypatch):
         following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", StaticBox())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*UNTRAINED, "static", *peers.OPENCV])
 def test_every_tracker_of_the_list_can_be_made(name):
     """All arms that need no network, and OpenCV's trackers as far as its version has them."""

@@ -21,6 +21,7 @@ def run_alone(*lines: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_triton_bodies_agree_with_torch_in_the_interpreter():
     """TRITON_INTERPRET works only if set before the first import, and must not leak into other tests.
 
@@ -35,11 +36,13 @@ def test_triton_bodies_agree_with_torch_in_the_interpreter():
     assert run_alone(*hook, *lines, TRITON_INTERPRET="1").split() == list(kernels)
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_soft_quantize_without_a_graph_break():
     """torch.compile cannot look through the wrappers of the import hook."""
     assert run_alone("import test_soft_quantize as t; t.compile_without_a_break(); print('one graph')") == "one graph"
 
 
+@pytest.mark.slow
 def test_int8_products_are_exact_where_onednn_has_no_vnni():
     """oneDNN reads the variable once."""
     script = "import test_int8_matmul as t; t.compare_with_int64(); print('exact')"

@@ -117,6 +117,7 @@ def test_what_was_not_run_is_not_measured(paper: Paper):
     assert {verdict.holds for verdict in paper.verdicts({}, "lesson")} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("paper", "record"), RECORDS)
 def test_a_record_is_one_of_the_config_as_it_is_now(paper: Paper, record: Record):
     """Catches: a field that was renamed or added after the recording, so that its command gives another result."""
@@ -151,6 +152,7 @@ def stub(*_: object) -> None:
     raise NotAttempted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", [*exercises()])
 def test_a_stub_is_not_attempted_the_solution_passes_and_wrong_answers_are_told_why(exercise: Exercise):
     for untouched in (None, ..., *([stub] if callable(exercise.solution) else [])):

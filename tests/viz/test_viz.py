@@ -137,6 +137,7 @@ def test_each_meaning_has_a_colour_of_its_own():
     assert {"float", "ours", "baseline", "bad"} <= viz.COLORS.keys()
 
 
+@pytest.mark.slow
 def test_use_keeps_figures_small_and_offline():
     """In a process of its own, because these settings are global."""
     code = (

@@ -25,6 +25,7 @@ def test_onnx_runtime_gives_the_same_grey_levels(name, levels):
     assert float((theirs == ours).float().mean()) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [127, 3])
 @pytest.mark.parametrize("name", ["vdsr", "vrcnn", "small", "resnet20", "resnet18", "resnet50"])
 def test_the_exact_form_gives_the_same_bits(name, levels):

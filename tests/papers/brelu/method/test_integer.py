@@ -98,6 +98,7 @@ def test_whole_network_is_near_its_simulation(name):
     assert float((got - wanted).abs().max()) < 0.06 * float(wanted.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small", "resnet20", "resnet18", "resnet50"])
 def test_additions_add_equal_ratios(name):
     """Check 6: r_main = r_shortcut mul / 2^shift to 1e-12, with the weight steps the layers really have."""

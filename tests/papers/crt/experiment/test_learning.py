@@ -21,6 +21,7 @@ def pairs():
     return data.pairs(24, 0, kinds=("plain",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "loss"), [(learning.small_net, learning.ridge_loss), (learning.predictor, learning.overlap_loss)]
 )

@@ -57,6 +57,7 @@ def test_smoke(tmp_path):
     assert PAPER.run(config, run_of(tmp_path, config)) == result  # finished: read, not tracked again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 6])
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop, undisturbed):
     """Killed while one of the networks trains; there is a checkpoint after every step."""
@@ -98,6 +99,7 @@ def test_killed_between_arms(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "clips-plain-stage-1" / "result.json").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     """Networks train on shared batches; sequences are dealt out, three to two processes, and gathered in order.
 
@@ -132,6 +134,7 @@ def write_otb(folder, count=6):
     return clip
 
 
+@pytest.mark.slow
 def test_gpu_and_full_start_on_made_up_data_of_the_real_layout(tmp_path, monkeypatch):
     """gpu: all arms on a few frames.  full: a benchmark's folder, ImageNet-shaped weights from a file."""
     config = CONFIGS["gpu"].override(clips=1, frames=2, kinds=("walkers",), pairs=8, batch_size=4, learned_steps=2,

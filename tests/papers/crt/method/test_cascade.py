@@ -79,6 +79,7 @@ def test_stage_2_does_decide_something():
     assert np.abs(full - alone).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [Settings(), MINING_IN_EVERY_FRAME], ids=["plain", "mining"])
 def test_side_by_side_is_one_by_one(settings):
     """Two videos of different sizes and targets of different shapes in one batch.
@@ -100,12 +101,14 @@ def test_side_by_side_is_one_by_one(settings):
         assert len(tracks[k].boxes) == len(clip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_every_arm_tracks_an_easy_clip(name):
     answers = follow(arm_tracker(name), CLIP)
     assert box_overlaps(boxes_of(answers), CLIP.boxes[1:]).min() > 0.4
 
 
+@pytest.mark.slow
 def test_mining_goes_through_the_gate():
     """An open gate mines every rival, a shut one none, and then the cascade is the one without mining."""
     plain, shut = Cascade(), Cascade(replace(MINING_IN_EVERY_FRAME, gate=(2.0, 0.0, 0.0), states=False))

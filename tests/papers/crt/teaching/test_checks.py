@@ -8,6 +8,7 @@ from labkit.papers.crt.experiment.claims import CLAIMS
 from labkit.papers.crt.teaching import checks, exercises
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", PAPER.exercises, ids=lambda e: e.key)
 def test_exercises_keep_their_word(exercise):
     """Stub: not attempted. Solution: passes. Every known wrong answer: rejected, with the property that failed."""
@@ -41,6 +42,7 @@ def test_presence_names_the_property_that_fails():
     assert exercise.check(lambda scores: list(scores >= 0.65)).passed  # a list will do
 
 
+@pytest.mark.slow
 def test_presence_is_counted_as_oxuva_does():
     """A tracker that is always present: TPR is its share of good boxes, TNR 0; hand-counted on every clip."""
     found = exercises.presence_counts(lambda scores: scores >= -1.0)

@@ -157,6 +157,7 @@ def test_widgets_hold_their_figures(snapshots):
         assert widget.children[-1].to_json() != before
 
 
+@pytest.mark.slow
 def test_static_figures_draw(snapshots):
     figures.idea_figure()
     figures.snapshot_figure(snapshots[0])

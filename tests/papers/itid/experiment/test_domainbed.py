@@ -115,6 +115,7 @@ def test_batches_hold_equal_shares_of_the_environments_and_hold_outs_are_apart(h
     assert len(both.unique(dim=0)) == len(environment.content.flatten(1).unique(dim=0))
 
 
+@pytest.mark.slow
 def test_a_small_sweep_runs_and_resumes(hand_made_mnist, small_batches, tmp_path):
     algorithms = ("IRM", "GroupDRO", "mixup", "IE-weight")  # one per mechanism: penalty, state, second labels, counts
     config = Config(experiments=(), sweep=("colored-mnist",), algorithms=algorithms, draws=1, trials=1,
@@ -128,6 +129,7 @@ def test_a_small_sweep_runs_and_resumes(hand_made_mnist, small_batches, tmp_path
         assert domainbed.sweep("colored-mnist", config, workers, Run.open(tmp_path, config)) == found
 
 
+@pytest.mark.slow
 def test_a_sweep_over_photographs_leaves_out_what_cannot_be_rendered(domains, small_batches, tmp_path):
     config = Config(experiments=(), sweep=("folder:tiny",), algorithms=("IE-swap", "IE-edit"), draws=1, trials=1,
                     sweep_steps=1)  # fmt: skip
@@ -135,6 +137,7 @@ def test_a_sweep_over_photographs_leaves_out_what_cannot_be_rendered(domains, sm
     assert set(result["sweep"]["folder:tiny"]["0"]) == {"IE-edit"}
 
 
+@pytest.mark.slow
 def test_the_gpu_configuration_runs(hand_made_mnist, hand_made_cifar, tmp_path):
     """IRM's coloured MNIST with its own arms, CIFAR-10 with ResNet-18: a few steps."""
     config = CONFIGS["gpu"].override(
@@ -147,6 +150,7 @@ def test_the_gpu_configuration_runs(hand_made_mnist, hand_made_cifar, tmp_path):
     assert set(result["cifar-borders"]["arms"]) == {"IE-swap", "IE-adaptive"}
 
 
+@pytest.mark.slow
 def test_the_full_configuration_runs(hand_made_mnist, hand_made_cifar, small_batches, tmp_path):
     """IE-edit turns the rotated digits, and mirrors or recolours CIFAR's."""
     config = CONFIGS["full"].override(

@@ -45,6 +45,7 @@ def test_a_stack_is_its_networks():
         build_network("vit", (3, 8, 8), 16, 10)
 
 
+@pytest.mark.slow
 def test_training_the_stack_is_training_one_by_one(tmp_path):
     """Every kind of arm, Adam, L2, annealing: the same networks up to rounding."""
     config = SMALL.override(arms=ALL_KINDS, replicas=1, steps=12)
@@ -128,6 +129,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4, 9])
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop):
     """GroupDRO's weights and IE-adaptive's probabilities are part of the state, beside networks and Adam."""
@@ -171,6 +173,7 @@ def test_killed_between_the_weights_and_the_result(tmp_path, monkeypatch):
 # -- several processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path):
     """Batches are shared, logits gathered: penalties and group weights stay exact."""
     arms = ("ERM", "IRM-1e2", "GroupDRO-group", "IE-swap", "consistency", "mixup")

@@ -299,6 +299,7 @@ class Mutant:
         return self.wrong if name == self.name else getattr(measures, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutant",
     [

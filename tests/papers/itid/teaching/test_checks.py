@@ -46,6 +46,7 @@ def test_the_order_of_the_measures_for_three_labels():
     assert checks.order_of_couplings() < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", PAPER.exercises, ids=lambda e: e.key)
 def test_exercises_keep_their_word(exercise):
     """Stub: not attempted. Solution: passes. Every known wrong answer: rejected, with the property that failed."""

@@ -30,6 +30,7 @@ def curves(tmp_path, algorithm: str, name: str = "run", environment: str = "pend
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_rival_plays_the_same_task_for_as_many_steps(tmp_path, algorithm):
     before = np.random.get_state()[1].tolist(), torch.get_rng_state()  # Python's: the run-time type checks draw from it
@@ -68,6 +69,7 @@ def plain_result(tmp_path_factory):
     return curves(tmp_path_factory.mktemp("plain"), "pombu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -82,6 +84,7 @@ def test_every_switch_changes_what_comes_out(tmp_path, plain_result, changes):
     assert torch.isfinite(torch.tensor(result["stochastic_return"])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if isinstance(task, GymnasiumTask)])
 def test_the_papers_networks_on_every_task(tmp_path, name):
     """The full configuration's shapes, with few and short episodes; noise on both sides."""

@@ -14,6 +14,7 @@ from labkit.rl.streams import Streams
 from labkit.workbench.runs import Run
 
 
+@pytest.mark.slow
 def test_ppo_takes_as_many_real_steps_as_the_loop(tmp_path):
     """Iterations of 2,304 steps: more than one of PPO's usual rollouts of 2,048, and less than two."""
     config = Config(environments=("pendulum",), iterations=1, episodes=9, horizon=256, evaluations=1)

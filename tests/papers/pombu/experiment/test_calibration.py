@@ -46,6 +46,7 @@ def test_independent_errors_are_calibrated():
     assert 0.9 < row["deviation"] < 1.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["point-4", "zone-8"])
 def test_trained_ensembles_are_asked_at_the_same_places(name):
     found = calibration.calibrate(name, QUICK)

@@ -35,6 +35,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch):
     undisturbed = PAPER.run(SMALL, Run.open(tmp_path / "whole", SMALL))
     original, left = Run.save_if_due, iter(range(2))
@@ -57,6 +58,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch):
     assert PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL)) == undisturbed  # finished: read, not trained again
 
 
+@pytest.mark.slow
 def test_two_processes_deal_the_units_out(tmp_path):
     config = SMALL.override(environments=["pendulum"], algorithms=["pombu"], replicas=1, **LOOP)
     one = PAPER.run(config, Run.open(tmp_path / "one", config))
@@ -66,6 +68,7 @@ def test_two_processes_deal_the_units_out(tmp_path):
     assert json.loads((tmp_path / "two" / "result.json").read_text()) == one
 
 
+@pytest.mark.slow
 def test_smoke_measures_every_part(tmp_path):
     config = CONFIGS["smoke"]
     result = PAPER.run(config, Run.open(tmp_path, config))
@@ -86,6 +89,7 @@ def test_every_unit_of_every_scale_is_known():
         assert len(units_of(config)) == wanted
 
 
+@pytest.mark.slow
 def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     config = SMALL.override(
         studies=["calibration", "zone"], calibrations=["fake-0.01"], calibration_copies=1, calibration_queries=8

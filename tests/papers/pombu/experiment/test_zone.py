@@ -270,6 +270,7 @@ def test_more_left_data_leave_the_right_as_it_was():
         assert {"alpha-0", "alpha-2", "shuffled-2"} < set(zone.arms_of(name, config)) < set(config.zone_arms)
 
 
+@pytest.mark.slow
 def test_scaling_by_the_raw_variance_makes_the_unit_of_reward_disappear(tmp_path, double_precision):
     """The same seeds with rewards times 10: the same policies up to the 1e-8 that keep divisions from 0. With the
     official code's division, others."""

@@ -94,6 +94,7 @@ def test_widgets_hold_their_figures(maps):
         assert widget.children[-1].to_json() != before
 
 
+@pytest.mark.slow
 def test_static_figures_draw(maps):
     figures.idea_figure()
     figures.bounds_figure()

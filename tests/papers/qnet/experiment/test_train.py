@@ -27,6 +27,7 @@ ALONE = Workers(0, 1, torch.device("cpu"))
 QUICK = PAPER.config("smoke", float_steps=40, steps=30, test_examples=200, calibration_examples=200, device="cpu")
 
 
+@pytest.mark.slow
 def test_smoke_learns_and_reports_every_number(tmp_path):
     config = PAPER.config("smoke", device="cpu")
     result = PAPER.run(config, Run.open(tmp_path / "run", config))
@@ -48,6 +49,7 @@ MECHANISMS = (  # one arm for each way of quantising, of training, and of beginn
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_mechanism_trains_a_few_steps(tmp_path):
     """Catches: an arm whose methods, stage or schedule do not fit together."""
     config = QUICK.override(arms=MECHANISMS, float_steps=4, steps=3, test_examples=50, calibration_examples=50)
@@ -80,6 +82,7 @@ def test_longer_float_training_is_an_arm_without_quantisers(tmp_path):
     assert result["gradient_error"] < 1e-4
 
 
+@pytest.mark.slow
 def test_many_levels_need_no_training_when_thresholds_lie_midway(tmp_path):
     """Sheet check 9: untrained 8-bit weights are as good as float, but for a few of the 597 test images.
 
@@ -106,6 +109,7 @@ def test_many_levels_need_no_training_when_thresholds_lie_midway(tmp_path):
     assert error("W8", "range") > 0.9 * error("W6", "range")
 
 
+@pytest.mark.slow
 def test_a_trained_arm_comes_back_from_its_directory(tmp_path):
     config = QUICK.override(arms=["W1"])
     run = Run.open(tmp_path, config)
@@ -163,6 +167,7 @@ def test_two_processes_train_the_same_curve_as_one(tmp_path):
         assert curves[0] == pytest.approx(curves[1], rel=1e-4 if part == "float" else 0.1)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
     """Left within the float network's training, then within an arm's. (Real SIGKILLs: tests/test_faults.py.)"""
     config = QUICK.override(arms=["W1-official", "W2"], float_steps=12, steps=8)
@@ -193,6 +198,7 @@ def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
 # -- the larger scales on hand-made data of the real layout -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gpu_scale_on_a_cifar_like_archive(tmp_path, monkeypatch):
     """CIFAR-10's ResNet-20 path, with augmentation and bfloat16, on a few hand-made images."""
     random = np.random.default_rng(0)
@@ -221,6 +227,7 @@ def imagenet_tree(folder):
                 (directory / f"{wnid}_{k}.JPEG").write_bytes(buffer.getvalue())
 
 
+@pytest.mark.slow
 def test_full_scale_on_a_hand_made_imagenet(tmp_path, monkeypatch):
     imagenet_tree(tmp_path)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
@@ -275,6 +282,7 @@ def test_float_weights_that_do_not_exist_or_do_not_fit(tmp_path):
         train(config, Run.open(tmp_path / "b", config))
 
 
+@pytest.mark.slow
 def test_float_weights_from_another_run_are_used(tmp_path):
     first = Run.open(tmp_path / "first", QUICK)
     train(QUICK, first)
@@ -303,6 +311,7 @@ def test_lesson_uses_fashion_mnist_where_it_is():
     assert (task.name, task.train_examples, task.image_size) == ("fashion-mnist", 8000, 28)
 
 
+@pytest.mark.slow
 def test_seed_decides_everything_but_the_device(tmp_path):
     first = train(QUICK, Run.open(tmp_path / "a", QUICK))
     same = train(QUICK, Run.open(tmp_path / "b", QUICK))

@@ -132,6 +132,7 @@ class TestPackedNetwork:
         quantize_activations(model, LEVELS["A2"], [torch.randn(50, 4)])
         assert pack_network(model, torch.randn(50, 4))[3].input_scale is None
 
+    @pytest.mark.slow
     def test_8_bit_activations_do_not_fit_and_stay_on_the_float_path(self):
         model = quantized(LEVELS["W2"])
         quantize_activations(model, LEVELS["A8"], [torch.randn(200, 2, 9, 9)])

@@ -121,6 +121,7 @@ def test_state_round_trip_keeps_temperature_and_floats():
     assert restored.get_submodule("3.conv").parametrizations.weight[0].temperature == 42
 
 
+@pytest.mark.slow
 def test_training_moves_weights_and_scales():
     model = network()
     quantize_weights(model, LEVELS["W2"], backward=wide_bell(5.0), learn_thresholds=True)

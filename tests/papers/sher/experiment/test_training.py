@@ -49,6 +49,7 @@ def built(experiment, stack, workers=ALONE):
 # -- determinism, stacks ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(tmp_path):
     """Check 11: 100 updates of SHER and of HER, twice."""
     config = TINY.override(cycles=5, updates=20, evaluate_every=5)
@@ -127,6 +128,7 @@ def test_stacks_side_by_side_learn_what_they_learn_in_turn(tmp_path, monkeypatch
 # -- kill and resume --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("killed_after", "at_once"), [(1, 1), (9, 2)])
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, killed_after, at_once):
     """Stop inside one of the three cycles of one of the arms; catches a stream or buffer that is not saved."""
@@ -186,6 +188,7 @@ def in_processes(count: int, config: Config, folder: Path) -> dict:
     return load("sher").run(asked, Run.open(folder, asked))
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_share_the_robots(tmp_path):
     """The small worlds are played by both alike and gradients are averaged: the same weights, up to rounding.
 
@@ -217,6 +220,7 @@ def test_what_cannot_be_shared_says_so(tmp_path):
 # -- does it learn ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hindsight_learns_what_nothing_else_does():
     """Check 12 in small: eight bits, the same Q-learning with relabelled goals and without. (The record has 12 bits.)
 
@@ -232,6 +236,7 @@ def test_hindsight_learns_what_nothing_else_does():
     assert success["hindsight"] >= 0.6
 
 
+@pytest.mark.slow
 def test_a_hard_critic_finds_the_value_of_reach_on_a_line():
     """Check 4: V*(p, g) is known; max_a Q comes near it, on average over the line.
 
@@ -281,6 +286,7 @@ def test_the_exact_lab_in_numbers():
 # -- configurations ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_smoke_trains_every_agent(tmp_path):
     config = CONFIGS["smoke"]
     result = loop.train(config, Run.open(tmp_path / "run", config))
@@ -289,6 +295,7 @@ def test_smoke_trains_every_agent(tmp_path):
     assert result["data"] == "reach, 12 bits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fetch-push", "hand-block"])
 def test_gpu_and_full_configurations_take_a_few_steps(tmp_path, name):
     """The real simulators with the released networks, a handful of episodes."""

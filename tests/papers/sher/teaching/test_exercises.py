@@ -13,6 +13,7 @@ def test_a_stub_is_not_attempted(exercise):
     assert not exercise.check(None).attempted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.key)
 def test_the_solution_passes(exercise):
     outcome = exercise.check(exercise.solution)
@@ -27,6 +28,7 @@ def test_wrong_answers_are_rejected(exercise, name):
     assert "your answer raised" not in outcome.message
 
 
+@pytest.mark.slow
 def test_the_ablation_refuses_what_does_not_learn_or_is_no_choice():
     """Over 10 seeds of the exercise `future` has a success of .96 with a deviation of .02, no hindsight .01 (.005)."""
     strategy = EXERCISES[-1]

@@ -203,6 +203,7 @@ def test_landscapes(learners):
     assert box.children[-1].data[1].x[0] == 0.4
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_the_first_picture():
     """Catches: Mesa's LLVM loaded before Triton's, which ends the process at the first optimiser."""
     from labkit.papers.sher.teaching import rendering

@@ -129,6 +129,7 @@ def test_a_film_of_fetch_reach_ends_green_when_the_goal_is_reached():
     world.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gl")
 @pytest.mark.parametrize("env_id", ["FetchPush-v4", "HandManipulateBlock-v1", "HandReach-v3"])
 def test_looking_changes_nothing(env_id):

@@ -36,6 +36,7 @@ def same(seen: dict[str, np.ndarray], index: int, expected: dict[str, np.ndarray
     return all(np.array_equal(seen[key][index], expected[key]) for key in KEYS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", [*TASKS, TOUCH])
 def test_a_step_is_the_environments_step_bit_for_bit(env_id):
     """Two environments in turn on one model, an episode and the start of a second, against one made by gymnasium."""
