@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from labkit.data import registry
 from labkit.data.images import check_split
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -94,11 +95,7 @@ def _decode(path: Path, shorter_side: int) -> "Image.Image":
     """The image as RGB, resized: the set also holds grey and CMYK JPEGs, and a PNG under the name .JPEG."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise on damaged bytes
-        raise DataError(f"Image {path} is damaged ({error}). Unpack it anew from ImageNet's archive.") from error
+    image = read_picture(path, "Unpack it anew from ImageNet's archive.")
     scale = shorter_side / min(image.size)
     width, height = (max(shorter_side, int(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)

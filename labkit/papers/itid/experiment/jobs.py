@@ -117,6 +117,7 @@ def build_modifier(arm: Arm, train: Batch) -> DistributionModifier:
         "weight": lambda: modifiers.Weight(train.labels, train.nuisance),
         "resample": lambda: modifiers.Resample(train),
         "mixup": lambda: modifiers.Mixup(arm.alpha),
+        "interdomain": lambda: modifiers.InterdomainMixup(arm.alpha),
         "adaptive": lambda: modifiers.Adaptive(modifiers.DEFAULT_FAMILIES),
         "paired": lambda: modifiers.Paired(modifiers.Swap()),
     }

@@ -74,6 +74,15 @@ def resnet18_small(channels: int, outputs: int) -> nn.Module:
     return nn.Sequential(Centred(0.5), network)
 
 
+def fitting_network(shape: Sequence[int]) -> str:
+    """The name of the network of DomainBed's protocol for images of `shape` (channels, height, width).
+
+    The digits' network sees patches of 13x13 pixels, which is most of an image up to 32x32; larger ones get a ResNet-18
+    [ours]. The [peer code] takes a Wide ResNet for 32x32 and a ResNet-50 trained on ImageNet for 224x224.
+    """
+    return "mnist-cnn" if max(shape[1:]) <= 32 else "resnet18-large"
+
+
 def build_network(
     name: str, shape: Sequence[int], hidden: int, outputs: int, middle: float = 0.5, xavier: bool = False
 ) -> nn.Module:
@@ -90,7 +99,9 @@ def build_network(
         return mnist_cnn(shape, outputs)
     if name == "resnet18":
         return resnet18_small(shape[0], outputs)
-    raise InputError(f"there is no network '{name}'; there are mlp, cnn, mnist-cnn, resnet18.")
+    if name == "resnet18-large":
+        return nn.Sequential(Centred(0.5), resnet18(outputs, shape[0]))
+    raise InputError(f"there is no network '{name}'; there are mlp, cnn, mnist-cnn, resnet18, resnet18-large.")
 
 
 class Stack(nn.Module):
@@ -127,6 +138,10 @@ class Stack(nn.Module):
 
         return torch.func.vmap(one)(chosen, images)
 
+    def weights_of(self, member: int) -> dict[str, Tensor]:
+        """The state dict of one of the networks."""
+        return {name: value[member].detach() for name, value in zip(self.names, self.values, strict=True)}
+
     def squared_norms(self) -> Float[Tensor, " networks"]:
         """Sum of the squares of all parameters, for each network."""
         return torch.stack([value.square().flatten(1).sum(1) for value in self.values]).sum(0)
@@ -145,6 +160,9 @@ class Single(nn.Module):
         self, images: Float[Tensor, "one batch channels height width"], rows: slice = slice(None)
     ) -> Float[Tensor, "one batch classes"]:
         return self.network(images[0])[None]
+
+    def weights_of(self, member: int) -> dict[str, Tensor]:
+        return dict(self.network.state_dict())
 
     def squared_norms(self) -> Float[Tensor, " one"]:
         return torch.stack([p.square().sum() for p in self.network.parameters()]).sum()[None]

@@ -22,12 +22,15 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         "sweep": {...}}
     """
     with training.workers(config.device) as workers, devices.one_thread():
+        swept = {name: domainbed.prepare(name, config) for name in config.sweep}  # bad data are refused before any work
         result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
         datasets = sorted({part["data"] for part in result.values()})
         if config.coverage_samples:
             result["coverage"] = coverage_by_size(config.coverage_samples, config.seed)
         if config.sweep:
-            result["sweep"] = {name: domainbed.sweep(name, config, workers, run) for name in config.sweep}
+            result["sweep"] = {
+                name: domainbed.sweep(name, domains, config, workers, run) for name, domains in swept.items()
+            }
         return {"data": "+".join([*datasets, *config.sweep])} | result
 
 

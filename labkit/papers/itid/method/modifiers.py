@@ -234,12 +234,12 @@ class Adaptive:
             predict: from images to labels.
         """
         before = predict(held_out)
-        deltas = {
-            name: float(
-                (predict(in_float(lambda x, edit=family: edit(x, generator), held_out)) != before).double().mean()
-            )
-            for name, family in self.families.items()
-        }
+
+        def delta(family: EditFunction) -> float:
+            edited = in_float(lambda pixels: family(pixels, generator), held_out)
+            return float((predict(edited) != before).double().mean())
+
+        deltas = {name: delta(family) for name, family in self.families.items()}
         if max(deltas.values()) > self.tolerance:
             raised = self.probabilities * torch.tensor(
                 [math.exp(self.eta * d) for d in deltas.values()], dtype=torch.float64
