@@ -11,7 +11,6 @@ from labkit.workbench.experiment import Paper
 if TYPE_CHECKING:
     from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
     from labkit.papers.itid.experiment.export import Classifier, load
-    from labkit.papers.itid.method import edits
     from labkit.papers.itid.method.batch import Batch
     from labkit.papers.itid.method.edits import EditTransform
     from labkit.papers.itid.method.loading import BatchModifier
@@ -67,7 +66,6 @@ __all__ = [
     "Weight",
     "all_hypotheses",
     "balancing_probabilities",
-    "edits",
     "load",
     "toy_task",
     "zero_one",

@@ -126,6 +126,7 @@ def test_annealing_and_rescaling():
     logits, targets = example()
     assert [objective.strength(step) for step in (0, 99, 100)] == [1.0, 1.0, 1e4]
     assert [objective.divisor(step) for step in (0, 99, 100)] == [1.0, 1.0, 1e4]
+    assert [Penalised("irm", 0.1, anneal=100).strength(step) for step in (0, 99, 100)] == [1.0, 1.0, 0.1]  # [peer code]
     assert Penalised("irm", 1e4, anneal=100, rescale=False).divisor(100) == 1.0
     late = objective(logits, targets, 100) / objective.divisor(100)
     torch.testing.assert_close(late, (environment_risk(logits, targets) + 1e4 * irm_penalty(logits, targets)) / 1e4)

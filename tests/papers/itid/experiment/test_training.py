@@ -81,7 +81,7 @@ def distance(first, second):
 def test_penalties_of_strength_0_follow_erm(tmp_path):
     """Full batch: both environments have the same size. GroupDRO with eta 0 and equal groups, too."""
     erm, _ = trained(Arm(), tmp_path / "erm", batch=0)
-    same = {kind: Arm(objective=kind, lam=0.0) for kind in ("irm", "irm-split", "vrex")}
+    same = {kind: Arm(objective=kind, lam=0.0, anneal=0) for kind in ("irm", "irm-split", "vrex")}
     for name, arm in (same | {"dro": Arm(objective="dro-environment", eta=0.0)}).items():
         assert distance(erm, trained(arm, tmp_path / name, batch=0)[0]) < 1e-2  # rounding
     for name, arm in {"irm-100": Arm(objective="irm", lam=100.0, anneal=0), "swap": Arm("swap")}.items():
@@ -218,7 +218,9 @@ def test_every_lesson_experiment_starts(tmp_path, name):
         ({"experiments": ("mild", "mild")}, "is named twice"),
         ({"experiments": (), "arms": ()}, "at least one experiment"),
         ({"arms": ("IE-magic",)}, "no experiment asked for has an arm 'IE-magic'"),
-        ({"sweep": ("pacs",)}, "folder:NAME"),
+        ({"sweep": ("pacs",)}, "folder:PATH"),
+        ({"sweep": ("folder:a", "folder:a")}, "named twice"),
+        ({"image_size": 4}, "image_size"),
         ({"algorithms": ("SGD",)}, "there is no algorithm 'SGD'"),
         ({"replicas": 0}, "replicas"),
         ({"step": 5}, "did you mean steps"),
