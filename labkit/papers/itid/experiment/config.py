@@ -321,13 +321,22 @@ CONFIGS: dict[Scale, Config] = {
         train_examples=300,
         test_examples=300,
         coverage_samples=20,
+        draws=1,
+        trials=1,
+        sweep_steps=20,
+        image_size=32,
     ),
     "lesson": Config(
         experiments=("backgrounds", "two-colours", "mild", "shifts-50", "shifts-200", "shifts-800"),
         replicas=3,
         coverage_samples=300,
+        draws=1,
+        trials=1,
+        sweep_steps=300,
     ),
-    "gpu": Config(experiments=("colored-mnist", "cifar-borders"), replicas=10, bf16=True),
+    "gpu": Config(
+        experiments=("colored-mnist", "cifar-borders"), replicas=10, bf16=True, draws=1, trials=1, sweep_steps=1000
+    ),
     "full": Config(
         experiments=("cifar-borders", "cifar-plain"),
         sweep=("colored-mnist", "rotated-mnist"),

@@ -25,7 +25,7 @@ from labkit.papers.itid.method.renderers import (
     Renderer,
     Rotations,
     Shifts,
-    TwoColours,
+    TwoColors,
 )
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -258,7 +258,7 @@ def _two_colour_scene(
     name: str, split: Split, environment: Tensor, experiment: Experiment, generator: torch.Generator
 ) -> Scene:
     """y = (class < 5), flipped in 25 % of the data; the colour agrees with y with probability rho."""
-    renderer, rho = TwoColours(), torch.tensor(experiment.rho)
+    renderer, rho = TwoColors(), torch.tensor(experiment.rho)
     labels = _noisy_halves(split.labels, generator)
     nuisance = flipped(labels, 1 - rho[environment], generator)
     test_labels = _noisy_halves(split.test_labels, generator)
@@ -329,7 +329,7 @@ def domainbed_environments(name: str, seed: int, config: Config) -> DomainSet:
         if colored:
             y = _noisy_halves(y, generator)
             z = flipped(y, torch.full((len(y),), COLOUR_DISAGREES[environment]), generator)
-            environments.append(Batch.render(images, y, z, position, TwoColours()))
+            environments.append(Batch.render(images, y, z, position, TwoColors()))
         else:
             environments.append(Batch.render(images, y, position, position, rotations))
     return DomainSet(environments, names, ("5 to 9", "0 to 4") if colored else train.classes)

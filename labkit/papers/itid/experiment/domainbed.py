@@ -133,7 +133,7 @@ def sweep(name: str, first: DomainSet, config: Config, workers: Workers, run: Ru
                 for trial in range(config.trials)
                 for number in range(config.draws)
             ]
-            result[environment][algorithm] = summarise_selection(candidates)
+            result[environment][algorithm] = summarize_selection(candidates)
             forget_the_rest(name, left_out, candidates, run)
     return result
 
@@ -143,7 +143,7 @@ def algorithms_of(domains: DomainSet, config: Config) -> tuple[str, ...]:
     return config.algorithms or tuple(name for name in ALGORITHMS if not obstacle(name, domains))
 
 
-def summarise_selection(candidates: list[Candidate]) -> dict[str, Any]:
+def summarize_selection(candidates: list[Candidate]) -> dict[str, Any]:
     """Test accuracy of what each criterion selects, and its regret; mean over trials."""
     summary = {}
     for criterion in selection.criteria_for(candidates):

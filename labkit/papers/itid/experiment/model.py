@@ -11,7 +11,7 @@ from labkit.errors import InputError
 from labkit.vision.resnet import resnet18
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """x - middle: pixels come in [0, 1]."""
 
     def __init__(self, middle: float) -> None:
@@ -26,7 +26,7 @@ def mlp(shape: Sequence[int], hidden: int, outputs: int, middle: float = 0.5, xa
     """Two hidden layers with ReLU. xavier: Glorot's uniform weights and zero biases [official code of IRM]."""
     inputs = int(torch.Size(shape).numel())
     network = nn.Sequential(
-        Centred(middle), nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(),
+        Centered(middle), nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(),
         nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
     )  # fmt: skip
     if xavier:
@@ -40,7 +40,7 @@ def mlp(shape: Sequence[int], hidden: int, outputs: int, middle: float = 0.5, xa
 def cnn(shape: Sequence[int], hidden: int, outputs: int) -> nn.Sequential:
     """Two strided convolutions and a mean over the image: small enough for a CPU; no batch statistics."""
     return nn.Sequential(
-        Centred(0.5), nn.Conv2d(shape[0], hidden, 5, stride=2, padding=2), nn.ReLU(),
+        Centered(0.5), nn.Conv2d(shape[0], hidden, 5, stride=2, padding=2), nn.ReLU(),
         nn.Conv2d(hidden, 2 * hidden, 3, stride=2, padding=1), nn.ReLU(),
         nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2 * hidden * _halved(shape[1], 3) * _halved(shape[2], 3), outputs),
     )  # fmt: skip
@@ -71,7 +71,7 @@ def resnet18_small(channels: int, outputs: int) -> nn.Module:
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()  # type: ignore[assignment]
-    return nn.Sequential(Centred(0.5), network)
+    return nn.Sequential(Centered(0.5), network)
 
 
 def fitting_network(shape: Sequence[int]) -> str:
@@ -100,7 +100,7 @@ def build_network(
     if name == "resnet18":
         return resnet18_small(shape[0], outputs)
     if name == "resnet18-large":
-        return nn.Sequential(Centred(0.5), resnet18(outputs, shape[0]))
+        return nn.Sequential(Centered(0.5), resnet18(outputs, shape[0]))
     raise InputError(f"there is no network '{name}'; there are mlp, cnn, mnist-cnn, resnet18, resnet18-large.")
 
 

@@ -124,7 +124,7 @@ class ERM:
 
 
 @dataclass
-class Penalised:
+class Penalized:
     """mean_e R_e + lam * penalty. lam is 1 before step `anneal`; afterwards the loss is divided by it [official code].
 
     Args:
@@ -213,4 +213,4 @@ class Consistency:
         return 1.0
 
 
-Objective = ERM | Penalised | GroupDRO | Consistency
+Objective = ERM | Penalized | GroupDRO | Consistency

@@ -24,7 +24,7 @@ def _uniform(images: Images, generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(len(images), *shape, generator=generator).to(images)
 
 
-def colour_matrix(images: Images, generator: torch.Generator) -> Images:
+def color_matrix(images: Images, generator: torch.Generator) -> Images:
     """A random row-stochastic matrix over the channels, then each channel blended with the pixel's largest one.
 
     Raises:
@@ -85,7 +85,7 @@ def mirror(images: Images, generator: torch.Generator) -> Images:
 
 
 EDITS: dict[str, EditFunction] = {
-    "colour": colour_matrix,
+    "colour": color_matrix,
     "shift": shift,
     "blur": blur,
     "turn": turn,

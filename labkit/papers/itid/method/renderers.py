@@ -51,7 +51,7 @@ def _colours(palette: tuple[tuple[float, float, float], ...], nuisance: Codes, l
 
 
 @dataclass(frozen=True)
-class TwoColours:
+class TwoColors:
     """The grey image in the red (z = 0) or the green (z = 1) channel, the other one empty [peer code: IRM]."""
 
     nuisances: int = 2
