@@ -103,9 +103,7 @@ class EditTransform:
 
     family: EditFunction
 
-    def __call__(
-        self, image: Num[Tensor, "*batch channels height width"]
-    ) -> Num[Tensor, "*batch channels height width"]:
+    def __call__(self, image: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         if image.ndim not in (3, 4):
             raise InputError(
                 f"an image must be (channels, height, width), or a batch of such; got {tuple(image.shape)}."

@@ -1,6 +1,7 @@
 """Algorithm IE on anybody's data: a modifier behind a DataLoader, on samples or on batches."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class BatchModifier:
         self.modifier, self.fields = modifier, tuple(fields)
         self.renderer = renderer if renderer is None or isinstance(renderer, Renderer) else OwnRenderer(renderer)
 
-    def collate(self, samples: Sequence[tuple]) -> tuple[Tensor, ...]:
+    def collate(self, samples: Sequence[Any]) -> tuple[Tensor, ...]:
         """Samples of a Dataset as one modified batch.
 
         Raises:
