@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 
 from labkit.errors import InputError
 from labkit.papers.itid.method.batch import UNKNOWN, Batch, unit_weights
-from labkit.papers.itid.method.edits import own_generator
+from labkit.papers.itid.method.edits import EDITS, own_generator
 from labkit.papers.itid.method.modifiers import Chain, DistributionModifier, Resample
 from labkit.papers.itid.method.renderers import OwnRenderer, Photographs, Renderer
 
@@ -28,6 +28,7 @@ class BatchModifier:
     floating point of any precision, with any number of channels and any size, and come out as they went in.
 
     Randomness is torch's own, which a DataLoader seeds apart in each of its workers: `torch.manual_seed` repeats it.
+    `Adaptive` is called on batches, in the process that trains: a worker has a copy that learns nothing.
 
     Args:
         renderer: g(content, nuisance), a function or a `Renderer`, where images can be rendered with another nuisance;
@@ -48,6 +49,11 @@ class BatchModifier:
         if isinstance(fields, str) or set(fields) - set(FIELDS):
             raise InputError(f"fields are some of {', '.join(FIELDS)}; got {fields!r}.")
         members = modifier.modifiers if isinstance(modifier, Chain) else (modifier,)
+        for member in members:
+            if isinstance(member, type) or member in EDITS.values():
+                name = getattr(member, "__name__", "")
+                right = f"{name}()" if isinstance(member, type) else f"Edit(edits.{name})"
+                raise InputError(f"{name} is no modifier; write {right}.")
         if any(isinstance(member, Resample) for member in members):
             raise InputError(
                 "Resample draws from a training set in memory. Give the DataLoader "

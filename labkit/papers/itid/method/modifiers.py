@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid.method import bounds, edits
-from labkit.papers.itid.method.batch import Batch
+from labkit.papers.itid.method.batch import UNKNOWN, Batch
 from labkit.papers.itid.method.edits import EditFunction
 from labkit.papers.itid.method.pixels import Images, in_float
 
@@ -175,6 +175,10 @@ class InterdomainMixup:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         environments = batch.environment.unique()
+        if UNKNOWN in environments.tolist():
+            raise InputError(
+                "the environment of these data is not known: a sample is (image, label, nuisance, environment)."
+            )
         ring = environments[torch.randperm(len(environments), generator=generator).to(environments.device)]
         mix, second = torch.empty_like(batch.weights), torch.empty_like(batch.environment)
         for here, there in zip(ring, ring.roll(-1), strict=True):

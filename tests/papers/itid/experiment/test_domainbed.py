@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from labkit.data.images import ImageSet
 from labkit.errors import DataError, InputError
@@ -313,6 +314,19 @@ def test_the_network_that_the_training_environments_select_is_kept_and_exported(
     assert not torch.equal(snapshots[0], snapshots[4])
     assert classifier.classes == ("cat", "dog")
     assert classifier.header.shape == (3, 16, 16)
+
+
+@pytest.mark.slow
+def test_two_processes_sweep_as_one(domains, tmp_path):
+    """Default batches of 32 from each domain are dealt out; evaluations are one number in all processes."""
+    networks = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        _, config = swept(folder, "folder:tiny", algorithms=("IE-edit",), devices=devices, device="cpu")
+        part = domainbed.part_of("folder:tiny", domainbed.Draw("IE-edit", 0, 0, 0), Run.open(folder, config))
+        networks.append(load_file(part.directory / "all" / "weights.safetensors"))
+    apart = torch.cat([(value - networks[1][name]).flatten() for name, value in networks[0].items()])
+    assert float(apart.square().mean().sqrt()) < 1e-4  # a step of Adam moves every weight by 1e-3
 
 
 @pytest.mark.slow

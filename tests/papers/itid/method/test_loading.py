@@ -246,6 +246,9 @@ def test_a_sampler_balances_the_cells_of_any_dataset():
         (lambda: BatchModifier(Edit(edits.blur), fields=("images", "mix"))(pixels(), LABELS), "does not make"),
         (lambda: BatchModifier(Edit(edits.blur), fields=("images", "label")), "fields are some of images, labels"),
         (lambda: BatchModifier(Edit(edits.blur), fields="images"), "fields are some of"),
+        (lambda: BatchModifier(edits.blur), r"blur is no modifier; write Edit\(edits.blur\)"),
+        (lambda: BatchModifier(Chain(Swap)), r"Swap is no modifier; write Swap\(\)"),
+        (lambda: BatchModifier(InterdomainMixup())(pixels(), LABELS), "environment of these data is not known"),
         (
             lambda: BatchModifier(
                 Resample(Batch.render(pixels(1), LABELS, NUISANCE, NUISANCE, Backgrounds()))
