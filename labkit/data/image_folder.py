@@ -78,10 +78,11 @@ def imagenet(split: str, seed: int = 0, size: int = 224) -> ImageFolder:
     """
     check_split(split, ("train", "val"))
     folder = registry.require("imagenet") / split
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        names = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
+        visible = (e.name for e in os.scandir(folder / wnid) if not e.name.startswith("."))  # macOS adds ._<name>
+        names = sorted(name for name in visible if name.lower().endswith((".jpeg", ".jpg")))
         if not names:
             raise DataError(
                 f"{folder / wnid} holds no .JPEG files; unpack that class anew, then: labkit data check imagenet"
