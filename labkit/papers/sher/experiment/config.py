@@ -32,6 +32,7 @@ class Arm:
         head: standard: mean and log-deviation from the last hidden layer; official: through a bottleneck of dim(a).
         clip: of the critics' target: both sides [-1 / (1 - gamma), 0] [official code], lower only, none.
         minimum_in_actor: the policy climbs min(Q1, Q2) instead of Q1 [official code].
+        batch_entropy: V learns minus the batch's mean of log pi [official code], not each row's own; for sher.
     """
 
     agent: str = "sher"
@@ -45,6 +46,7 @@ class Arm:
     head: str = "standard"
     clip: str = "both"
     minimum_in_actor: bool = False
+    batch_entropy: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -61,6 +63,7 @@ class Arm:
         """What copies must share to train in one stack; the numbers alpha, epsilon, noise, action_l2 need not."""
         return (
             self.agent, self.strategy, self.k, self.curriculum, self.head, self.clip, self.minimum_in_actor,
+            self.batch_entropy,
         )  # fmt: skip
 
 
@@ -103,7 +106,8 @@ class Experiment:
 
 
 SHER, HER = Arm(), Arm("her")
-SHER_EPS, SHER_OFFICIAL = Arm(epsilon=0.05), Arm(epsilon=0.05, head="official", curriculum=True)
+SHER_EPS = Arm(epsilon=0.05)
+SHER_OFFICIAL = replace(SHER_EPS, head="official", curriculum=True, batch_entropy=True)
 HER_EPS, HER_NOISE = Arm("her", epsilon=0.05), Arm("her", epsilon=0.3, noise=0.2)
 HER_L2 = replace(HER_NOISE, action_l2=1.0)
 
@@ -144,7 +148,7 @@ _OFFICIAL = replace(
     updates=40,
     batch=64 * 19,
     evaluate_every=50,
-    test_episodes=190,
+    test_episodes=380,
     gamma=0.99,
     actor_rate=3e-4,
     keep=0.95,
@@ -237,6 +241,15 @@ EXPERIMENTS: dict[str, Experiment] = {
             "CHER": replace(HER_NOISE, curriculum=True),
             "no-hindsight": replace(SHER_EPS, strategy="none"),
             "HER-no-hindsight": replace(HER_NOISE, strategy="none"),
+        },
+    ),
+    "released": replace(  # V's entropy by rows or by the batch's mean, in the plain reading and in the released one
+        _WALLS,
+        arms={
+            "SHER": SHER_EPS,
+            "batch-entropy": replace(SHER_EPS, batch_entropy=True),
+            "SHER-official-rows": replace(SHER_OFFICIAL, batch_entropy=False),
+            "SHER-official": SHER_OFFICIAL,
         },
     ),
     **BOX,

@@ -67,6 +67,7 @@ def build_agent(stack: Stack, experiment: Experiment, world: GoalEnvironment, de
         gamma=experiment.gamma,
         clip=arm.clip,
         minimum_in_actor=arm.minimum_in_actor,
+        batch_entropy=arm.batch_entropy,
         hidden=experiment.hidden,
         final_gain=experiment.final_gain,
         head=arm.head,

@@ -11,7 +11,7 @@ from torch import Tensor
 from labkit import devices
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import Arm, Config, Experiment
-from labkit.papers.sher.experiment.curriculum import curriculum
+from labkit.papers.sher.experiment.curriculum import curriculum, pools_of
 from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, success_rate, summarize
 from labkit.papers.sher.experiment.rollout import Act, rollout
 from labkit.papers.sher.experiment.stacks import Stack, build_agent, part_of, stacks_of, streams_of
@@ -208,7 +208,9 @@ class Draws:
         copies, device, candidates = len(streams), streams.device, 2 * batch if curriculum else batch
         self.rows = torch.zeros(copies, DRAWS, candidates, device=device)
         self.noise = torch.zeros(copies, batch, noise_size, device=device)
-        self.picks = torch.zeros(copies, batch, candidates, device=device) if curriculum else None
+        pools = pools_of(batch)  # per copy; CHER's picks of each, a row of uniform numbers for every pick
+        shape = (copies, pools, batch // pools, candidates // pools)
+        self.picks = torch.zeros(shape, device=device) if curriculum else None
         self.number = torch.zeros((), dtype=torch.float64, device=device)  # of the step, for CHER's lambda
 
     def renew(self, number: int) -> None:
@@ -224,7 +226,7 @@ def draw_batch(arm: Arm, buffer: EpisodeBuffer, world: GoalEnvironment, draws: D
     candidates = buffer.take(draws.rows, world.compute_reward, arm.strategy, arm.k)
     if draws.picks is None:
         return candidates
-    return curriculum(candidates, draws.batch, draws.number, draws.picks)
+    return curriculum(candidates, draws.batch, draws.number, draws.picks.flatten(0, 1))
 
 
 def exploring(agent: Agent, stack: Stack, world: GoalEnvironment, playing: Streams, episodes: int) -> Act:

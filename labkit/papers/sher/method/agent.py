@@ -31,6 +31,7 @@ class Settings:
         gamma: discount factor.
         clip: of the critics' target, see `clip_target`.
         minimum_in_actor: the policy maximizes min(Q1, Q2) in place of Q1.
+        batch_entropy: V's target holds the mean of log pi over the batch in place of each row's own [official code].
         hidden: widths of the hidden layers of every network.
         final_gain: factor on the initial weights of every last layer.
         head, log_std: of the policy, see `GaussianPolicy`.
@@ -40,6 +41,7 @@ class Settings:
     gamma: float = 0.99
     clip: str = "both"
     minimum_in_actor: bool = False
+    batch_entropy: bool = False
     hidden: tuple[int, ...] = (256, 256, 256)
     final_gain: float = 1.0
     head: str = "standard"

@@ -43,11 +43,12 @@ def gradients(losses, agent):
 # -- SHER against the formulas, one network at a time, in torch's own layers ------------------------------------------
 
 
+@pytest.mark.parametrize("batch_entropy", [False, True])
 @pytest.mark.parametrize("minimum", [False, True])
 @pytest.mark.parametrize("clip", ["both", "lower", "none"])
-def test_sher_is_the_sheets_losses(clip, minimum):
+def test_sher_is_the_sheets_losses(clip, minimum, batch_entropy):
     """Catches: V's target from V-bar, the minimum in the wrong place, a gradient into a target, a missing half."""
-    agent = agent_of("sher", (1, 2), (0.3, 0.3), clip=clip, minimum_in_actor=minimum)
+    agent = agent_of("sher", (1, 2), (0.3, 0.3), clip=clip, minimum_in_actor=minimum, batch_entropy=batch_entropy)
     nn.init.constant_(agent.v_target.network.layers[-1].bias[0], 3.0)  # so that the clip has something to cut
     nn.init.constant_(agent.v_target.network.layers[-1].bias[1], -30.0)
     batch, noise = transitions(2), normal(2, 32, 2)
@@ -79,7 +80,7 @@ def test_sher_is_the_sheets_losses(clip, minimum):
         low, high = -1 / (1 - SMALL.gamma), 0.0
         target = {"both": target.clamp(low, high), "lower": target.clamp(min=low), "none": target}[clip].detach()
         least = torch.minimum(q(q1, a), q(q2, a))
-        v_goal = (least - 0.3 * log_pi).detach()
+        v_goal = (least - 0.3 * (log_pi.mean() if batch_entropy else log_pi)).detach()
         stored = batch.action[copy]
         j_q = 0.5 * F.mse_loss(q(q1, stored), target) + 0.5 * F.mse_loss(q(q2, stored), target)
         j_v = 0.5 * F.mse_loss(v(x)[:, 0], v_goal)
@@ -91,6 +92,23 @@ def test_sher_is_the_sheets_losses(clip, minimum):
         torch.testing.assert_close(ours[copy], theirs.T)
         ours = torch.autograd.grad(losses["critic"][copy], agent.v.network.layers[0].weight, retain_graph=True)[0]
         torch.testing.assert_close(ours[copy], torch.autograd.grad(j_v, v[0].weight)[0].T)
+
+
+def test_batch_entropy_is_the_released_broadcast():
+    """(B, 1) - alpha (B,) gives (B, B), and the mean square of (B, 1) against it the gradient that we have."""
+    agent = agent_of("sher", (1,), (0.3,), batch_entropy=True)
+    batch, noise = transitions(1), normal(1, 32, 2)
+    x = agent.inputs(batch.observation, batch.goal)
+    with torch.no_grad():
+        action, log_pi = tanh_gaussian(*agent.policy(x), noise)
+        least = torch.minimum(agent.q1(x, action), agent.q2(x, action))[0]
+        backup = least[:, None] - 0.3 * log_pi[0]
+    assert backup.shape == (32, 32)
+    loss = 0.5 * ((backup - agent.v(x)[0][:, None]) ** 2).mean()
+    parameters = list(agent.v.parameters())
+    ours = torch.autograd.grad(agent.losses(batch, noise)["critic"].sum(), parameters)
+    for mine, theirs in zip(ours, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_her_is_ddpg():
