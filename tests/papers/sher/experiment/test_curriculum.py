@@ -13,7 +13,7 @@ from labkit.papers.sher.method.hindsight import Transitions
 
 def made(goal: torch.Tensor, achieved: torch.Tensor, row: torch.Tensor) -> Transitions:
     """Candidates whose action and reward say which row they are."""
-    return Transitions(goal, row[..., None], goal, achieved, achieved, goal, row, row > 31)
+    return Transitions(goal, row[..., None], goal, achieved, achieved, goal, row, row > 31, row < 0)
 
 
 def literal_gain(goals: torch.Tensor, chosen: set[int], candidate: int) -> float:

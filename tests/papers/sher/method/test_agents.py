@@ -76,7 +76,7 @@ def test_sher_is_the_sheets_losses(clip, minimum, batch_entropy):
         def q(net, action, x=x):
             return net(torch.cat([x, action], 1))[:, 0]
 
-        target = batch.reward[copy] + SMALL.gamma * v_bar(x2)[:, 0]
+        target = batch.reward[copy] + SMALL.gamma * v_bar(x2)[:, 0] * ~batch.ended[copy]
         low, high = -1 / (1 - SMALL.gamma), 0.0
         target = {"both": target.clamp(low, high), "lower": target.clamp(min=low), "none": target}[clip].detach()
         least = torch.minimum(q(q1, a), q(q2, a))
@@ -119,7 +119,7 @@ def test_her_is_ddpg():
         pi, q_net = torch_network(agent.policy, copy), torch_network(agent.q.network, copy)
         x = torch.cat([batch.observation[copy], batch.goal[copy]], 1)
         x2 = torch.cat([batch.next_observation[copy], batch.goal[copy]], 1)
-        y = batch.reward[copy] + SMALL.gamma * q_net(torch.cat([x2, torch.tanh(pi(x2))], 1))[:, 0]
+        y = batch.reward[copy] + SMALL.gamma * q_net(torch.cat([x2, torch.tanh(pi(x2))], 1))[:, 0] * ~batch.ended[copy]
         y = y.clamp(-1 / (1 - SMALL.gamma), 0).detach()
         a = torch.tanh(pi(x))
         j_pi = -q_net(torch.cat([x, a], 1)).mean() + 0.7 * (a**2).mean()
@@ -137,7 +137,7 @@ def test_sac_2_bootstraps_with_fresh_actions_and_target_twins():
         mean, log_std = agent.policy(x2)
         a2, log_pi = tanh_gaussian(mean, log_std, noise[..., 2:])
         q = torch.minimum(agent.q1_target(x2, a2), agent.q2_target(x2, a2))
-        y = batch.reward + SMALL.gamma * (q - 0.2 * log_pi)
+        y = batch.reward + SMALL.gamma * (q - 0.2 * log_pi) * ~batch.ended
         x = torch.cat([batch.observation, batch.goal], -1)
         wanted = 0.5 * ((agent.q1(x, batch.action) - y) ** 2 + (agent.q2(x, batch.action) - y) ** 2).mean()
     torch.testing.assert_close(agent.losses(batch, noise)["critic"][0], wanted)
@@ -149,7 +149,7 @@ def test_q_learning_takes_the_best_next_action():
     batch = batch._replace(action=torch.arange(32).remainder(4).double()[None, :, None])
     x, x2 = (torch.cat([o, batch.goal], -1) for o in (batch.observation, batch.next_observation))
     with torch.no_grad():
-        y = (batch.reward + SMALL.gamma * agent.q(x2).max(-1).values).clamp(-1 / (1 - SMALL.gamma), 0)
+        y = (batch.reward + SMALL.gamma * agent.q(x2).max(-1).values * ~batch.ended).clamp(-1 / (1 - SMALL.gamma), 0)
         chosen = torch.stack([agent.q(x)[0, row, int(batch.action[0, row, 0])] for row in range(32)])
     wanted = 0.5 * F.mse_loss(chosen, y[0])
     torch.testing.assert_close(agent.losses(batch, torch.zeros(1, 32, 1))["critic"][0], wanted)
