@@ -7,16 +7,17 @@ What learns is what learns in the lesson: `learner.py`.
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from labkit import devices, tensor_files
@@ -36,6 +37,7 @@ from labkit.tensor_files import TensorFileError
 from labkit.workbench.training import Workers
 
 Array = NDArray[Any]
+Algorithm = TypeVar("Algorithm", bound="GoalAlgorithm")
 FILE = "model.safetensors"  # in a folder that `labkit export` wrote
 
 
@@ -52,6 +54,13 @@ class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
     rewards: tuple[float, float]
     low: tuple[float, ...] = Field(min_length=1, max_length=10_000)
     high: tuple[float, ...] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Header":
+        pairs = [self.rewards, *zip(self.low, self.high, strict=False)]
+        if len(self.low) != len(self.high) or not all(-math.inf < low < high < math.inf for low, high in pairs):
+            raise ValueError("bounds of rewards and actions must be finite, low below high")
+        return self
 
 
 class GoalAlgorithm:
@@ -96,7 +105,7 @@ class GoalAlgorithm:
 
     # -- the four verbs -----------------------------------------------------------------------------------------------
 
-    def learn(self, steps: int, progress: bool = True) -> Self:
+    def learn(self: Algorithm, steps: int, progress: bool = True) -> Algorithm:
         """Play and learn for `steps` more steps of the environment, to the end of the last episode.
 
         Args:
@@ -175,7 +184,7 @@ class GoalAlgorithm:
         tensor_files.write(Path(path), self.agent.state_dict(), self._header.model_copy(update={"steps": self.steps}))
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: str = "auto") -> Self:
+    def load(cls: type[Algorithm], path: str | Path, env: Any = None, device: str = "auto") -> Algorithm:
         """What `save` wrote, or the folder of `labkit export`. With an environment it can go on learning.
 
         Raises:
@@ -189,8 +198,13 @@ class GoalAlgorithm:
 
     @classmethod
     def _loaded(
-        cls, path: str | Path, tensors: Mapping[str, Tensor], header: Header, env: Any = None, device: str = "auto"
-    ) -> Self:
+        cls: type[Algorithm],
+        path: str | Path,
+        tensors: Mapping[str, Tensor],
+        header: Header,
+        env: Any = None,
+        device: str = "auto",
+    ) -> Algorithm:
         sizes, where = _sizes(path, tensors, header), devices.pick_device(device)
         model = cls.__new__(cls)
         model._build(header, sizes, where)
@@ -358,7 +372,7 @@ def _sizes(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> S
     trunk = [value for name, value in tensors.items() if name.startswith("policy.") and name.endswith("weight")]
     widths = [value.shape[-1] for value in trunk if value.dim() == 3][: len(header.recipe.hidden)]
     means = [tensors.get(f"inputs.{part}.mean") for part in ("observation", "goal")]
-    if widths != list(header.recipe.hidden) or len(header.low) != len(header.high):
+    if widths != list(header.recipe.hidden):
         raise TensorFileError(f"'{path}' holds other networks than its header says.")
     if any(mean is None or mean.dim() != 2 for mean in means):
         raise TensorFileError(f"'{path}' holds no goal policy: its normalizer is missing.")

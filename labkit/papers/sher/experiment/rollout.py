@@ -22,7 +22,7 @@ def rollout(
     training: bool = True,
 ) -> Episodes:
     """`episodes` episodes of every copy, side by side, from reset to their ends; a short one is padded with its last
-    moment, its actions with 0.
+    moment, and the actions that stand there mean nothing.
 
     Raises:
         InputError: the policy returned a number that is not finite (it diverged).

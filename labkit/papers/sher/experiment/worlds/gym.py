@@ -9,7 +9,7 @@ import contextlib
 import copy
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -207,12 +207,7 @@ class GymWorld:
                 f"({type(error).__name__}: {error}): hindsight has no other info."
             ) from error
         self.rewards = self._range(self._reward(achieved, desired), rewards)
-        self._ends: OfGoals | None = None
-        if (function := self._function(env, "compute_terminated")) is not None:
-            try:
-                self._ends = OfGoals(function, achieved, desired)
-            except Exception:  # gymnasium-robotics' base class raises NotImplementedError
-                self._ends = None
+        self._ends = self._ending_rule(env, achieved, desired)
         self._seen_to_end = self._seen_to_go_on = False  # episodes with the greatest reward
         self._goals: list[Array] = []
         self._length, self._ended = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
@@ -223,11 +218,24 @@ class GymWorld:
 
     def _time_limit(self, env: Any, horizon: int | None) -> int:
         own = env.spec.max_episode_steps if env.spec is not None else None
+        if own is None and env.has_wrapper_attr("_max_episode_steps"):  # gymnasium.wrappers.TimeLimit
+            own = env.get_wrapper_attr("_max_episode_steps")
         if horizon is None and own is None:
             raise InputError(f"{self.name} has no time limit: say how many steps an episode may have, horizon=200.")
         if horizon is not None and (not isinstance(horizon, int) or not 1 <= horizon <= 1_000_000):
             raise InputError(f"horizon must be a whole number of steps from 1 to 1,000,000; got {horizon!r}.")
         return min(limit for limit in (own, horizon) if limit is not None)
+
+    def _ending_rule(self, env: Any, achieved: Array, desired: Array) -> OfGoals | Literal["unknown"] | None:
+        """The environment's `compute_terminated`; None where a goal just reached (the first) ends nothing."""
+        function = self._function(env, "compute_terminated")
+        if function is None:
+            return "unknown"
+        try:
+            rule = OfGoals(function, achieved, desired)
+        except Exception:  # gymnasium-robotics' base class raises NotImplementedError
+            return "unknown"
+        return rule if rule(achieved[:1], desired[:1])[0] else None
 
     @staticmethod
     def _function(env: Any, name: str) -> Callable[..., Any] | None:
@@ -287,7 +295,7 @@ class GymWorld:
     def step(self, action: Tensor) -> Observation:
         """One step of all that are not over; actions in [-1, 1] are brought to the environment's bounds."""
         actions = to_bounds(action[0].detach().cpu().numpy(), self.low, self.high)
-        for row in np.flatnonzero(~self._over):
+        for row in np.flatnonzero(~self._over).tolist():
             env = self.environments[row]
             now, reward, terminated, truncated, _ = env.step(actions[row].astype(env.action_space.dtype))
             self._length[row] += 1
@@ -338,11 +346,12 @@ class GymWorld:
     @property
     def ends_at(self) -> EndsAt | None:
         """Does reaching the goal end the episode, (..., goal) twice -> (...)? None: never."""
-        if self._ends is not None:
-            return lambda achieved, desired: self._of(self._ends, achieved, desired) > 0
-        return self.is_success if self._seen_to_end and not self._seen_to_go_on else None
+        rule = self._ends
+        if isinstance(rule, OfGoals):
+            return lambda achieved, desired: self._of(rule, achieved, desired) > 0
+        seen = rule == "unknown" and self._seen_to_end and not self._seen_to_go_on
+        return self.is_success if seen else None
 
-    def _of(self, function: OfGoals | None, achieved: Tensor, desired: Tensor) -> Tensor:
-        assert function is not None
+    def _of(self, function: OfGoals, achieved: Tensor, desired: Tensor) -> Tensor:
         rows = [goals.detach().cpu().double().numpy().reshape(-1, self.goal_size) for goals in (achieved, desired)]
         return torch.from_numpy(function(*rows)).view(achieved.shape[:-1]).to(achieved.device)
