@@ -89,10 +89,9 @@ class GoalAlgorithm:
             algorithm=self.name, environment=_name(env), arm=arm, recipe=recipe, seed=seed, steps=0,
             rewards=world.rewards, low=tuple(low.tolist()), high=tuple(high.tolist()),
         )  # fmt: skip
-        self._build(header, sizes_of(world), where)
-        self._world = world
+        self._build(header, sizes_of(world), where, world)
 
-    def _build(self, header: Header, sizes: Sizes, device: torch.device) -> None:
+    def _build(self, header: Header, sizes: Sizes, device: torch.device, world: GoalEnvironment | None = None) -> None:
         self.arm, self.recipe, self.steps = header.arm, header.recipe, header.steps
         self.episodes: list[tuple[int, bool]] = []
         self._header, self._sizes, self._device = header, sizes, device
@@ -100,7 +99,7 @@ class GoalAlgorithm:
         self._stack = [Copy(header.algorithm, self.arm, "", 0, header.seed)]
         self.agent = build_agent(self._stack, self.recipe, sizes, device, header.rewards)
         self._noise = Streams([header.seed])  # of predictions that are samples
-        self._world: GoalEnvironment | None = None
+        self._world = world
         self._learner: Learner | None = None
 
     # -- the four verbs -----------------------------------------------------------------------------------------------
@@ -282,11 +281,14 @@ class SHER(GoalAlgorithm):
 
 
 class HER(GoalAlgorithm):
-    """Hindsight Experience Replay as OpenAI has it: DDPG with Gaussian noise, 30 % random actions and a penalty on
-    large actions. Use it as `SHER`; `HER(env, curriculum=True)` is CHER, without noise: `noise=0, epsilon=0`."""
+    """Hindsight Experience Replay as OpenAI has it: DDPG with Gaussian noise and 30 % random actions. As `SHER`.
+
+    OpenAI also penalizes large actions, `action_l2=1.0`; where values are small, as with a reward of 1 that ends the
+    episode, the penalty is all that is learned from, so it is 0 here [ours]. CHER: `HER(env, curriculum=True)`.
+    """
 
     name = "HER"
-    default = Arm("her", epsilon=0.3, noise=0.2, action_l2=1.0)
+    default = Arm("her", epsilon=0.3, noise=0.2)
 
 
 class SAC(GoalAlgorithm):

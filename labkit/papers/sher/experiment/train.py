@@ -16,7 +16,7 @@ from labkit.papers.sher.experiment.worlds.build import build_world, name_of, siz
 from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.progress import progress, side_by_side
 from labkit.workbench import training
-from labkit.workbench.runs import Run
+from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
 
 
@@ -101,7 +101,7 @@ def fit(
     """Train `agent` in place. With several processes all play their share of the episodes, all hold all of them, and
     each computes the gradients of its share of every batch: what comes out is what one process computes."""
     learner, curve = Learner(agent, stack, world, experiment, workers, experiment.cycles, captured), Curve()
-    state = {"learner": learner, "curve": curve}
+    state: State = {"learner": learner, "curve": curve}
     first = run.resume(state)
     for cycle in progress(range(first, experiment.cycles), run.directory.name, experiment.cycles, first):
         learner.cycle()

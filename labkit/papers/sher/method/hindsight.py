@@ -49,6 +49,13 @@ class Episodes(NamedTuple):
     length: Int[Tensor, "copies episodes"] | None = None
     ended: Bool[Tensor, "copies episodes"] | None = None
 
+    def all_parts(self) -> tuple[Tensor, ...]:
+        """The six, with T steps and no end where `length` and `ended` were left out."""
+        shape = self.action.shape[:2]
+        length = torch.full(shape, self.action.shape[2]) if self.length is None else self.length
+        ended = torch.zeros(shape, dtype=torch.bool) if self.ended is None else self.ended
+        return (*self[:4], length, ended)
+
     @property
     def last_achieved(self) -> Float[Tensor, "copies episodes goal"]:
         """What was achieved at the last moment of each."""
@@ -158,19 +165,15 @@ class EpisodeBuffer:
             InputError: a shape differs from the buffer's, or more episodes at once than it can hold.
         """
         number = episodes.desired.shape[1]
-        if episodes.length is None:
-            episodes = episodes._replace(length=torch.full((self.copies, number), self.horizon))
-        if episodes.ended is None:
-            episodes = episodes._replace(ended=torch.zeros(self.copies, number, dtype=torch.bool))
-        held = [getattr(self, name) for name in Episodes._fields]
-        for name, new, old in zip(Episodes._fields, episodes, held, strict=True):
+        parts, held = episodes.all_parts(), [getattr(self, name) for name in Episodes._fields]
+        for name, new, old in zip(Episodes._fields, parts, held, strict=True):
             wanted = (self.copies, number, *old.shape[2:])
             if tuple(new.shape) != wanted:
                 raise InputError(f"{name} must be {wanted}; got {tuple(new.shape)}. Episodes are kept whole.")
         if number > self.capacity:
             raise InputError(f"{number} episodes at once do not fit a capacity of {self.capacity}.")
         slots = (self.added + torch.arange(number, device=self.device)) % self.capacity
-        for new, old in zip(episodes, held, strict=True):
+        for new, old in zip(parts, held, strict=True):
             old[:, slots] = new.to(self.device)
         self.added += number
         self._count()

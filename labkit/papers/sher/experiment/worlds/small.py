@@ -38,9 +38,11 @@ class GoalEnvironment(Protocol):
     observation_size: int
     goal_size: int
     action_size: int
-    rewards: tuple[float, float]  # the least and the greatest
-    ends_at: EndsAt | None  # None: the environment ends at no goal
 
+    @property
+    def rewards(self) -> tuple[float, float]: ...  # the least and the greatest
+    @property
+    def ends_at(self) -> EndsAt | None: ...  # None: the environment ends at no goal
     @property
     def over(self) -> bool: ...  # have all episodes ended before the horizon?
     @property
@@ -56,9 +58,9 @@ class GoalEnvironment(Protocol):
 class FixedHorizon:
     """Worlds whose episodes all last for `horizon` steps: time ends them, nothing else. Rewards are -1 and 0."""
 
-    rewards = (-1.0, 0.0)
-    ends_at = None
-    over = False
+    rewards: tuple[float, float] = (-1.0, 0.0)
+    ends_at: EndsAt | None = None
+    over: bool = False
     ends: Ends = (None, None)
 
 
