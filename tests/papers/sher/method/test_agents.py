@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,36 @@ def test_the_clip():
     assert clip_target(target, 0.95, "none").tolist() == target.tolist()
     with pytest.raises(InputError, match="clip must be"):
         clip_target(target, 0.95, "upper")
+
+
+def test_targets_are_clipped_to_what_rewards_can_add_up_to():
+    """Rewards of 0 and 1: a geometric series; of 1 and 2: once and then the end, or 2 for ever. Catches -20 and 0."""
+    target = torch.tensor([[-3.0, 0.5, 15.0, 30.0, 70.0]])
+    assert clip_target(target, 0.95, "both", (0.0, 1.0))[0].tolist() == pytest.approx([0.0, 0.5, 15.0, 20.0, 20.0])
+    assert clip_target(target, 0.95, "both", (1.0, 2.0))[0].tolist() == pytest.approx([1.0, 1.0, 15.0, 30.0, 40.0])
+    assert clip_target(target, 0.95, "lower", (0.0, 1.0))[0].tolist() == pytest.approx([0.0, 0.5, 15.0, 30.0, 70.0])
+
+
+@pytest.mark.parametrize(("rewards", "gamma"), [((0.0, 0.0), 0.9), ((0.0, math.nan), 0.9), ((-1.0, 0.0), 1.0)])
+def test_settings_that_bound_no_value(rewards, gamma):
+    with pytest.raises(InputError, match=r"gamma must|rewards are"):
+        replace(SMALL, rewards=rewards, gamma=gamma)
+
+
+def test_nothing_follows_an_end():
+    """The next state of an ended transition has no say in the losses, and everywhere else it has."""
+    for name in ("sher", "sac", "her"):
+        agent = agent_of(name, (1,), (0.2,), clip="none")
+        for network in (getattr(agent, n) for n in ("v_target", "q_target", "q1_target") if hasattr(agent, n)):
+            nn.init.normal_(network.network.layers[0].weight)
+        batch, noise = transitions(1), normal(1, 32, agent.noise_size)
+        for ended in (True, False):
+            flags = torch.full((1, 32), ended)
+            losses = [
+                agent.losses(batch._replace(next_observation=state, ended=flags), noise)["critic"]
+                for state in (batch.next_observation, batch.next_observation + 1)
+            ]
+            assert torch.equal(*losses) == ended, name
 
 
 def test_exploration_by_the_numbers():
