@@ -33,16 +33,16 @@ class Trolley(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.starts.append(seed)
-        self.place, self.mark, self.time = self.np_random.uniform(3, 7), self.np_random.uniform(1, 9), 0
+        self.position, self.mark, self.time = self.np_random.uniform(3, 7), self.np_random.uniform(1, 9), 0
         return self._observe(), {}
 
     def step(self, action):
         assert self.action_space.contains(action), action
         self.pulls.append(float(action[0]))
-        self.place += float(action[0])
-        fallen = not 0 <= self.place <= 10
+        self.position += float(action[0])
+        fallen = not 0 <= self.position <= 10
         if self.ends != "at edge":
-            self.place = min(10.0, max(0.0, self.place))
+            self.position = min(10.0, max(0.0, self.position))
         self.time += 1
         now = self._observe()
         reward = self.compute_reward(now["achieved_goal"], now["desired_goal"], {})
@@ -59,8 +59,12 @@ class Trolley(gymnasium.Env):
         return self.ends == "at goal" and bool(np.abs(achieved - desired)[0] <= 0.5)
 
     def _observe(self):
-        place, mark = np.array([self.place]), np.array([self.mark])
-        return {"observation": np.array([self.place, 0.1 * self.time]), "achieved_goal": place, "desired_goal": mark}
+        position, mark = np.array([self.position]), np.array([self.mark])
+        return {
+            "observation": np.array([self.position, 0.1 * self.time]),
+            "achieved_goal": position,
+            "desired_goal": mark,
+        }
 
 
 def limited(steps: int, *args: Any, **options: Any) -> gymnasium.Env:

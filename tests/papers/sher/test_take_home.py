@@ -34,8 +34,12 @@ ONE = Trolley()
 QUICK: dict[str, Any] = {"batch": 32, "hidden": (16,), "device": "cpu"}
 
 
-def observation(place=5.0, mark=2.0):
-    return {"observation": np.array([place, 0.0]), "achieved_goal": np.array([place]), "desired_goal": np.array([mark])}
+def observation(position=5.0, mark=2.0):
+    return {
+        "observation": np.array([position, 0.0]),
+        "achieved_goal": np.array([position]),
+        "desired_goal": np.array([mark]),
+    }
 
 
 def zero(world, count=1):
@@ -48,9 +52,9 @@ def zero(world, count=1):
 def snippet() -> str:
     """The first Python block below the notebook's heading 10."""
     text = "\n".join(line.removeprefix("# ") for line in NOTEBOOK.read_text().splitlines())
-    found = re.search(r"```python\n(.*?)```", text[text.index("## 10") :], re.DOTALL)
-    assert found, "heading 10 shows no Python block"
-    return found[1]
+    block = re.search(r"```python\n(.*?)```", text[text.index("## 10") :], re.DOTALL)
+    assert block, "heading 10 shows no Python block"
+    return block[1]
 
 
 @pytest.mark.slow
@@ -232,7 +236,7 @@ def test_a_robot_by_id_and_by_itself_is_one_world():
 
 def test_predictions_one_by_one_are_those_of_a_batch():
     model = SHER(limited(10), **QUICK).learn(20)
-    rows = [observation(place, mark) for place, mark in ((1.0, 9.0), (5.0, 2.0), (7.0, 7.1))]
+    rows = [observation(position, mark) for position, mark in ((1.0, 9.0), (5.0, 2.0), (7.0, 7.1))]
     batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     together, state = model.predict(batch, state="as it came")
     assert (together.shape, together.dtype, state) == ((3, 1), np.float32, "as it came")
@@ -258,12 +262,12 @@ def test_stable_baselines3_can_evaluate_it():
 def test_what_was_saved_comes_back(tmp_path, kind):
     model = kind(limited(10, (0.0, 1.0)), seed=2, gamma=0.9, **QUICK).learn(20)
     model.save(tmp_path / "mine.safetensors")
-    for found in (kind.load(tmp_path / "mine.safetensors"), load(tmp_path / "mine.safetensors", device="cpu")):
-        assert type(found) is kind
-        assert (found.arm, found.recipe, found.steps) == (model.arm, model.recipe, 20)
-        assert np.array_equal(found.predict(observation())[0], model.predict(observation())[0])
+    for loaded in (kind.load(tmp_path / "mine.safetensors"), load(tmp_path / "mine.safetensors", device="cpu")):
+        assert type(loaded) is kind
+        assert (loaded.arm, loaded.recipe, loaded.steps) == (model.arm, model.recipe, 20)
+        assert np.array_equal(loaded.predict(observation())[0], model.predict(observation())[0])
         with pytest.raises(InputError, match="has no environment"):
-            found.learn(10)
+            loaded.learn(10)
     on = kind.load(tmp_path / "mine.safetensors", limited(10, (0.0, 1.0)), device="cpu").learn(20)
     assert (on.steps, on.agent.settings.gamma, on.agent.settings.rewards) == (40, 0.9, (0.0, 1.0))
     with pytest.raises(InputError, match="rewards of Trolley"):
@@ -350,8 +354,8 @@ def test_policies_of_a_run_are_exported(tmp_path):
         learned = trained(config, run, experiment, key, *layout)
         now = learned.world.reset(1, 3, Streams([0]).generators)
         wanted = learned.agent.act(learned.agent.inputs(now["observation"], now["desired_goal"]), None)
-        found, _ = model.predict({key: value[0].numpy() for key, value in now.items()})
-        np.testing.assert_allclose(found, wanted[0].detach().numpy(), atol=1e-6)
+        action, _ = model.predict({key: value[0].numpy() for key, value in now.items()})
+        np.testing.assert_allclose(action, wanted[0].detach().numpy(), atol=1e-6)
         assert model.steps == 2 * learned.world.horizon
     with pytest.raises(InputError, match="no arm 'bits/hindsight'"):
         export.export(config, run, "bits/hindsight", tmp_path)

@@ -65,14 +65,14 @@ def lazy_greedy(
     if picks + CANDIDATES_PER_PICK - 1 > candidates:
         raise InputError(f"{picks} picks of the best of {CANDIDATES_PER_PICK} need more than {candidates} candidates.")
     gone, left = torch.zeros_like(gain), gain.clone()
-    place = torch.arange(1, CANDIDATES_PER_PICK + 1, device=gain.device)
+    order = torch.arange(1, CANDIDATES_PER_PICK + 1, device=gain.device)
     chosen = []
     for pick in range(picks):
         three = (u[:, pick] - gone).topk(CANDIDATES_PER_PICK, dim=-1).indices
         scores = left.gather(1, three) - cost.gather(1, three)
         led = torch.ones_like(three, dtype=torch.bool)
         led[:, 1:] = scores[:, 1:] > scores.cummax(1).values[:, :-1]
-        index = three.gather(1, (led * place).argmax(-1, keepdim=True))  # who led last
+        index = three.gather(1, (led * order).argmax(-1, keepdim=True))  # who led last
         left.scatter_(1, three, torch.where(led, 0.0, left.gather(1, three)))
         gone.scatter_(1, index, 2.0)
         chosen.append(index)

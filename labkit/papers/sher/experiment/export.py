@@ -15,15 +15,15 @@ def arms(config: Config, run: Run) -> tuple[str, ...]:
 
     Policies for rows of bits have no continuous actions, and are left out.
     """
-    found = []
+    names = []
     for name in config.experiments:
         experiment = config.experiment(name)
         continuous = {kind.default.agent for kind in ALGORITHMS.values()}
         for key, arm in experiment.arms.items():
             layouts = [f"/{layout}" for layout in experiment.layouts] if len(experiment.layouts) > 1 else [""]
             rank = (not is_robot(experiment), arm.agent != "sher")
-            found += [(rank, f"{name}/{key}{layout}") for layout in layouts if arm.agent in continuous]
-    return tuple(arm for _, arm in sorted(found, key=lambda entry: entry[0]))
+            names += [(rank, f"{name}/{key}{layout}") for layout in layouts if arm.agent in continuous]
+    return tuple(arm for _, arm in sorted(names, key=lambda entry: entry[0]))
 
 
 def export(config: Config, run: Run, arm: str, directory: Path) -> None:

@@ -250,14 +250,14 @@ def test_every_transition_of_ragged_episodes_is_equally_likely():
 def test_goals_of_ragged_episodes_come_from_inside_of_them(strategy):
     length = torch.tensor([6, 1, 3, 2])
     batch = sample(ragged_buffer(length.tolist(), [False] * 4), 5000, Streams([0]), never, strategy)
-    goal, place = batch.goal[0, batch.relabelled[0], 0] - 0.5, batch.observation[0, batch.relabelled[0], 0]
+    goal, position = batch.goal[0, batch.relabelled[0], 0] - 0.5, batch.observation[0, batch.relabelled[0], 0]
     source, moment = (goal // 100).long(), goal % 100
     assert bool((moment >= 1).all())
     assert bool((moment <= length[source]).all())
     if strategy != "random":
-        assert torch.equal(source, (place // 100).long())
+        assert torch.equal(source, (position // 100).long())
     if strategy == "future":
-        assert bool((moment > place % 100).all())
+        assert bool((moment > position % 100).all())
     assert {(int(e), int(m)) for e, m in zip(source, moment, strict=True)} >= {(0, 6), (1, 1), (2, 3), (3, 2)}
 
 

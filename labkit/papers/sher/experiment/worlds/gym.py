@@ -154,10 +154,10 @@ class OfGoals:
         self.function, self.together = function, False
         wanted = self(achieved, desired)
         try:
-            found = np.asarray(function(achieved, desired, {}), dtype=np.float64)
+            many = np.asarray(function(achieved, desired, {}), dtype=np.float64)
         except Exception:  # whatever it is: this function wants one goal
             return
-        self.together = found.shape == wanted.shape and bool(np.array_equal(found, wanted))
+        self.together = many.shape == wanted.shape and bool(np.array_equal(many, wanted))
 
     def __call__(self, achieved: Array, desired: Array) -> NDArray[np.float64]:
         """(goals, size) twice -> (goals,)"""
@@ -257,19 +257,19 @@ class GymWorld:
         achieved[1] = now["achieved_goal"]
         return achieved, np.repeat(goal[None], PROBES, 0)
 
-    def _range(self, found: Array, given: tuple[float, float] | None) -> tuple[float, float]:
-        """The least and the greatest reward; the first of `found` is that of a goal just reached."""
-        if not np.isfinite(found).all():
+    def _range(self, probed: Array, given: tuple[float, float] | None) -> tuple[float, float]:
+        """The least and the greatest reward; the first of `probed` is that of a goal just reached."""
+        if not np.isfinite(probed).all():
             raise InputError(f"compute_reward of {self.name} gives numbers that are not finite.")
-        low, high = float(found.min()), float(found.max())
+        low, high = float(probed.min()), float(probed.max())
         if given is not None:
             if not given[0] <= low <= high <= given[1]:
                 raise InputError(f"rewards={given} do not hold those of {self.name}, which has {low:g} to {high:g}.")
             return float(given[0]), float(given[1])
-        if len(np.unique(found)) != 2 or found[0] != high:
+        if len(np.unique(probed)) != 2 or probed[0] != high:
             raise InputError(
                 f"the reward of {self.name} is not sparse (one value at the goal, a lesser one elsewhere, as 0 and -1 "
-                f"or 1 and 0): it gives {len(np.unique(found))} values from {low:g} to {high:g}, {found[0]:g} at the "
+                f"or 1 and 0): it gives {len(np.unique(probed))} values from {low:g} to {high:g}, {probed[0]:g} at the "
                 "goal. Use its sparse version; or, to learn from this reward all the same, give its least and greatest "
                 "value: rewards=(lowest, highest)."
             )
