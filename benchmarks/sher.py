@@ -21,15 +21,14 @@ import torch
 from torch import Tensor
 
 from labkit import devices
-from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm
 from labkit.papers.sher.experiment.evaluate import deterministic, success_rate
-from labkit.papers.sher.experiment.rollout import rollout
-from labkit.papers.sher.experiment.stacks import Copy, build_agent, streams_of
+from labkit.papers.sher.experiment.learner import Learner
+from labkit.papers.sher.experiment.stacks import Copy, build_agent
+from labkit.papers.sher.experiment.worlds.build import sizes_of
 from labkit.papers.sher.experiment.worlds.robots import GoalVector, RobotWorld, check_task
 from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.papers.sher.method.agent import Agent
-from labkit.papers.sher.method.hindsight import EpisodeBuffer, only_episodes
 from labkit.workbench import training
 from labkit.workbench.benchmark import BenchRow, compare
 
@@ -140,27 +139,16 @@ class Ours:
         self.stack = [Copy("arm", arm, "", replica=0, seed=seed) for seed in seeds]
         self.world: GoalEnvironment = RobotWorld(TASK, device=device)
         self.tests = RobotWorld(TASK, device=device)
-        self.agent: Agent = build_agent(self.stack, EXPERIMENT, self.world, device)
-        sizes = (self.world.observation_size, self.world.goal_size, self.world.action_size)
-        self.buffer = EpisodeBuffer(len(seeds), LIMIT // self.world.horizon, self.world.horizon, *sizes, device=device)
-        self.playing, learning = streams_of(self.stack, device)
-        optimizers, one = loop.build_optimizers(self.agent, EXPERIMENT, device), training.Workers(0, 1, device)
-        self.update = loop.updater(self.agent, arm, optimizers, self.buffer, self.world, learning, EXPERIMENT, one)
-        self.device, self.step = device, 0
+        self.agent: Agent = build_agent(self.stack, EXPERIMENT, sizes_of(self.world), device)
+        one = training.Workers(0, 1, device)
+        self.learner = Learner(self.agent, self.stack, self.world, EXPERIMENT, one, LIMIT // self.world.horizon)
 
     def round(self) -> None:
-        act = loop.exploring(self.agent, self.stack, self.world, self.playing, 1)
-        played = rollout(act, self.world, len(self.stack), 1, self.playing.generators)
-        self.buffer.add(played)
-        new = only_episodes(played, self.device)
-        loop.update_normalizer(self.agent, self.stack[0].arm, new, self.world, self.playing)
-        self.learn(self.world.horizon)
-        self.agent.update_targets(EXPERIMENT.keep)
+        self.learner.cycle()
 
     def learn(self, updates: int) -> None:
-        for _ in range(updates):
-            self.update(self.step)
-            self.step += 1
+        for step in range(updates):
+            self.learner.update(step)
 
     def success(self) -> float:
         return float(success_rate(deterministic(self.agent), self.tests, len(self.stack), TESTS).mean())

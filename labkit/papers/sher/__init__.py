@@ -9,6 +9,7 @@ from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
+    from labkit.papers.sher.experiment.algorithm import HER, SAC, SHER, load
     from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config, Experiment
 
 PAPER = Paper(
@@ -20,6 +21,6 @@ PAPER = Paper(
     notebook="03_sher",
 )
 
-__all__ = ["EXPERIMENTS", "PAPER", "Arm", "Config", "Experiment"]
+__all__ = ["EXPERIMENTS", "HER", "PAPER", "SAC", "SHER", "Arm", "Config", "Experiment", "load"]
 
 __getattr__, __dir__ = lazily(__name__)

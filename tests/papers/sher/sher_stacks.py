@@ -30,7 +30,8 @@ def transitions(copies: int, rows: int = 32, seed: int = 0) -> Transitions:
 
     goal = draw(rows, 2)
     reward = -(draw(rows) > 0).double()
-    return Transitions(draw(rows, 3), draw(rows, 2).tanh(), draw(rows, 3), goal, goal, goal, reward, reward < 0)
+    ended = draw(rows) > 1.5
+    return Transitions(draw(rows, 3), draw(rows, 2).tanh(), draw(rows, 3), goal, goal, goal, reward, reward < 0, ended)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

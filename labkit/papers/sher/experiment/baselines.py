@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from labkit.papers.sher.method.agent import Settings, Sizes, clip_target, per_copy
+from labkit.papers.sher.method.agent import Settings, Sizes, backup, per_copy
 from labkit.papers.sher.method.hindsight import Transitions
 from labkit.papers.sher.method.model import GaussianPolicy, GoalInput, Value
 from labkit.papers.sher.method.soft_actor_critic import Temperature
@@ -31,7 +31,7 @@ class DeterministicActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         copies, hidden, gain = len(action_l2), settings.hidden, settings.final_gain
-        self.gamma, self.clip = settings.gamma, settings.clip
+        self.settings = settings
         self.noise_size = sizes.action  # drawn and not used: every agent of a replica has the same random numbers
         self.inputs = GoalInput(copies, sizes.observation, sizes.goal, settings.normalize)
         state, both = self.inputs.size, self.inputs.size + sizes.action
@@ -51,7 +51,7 @@ class DeterministicActorCritic(nn.Module):
         x_next = self.inputs(batch.next_observation, batch.goal)
         with torch.no_grad():
             q_next = self.q_target(x_next, torch.tanh(self.policy_target(x_next)))
-            y = clip_target(batch.reward + self.gamma * q_next, self.gamma, self.clip)
+            y = backup(batch.reward, q_next, batch.ended, self.settings)
         action = torch.tanh(self.policy(x))
         penalty = self.action_l2 * (action**2).mean(-1)
         return {
@@ -79,7 +79,7 @@ class SoftActorCritic2(nn.Module):
     ) -> None:
         super().__init__()
         copies, hidden, gain = len(alphas), settings.hidden, settings.final_gain
-        self.gamma, self.clip, self.noise_size = settings.gamma, settings.clip, 2 * sizes.action
+        self.settings, self.noise_size = settings, 2 * sizes.action
         self.inputs = GoalInput(copies, sizes.observation, sizes.goal, settings.normalize)
         state, both = self.inputs.size, self.inputs.size + sizes.action
         self.policy = GaussianPolicy(
@@ -104,8 +104,7 @@ class SoftActorCritic2(nn.Module):
             mean, log_std = self.policy(x_next)
             next_action, next_log_prob = tanh_gaussian(mean, log_std, there)
             q_next = torch.minimum(self.q1_target(x_next, next_action), self.q2_target(x_next, next_action))
-            soft = q_next - alpha * next_log_prob
-            y_q = clip_target(batch.reward + self.gamma * soft, self.gamma, self.clip)
+            y_q = backup(batch.reward, q_next - alpha * next_log_prob, batch.ended, self.settings)
         mean, log_std = self.policy(x)
         action, log_prob = tanh_gaussian(mean, log_std, here)
         q_least = torch.minimum(self.q1(x, action), self.q2(x, action))
@@ -129,7 +128,7 @@ class QLearning(nn.Module):
 
     def __init__(self, sizes: Sizes, settings: Settings, generators: Sequence[Generator]) -> None:
         super().__init__()
-        self.gamma, self.clip, self.noise_size = settings.gamma, settings.clip, 1
+        self.settings, self.noise_size = settings, 1
         copies = len(generators)
         self.inputs = GoalInput(copies, sizes.observation, sizes.goal, settings.normalize)
         widths = (self.inputs.size, *settings.hidden, sizes.action)
@@ -144,7 +143,7 @@ class QLearning(nn.Module):
         x = self.inputs(batch.observation, batch.goal)
         with torch.no_grad():
             q_next = self.q_target(self.inputs(batch.next_observation, batch.goal)).amax(-1)
-            y = clip_target(batch.reward + self.gamma * q_next, self.gamma, self.clip)
+            y = backup(batch.reward, q_next, batch.ended, self.settings)
         q = self.q(x).gather(-1, batch.action.long()).squeeze(-1)
         return {"critic": 0.5 * ((q - y) ** 2).mean(-1)}
 

@@ -1,6 +1,8 @@
 """The experiments with their arms, and the configuration of every scale."""
 
 import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +17,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "head": ("standard", "official"),
     "clip": ("both", "lower", "none"),
 }
+
+
+Bounds = Mapping[str, tuple[float, float]]  # the least and the greatest value that a number may have
+ARM_BOUNDS: Bounds = {
+    "alpha": (0.0, 1e6), "epsilon": (0.0, 1.0), "noise": (0.0, 1e6), "action_l2": (0.0, 1e6), "k": (0.0, 1e12),
+}  # fmt: skip
+RECIPE_BOUNDS: Bounds = {
+    "episodes": (1.0, 1e5), "updates": (1.0, 1e7), "batch": (1.0, 1e7), "capacity": (1.0, 1e11),
+    "gamma": (0.0, 1 - 1e-9), "keep": (0.0, 1.0), "final_gain": (1e-6, 1e3),
+    "critic_rate": (1e-12, 1e3), "actor_rate": (1e-12, 1e3), "alpha_rate": (1e-12, 1e3),
+}  # fmt: skip
+MOST_LAYERS, MOST_UNITS = 16, 16_384
+
+
+def check_bounds(owner: object, bounds: Bounds) -> None:
+    """Raise InputError where a number of `owner` is outside of its bounds or none; None means: see its description."""
+    for name, (low, high) in bounds.items():
+        value = getattr(owner, name)
+        if value is not None and not low <= value <= high:  # NaN is not
+            raise InputError(f"{name} must lie between {low:.12g} and {high:.12g}; got {value}.")
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,7 @@ class Arm:
         head: standard: mean and log-deviation from the last hidden layer; official: through a bottleneck of dim(a).
         clip: of the critics' target: both sides [-1 / (1 - gamma), 0] [official code], lower only, none.
         minimum_in_actor: the policy climbs min(Q1, Q2) instead of Q1 [official code].
+        batch_entropy: V learns minus the batch's mean of log pi [official code], not each row's own; for sher.
     """
 
     agent: str = "sher"
@@ -45,49 +68,45 @@ class Arm:
     head: str = "standard"
     clip: str = "both"
     minimum_in_actor: bool = False
+    batch_entropy: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}; got '{getattr(self, name)}'.")
-        for name in ("alpha", "noise", "action_l2", "k"):
-            if (getattr(self, name) or 0) < 0:
-                raise InputError(f"{name} must be at least 0; got {getattr(self, name)}.")
-        if not 0 <= self.epsilon <= 1:
-            raise InputError(f"epsilon, a share of random actions, must lie between 0 and 1; got {self.epsilon}.")
+        check_bounds(self, ARM_BOUNDS)
 
     @property
     def structure(self) -> tuple[object, ...]:
         """What copies must share to train in one stack; the numbers alpha, epsilon, noise, action_l2 need not."""
         return (
             self.agent, self.strategy, self.k, self.curriculum, self.head, self.clip, self.minimum_in_actor,
+            self.batch_entropy,
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A world, a schedule and networks; its arms differ in nothing else.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a learner plays and learns, cycle by cycle: `episodes` new episodes, then `updates` gradient steps.
 
     Args:
-        world: walls, reach, push, bits, or the id of a gymnasium-robotics environment.
-        layouts: of the walls, one stack for all; else one name for the results.
-        cycles: rounds of [`episodes` new episodes per copy, `updates` gradient steps, one step of the targets].
-        keep: target <- keep * target + (1 - keep) * source, once a cycle (not once a step) [official code].
-        ever: success is counted at any step, for worlds that end there; else at the last one.
-        size: bits of the row, dimensions of reach.
-        log_std: range of the log-deviation, [-20, 2] in [official code].
-        test_episodes: per copy, the same for all.
+        episodes: new episodes per copy and cycle, played side by side.
+        updates: gradient steps per cycle, then one step of the targets [official code]. None: a gradient step for every
+            step played, and a step of the targets after each 50 of them [ours].
+        batch: transitions per gradient step.
+        gamma: discount factor.
+        critic_rate, actor_rate, alpha_rate: step sizes of Adam for Q and V, the policy, a learned temperature.
+        keep: target <- keep * target + (1 - keep) * source, once a cycle (not once a gradient step) [official code].
+        hidden: widths of the hidden layers of every network.
+        final_gain: factor on the initial weights of every last layer.
+        log_std: range of the policy's log-deviation, [-20, 2] in [official code].
+        normalize: observations and goals, by their running statistics.
+        capacity: of the replay buffer, in transitions per copy.
     """
 
-    world: str
-    arms: dict[str, Arm]
-    layouts: tuple[str, ...] = ("",)
-    cycles: int = 120
     episodes: int = 8
-    updates: int = 20
+    updates: int | None = 20
     batch: int = 64
-    evaluate_every: int = 10
-    test_episodes: int = 20
     gamma: float = 0.95
     critic_rate: float = 3e-3
     actor_rate: float = 3e-3
@@ -98,12 +117,47 @@ class Experiment:
     log_std: tuple[float, float] = (-5.0, 2.0)
     normalize: bool = False
     capacity: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        check_bounds(self, RECIPE_BOUNDS)
+        if not 1 <= len(self.hidden) <= MOST_LAYERS or not all(1 <= width <= MOST_UNITS for width in self.hidden):
+            raise InputError(
+                f"hidden must be 1 to {MOST_LAYERS} widths of 1 to {MOST_UNITS:,} units each; got {self.hidden}."
+            )
+        if not -math.inf < self.log_std[0] < self.log_std[1] <= 20:
+            raise InputError(f"log_std must be (lowest, highest), ascending and at most 20; got {self.log_std}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Recipe):
+    """A world, a recipe and when it is tested; its arms differ in nothing else.
+
+    Args:
+        world: walls, reach, push, bits, or the id of a gymnasium-robotics environment.
+        layouts: of the walls, one stack for all; else one name for the results.
+        cycles: of the recipe.
+        evaluate_every: cycles between two tests. test_episodes: per copy, the same for all.
+        ever: success is counted at any step, for worlds that end there; else at the last one.
+        size: bits of the row, dimensions of reach.
+    """
+
+    world: str
+    arms: dict[str, Arm]
+    layouts: tuple[str, ...] = ("",)
+    cycles: int = 120
+    evaluate_every: int = 10
+    test_episodes: int = 20
     ever: bool = False
     size: int = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, {name: (1.0, 1e9) for name in ("cycles", "evaluate_every", "test_episodes")})
+
 
 SHER, HER = Arm(), Arm("her")
-SHER_EPS, SHER_OFFICIAL = Arm(epsilon=0.05), Arm(epsilon=0.05, head="official", curriculum=True)
+SHER_EPS = Arm(epsilon=0.05)
+SHER_OFFICIAL = replace(SHER_EPS, head="official", curriculum=True, batch_entropy=True)
 HER_EPS, HER_NOISE = Arm("her", epsilon=0.05), Arm("her", epsilon=0.3, noise=0.2)
 HER_L2 = replace(HER_NOISE, action_l2=1.0)
 
@@ -114,6 +168,20 @@ _WALLS = Experiment(
     world="walls",
     layouts=("gap", "twoway"),
     arms={"HER-none": HER, "HER-eps": HER_EPS, "HER-noise": HER_NOISE, "SHER": SHER},
+)
+
+# What somebody else's environment is learned with, unless said otherwise: the numbers of FetchReach below, for episodes
+# of any length. The released networks are 256-256-256, its discount factor .99. [ours]
+TAKE_HOME = Recipe(
+    episodes=1,
+    updates=None,
+    batch=256,
+    gamma=0.98,
+    critic_rate=1e-3,
+    actor_rate=1e-3,
+    keep=0.9,
+    final_gain=0.1,
+    normalize=True,
 )
 
 # Small last layers start near the values that PyTorch's own initialization gives; with Xavier's at full size one of two
@@ -144,7 +212,7 @@ _OFFICIAL = replace(
     updates=40,
     batch=64 * 19,
     evaluate_every=50,
-    test_episodes=190,
+    test_episodes=380,
     gamma=0.99,
     actor_rate=3e-4,
     keep=0.95,
@@ -237,6 +305,15 @@ EXPERIMENTS: dict[str, Experiment] = {
             "CHER": replace(HER_NOISE, curriculum=True),
             "no-hindsight": replace(SHER_EPS, strategy="none"),
             "HER-no-hindsight": replace(HER_NOISE, strategy="none"),
+        },
+    ),
+    "released": replace(  # V's entropy by rows or by the batch's mean, in the plain reading and in the released one
+        _WALLS,
+        arms={
+            "SHER": SHER_EPS,
+            "batch-entropy": replace(SHER_EPS, batch_entropy=True),
+            "SHER-official-rows": replace(SHER_OFFICIAL, batch_entropy=False),
+            "SHER-official": SHER_OFFICIAL,
         },
     ),
     **BOX,

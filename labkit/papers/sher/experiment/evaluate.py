@@ -43,7 +43,7 @@ class Curve:
 
 def success_at_end(episodes: Episodes, world: GoalEnvironment) -> Bool[Tensor, "copies episodes"]:
     """Is the goal achieved at the last moment? An episode that reaches its goal and leaves it again is a failure."""
-    return world.is_success(episodes.achieved[:, :, -1], episodes.desired)
+    return world.is_success(episodes.last_achieved, episodes.desired)
 
 
 def success_ever(episodes: Episodes, world: GoalEnvironment) -> Bool[Tensor, "copies episodes"]:

@@ -21,7 +21,8 @@ def rollout(
     generators: Sequence[Generator],
     training: bool = True,
 ) -> Episodes:
-    """`episodes` episodes of every copy, side by side, from reset to the horizon.
+    """`episodes` episodes of every copy, side by side, from reset to their ends; a short one is padded with its last
+    moment, and the actions that stand there mean nothing.
 
     Raises:
         InputError: the policy returned a number that is not finite (it diverged).
@@ -36,7 +37,14 @@ def rollout(
         actions.append(stored if stored.dim() == 3 else stored[..., None])
         observation.append(now["observation"])
         achieved.append(now["achieved_goal"])
-    played = Episodes(torch.stack(observation, 2), torch.stack(achieved, 2), desired, torch.stack(actions, 2))
+        if world.over:
+            break
+    left = world.horizon - len(actions)
+    observation += left * observation[-1:]
+    achieved += left * achieved[-1:]
+    actions += left * [torch.zeros_like(actions[-1])]
+    whole = (torch.stack(observation, 2), torch.stack(achieved, 2), desired, torch.stack(actions, 2))
+    played = Episodes(*whole, *world.ends)
     if not bool(torch.isfinite(played.action).all()):
         raise InputError("the policy's actions are not finite: the training diverged. Try a smaller learning rate.")
     return played

@@ -9,10 +9,8 @@ import torch
 from torch import Generator
 
 from labkit.papers.sher.experiment.baselines import DeterministicActorCritic, QLearning, SoftActorCritic2
-from labkit.papers.sher.experiment.config import Arm, Config, Experiment, is_robot
-from labkit.papers.sher.experiment.worlds.build import sizes_of
-from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
-from labkit.papers.sher.method.agent import Settings
+from labkit.papers.sher.experiment.config import Arm, Config, Recipe, is_robot
+from labkit.papers.sher.method.agent import Settings, Sizes
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic
 from labkit.rl.streams import Streams
 from labkit.seeds import derive
@@ -60,18 +58,26 @@ def part_of(stack: Stack, run: Run) -> Run:
     return run.part(names if len(stack) > 1 else f"{names}-{stack[0].replica}")
 
 
-def build_agent(stack: Stack, experiment: Experiment, world: GoalEnvironment, device: torch.device) -> Any:
+def build_agent(
+    stack: Stack,
+    recipe: Recipe,
+    sizes: Sizes,
+    device: torch.device,
+    rewards: tuple[float, float] = (-1.0, 0.0),
+) -> Any:
     """The stack's networks with their first weights, on `device`."""
-    arm, sizes = stack[0].arm, sizes_of(world)
+    arm = stack[0].arm
     settings = Settings(
-        gamma=experiment.gamma,
+        gamma=recipe.gamma,
+        rewards=rewards,
         clip=arm.clip,
         minimum_in_actor=arm.minimum_in_actor,
-        hidden=experiment.hidden,
-        final_gain=experiment.final_gain,
+        batch_entropy=arm.batch_entropy,
+        hidden=recipe.hidden,
+        final_gain=recipe.final_gain,
         head=arm.head,
-        log_std=experiment.log_std,
-        normalize=experiment.normalize,
+        log_std=recipe.log_std,
+        normalize=recipe.normalize,
     )
     generators = [Generator().manual_seed(copy.seed_of(WEIGHTS)) for copy in stack]
     if arm.agent == "q-learning":

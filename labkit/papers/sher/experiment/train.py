@@ -1,29 +1,22 @@
-"""Play, relabel, learn: the loop of the released code, for many seeds and arms at once."""
+"""The experiments: every stack plays, learns and is tested, cycle by cycle; finished parts are skipped."""
 
 import functools
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from labkit import devices
-from labkit.errors import InputError
-from labkit.papers.sher.experiment.config import Arm, Config, Experiment
-from labkit.papers.sher.experiment.curriculum import curriculum
+from labkit.papers.sher.experiment.config import Config, Experiment
 from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, success_rate, summarize
-from labkit.papers.sher.experiment.rollout import Act, rollout
-from labkit.papers.sher.experiment.stacks import Stack, build_agent, part_of, stacks_of, streams_of
-from labkit.papers.sher.experiment.worlds.build import build_world, name_of, sizes_of, stored_action_size
-from labkit.papers.sher.experiment.worlds.small import BitFlip, GoalEnvironment, Observation
-from labkit.papers.sher.method.agent import Agent, Optimizers, explore, per_copy
-from labkit.papers.sher.method.hindsight import DRAWS, EpisodeBuffer, Transitions, only_episodes
+from labkit.papers.sher.experiment.learner import Learner
+from labkit.papers.sher.experiment.stacks import Stack, build_agent, part_of, stacks_of
+from labkit.papers.sher.experiment.worlds.build import build_world, name_of, sizes_of
+from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.progress import progress, side_by_side
-from labkit.rl.recorded import Recorded
-from labkit.rl.streams import Streams
 from labkit.workbench import training
-from labkit.workbench.runs import Run
+from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
 
 
@@ -63,7 +56,7 @@ def train_stack(name: str, stack: Stack, config: Config, workers: Workers, part:
     """Train and evaluate one stack in its own part of the run directory."""
     experiment = config.experiment(name)
     world = build_world(experiment, [copy.layout for copy in stack], workers)
-    agent = build_agent(stack, experiment, world, workers.device)
+    agent = build_agent(stack, experiment, sizes_of(world), workers.device)
     curve = fit(agent, stack, world, experiment, workers, part, captured=config.captured)
     part.write_weights(agent)
     part.finish({"arms": summarize(agent, stack, world, experiment, curve), "steps": curve.steps})
@@ -107,30 +100,16 @@ def fit(
 ) -> Curve:
     """Train `agent` in place. With several processes all play their share of the episodes, all hold all of them, and
     each computes the gradients of its share of every batch: what comes out is what one process computes."""
-    copies, arm, sizes = len(stack), stack[0].arm, sizes_of(world)
-    playing, learning = streams_of(stack, workers.device)
-    capacity = max(
-        experiment.episodes, min(experiment.capacity // world.horizon, experiment.cycles * experiment.episodes)
-    )
-    shape = (world.horizon, sizes.observation, sizes.goal, stored_action_size(world))
-    buffer = EpisodeBuffer(copies, capacity, *shape, device=workers.device)
-    optimizers, curve = build_optimizers(agent, experiment, workers.device), Curve()
-    state = {"agent": agent, "optimizers": optimizers, "buffer": buffer, "curve": curve,
-             "playing": playing, "learning": learning}  # fmt: skip
+    learner, curve = Learner(agent, stack, world, experiment, workers, experiment.cycles, captured), Curve()
+    state: State = {"learner": learner, "curve": curve}
     first = run.resume(state)
-    update = updater(agent, arm, optimizers, buffer, world, learning, experiment, workers, captured)
     for cycle in progress(range(first, experiment.cycles), run.directory.name, experiment.cycles, first):
-        act = exploring(agent, stack, world, playing, experiment.episodes)
-        played = rollout(act, world, copies, experiment.episodes, playing.generators)
-        buffer.add(played)
-        update_normalizer(agent, arm, only_episodes(played, workers.device), world, playing)
-        for step in range(cycle * experiment.updates, (cycle + 1) * experiment.updates):
-            losses = update(step)
-        agent.update_targets(experiment.keep)
+        learner.cycle()
         if (cycle + 1) % experiment.evaluate_every == 0 or cycle == experiment.cycles - 1:
-            rates = success_rate(deterministic(agent), world, copies, experiment.test_episodes, ever=experiment.ever)
+            tests = experiment.test_episodes
+            rates = success_rate(deterministic(agent), world, len(stack), tests, ever=experiment.ever)
             curve.add((cycle + 1) * experiment.episodes * world.horizon, rates)
-            log(run, cycle, stack, rates, losses)
+            log(run, cycle, stack, rates, learner.losses)
         run.save_if_due(cycle + 1, state)
     return curve
 
@@ -142,107 +121,11 @@ def fit_unkept(experiment: Experiment, stack: Stack) -> tuple[Any, GoalEnvironme
     """
     with TemporaryDirectory() as folder, training.workers("cpu") as workers:
         world = build_world(experiment, [copy.layout for copy in stack], workers)
-        agent = build_agent(stack, experiment, world, workers.device)
+        agent = build_agent(stack, experiment, sizes_of(world), workers.device)
         run = Run.open(folder, Config(experiments=("reach",), exact=False))
         curve = fit(agent, stack, world, experiment, workers, run)
         run.close()
     return agent, world, curve
-
-
-def build_optimizers(agent: Agent, experiment: Experiment, device: torch.device) -> Optimizers:
-    rates = {
-        "critic": experiment.critic_rate, "policy": experiment.actor_rate, "temperature": experiment.alpha_rate,
-    }  # fmt: skip
-    return Optimizers(agent, rates, device)
-
-
-def update_normalizer(agent: Agent, arm: Arm, new: EpisodeBuffer, world: GoalEnvironment, playing: Streams) -> None:
-    """Add relabelled transitions of the new episodes to the running statistics, one for every step played."""
-    if agent.inputs.normalize:
-        u = playing.uniform(DRAWS, new.capacity * new.horizon).to(new.device)
-        agent.inputs.update(new.take(u, world.compute_reward, arm.strategy, arm.k))
-
-
-def updater(
-    agent: Any,
-    arm: Arm,
-    optimizers: Optimizers,
-    buffer: EpisodeBuffer,
-    world: GoalEnvironment,
-    learning: Streams,
-    experiment: Experiment,
-    workers: Workers,
-    captured: bool = True,
-) -> Callable[[int], dict[str, Tensor]]:
-    """A function of the step's number that makes one gradient step and returns the losses per copy.
-
-    On a GPU the step is a CUDA graph. Its random numbers are drawn outside, into tensors that the graph reads.
-    """
-    if experiment.batch % workers.size:
-        raise InputError(f"batch_size {experiment.batch} must be a multiple of the {workers.size} processes.")
-    draws = Draws(learning, experiment.batch, agent.noise_size, arm.curriculum)
-
-    def gradient_step() -> dict[str, Tensor]:
-        batch, noise = draw_batch(arm, buffer, world, draws), draws.noise
-        if workers.size > 1:
-            mine = slice(workers.rank, None, workers.size)
-            batch, noise = Transitions(*(values[:, mine] for values in batch)), noise[:, mine]
-        losses = agent.losses(batch, noise)
-        optimizers.descend(losses, workers.size)
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    recorded = Recorded(gradient_step, workers.device, enabled=captured and workers.size == 1)
-
-    def numbered(number: int) -> dict[str, Tensor]:
-        draws.renew(number)
-        return recorded()
-
-    return numbered
-
-
-class Draws:
-    """The random numbers of one gradient step, in tensors that stay where they are."""
-
-    def __init__(self, streams: Streams, batch: int, noise_size: int, curriculum: bool) -> None:
-        self.streams, self.batch = streams, batch
-        copies, device, candidates = len(streams), streams.device, 2 * batch if curriculum else batch
-        self.rows = torch.zeros(copies, DRAWS, candidates, device=device)
-        self.noise = torch.zeros(copies, batch, noise_size, device=device)
-        self.picks = torch.zeros(copies, batch, candidates, device=device) if curriculum else None
-        self.number = torch.zeros((), dtype=torch.float64, device=device)  # of the step, for CHER's lambda
-
-    def renew(self, number: int) -> None:
-        self.rows.copy_(self.streams.uniform(*self.rows.shape[1:]))
-        self.noise.copy_(self.streams.normal(*self.noise.shape[1:]))
-        if self.picks is not None:
-            self.picks.copy_(self.streams.uniform(*self.picks.shape[1:]))
-        self.number.fill_(float(number))
-
-
-def draw_batch(arm: Arm, buffer: EpisodeBuffer, world: GoalEnvironment, draws: Draws) -> Transitions:
-    """Relabelled transitions, uniform, or CHER's choice among twice as many."""
-    candidates = buffer.take(draws.rows, world.compute_reward, arm.strategy, arm.k)
-    if draws.picks is None:
-        return candidates
-    return curriculum(candidates, draws.batch, draws.number, draws.picks)
-
-
-def exploring(agent: Agent, stack: Stack, world: GoalEnvironment, playing: Streams, episodes: int) -> Act:
-    """The policy as it gathers data, for one rollout: its own sample, Gaussian noise on it, random actions between."""
-    device = agent.inputs.observation.mean.device
-    sigma, epsilon = (per_copy([getattr(copy.arm, name) for copy in stack], device) for name in ("noise", "epsilon"))
-    shape = (world.horizon, episodes, stored_action_size(world))
-    own, added = playing.normal(*shape).to(device), playing.normal(*shape).to(device)
-    coin, random = playing.uniform(*shape[:2]).to(device), playing.uniform(*shape).to(device)
-
-    def act(t: int, now: Observation) -> Tensor:
-        action = agent.act(agent.inputs(now["observation"], now["desired_goal"]), own[:, t])
-        if isinstance(world, BitFlip):
-            random_index = (random[:, t, :, 0] * world.action_size).long()
-            return torch.where(coin[:, t] < epsilon, random_index, action)
-        return explore(action, added[:, t], coin[:, t], 2 * random[:, t] - 1, sigma, epsilon)
-
-    return act
 
 
 def log(run: Run, cycle: int, stack: Stack, rates: Tensor, losses: dict[str, Tensor]) -> None:

@@ -1,12 +1,13 @@
 """What all agents share: settings, first weights, the critics' target, optimizers, exploration noise."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
@@ -28,9 +29,11 @@ class Settings:
     """Hyperparameters that all copies of a stack share. Defaults are those of [official code], with plain heads.
 
     Args:
-        gamma: discount factor.
+        gamma: discount factor, below 1.
+        rewards: the least and the greatest that a step can bring: -1 and 0 in [official code].
         clip: of the critics' target, see `clip_target`.
         minimum_in_actor: the policy maximizes min(Q1, Q2) in place of Q1.
+        batch_entropy: V's target holds the mean of log pi over the batch in place of each row's own [official code].
         hidden: widths of the hidden layers of every network.
         final_gain: factor on the initial weights of every last layer.
         head, log_std: of the policy, see `GaussianPolicy`.
@@ -38,13 +41,21 @@ class Settings:
     """
 
     gamma: float = 0.99
+    rewards: tuple[float, float] = (-1.0, 0.0)
     clip: str = "both"
     minimum_in_actor: bool = False
+    batch_entropy: bool = False
     hidden: tuple[int, ...] = (256, 256, 256)
     final_gain: float = 1.0
     head: str = "standard"
     log_std: tuple[float, float] = (-20.0, 2.0)
     normalize: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma < 1:
+            raise InputError(f"gamma must be at least 0 and below 1, or values have no bound; got {self.gamma}.")
+        if not -math.inf < self.rewards[0] < self.rewards[1] < math.inf:
+            raise InputError(f"rewards are the least and the greatest one, finite numbers; got {self.rewards}.")
 
 
 @runtime_checkable
@@ -64,16 +75,32 @@ def per_copy(values: Sequence[float], device: torch.device | str = "cpu") -> Flo
     return torch.tensor(values, device=device)[:, None]
 
 
-def clip_target(target: Float[Tensor, "copies batch"], gamma: float, clip: str) -> Float[Tensor, "copies batch"]:
-    """Rewards -1 and 0 put values without entropy between -1 / (1 - gamma) and 0. Soft values may be larger: the upper
-    bound then cuts off the entropy bonus at the goal. A narrow policy's entropy is negative and may push them lower.
+def backup(
+    reward: Float[Tensor, "copies batch"],
+    value: Float[Tensor, "copies batch"],
+    ended: Bool[Tensor, "copies batch"],
+    settings: Settings,
+) -> Float[Tensor, "copies batch"]:
+    """The critics' target clip(r + gamma V(s',g)), and clip(r) where the environment ended the episode at s'."""
+    target = reward + settings.gamma * torch.where(ended, 0.0, value)
+    return clip_target(target, settings.gamma, settings.clip, settings.rewards)
+
+
+def clip_target(
+    target: Float[Tensor, "copies batch"], gamma: float, clip: str, rewards: tuple[float, float] = (-1.0, 0.0)
+) -> Float[Tensor, "copies batch"]:
+    """A reward for ever, r / (1 - gamma), or once and then the end, r, bounds what values without entropy can be:
+    -1 / (1 - gamma) and 0 for rewards -1 and 0. Soft values may be larger: the upper bound then cuts off the entropy
+    bonus at the goal. A narrow policy's entropy is negative and may push them lower.
 
     clip: both: at both bounds [official code]; lower: at the lower one only; none.
     """
+    low, high = rewards
+    least, greatest = min(low / (1 - gamma), low), max(high / (1 - gamma), high)
     if clip == "both":
-        return target.clamp(-1 / (1 - gamma), 0.0)
+        return target.clamp(least, greatest)
     if clip == "lower":
-        return target.clamp(min=-1 / (1 - gamma))
+        return target.clamp(min=least)
     if clip == "none":
         return target
     raise InputError(f"clip must be 'both', 'lower' or 'none'; got '{clip}'.")

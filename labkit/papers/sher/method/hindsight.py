@@ -11,9 +11,14 @@ k / (k + 1), the desired goal by an achieved one, m(s_t'). The strategy says how
     next      t' = t + 1: every relabelled transition has just reached its goal           [ours, shows why it fails]
     none      the desired goal stays
 
+Time that runs out ends nothing: what follows s_{t+1} still counts (`Transitions.ended` is false). Where the
+environment itself ended the episode nothing follows. If it ends at its goal, another goal would not have ended it, and
+the own achieved one would: `take` asks the environment for every goal anew. [ours]
+
 All tensors have a leading dimension of copies: N replay buffers in one, each with random numbers of its own.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,21 +31,47 @@ from labkit.errors import InputError
 Strategy = Literal["future", "final", "episode", "random", "next", "none"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 Reward = Callable[[Tensor, Tensor], Tensor]  # the environment's own: (achieved, desired) -> reward
+EndsAt = Callable[[Tensor, Tensor], Tensor]  # the environment's own: (achieved, desired) -> does the goal end it?
 
 DRAWS = 5  # uniform numbers that a transition needs: episode, time, later time, coin, other episode
 
 
 class Episodes(NamedTuple):
-    """Whole episodes of T steps. Observation and achieved goal have one more moment than there are actions."""
+    """Whole episodes of at most T steps. Observation and achieved goal have one more moment than there are actions.
+
+    length: steps of each, what comes after is padding; None: T. ended: by the environment, not by time; None: never.
+    """
 
     observation: Float[Tensor, "copies episodes moments observation"]
     achieved: Float[Tensor, "copies episodes moments goal"]
     desired: Float[Tensor, "copies episodes goal"]
     action: Float[Tensor, "copies episodes steps action"]
+    length: Int[Tensor, "copies episodes"] | None = None
+    ended: Bool[Tensor, "copies episodes"] | None = None
+
+    def all_parts(self) -> tuple[Tensor, ...]:
+        """The six, with T steps and no end where `length` and `ended` were left out."""
+        shape = self.action.shape[:2]
+        length = torch.full(shape, self.action.shape[2]) if self.length is None else self.length
+        ended = torch.zeros(shape, dtype=torch.bool) if self.ended is None else self.ended
+        return (*self[:4], length, ended)
+
+    @property
+    def last_achieved(self) -> Float[Tensor, "copies episodes goal"]:
+        """What was achieved at the last moment of each."""
+        if self.length is None:
+            return self.achieved[:, :, -1]
+        return torch.take_along_dim(self.achieved, self.length[..., None, None], 2)[:, :, 0]
+
+    @property
+    def steps(self) -> int:
+        """Steps played by a copy, the mean over copies rounded up."""
+        copies, episodes = self.action.shape[:2]
+        return episodes * self.action.shape[2] if self.length is None else -(-int(self.length.sum()) // copies)
 
 
 class Transitions(NamedTuple):
-    """A batch, one row a transition. No end-of-episode flag: running out of time ends nothing. [official code]"""
+    """A batch, one row a transition; `ended`: nothing follows s'. Running out of time ends nothing. [official code]"""
 
     observation: Float[Tensor, "copies batch observation"]
     action: Float[Tensor, "copies batch action"]
@@ -50,26 +81,33 @@ class Transitions(NamedTuple):
     goal: Float[Tensor, "copies batch goal"]
     reward: Float[Tensor, "copies batch"]
     relabelled: Bool[Tensor, "copies batch"]
+    ended: Bool[Tensor, "copies batch"]
 
 
 def hindsight_time(
-    strategy: str, t: Int[Tensor, "*batch"], horizon: int, u: Float[Tensor, "*batch"]
+    strategy: str, t: Int[Tensor, "*batch"], horizon: int | Int[Tensor, "*batch"], u: Float[Tensor, "*batch"]
 ) -> Int[Tensor, "*batch"]:
     """t' in 1..horizon for a transition at t in 0..horizon-1, from a uniform number u in [0, 1).
+
+    horizon: T of all episodes, or of each.
 
     `future` excludes the present: t' = t + 1 + floor(u (T - t)) lies in t+1..T, and t' = t + 1 has probability
     1 / (T - t); over uniform t that is the mean of 1/j, j = 1..T (.0900 for T = 50).
     """
     if strategy == "future":
-        left = horizon - t
-        return t + 1 + torch.minimum((u * left).long(), left - 1)  # minimum: u * left may round up to left
+        return t + 1 + _uniform_below(horizon - t, u)
     if strategy in ("episode", "random"):
-        return 1 + (u * horizon).long().clamp(max=horizon - 1)
+        return 1 + _uniform_below(horizon + torch.zeros_like(t), u)
     if strategy == "final":
-        return torch.full_like(t, horizon)
+        return horizon + torch.zeros_like(t)
     if strategy == "next":
         return t + 1
     raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}; got '{strategy}'.")
+
+
+def _uniform_below(n: Int[Tensor, "*batch"], u: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """0..n-1 with equal probability."""
+    return torch.minimum((u * n).long(), n - 1)  # minimum: u * n may round up to n
 
 
 def future_law(horizon: int) -> Float[Tensor, " horizon"]:
@@ -79,11 +117,11 @@ def future_law(horizon: int) -> Float[Tensor, " horizon"]:
 
 
 class EpisodeBuffer:
-    """The last `capacity` episodes of every copy. A full buffer overwrites its oldest ones.
+    """The last `capacity` episodes of every copy. A full buffer overwrites its oldest ones [ours; official code: any].
 
     Args:
         capacity: episodes per copy.
-        horizon: steps of every episode, T.
+        horizon: most steps of an episode, T.
     """
 
     def __init__(
@@ -106,7 +144,12 @@ class EpisodeBuffer:
         self.achieved = torch.zeros(copies, capacity, moments, goal_size, device=self.device)
         self.desired = torch.zeros(copies, capacity, goal_size, device=self.device)
         self.action = torch.zeros(copies, capacity, horizon, action_size, device=self.device)
+        self.length = torch.zeros(copies, capacity, dtype=torch.long, device=self.device)
+        self.ended = torch.zeros(copies, capacity, dtype=torch.bool, device=self.device)
         self.added = 0
+        # steps up to the end of every episode held, and of an episode on average: for a uniform choice of transitions
+        self._until = torch.full((copies, capacity), torch.inf, dtype=torch.float64, device=self.device)
+        self._mean_length = torch.zeros(copies, 1, dtype=torch.float64, device=self.device)
         # the number of episodes again, where a captured CUDA graph can read it anew at every replay
         self._filled = torch.zeros((), dtype=torch.long, device=self.device)
         self._copy = torch.arange(copies, device=self.device)[:, None]
@@ -121,47 +164,61 @@ class EpisodeBuffer:
         Raises:
             InputError: a shape differs from the buffer's, or more episodes at once than it can hold.
         """
-        held = (self.observation, self.achieved, self.desired, self.action)
         number = episodes.desired.shape[1]
-        for name, new, old in zip(Episodes._fields, episodes, held, strict=True):
+        parts, held = episodes.all_parts(), [getattr(self, name) for name in Episodes._fields]
+        for name, new, old in zip(Episodes._fields, parts, held, strict=True):
             wanted = (self.copies, number, *old.shape[2:])
             if tuple(new.shape) != wanted:
                 raise InputError(f"{name} must be {wanted}; got {tuple(new.shape)}. Episodes are kept whole.")
         if number > self.capacity:
             raise InputError(f"{number} episodes at once do not fit a capacity of {self.capacity}.")
         slots = (self.added + torch.arange(number, device=self.device)) % self.capacity
-        for new, old in zip(episodes, held, strict=True):
+        for new, old in zip(parts, held, strict=True):
             old[:, slots] = new.to(self.device)
         self.added += number
-        self._filled.fill_(len(self))
+        self._count()
+
+    def _count(self) -> None:
+        n = len(self)
+        self._filled.fill_(n)
+        self._until[:, :n] = self.length[:, :n].cumsum(1).double()
+        self._mean_length.copy_(self._until[:, n - 1 : n] / n)
 
     def take(
-        self, u: Float[Tensor, "copies 5 batch"], compute_reward: Reward, strategy: str = "future", k: float = 4.0
+        self,
+        u: Float[Tensor, "copies 5 batch"],
+        compute_reward: Reward,
+        strategy: str = "future",
+        k: float = 4.0,
+        ends_at: EndsAt | None = None,
     ) -> Transitions:
         """A batch of transitions, uniform over all stored ones, relabelled with probability k / (k + 1).
 
         u: uniform numbers in [0, 1) that select episode, time, hindsight time, coin, other episode.
+        ends_at: does the environment end an episode at its goal? None: at no goal.
 
         Raises:
-            InputError: the buffer is empty, an unknown strategy, k below 0.
+            InputError: the buffer is empty, an unknown strategy, k below 0 or not finite.
         """
         if not self.added:
             raise InputError("the buffer is empty: add episodes before sampling.")
-        if k < 0:
-            raise InputError(f"k, the relabelled transitions per original one, must be at least 0; got {k}.")
-        episode = torch.minimum((u[:, 0] * self._filled).long(), self._filled - 1)
-        t = (u[:, 1] * self.horizon).long().clamp(max=self.horizon - 1)
+        if not 0 <= k < math.inf:
+            raise InputError(f"k, the relabelled transitions per original one, must be 0 or more, finite; got {k}.")
+        episode = self._episode(u[:, 0])
+        length = self.length[self._copy, episode]
+        t = _uniform_below(length, u[:, 1])
         observation = self._at(self.observation, episode, t)
         next_achieved = self._at(self.achieved, episode, t + 1)
-        goal = self.desired[self._copy, episode]
+        desired = goal = self.desired[self._copy, episode]
         relabelled = torch.zeros_like(episode, dtype=torch.bool)
         if strategy != "none":
-            later = hindsight_time(strategy, t, self.horizon, u[:, 2])
-            source = episode
-            if strategy == "random":
-                source = torch.minimum((u[:, 4] * self._filled).long(), self._filled - 1)
+            source = self._episode(u[:, 4]) if strategy == "random" else episode
+            later = hindsight_time(strategy, t, self.length[self._copy, source], u[:, 2])
             relabelled = u[:, 3] < k / (k + 1)
             goal = torch.where(relabelled[..., None], self._at(self.achieved, source, later), goal)
+        ended = self.ended[self._copy, episode] & (t == length - 1)
+        if ends_at is not None:
+            ended = (ended & ~ends_at(next_achieved, desired)) | ends_at(next_achieved, goal)
         return Transitions(
             observation=observation,
             action=self._at(self.action, episode, t),
@@ -171,7 +228,13 @@ class EpisodeBuffer:
             goal=goal,
             reward=compute_reward(next_achieved, goal),
             relabelled=relabelled,
+            ended=ended,
         )
+
+    def _episode(self, u: Float[Tensor, "copies batch"]) -> Int[Tensor, "copies batch"]:
+        """An episode of the own copy, with a probability in proportion to its length; evenly where all are equal."""
+        steps = (u * self._filled).double() * self._mean_length  # exact multiples of T where every episode has T
+        return torch.minimum(torch.searchsorted(self._until, steps, right=True), self._filled - 1)
 
     def _at(
         self, values: Tensor, episode: Int[Tensor, "copies batch"], t: Int[Tensor, "copies batch"]
@@ -193,7 +256,7 @@ class EpisodeBuffer:
             if saved.shape[1] != len(self) or saved.shape[2:] != held.shape[2:] or len(saved) != self.copies:
                 raise ValueError(f"{name} of shape {tuple(saved.shape)} does not fit {tuple(held.shape)}")
             held[:, : len(self)] = saved.to(self.device)
-        self._filled.fill_(len(self))
+        self._count()
 
 
 def only_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBuffer:

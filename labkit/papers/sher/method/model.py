@@ -44,6 +44,10 @@ class GaussianPolicy(nn.Module):
 
     head: standard: mu and raw are two halves of one linear layer on the last hidden layer. official: the trunk ends in
     a *linear layer of width dim(a)*, from which both heads read: a bottleneck of 4 numbers for the Fetch arm.
+
+    First weights are Xavier's, of each official head by itself [official code]; the standard one is drawn as one layer
+    of width 2 dim(a) [ours]. The released density adds 1e-6 to sigma and to 1 - tanh(u)^2: nothing at log sigma = -5
+    (1.5e-4 of sigma), everything at -20. Here the density is exact [ours].
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class GaussianPolicy(nn.Module):
         self.trunk = StackedMLP(copies, (inputs, *hidden, width), final_gain=gain, generators=generators)
         self.heads = None
         if head == "official":
-            self.heads = StackedMLP(copies, (actions, 2 * actions), final_gain=final_gain, generators=generators)
+            apart = final_gain * 1.5**0.5  # Xavier's bound of (a, 2a) -> that of two layers (a, a)
+            self.heads = StackedMLP(copies, (actions, 2 * actions), final_gain=apart, generators=generators)
 
     def forward(
         self, x: Float[Tensor, "copies batch input"]

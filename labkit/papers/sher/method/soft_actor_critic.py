@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from labkit.papers.sher.method.agent import Settings, Sizes, clip_target, per_copy
+from labkit.papers.sher.method.agent import Settings, Sizes, backup, per_copy
 from labkit.papers.sher.method.hindsight import Transitions
 from labkit.papers.sher.method.model import GaussianPolicy, GoalInput, Value
 from labkit.rl.gaussian import tanh_gaussian
@@ -50,6 +50,9 @@ class SoftActorCritic(nn.Module):
     y_V = min(Q1,Q2)(s,a~,g) - alpha log pi      J_V = 1/2 E (V - y_V)^2          a~ ~ pi, fresh
     J_pi = E[ alpha log pi(a~|s,g) - Q1(s,a~,g) ]     (Q1, not the minimum)
 
+    log pi in y_V is each row's own [ours]. The released code subtracts a vector (B,) from a column (B, 1): V learns Q
+    minus alpha times the *batch mean* of log pi, one entropy for all states; `batch_entropy` does that.
+
     Args:
         alphas: temperature of every copy; None: learned.
         generators: one per copy, its initial weights are drawn from it.
@@ -60,7 +63,7 @@ class SoftActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         copies, hidden, gain = len(alphas), settings.hidden, settings.final_gain
-        self.gamma, self.clip, self.minimum_in_actor = settings.gamma, settings.clip, settings.minimum_in_actor
+        self.settings = settings
         self.noise_size = sizes.action
         self.inputs = GoalInput(copies, sizes.observation, sizes.goal, settings.normalize)
         state, both = self.inputs.size, self.inputs.size + sizes.action
@@ -87,15 +90,15 @@ class SoftActorCritic(nn.Module):
         mean, log_std = self.policy(x)
         action, log_prob = tanh_gaussian(mean, log_std, noise)
         q1_new = self.q1(x, action)
-        with torch.set_grad_enabled(self.minimum_in_actor):
+        with torch.set_grad_enabled(self.settings.minimum_in_actor):
             q_least = torch.minimum(q1_new, self.q2(x, action))
         with torch.no_grad():
-            y_q = clip_target(batch.reward + self.gamma * self.v_target(x_next), self.gamma, self.clip)
-            y_v = q_least - alpha * log_prob
+            y_q = backup(batch.reward, self.v_target(x_next), batch.ended, self.settings)
+            y_v = q_least - alpha * (log_prob.mean(-1, keepdim=True) if self.settings.batch_entropy else log_prob)
         squares = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2 + (self.v(x) - y_v) ** 2
         losses = {
             "critic": 0.5 * squares.mean(-1),
-            "policy": (alpha * log_prob - (q_least if self.minimum_in_actor else q1_new)).mean(-1),
+            "policy": (alpha * log_prob - (q_least if self.settings.minimum_in_actor else q1_new)).mean(-1),
         }
         if self.temperature.any_learned:
             losses["temperature"] = self.temperature.loss(log_prob, batch.action.shape[-1])

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from labkit import devices
-from labkit.errors import InputError
-from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config, Experiment
+from labkit.papers.sher.experiment.config import EXPERIMENTS, Arm, Config
 from labkit.papers.sher.experiment.evaluate import deterministic, play_test, same_generators
-from labkit.papers.sher.experiment.stacks import Copy, Stack, build_agent, part_of, stacks_of
+from labkit.papers.sher.experiment.stacks import Copy, build_agent
 from labkit.papers.sher.experiment.train import fit_unkept
-from labkit.papers.sher.experiment.worlds.build import build_world
+from labkit.papers.sher.experiment.trained import Trained, trained
+from labkit.papers.sher.experiment.worlds.build import sizes_of
 from labkit.papers.sher.experiment.worlds.robots import RobotWorld
 from labkit.papers.sher.experiment.worlds.small import GoalEnvironment, Reach, Segment, Walls
 from labkit.papers.sher.teaching import rendering
 from labkit.progress import side_by_side
-from labkit.workbench import records, training
+from labkit.workbench import records
 from labkit.workbench.claims import Result
 from labkit.workbench.runs import Run
 
@@ -50,46 +50,6 @@ def failure(seed: int = 35) -> Failure:
 # -- learners of a run ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Trained:
-    """One trained learner and the world it learned in (with its own layout)."""
-
-    copy: Copy
-    agent: Any
-    world: GoalEnvironment
-
-
-def trained(config: Config, run: Run, name: str, arm: str, layout: str = "", replica: int = 0) -> Trained:
-    """A learner of the experiment `name` of a finished run; its weights come from the run directory.
-
-    Raises:
-        InputError: the run has no such arm, layout or replica.
-    """
-    experiment, cpu = config.experiment(name), torch.device("cpu")
-    for stack in stacks_of(name, config):
-        rows = [r for r, c in enumerate(stack) if (c.name, c.layout, c.replica) == (arm, layout, replica)]
-        if not rows:
-            continue
-        with training.workers("cpu") as workers:
-            layouts = [copy.layout for copy in stack]
-            together = build_agent(stack, experiment, build_world(experiment, layouts, workers), cpu)
-            part_of(stack, run.part(name)).read_weights(together)
-            world = build_world(experiment, [layout], workers)
-        return Trained(stack[rows[0]], one_copy(together, stack, rows[0], experiment, world), world)
-    raise InputError(f"the run has no arm '{arm}' with layout '{layout}' and replica {replica} in '{name}'.")
-
-
-def one_copy(agent: Any, stack: Stack, row: int, experiment: Experiment, world: GoalEnvironment) -> Any:
-    """The learner in row `row` of a stack as a stack of one."""
-    alone = build_agent([stack[row]], experiment, world, torch.device("cpu"))
-    state = {
-        name: value[row : row + 1] if value.dim() and len(value) == len(stack) else value
-        for name, value in agent.state_dict().items()
-    }
-    alone.load_state_dict(state)
-    return alone
-
-
 def fixed_paths(learner: Trained, episodes: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """The fixed test episodes of a learner in a flat world: paths (episodes, moments, 2) and goals (episodes, 2)."""
     played = play_test(deterministic(learner.agent), learner.world, 1, episodes)
@@ -103,7 +63,7 @@ def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> 
     learner = trained(config, run, "fetch-reach", "SHER")
     world = learner.world
     assert isinstance(world, RobotWorld)
-    beginner = build_agent([learner.copy], config.experiment("fetch-reach"), world, torch.device("cpu"))
+    beginner = build_agent([learner.copy], config.experiment("fetch-reach"), sizes_of(world), torch.device("cpu"))
     films = {}
     for name, agent in (("before", beginner), ("after", learner.agent)):
         recorded, _ = rendering.record_episodes(world, deterministic(agent), same_generators(1)[0], episodes, every)

@@ -1,6 +1,7 @@
 """The loop: seeds in a stack, resuming, processes, worlds, bad input, and whether it learns."""
 
 import contextlib
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from labkit.errors import ConfigError, InputError
 from labkit.papers import load
+from labkit.papers.sher.experiment import learner
 from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import BOX, CONFIGS, EXPERIMENTS, SIX, Arm, Config, is_robot
 from labkit.papers.sher.experiment.evaluate import Curve, deterministic, exact_lab, official, success_rate
@@ -43,7 +45,7 @@ def same(first, second):
 def built(experiment, stack, workers=ALONE):
     """The world and the agent of a stack."""
     world = build_world(experiment, [copy.layout for copy in stack], workers)
-    return world, build_agent(stack, experiment, world, workers.device)
+    return world, build_agent(stack, experiment, sizes_of(world), workers.device)
 
 
 # -- determinism, stacks ----------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def test_stacks_side_by_side_learn_what_they_learn_in_turn(tmp_path, monkeypatch
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, killed_after, at_once):
     """Stop inside one of the three cycles of one of the arms; catches a stream or buffer that is not saved."""
     undisturbed = loop.train(TINY, Run.open(tmp_path / "whole", TINY))
-    count, descend = iter(range(1000)), loop.Optimizers.descend
+    count, descend = iter(range(1000)), learner.Optimizers.descend
 
     def dying(self, losses, processes=1):
         if next(count) == killed_after:
@@ -142,7 +144,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, killed_a
 
     config = TINY.override(checkpoint_seconds=0.0, at_once=at_once)
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(loop.Optimizers, "descend", dying)
+        patch.setattr(learner.Optimizers, "descend", dying)
         loop.train(config, Run.open(tmp_path / "killed", config))
     assert not (tmp_path / "killed" / "reach" / "result.json").exists()
     assert loop.train(config, Run.open(tmp_path / "killed", config)) == undisturbed
@@ -156,7 +158,7 @@ def test_normalised_robots_resume_too(tmp_path, monkeypatch):
         evaluate_every=3, hidden=(8,), exact=False, checkpoint_seconds=0.0,
     )  # fmt: skip
     undisturbed = loop.train(config, Run.open(tmp_path / "whole", config))
-    count, descend = iter(range(1000)), loop.Optimizers.descend
+    count, descend = iter(range(1000)), learner.Optimizers.descend
 
     def dying(self, losses, processes=1):
         if next(count) == 3:
@@ -164,7 +166,7 @@ def test_normalised_robots_resume_too(tmp_path, monkeypatch):
         descend(self, losses, processes)
 
     with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-        patch.setattr(loop.Optimizers, "descend", dying)
+        patch.setattr(learner.Optimizers, "descend", dying)
         loop.train(config, Run.open(tmp_path / "killed", config))
     assert loop.train(config, Run.open(tmp_path / "killed", config)) == undisturbed
     killed = weights(tmp_path / "killed")
@@ -357,10 +359,13 @@ def test_impossible_configurations(changes, words):
 @pytest.mark.parametrize(
     ("arm", "words"),
     [
-        ({"alpha": -0.1}, "alpha must be at least 0"),
-        ({"epsilon": 1.5}, "between 0 and 1"),
-        ({"noise": -1.0}, "noise must be at least 0"),
-        ({"k": -1.0}, "k must be at least 0"),
+        ({"alpha": -0.1}, "alpha must lie between 0"),
+        ({"alpha": math.nan}, "alpha must lie between 0"),
+        ({"k": math.inf}, "k must lie between 0"),
+        ({"epsilon": math.nan}, "epsilon must lie between 0"),
+        ({"epsilon": 1.5}, "epsilon must lie between 0 and 1"),
+        ({"noise": -1.0}, "noise must lie between 0"),
+        ({"k": -1.0}, "k must lie between 0"),
         ({"agent": "td3"}, "agent must be one of sher, sac, her, q-learning"),
         ({"strategy": "past"}, "strategy must be one of future"),
         ({"head": "wide"}, "head must be one of"),
@@ -370,6 +375,25 @@ def test_impossible_configurations(changes, words):
 def test_impossible_arms(arm, words):
     with pytest.raises(InputError, match=words):
         Arm(**arm)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gamma": 1.0}, "gamma must lie between 0 and 0.99"),
+        ({"updates": 0}, "updates must lie between 1"),
+        ({"batch": 0}, "batch must lie between 1"),
+        ({"episodes": 0}, "episodes must lie between 1"),
+        ({"critic_rate": math.nan}, "critic_rate must lie between"),
+        ({"hidden": ()}, "hidden must be 1 to 16 widths"),
+        ({"log_std": (2.0, -5.0)}, "log_std must be"),
+        ({"cycles": 0}, "cycles must lie between 1"),
+    ],
+)
+def test_impossible_recipes(changes, words):
+    """gamma = 1 was a ZeroDivisionError, updates = 0 an UnboundLocalError after the first episode."""
+    with pytest.raises(InputError, match=words):
+        replace(EXPERIMENTS["walls"], **changes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,12 @@ def gradients(losses, agent):
 # -- SHER against the formulas, one network at a time, in torch's own layers ------------------------------------------
 
 
+@pytest.mark.parametrize("batch_entropy", [False, True])
 @pytest.mark.parametrize("minimum", [False, True])
 @pytest.mark.parametrize("clip", ["both", "lower", "none"])
-def test_sher_is_the_sheets_losses(clip, minimum):
+def test_sher_is_the_sheets_losses(clip, minimum, batch_entropy):
     """Catches: V's target from V-bar, the minimum in the wrong place, a gradient into a target, a missing half."""
-    agent = agent_of("sher", (1, 2), (0.3, 0.3), clip=clip, minimum_in_actor=minimum)
+    agent = agent_of("sher", (1, 2), (0.3, 0.3), clip=clip, minimum_in_actor=minimum, batch_entropy=batch_entropy)
     nn.init.constant_(agent.v_target.network.layers[-1].bias[0], 3.0)  # so that the clip has something to cut
     nn.init.constant_(agent.v_target.network.layers[-1].bias[1], -30.0)
     batch, noise = transitions(2), normal(2, 32, 2)
@@ -75,11 +77,11 @@ def test_sher_is_the_sheets_losses(clip, minimum):
         def q(net, action, x=x):
             return net(torch.cat([x, action], 1))[:, 0]
 
-        target = batch.reward[copy] + SMALL.gamma * v_bar(x2)[:, 0]
+        target = batch.reward[copy] + SMALL.gamma * v_bar(x2)[:, 0] * ~batch.ended[copy]
         low, high = -1 / (1 - SMALL.gamma), 0.0
         target = {"both": target.clamp(low, high), "lower": target.clamp(min=low), "none": target}[clip].detach()
         least = torch.minimum(q(q1, a), q(q2, a))
-        v_goal = (least - 0.3 * log_pi).detach()
+        v_goal = (least - 0.3 * (log_pi.mean() if batch_entropy else log_pi)).detach()
         stored = batch.action[copy]
         j_q = 0.5 * F.mse_loss(q(q1, stored), target) + 0.5 * F.mse_loss(q(q2, stored), target)
         j_v = 0.5 * F.mse_loss(v(x)[:, 0], v_goal)
@@ -93,6 +95,23 @@ def test_sher_is_the_sheets_losses(clip, minimum):
         torch.testing.assert_close(ours[copy], torch.autograd.grad(j_v, v[0].weight)[0].T)
 
 
+def test_batch_entropy_is_the_released_broadcast():
+    """(B, 1) - alpha (B,) gives (B, B), and the mean square of (B, 1) against it the gradient that we have."""
+    agent = agent_of("sher", (1,), (0.3,), batch_entropy=True)
+    batch, noise = transitions(1), normal(1, 32, 2)
+    x = agent.inputs(batch.observation, batch.goal)
+    with torch.no_grad():
+        action, log_pi = tanh_gaussian(*agent.policy(x), noise)
+        least = torch.minimum(agent.q1(x, action), agent.q2(x, action))[0]
+        backup = least[:, None] - 0.3 * log_pi[0]
+    assert backup.shape == (32, 32)
+    loss = 0.5 * ((backup - agent.v(x)[0][:, None]) ** 2).mean()
+    parameters = list(agent.v.parameters())
+    ours = torch.autograd.grad(agent.losses(batch, noise)["critic"].sum(), parameters)
+    for mine, theirs in zip(ours, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_her_is_ddpg():
     agent = agent_of("her", (1, 2), (0.7, 0.7))
     batch = transitions(2)
@@ -101,7 +120,7 @@ def test_her_is_ddpg():
         pi, q_net = torch_network(agent.policy, copy), torch_network(agent.q.network, copy)
         x = torch.cat([batch.observation[copy], batch.goal[copy]], 1)
         x2 = torch.cat([batch.next_observation[copy], batch.goal[copy]], 1)
-        y = batch.reward[copy] + SMALL.gamma * q_net(torch.cat([x2, torch.tanh(pi(x2))], 1))[:, 0]
+        y = batch.reward[copy] + SMALL.gamma * q_net(torch.cat([x2, torch.tanh(pi(x2))], 1))[:, 0] * ~batch.ended[copy]
         y = y.clamp(-1 / (1 - SMALL.gamma), 0).detach()
         a = torch.tanh(pi(x))
         j_pi = -q_net(torch.cat([x, a], 1)).mean() + 0.7 * (a**2).mean()
@@ -119,7 +138,7 @@ def test_sac_2_bootstraps_with_fresh_actions_and_target_twins():
         mean, log_std = agent.policy(x2)
         a2, log_pi = tanh_gaussian(mean, log_std, noise[..., 2:])
         q = torch.minimum(agent.q1_target(x2, a2), agent.q2_target(x2, a2))
-        y = batch.reward + SMALL.gamma * (q - 0.2 * log_pi)
+        y = batch.reward + SMALL.gamma * (q - 0.2 * log_pi) * ~batch.ended
         x = torch.cat([batch.observation, batch.goal], -1)
         wanted = 0.5 * ((agent.q1(x, batch.action) - y) ** 2 + (agent.q2(x, batch.action) - y) ** 2).mean()
     torch.testing.assert_close(agent.losses(batch, noise)["critic"][0], wanted)
@@ -131,7 +150,7 @@ def test_q_learning_takes_the_best_next_action():
     batch = batch._replace(action=torch.arange(32).remainder(4).double()[None, :, None])
     x, x2 = (torch.cat([o, batch.goal], -1) for o in (batch.observation, batch.next_observation))
     with torch.no_grad():
-        y = (batch.reward + SMALL.gamma * agent.q(x2).max(-1).values).clamp(-1 / (1 - SMALL.gamma), 0)
+        y = (batch.reward + SMALL.gamma * agent.q(x2).max(-1).values * ~batch.ended).clamp(-1 / (1 - SMALL.gamma), 0)
         chosen = torch.stack([agent.q(x)[0, row, int(batch.action[0, row, 0])] for row in range(32)])
     wanted = 0.5 * F.mse_loss(chosen, y[0])
     torch.testing.assert_close(agent.losses(batch, torch.zeros(1, 32, 1))["critic"][0], wanted)
@@ -273,6 +292,36 @@ def test_the_clip():
     assert clip_target(target, 0.95, "none").tolist() == target.tolist()
     with pytest.raises(InputError, match="clip must be"):
         clip_target(target, 0.95, "upper")
+
+
+def test_targets_are_clipped_to_what_rewards_can_add_up_to():
+    """Rewards of 0 and 1: a geometric series; of 1 and 2: once and then the end, or 2 for ever. Catches -20 and 0."""
+    target = torch.tensor([[-3.0, 0.5, 15.0, 30.0, 70.0]])
+    assert clip_target(target, 0.95, "both", (0.0, 1.0))[0].tolist() == pytest.approx([0.0, 0.5, 15.0, 20.0, 20.0])
+    assert clip_target(target, 0.95, "both", (1.0, 2.0))[0].tolist() == pytest.approx([1.0, 1.0, 15.0, 30.0, 40.0])
+    assert clip_target(target, 0.95, "lower", (0.0, 1.0))[0].tolist() == pytest.approx([0.0, 0.5, 15.0, 30.0, 70.0])
+
+
+@pytest.mark.parametrize(("rewards", "gamma"), [((0.0, 0.0), 0.9), ((0.0, math.nan), 0.9), ((-1.0, 0.0), 1.0)])
+def test_settings_that_bound_no_value(rewards, gamma):
+    with pytest.raises(InputError, match=r"gamma must|rewards are"):
+        replace(SMALL, rewards=rewards, gamma=gamma)
+
+
+def test_nothing_follows_an_end():
+    """The next state of an ended transition has no say in the losses, and everywhere else it has."""
+    for name in ("sher", "sac", "her"):
+        agent = agent_of(name, (1,), (0.2,), clip="none")
+        for network in (getattr(agent, n) for n in ("v_target", "q_target", "q1_target") if hasattr(agent, n)):
+            nn.init.normal_(network.network.layers[0].weight)
+        batch, noise = transitions(1), normal(1, 32, agent.noise_size)
+        for ended in (True, False):
+            flags = torch.full((1, 32), ended)
+            losses = [
+                agent.losses(batch._replace(next_observation=state, ended=flags), noise)["critic"]
+                for state in (batch.next_observation, batch.next_observation + 1)
+            ]
+            assert torch.equal(*losses) == ended, name
 
 
 def test_exploration_by_the_numbers():

@@ -163,7 +163,7 @@ def test_share_of_relabelled_rows(k):
 def test_next_state_goals_are_reached_by_construction():
     """Of a future batch with T = 50, .8 x .09 = 7.2 % are relabelled with their own next state and have reward 0."""
     episodes = traced_episodes(episodes=20, horizon=50)
-    spread = Episodes(*(10 * part for part in episodes))  # moments 10 apart: nothing else is near
+    spread = Episodes(*(10 * part for part in episodes[:4]))  # moments 10 apart: nothing else is near
     batch = sample(only_episodes(spread), ROWS, Streams([0]), near)
     share = 0.8 * float(future_law(50)[0])
     assert float((batch.reward == 0).float().mean()) == pytest.approx(share, abs=4 * math.sqrt(share / ROWS))
@@ -206,7 +206,7 @@ def test_a_growing_buffer_is_sampled_only_where_it_is_filled():
 def test_copies_draw_what_they_draw_alone():
     together = traced_buffer(copies=2)
     batch = sample(together, 50, Streams([3, 4]), near)
-    parts = [part[1:] for part in traced_episodes(copies=2)]
+    parts = [part[1:] for part in traced_episodes(copies=2)[:4]]
     alone = sample(only_episodes(Episodes(*parts)), 50, Streams([4]), near)
     for ours, theirs in zip(batch, alone, strict=True):
         assert torch.equal(ours[1:], theirs)
@@ -224,6 +224,63 @@ def test_state_comes_back():
         assert torch.equal(ours, theirs)
     with pytest.raises(ValueError, match="does not fit"):
         EpisodeBuffer(1, 3, 7, 1, 1, 1).load_state_dict(buffer.state_dict())
+
+
+# -- episodes of any length -------------------------------------------------------------------------------------------
+
+
+def ragged_buffer(length: list[int], ended: list[bool]) -> EpisodeBuffer:
+    """Traced episodes of which only the first steps count."""
+    whole = traced_episodes(episodes=len(length), horizon=6)
+    return only_episodes(whole._replace(length=torch.tensor([length]), ended=torch.tensor([ended])))
+
+
+def test_every_transition_of_ragged_episodes_is_equally_likely():
+    """Catches: short episodes drawn too often, padding drawn, the last step left out."""
+    length = [6, 1, 3, 2]
+    batch = sample(ragged_buffer(length, [False] * 4), ROWS, Streams([0]), never, "none")
+    position = batch.observation[0, :, 0].long()
+    wanted = [100 * e + t for e, steps in enumerate(length) for t in range(steps)]
+    met, counts = position.unique(return_counts=True)
+    assert met.tolist() == wanted
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["future", "final", "episode", "random"])
+def test_goals_of_ragged_episodes_come_from_inside_of_them(strategy):
+    length = torch.tensor([6, 1, 3, 2])
+    batch = sample(ragged_buffer(length.tolist(), [False] * 4), 5000, Streams([0]), never, strategy)
+    goal, position = batch.goal[0, batch.relabelled[0], 0] - 0.5, batch.observation[0, batch.relabelled[0], 0]
+    source, moment = (goal // 100).long(), goal % 100
+    assert bool((moment >= 1).all())
+    assert bool((moment <= length[source]).all())
+    if strategy != "random":
+        assert torch.equal(source, (position // 100).long())
+    if strategy == "future":
+        assert bool((moment > position % 100).all())
+    assert {(int(e), int(m)) for e, m in zip(source, moment, strict=True)} >= {(0, 6), (1, 1), (2, 3), (3, 2)}
+
+
+def test_only_the_last_step_of_an_ended_episode_ends():
+    batch = sample(ragged_buffer([6, 1, 3, 2], [False, True, True, False]), 2000, Streams([0]), never, "none")
+    ended = batch.observation[0, batch.ended[0], 0].unique()
+    assert ended.tolist() == [100.0, 202.0]
+    whole = sample(traced_buffer(), 2000, Streams([0]), never)
+    assert not bool(whole.ended.any())
+
+
+def test_a_goal_ends_where_the_environment_would_end_it():
+    """Episode 0 ended at its goal, 1 by a fall. Other goals: 0 ends where they are reached, 1 at its fall as well."""
+    whole = traced_episodes(episodes=2, horizon=6)
+    desired = torch.tensor([[[6.5], [-1.0]]])  # episode 0 achieves 6.5 at its last moment
+    buffer = only_episodes(whole._replace(desired=desired, ended=torch.tensor([[True, True]])))
+    at = lambda achieved, desired: (achieved - desired).abs()[..., 0] < 0.5  # noqa: E731
+    batch = buffer.take(torch.rand(1, DRAWS, 4000), never, "episode", 4.0, at)
+    reached, fall = at(batch.next_achieved, batch.goal), batch.observation[..., 0] == 105
+    assert torch.equal(batch.ended, reached | fall)
+    missed = (batch.observation[..., 0] == 5) & ~reached  # the last step of episode 0, with a goal that it had passed
+    assert bool(missed.any())
+    assert not bool(batch.ended[missed].any())
 
 
 def test_stable_baselines3_draws_by_the_same_law():
@@ -266,7 +323,8 @@ def test_stable_baselines3_draws_by_the_same_law():
         (lambda: EpisodeBuffer(1, 0, 6, 1, 1, 1), "capacity must be at least 1"),
         (lambda: EpisodeBuffer(1, 3, 7, 1, 1, 1).add(traced_episodes(episodes=2)), "observation must be"),
         (lambda: EpisodeBuffer(1, 3, 6, 1, 1, 1).add(traced_episodes(episodes=4)), "do not fit a capacity of 3"),
-        (lambda: sample(traced_buffer(), 4, Streams([0]), near, "future", -1.0), "at least 0"),
+        (lambda: sample(traced_buffer(), 4, Streams([0]), near, "future", -1.0), "0 or more"),
+        (lambda: sample(traced_buffer(), 4, Streams([0]), near, "future", math.inf), "finite; got inf"),
     ],
 )
 def test_bad_input(call, words):

@@ -14,7 +14,7 @@ from labkit.papers.sher.experiment import train as loop
 from labkit.papers.sher.experiment.config import BOX, Config
 from labkit.papers.sher.experiment.evaluate import exact_lab
 from labkit.papers.sher.experiment.stacks import build_agent, part_of, stacks_of
-from labkit.papers.sher.experiment.worlds.build import build_world
+from labkit.papers.sher.experiment.worlds.build import build_world, sizes_of
 from labkit.papers.sher.method.hindsight import future_law
 from labkit.papers.sher.teaching import figures, scenes
 from labkit.workbench.runs import Run
@@ -167,7 +167,7 @@ def test_a_learner_read_back_is_the_one_in_the_stack(learners):
     copies = next(s for s in stacks_of("walls", config) if s[0].name == "SHER")
     experiment = config.experiment("walls")
     world = build_world(experiment, [copy.layout for copy in copies], Workers(0, 1, torch.device("cpu")))
-    stack = build_agent(copies, experiment, world, torch.device("cpu"))
+    stack = build_agent(copies, experiment, sizes_of(world), torch.device("cpu"))
     part_of(copies, run.part("walls")).read_weights(stack)
     row = next(r for r, copy in enumerate(copies) if (copy.layout, copy.replica) == ("twoway", 1))
     x = torch.linspace(-1, 1, 20).view(1, 5, 4)

@@ -11,7 +11,15 @@ from torch import Generator, Tensor
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.config import Experiment, is_robot
 from labkit.papers.sher.experiment.worlds.robots import RobotWorld
-from labkit.papers.sher.experiment.worlds.small import BitFlip, GoalEnvironment, Observation, Push, Reach, Walls
+from labkit.papers.sher.experiment.worlds.small import (
+    BitFlip,
+    FixedHorizon,
+    GoalEnvironment,
+    Observation,
+    Push,
+    Reach,
+    Walls,
+)
 from labkit.papers.sher.method.agent import Sizes
 from labkit.workbench.training import Workers
 
@@ -52,7 +60,7 @@ def name_of(experiment: Experiment) -> str:
     return names.get(experiment.world, experiment.world)
 
 
-class SharedWorld:
+class SharedWorld(FixedHorizon):
     """Robots dealt out to several processes: each simulates its share of the episodes, all get the states of all.
 
     Every process has starts and goals of its own, as the released code's workers have: the episodes depend on the

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.sher.experiment.worlds.goal_rule import goal_rule
+from labkit.papers.sher.experiment.worlds.small import FixedHorizon
 
 Array = NDArray[np.float64]
 
@@ -141,7 +142,7 @@ class GoalVector:
             pass
 
 
-class RobotWorld:
+class RobotWorld(FixedHorizon):
     """A task as a `GoalEnvironment`: tensors of (copies, episodes, size), every episode drawn by its copy's generator.
 
     An episode's seed is the next number of generator i, so copy i plays the same episodes alone and among others, and

@@ -21,11 +21,13 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from labkit.errors import InputError
+from labkit.papers.sher.method.hindsight import EndsAt
 
 Point = tuple[float, float]
 Segment = tuple[Point, Point]
 Box = tuple[float, float, float, float]  # x from, x to, y from, y to
 Observation = dict[str, Tensor]
+Ends = tuple[Tensor | None, Tensor | None]  # lengths and ended, see `Episodes`
 
 
 @runtime_checkable
@@ -37,6 +39,14 @@ class GoalEnvironment(Protocol):
     goal_size: int
     action_size: int
 
+    @property
+    def rewards(self) -> tuple[float, float]: ...  # the least and the greatest
+    @property
+    def ends_at(self) -> EndsAt | None: ...  # None: the environment ends at no goal
+    @property
+    def over(self) -> bool: ...  # have all episodes ended before the horizon?
+    @property
+    def ends(self) -> Ends: ...  # of the episodes since the last reset
     def reset(
         self, copies: int, episodes: int, generators: Sequence[Generator], training: bool = True
     ) -> Observation: ...
@@ -45,7 +55,16 @@ class GoalEnvironment(Protocol):
     def compute_reward(self, achieved: Tensor, desired: Tensor) -> Tensor: ...
 
 
-class BitFlip:
+class FixedHorizon:
+    """Worlds whose episodes all last for `horizon` steps: time ends them, nothing else. Rewards are -1 and 0."""
+
+    rewards: tuple[float, float] = (-1.0, 0.0)
+    ends_at: EndsAt | None = None
+    over: bool = False
+    ends: Ends = (None, None)
+
+
+class BitFlip(FixedHorizon):
     """Turn one row of n bits into another; n steps are always enough, and one in 2^n random rows is right.
 
     An action is the index of the bit to flip: (copies, episodes) integers.
@@ -89,7 +108,7 @@ class BitFlip:
         return {"observation": self._state, "achieved_goal": self._state, "desired_goal": self._goal}
 
 
-class _Near:
+class _Near(FixedHorizon):
     """Worlds whose goal is a position, reached within `tolerance` of it."""
 
     tolerance: float
