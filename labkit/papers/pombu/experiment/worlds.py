@@ -142,6 +142,7 @@ class MujocoWorld:
         self._make = lambda: make_environment(name, horizon, observation_noise, action_noise)
         self._pool: list[gymnasium.Env[Any, Any]] = []
         self._vector: SyncVectorEnv | None = None
+        self._for_starts: gymnasium.Env[Any, Any] | None = None
         self._shape = (0, 0)
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
@@ -152,6 +153,13 @@ class MujocoWorld:
         self._vector = SyncVectorEnv(builders, autoreset_mode=AutoresetMode.DISABLED)
         observation, _ = self._vector.reset(seed=[derive(seed, index) for seed in seeds for index in range(episodes)])
         return torch.from_numpy(observation).view(*self._shape, -1)
+
+    def starts(self, seeds: Sequence[int], count: int) -> Float[Tensor, "copies count observation"]:
+        """One environment is reset again and again: hundreds of them would fill the memory for nothing."""
+        if self._for_starts is None:
+            self._for_starts = self._make()
+        first = [self._for_starts.reset(seed=derive(seed, index))[0] for seed in seeds for index in range(count)]
+        return torch.from_numpy(np.stack(first)).view(len(seeds), count, -1)
 
     def step(
         self, action: Float[Tensor, "copies episodes action"]
@@ -172,27 +180,34 @@ class TorchPendulum:
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        drawn = self._uniform(episodes, 2)
-        angle, speed = math.pi * drawn[..., 0], drawn[..., 1]
-        self._state = torch.stack([angle.cos(), angle.sin(), speed], -1)
+        self._state = self._first_states(self._generators, episodes)
         return self._state
+
+    def starts(self, seeds: Sequence[int], count: int) -> Float[Tensor, "copies count observation"]:
+        return self._first_states([torch.Generator().manual_seed(seed) for seed in seeds], count)
+
+    def _first_states(self, generators: Sequence[torch.Generator], count: int) -> Tensor:
+        drawn = _uniform(generators, count, 2)
+        angle, speed = math.pi * drawn[..., 0], drawn[..., 1]
+        return torch.stack([angle.cos(), angle.sin(), speed], -1)
 
     def step(
         self, action: Float[Tensor, "copies episodes action"]
     ) -> tuple[Float[Tensor, "copies episodes observation"], Float[Tensor, "copies episodes"]]:
         force = action.double()
         if self.action_noise:
-            force = force + self.action_noise * self._uniform(*force.shape[1:])
+            force = force + self.action_noise * _uniform(self._generators, *force.shape[1:])
         reward = tasks.pendulum(self._state, force)
         self._state = pendulum_step(self._state, force)
         observation = self._state
         if self.observation_noise:
-            observation = observation + self.observation_noise * self._uniform(*observation.shape[1:])
+            observation = observation + self.observation_noise * _uniform(self._generators, *observation.shape[1:])
         return observation, reward
 
-    def _uniform(self, *shape: int) -> Tensor:
-        """Uniform in (-1, 1), each copy from its own generator."""
-        return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators]) * 2 - 1
+
+def _uniform(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """Uniform in (-1, 1), each copy from its own generator."""
+    return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in generators]) * 2 - 1
 
 
 def pendulum_step(state: Float[Tensor, "*copies 3"], action: Float[Tensor, "*copies 1"]) -> Float[Tensor, "*copies 3"]:

@@ -271,8 +271,9 @@ def _fresh(count: int) -> list[torch.Generator]:
 class TrajectorySplits:
     """Which rows each member trains on and which it is validated on: a random 80/20 cut inside every trajectory.
 
-    Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn once,
-    when its trajectory arrives, and kept. Drawing anew on every training would show all members all rows.
+    Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn when its
+    trajectory arrives, and kept for as long as the members keep their weights: drawing anew on every training would
+    show all members all rows. Members that start from fresh weights get fresh cuts, see `redraw`.
 
     train, valid: (networks, rows of the copy's data), in the order of arrival.
     """
@@ -281,9 +282,13 @@ class TrajectorySplits:
         if not 0 < valid_fraction < 1:
             raise InputError(f"valid_fraction must lie between 0 and 1; got {valid_fraction}.")
         self.copies, self.members, self.valid_fraction = copies, members, valid_fraction
+        self._forget()
+
+    def _forget(self) -> None:
+        self.trajectories: list[tuple[int, int]] = []  # (how many, how long), in the order of arrival
         self.rows = 0
-        self.train = torch.zeros(copies * members, 0, dtype=torch.long)
-        self.valid = torch.zeros(copies * members, 0, dtype=torch.long)
+        self.train = torch.zeros(self.copies * self.members, 0, dtype=torch.long)
+        self.valid = torch.zeros(self.copies * self.members, 0, dtype=torch.long)
 
     def add(self, trajectories: int, length: int, generator: torch.Generator) -> None:
         """Every copy has got `trajectories` more of `length` steps; draw their cuts.
@@ -302,20 +307,30 @@ class TrajectorySplits:
         self.valid = torch.cat([self.valid, order[..., :held_out].flatten(1)], 1)
         self.train = torch.cat([self.train, order[..., held_out:].flatten(1)], 1)
         self.rows += trajectories * length
+        self.trajectories.append((trajectories, length))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Cut all trajectories anew, for members that start anew.  [official code]"""
+        trajectories = self.trajectories
+        self._forget()
+        for number, length in trajectories:
+            self.add(number, length, generator)
 
     def resampled(self, generator: torch.Generator) -> "TrajectorySplits":
         """Each member's training rows drawn from them with replacement, once: the bootstrap proper.  [ours: Zone]"""
         splits = TrajectorySplits(self.copies, self.members, self.valid_fraction)
-        splits.rows, splits.valid = self.rows, self.valid
+        splits.trajectories, splits.rows, splits.valid = list(self.trajectories), self.rows, self.valid
         drawn = torch.randint(self.train.shape[1], self.train.shape, generator=generator, device=generator.device)
         splits.train = self.train.gather(1, drawn.cpu())
         return splits
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "train": self.train, "valid": self.valid}
+        return {"trajectories": self.trajectories, "train": self.train, "valid": self.valid}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.train, self.valid = state_dict["rows"], state_dict["train"], state_dict["valid"]
+        self.trajectories = [(number, length) for number, length in state_dict["trajectories"]]
+        self.rows = sum(number * length for number, length in self.trajectories)
+        self.train, self.valid = state_dict["train"], state_dict["valid"]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -331,7 +346,8 @@ class FitSettings:
         by_epoch: a round is one pass over the member's rows in an order of its own; else one minibatch, drawn with
             replacement.
         rounds: most rounds. validate_every, patience: in rounds; a member stops when its validation error has had no
-            new best for `patience` rounds.
+            new best for more than `patience` rounds. All held-out rows are asked, after rounds 5, 10, ... and the last
+            [ours]; the official code asks 20,000 of them at most, after rounds 1, 6, ...
         max_norm: bound of a member's gradient norm; math.inf for none.
     """
 
@@ -407,11 +423,11 @@ def fit(
             continue
         error = validation_error(ensemble.net, inputs, targets, valid_rows)
         history.append(error)
-        better = (error < best_error) & (stale < settings.patience)
+        better = (error < best_error) & (stale <= settings.patience)
         best_error = torch.where(better, error, best_error)
         _keep_where(better, best_weights, ensemble.net)
         stale = torch.where(better, 0, stale + settings.validate_every)
-        if bool((stale >= settings.patience).all()):
+        if bool((stale > settings.patience).all()):
             break
     with torch.no_grad():
         for parameter, value in zip(ensemble.net.parameters(), best_weights, strict=True):

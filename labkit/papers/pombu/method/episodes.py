@@ -31,7 +31,10 @@ class Task:
 
 @runtime_checkable
 class World(Protocol):
-    """copies x episodes environments in lock-step, on the CPU, in float64. Episodes last `horizon` steps."""
+    """copies x episodes environments in lock-step, on the CPU, in float64. Episodes last `horizon` steps.
+
+    starts: first observations alone, without the episodes that would follow; those of a copy depend on its seed alone.
+    """
 
     @property
     def task(self) -> Task: ...
@@ -39,6 +42,8 @@ class World(Protocol):
     def horizon(self) -> int: ...
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]: ...
+
+    def starts(self, seeds: Sequence[int], count: int) -> Float[Tensor, "copies count observation"]: ...
 
     def step(
         self, action: Float[Tensor, "copies episodes action"]

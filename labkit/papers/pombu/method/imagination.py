@@ -3,6 +3,9 @@
     s_{t+1} = f_k(s_t, a_t), k drawn anew for every sample and step        r_t = mean_k r(s_t, a_t)
     q_k = r + gamma V(f_k(s_t, a_t))                                       u_t = Var_k[q_k]                         (4)
 
+The last step counts gamma V(s_T) in its u as every other does  [official code]: members that disagree about where the
+rollout ends are not sure what it is worth. A V that knows the time is 0 there, as in the theory.
+
 All random numbers come in from outside (`Draws`): common random numbers are the same draws given twice, and a CUDA
 graph can hold the whole rollout. Time is the first axis of what comes out.
 """
@@ -92,7 +95,7 @@ def imagine(
     """Follow the policy from `start` for as many steps as `draws` has.
 
     Args:
-        value: V(s, t); after the last step V is 0, whatever `value` says.
+        value: V(s, t), t from 0 to the horizon: what V is after the last step counts in the uncertainty.
         reward: r(s, a, s') in the task's units; `transform` maps it to what V is in.
         state_bound: imagined states stay within +-bound, or between two tensors.  [official code]
         action_bound: the models see actions clipped to it, as the simulator does; log-probabilities do not.  [ours]
@@ -117,11 +120,8 @@ def imagine(
         wide = state[:, None].expand_as(predictions), used[:, None].expand(*predictions.shape[:3], -1)
         task_reward = reward(*wide, predictions)
         normalised = task_reward if transform is None else transform(task_reward)
-        q = normalised
-        if t < horizon - 1:
-            next_value = value(predictions.flatten(1, 2), t + 1).view(q.shape)
-            q = normalised + gamma * next_value * finite[:, None]
-        uncertainty = local_uncertainty(q, 1, bessel=bessel)
+        next_value = value(predictions.flatten(1, 2), t + 1).view(normalised.shape)
+        uncertainty = local_uncertainty(normalised + gamma * next_value * finite[:, None], 1, bessel=bessel)
         log_prob = gaussian_log_prob(action, mean, log_std)
         rewards = normalised.mean(1), task_reward.mean(1)
         steps.append((state, action, log_prob, *rewards, uncertainty, value(state, t), ~finite))

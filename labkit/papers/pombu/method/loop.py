@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     IMAGINATION = 7
     EVALUATION = 8
     MEAN_EVALUATION = 9
+    CUTS = 10  # the splits of all data anew, when the models start anew
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -59,6 +60,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     iterations: int = Field(100, ge=1, description="rounds of collecting, model training and policy updates")
     episodes: int = Field(10, ge=1, description="real episodes per iteration")
     horizon: int = Field(200, ge=2, description="steps per episode, real and imagined")
+    starts: Literal["reset", "recorded"] = Field(
+        "reset",
+        description="where imagined episodes begin: the simulator's resets, which count as no real steps "
+        "[official code], or the first states of the real episodes, where a reset has its price [ours]",
+    )
     updates: int = Field(20, ge=1, description="policy updates per iteration")
     rollouts: int = Field(200, ge=1, description="imagined episodes per update")
     epochs: int = Field(10, ge=1, description="passes over the imagined data, for policy and for V and U")
@@ -273,10 +279,11 @@ class Learner:
         return episodes.reward.sum(-1).mean(-1)
 
     def learn_models(self, iteration: int) -> FitReport:
-        """Train the ensemble on all real transitions; every so often from fresh weights."""
+        """Train the ensemble on all real transitions; every so often from fresh weights, on fresh cuts of the data."""
         c = self.settings
         if iteration % c.reinitialise_every == 0:
             self.ensemble.initialise(self._seeds(iteration, Purpose.MODELS))
+            self.experience.splits.redraw(torch.Generator().manual_seed(self._seeds(iteration, Purpose.CUTS)[0]))
         generator = torch.Generator(self.device).manual_seed(self._seeds(iteration, Purpose.MODEL_FIT)[0])
         return fit_models(self.ensemble, self.experience, c, generator)
 
@@ -337,9 +344,7 @@ class Learner:
     def imagined(self, streams: Streams, mixture: Tensor | None = None) -> tuple[Batch, Float[Tensor, " copies"]]:
         """A batch of imagined steps, and the mean return the models promise, in the task's units."""
         c = self.settings
-        starts = self.experience.starts
-        chosen = (streams.uniform(c.rollouts).cpu() * starts.shape[1]).long().clamp_max(starts.shape[1] - 1)
-        self._start.copy_(starts.gather(1, chosen[..., None].expand(-1, -1, starts.shape[2])))
+        self._start.copy_(self.starts(streams))
         draws = draw(streams, c.horizon, c.rollouts, self.task.action, c.members, mixture)
         if self._draws is None:
             self._draws = draws
@@ -348,6 +353,14 @@ class Learner:
         rollout, uncertainty_value = self._imagine()
         batch = batch_of(rollout, uncertainty_value, gamma=c.gamma, lam=c.lam, scaling=c.u_scaling)
         return batch, rollout.task_reward.sum(0).mean(-1)
+
+    def starts(self, streams: Streams) -> Float[Tensor, "copies rollouts observation"]:
+        """Where imagined episodes begin."""
+        c, recorded = self.settings, self.experience.starts
+        if c.starts == "reset":
+            return self.world.starts(streams.integers(), c.rollouts).float()
+        chosen = (streams.uniform(c.rollouts).cpu() * recorded.shape[1]).long().clamp_max(recorded.shape[1] - 1)
+        return recorded.gather(1, chosen[..., None].expand(-1, -1, recorded.shape[2]))
 
     def _imagine_from_buffers(self) -> tuple[Rollout, Tensor]:
         """The rollout and U_phi along it, from starts and draws that lie where a CUDA graph reads them."""

@@ -48,6 +48,14 @@ def test_a_copies_episodes_depend_on_its_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
+def test_starts_are_those_of_the_episodes(name):
+    world = make_world(name, horizon=5, observation_noise=0.1)
+    both = world.starts([11, 12], 3)
+    assert torch.equal(both, world.reset([11, 12], 3))
+    assert torch.equal(both[1:], world.starts([12], 3))
+
+
+@pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
 def test_observation_noise_comes_after_a_step_only_and_leaves_the_reward(name):
     quiet, noisy = (make_world(name, 30, observation_noise=w) for w in (0.0, 0.1))
     assert torch.equal(quiet.reset([5], 1), noisy.reset([5], 1))

@@ -206,6 +206,39 @@ def test_splits_survive_a_checkpoint():
     again.load_state_dict(splits.state_dict())
     assert torch.equal(again.train, splits.train)
     assert again.rows == 20
+    for one in (splits, again):
+        one.redraw(torch.Generator().manual_seed(1))
+    assert torch.equal(again.train, splits.train)
+
+
+def test_fresh_cuts_are_cuts_of_the_same_trajectories():
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(0)
+    splits.add(3, 10, generator)
+    splits.add(2, 5, generator)
+    before = splits.valid.clone()
+    splits.redraw(generator)
+    assert splits.rows == 40
+    assert not torch.equal(splits.valid, before)
+    fresh, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(3)
+    splits.redraw(generator)
+    fresh.add(3, 10, generator.manual_seed(3))
+    fresh.add(2, 5, generator)
+    assert torch.equal(splits.train, fresh.train)
+
+
+@pytest.mark.parametrize(("patience", "rounds"), [(4, 8), (5, 8), (6, 10)])
+def test_patience_is_what_a_member_may_wait(patience, rounds, monkeypatch):
+    """Validated every 2 rounds, with the first its best: stopped as soon as it has waited for longer than its patience,
+    after 2 + 6 rounds with a patience of 4 or 5, after 2 + 8 with one of 6."""
+    errors = iter(range(1, 100))
+    monkeypatch.setattr(e, "validation_error", lambda *a: torch.full((COPIES * MEMBERS,), float(next(errors))))
+    made, data, splits = an_ensemble(), some_data(20), e.TrajectorySplits(COPIES, MEMBERS)
+    generator = torch.Generator().manual_seed(0)
+    splits.add(2, 10, generator)
+    settings = e.FitSettings(batch=8, rounds=40, validate_every=2, patience=patience)
+    report = e.fit(made, *data, splits, generator, settings)
+    assert report.rounds == rounds
+    assert (report.best == 1).all()
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -214,7 +247,7 @@ def test_splits_survive_a_checkpoint():
 @pytest.mark.parametrize("by_epoch", [True, False])
 def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_precision):
     """Same minibatches, own stop each, best restored."""
-    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=40, validate_every=2, patience=6)
+    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=80, validate_every=2, patience=6)
     together, data = an_ensemble(), some_data(40)
     fitted_normalisation(together, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
@@ -260,7 +293,7 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
             best, kept, stale = error, deepcopy(net.state_dict()), 0
         else:
             stale += settings.validate_every
-            if stale >= settings.patience:
+            if stale > settings.patience:
                 break
     net.load_state_dict(kept)
     return best

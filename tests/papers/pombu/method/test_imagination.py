@@ -59,8 +59,7 @@ def written_out(draws: Draws, gamma: float, bound: float) -> dict[str, Tensor]:
                 a = a.clamp(-bound, bound)
                 after = [A[copy, k] @ s + B[copy, k] @ a for k in range(MEMBERS)]
                 r = torch.stack([-(x @ x) - 0.1 * (a @ a) + s[0] for x in after])
-                v = torch.stack([(VALUE[copy] @ x) * (t + 2) for x in after]) if t < STEPS - 1 else torch.zeros(MEMBERS)
-                q = r + gamma * v
+                q = r + gamma * torch.stack([(VALUE[copy] @ x) * (t + 2) for x in after])
                 found["reward"][t, copy, n] = r.mean()
                 found["uncertainty"][t, copy, n] = ((q - q.mean()) ** 2).mean()
                 found["last"][t, copy, n] = s[0]
@@ -89,6 +88,24 @@ def test_identical_models_are_sure_whatever_they_say():
 
     got = imagine(same, policy, value, reward, START, some_draws(), gamma=0.9)
     torch.testing.assert_close(got.uncertainty, torch.zeros_like(got.uncertainty), rtol=0, atol=1e-20)
+
+
+def test_the_last_step_is_unsure_of_where_it_leads():
+    """Where members agree on the reward gamma V(s_T) is left, as in the official code; nothing where V is 0 there."""
+
+    def known(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        return state[..., 0]
+
+    def timed(state: Tensor, step: int) -> Tensor:
+        return value(state, step) * (step < STEPS)
+
+    plain, theory = (imagine(dynamics, policy, v, known, START, some_draws(), gamma=0.9) for v in (value, timed))
+    last = dynamics(plain.state[-1], plain.action[-1].clamp(-1, 1))  # (copies, members, rollouts, state)
+    wanted = (0.9 * (STEPS + 1) * torch.einsum("lj,lkbj->lkb", VALUE, last)).var(1, correction=0)
+    torch.testing.assert_close(plain.uncertainty[-1], wanted)
+    assert wanted.min() > 1e-3
+    assert torch.equal(theory.uncertainty[:-1], plain.uncertainty[:-1])
+    assert theory.uncertainty[-1].abs().max() < 1e-20
 
 
 def test_bessels_divisor():

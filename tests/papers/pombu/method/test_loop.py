@@ -6,7 +6,7 @@ import torch
 from labkit.papers.pombu.experiment.tasks import TASKS
 from labkit.papers.pombu.experiment.worlds import make_world
 from labkit.papers.pombu.method.episodes import Episodes
-from labkit.papers.pombu.method.loop import Experience, Learner, Settings
+from labkit.papers.pombu.method.loop import Experience, Learner, Purpose, Settings
 
 TINY = {
     "iterations": 2, "episodes": 2, "horizon": 20, "updates": 2, "rollouts": 16, "epochs": 2, "batch_size": 64,
@@ -75,6 +75,31 @@ def test_models_start_anew_when_it_is_time():
         counts.append(len(fresh))
     assert counts == [1, 1, 2]
     assert fresh[0] != fresh[1]
+
+
+def test_data_are_cut_anew_when_the_models_start_anew_and_only_then():
+    learner, cuts = a_learner(reinitialise_every=2), []
+    for iteration in range(3):
+        learner.begin(iteration)
+        learner.collect(iteration)
+        learner.refresh()
+        learner.learn_models(iteration)
+        cuts.append(learner.experience.splits.valid.clone())
+    assert [cut.shape[1] for cut in cuts] == [8, 16, 24]  # a fifth of 2 episodes of 20 steps each
+    assert torch.equal(cuts[1][:, :8], cuts[0])
+    assert not torch.equal(cuts[2][:, :16], cuts[1])
+
+
+def test_imagined_episodes_begin_where_the_simulator_resets_or_where_real_ones_began():
+    fresh, known = with_models(a_learner()), with_models(a_learner(starts="recorded"))
+    streams = [learner.streams(0, Purpose.IMAGINATION) for learner in (fresh, known)]
+    real = {tuple(row) for row in known.experience.starts[0].tolist()}
+    got = known.starts(streams[1])
+    assert got.shape == (1, 16, 3)
+    assert {tuple(row) for row in got[0].tolist()} == real  # two episodes, sixteen draws
+    got = [fresh.starts(streams[0]) for _ in range(2)]
+    assert len({tuple(row) for one in got for row in one[0].tolist()} - real) == 32
+    torch.testing.assert_close(got[0][..., :2].norm(dim=-1), torch.ones(1, 16))  # angles, as after a reset
 
 
 def test_log_std_is_reset_in_the_first_iterations_only():
