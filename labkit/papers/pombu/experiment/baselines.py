@@ -112,7 +112,7 @@ class Curve:
 
 
 def model_free(algorithm: str, curve: Curve, device: torch.device) -> None:
-    """PPO or SAC with stable-baselines3's defaults; PPO sees normalised observations and rewards, as is usual."""
+    """PPO or SAC with stable-baselines3's defaults; PPO sees normalized observations and rewards, as is usual."""
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -128,8 +128,8 @@ def model_free(algorithm: str, curve: Curve, device: torch.device) -> None:
                     learning_starts=min(1000, curve.every // 2))  # fmt: skip
 
     def predict(observation: NDArray[np.float64], deterministic: bool) -> NDArray[np.float32]:
-        normalised = environments.normalize_obs(observation) if algorithm == "ppo" else observation
-        return model.predict(normalised, deterministic=deterministic)[0]
+        normalized = environments.normalize_obs(observation) if algorithm == "ppo" else observation
+        return model.predict(normalized, deterministic=deterministic)[0]
 
     for number in range(1, curve.config.iterations + 1):
         model.learn(curve.every, reset_num_timesteps=number == 1)

@@ -23,7 +23,7 @@ from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, T
 from labkit.papers.pombu.method.imagination import Dynamics, Rollout, draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
 from labkit.papers.pombu.method.networks import GaussianPolicy
-from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardise
+from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardize
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
@@ -275,7 +275,7 @@ def train_ensemble(
     keys = [derive(seed, Purpose.MEMBER, member) for seed in seeds for member in range(setting.members)]
     steep_weights(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
     inputs, change = torch.cat([states, actions], -1), next_states - states
-    ensemble.normalise_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
+    ensemble.normalize_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
     generator = generator_for(seeds, Purpose.MODEL_FIT)
     splits = TrajectorySplits(len(seeds), setting.members)
     splits.add(setting.episodes, task.horizon, generator)
@@ -423,7 +423,7 @@ def batch_for_arms(
         state,
         action,
         log_prob,
-        standardise(advantage, clip_first=False),
+        standardize(advantage, clip_first=False),
         arms.penalties(sqrt_u, streams),
         value_target,
         u,

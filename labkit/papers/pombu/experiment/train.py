@@ -11,7 +11,7 @@ from labkit import devices
 from labkit.papers.pombu.experiment import calibration, zone
 from labkit.papers.pombu.experiment.algorithms import learning_curves
 from labkit.papers.pombu.experiment.config import Config
-from labkit.papers.pombu.experiment.evaluate import summarise_zone
+from labkit.papers.pombu.experiment.evaluate import summarize_zone
 from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared
 from labkit.papers.pombu.method import tabular
 from labkit.workbench import training
@@ -65,7 +65,7 @@ def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[st
     pairs: dict[str, Tensor] = {}
     for name in config.calibrations:
         row = calibration.calibrate(name, config)
-        results[name] = calibration.summarise(row)
+        results[name] = calibration.summarize(row)
         tensors = {"predicted": row.predicted, "error": row.error}
         if row.persistent is not None and row.persistent_error is not None:
             tensors |= {"persistent": row.persistent, "persistent_error": row.persistent_error}
@@ -80,7 +80,7 @@ def zone_unit(name: str) -> Unit:
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
         _, prepared, improved = zone.run_study(name, config, part)
         part.write_bytes("maps.safetensors", save(map_tensors(prepared, improved)))
-        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
+        return summarize_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
 
     return work
 

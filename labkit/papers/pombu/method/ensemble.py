@@ -41,10 +41,10 @@ class StackedWeightNormLinear(nn.Module):
         self.direction = nn.Parameter(torch.empty(copies, inputs, outputs))
         self.gain = nn.Parameter(torch.ones(copies, 1, outputs))
         self.bias = nn.Parameter(torch.zeros(copies, 1, outputs))
-        self.initialise(generators)
+        self.initialize(generators)
 
     @torch.no_grad()
-    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+    def initialize(self, generators: Sequence[torch.Generator] | None) -> None:
         for copy in range(self.copies):  # drawn on the CPU: every device gets the same numbers
             generator = None if generators is None else generators[copy]
             self.direction[copy] = 0.05 * torch.randn(self.inputs, self.outputs, generator=generator).to(self.direction)
@@ -75,10 +75,10 @@ class StackedWeightNormMLP(nn.Module):
         pairs = itertools.pairwise(sizes)
         self.layers = nn.ModuleList(StackedWeightNormLinear(copies, a, b, generators) for a, b in pairs)
 
-    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+    def initialize(self, generators: Sequence[torch.Generator] | None) -> None:
         for layer in self.layers:
             assert isinstance(layer, StackedWeightNormLinear)
-            layer.initialise(generators)
+            layer.initialize(generators)
 
     def forward(self, x: Float[Tensor, "copies batch inputs"]) -> Float[Tensor, "copies batch outputs"]:
         for layer in self.layers[:-1]:
@@ -144,7 +144,7 @@ class DynamicsEnsemble(nn.Module):
         self.final_gain = final_gain
         sizes = (observation + action, *hidden, observation)
         self.net = self.build(sizes, activation, weight_norm)
-        self.initialise(list(range(copies)) if seeds is None else seeds)
+        self.initialize(list(range(copies)) if seeds is None else seeds)
         for name, size in (("input", observation + action), ("output", observation)):
             self.register_buffer(f"{name}_mean", torch.zeros(copies, 1, size))
             self.register_buffer(f"{name}_std", torch.ones(copies, 1, size))
@@ -158,9 +158,9 @@ class DynamicsEnsemble(nn.Module):
 
     def draw_weights(self, generators: Sequence[torch.Generator]) -> None:
         if isinstance(self.net, StackedMLP):
-            self.net.initialise("xavier", self.final_gain, generators)
+            self.net.initialize(self.final_gain, generators)
         else:
-            self.net.initialise(generators)  # type: ignore[operator]
+            self.net.initialize(generators)  # type: ignore[operator]
 
     def losses(
         self, inputs: Float[Tensor, "networks batch inputs"], targets: Float[Tensor, "networks batch outputs"]
@@ -173,7 +173,7 @@ class DynamicsEnsemble(nn.Module):
         """Networks in the stack: K of every copy."""
         return self.copies * self.members
 
-    def initialise(self, seeds: Sequence[int]) -> None:
+    def initialize(self, seeds: Sequence[int]) -> None:
         """All members' weights anew, in place; member k of a copy depends on the copy's seed and on k."""
         if len(seeds) != self.copies:
             raise InputError(f"one seed a copy: {self.copies} copies, {len(seeds)} seeds.")
@@ -184,7 +184,7 @@ class DynamicsEnsemble(nn.Module):
         self._frozen = False
 
     @torch.no_grad()
-    def normalise_by(
+    def normalize_by(
         self,
         input_mean: Float[Tensor, "copies inputs"],
         input_std: Float[Tensor, "copies inputs"],
@@ -200,7 +200,7 @@ class DynamicsEnsemble(nn.Module):
         ):  # fmt: skip
             buffer.copy_(values[:, None])
 
-    def normalised(
+    def normalized(
         self,
         state: Float[Tensor, "copies rows observation"],
         action: Float[Tensor, "copies rows action"],
@@ -212,7 +212,7 @@ class DynamicsEnsemble(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Multiply the weight norm out; until the next `fit` or `initialise` rollouts use the result.
+        """Multiply the weight norm out; until the next `fit` or `initialize` rollouts use the result.
 
         Later calls write to the same memory: a recorded CUDA graph sees the new weights.
         """
@@ -234,7 +234,7 @@ class DynamicsEnsemble(nn.Module):
         return self.next_states(state, self._net(self.network_inputs(state, action)))
 
     def network_inputs(self, state: Tensor, action: Tensor) -> Tensor:
-        """Normalised inputs, the same for all members of a copy: (networks, batch, inputs)."""
+        """Normalized inputs, the same for all members of a copy: (networks, batch, inputs)."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
         copies, batch, size = inputs.shape
         return inputs[:, None].expand(copies, self.members, batch, size).reshape(self.networks, batch, size)
@@ -407,7 +407,7 @@ def fit(
             f"of {ensemble.members} members; got states of shape {tuple(state.shape)}."
         )
     ensemble.thaw()
-    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalised(state, action, next_state))
+    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalized(state, action, next_state))
     optimizer = make_adam(ensemble.net.parameters(), settings.learning_rate)
     train_rows, valid_rows = (_rows_in_flat(part, splits, inputs.device) for part in (splits.train, splits.valid))
     best_error = torch.full((ensemble.networks,), math.inf, device=inputs.device)

@@ -23,7 +23,7 @@ from labkit.papers.pombu.method.objective import (
     ratio_change,
     risk,
     scale_uncertainty,
-    standardise,
+    standardize,
 )
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.gaussian import gaussian_log_prob
@@ -69,7 +69,7 @@ def batch_of(
         state=_copies_first(rollout.state),
         action=_copies_first(rollout.action),
         log_prob=_copies_first(rollout.log_prob),
-        advantage=standardise(advantage),
+        advantage=standardize(advantage),
         sqrt_u=scale_uncertainty(u, advantage, scaling),
         value_target=_copies_first(trace.value_target),
         uncertainty_target=u,

@@ -282,7 +282,7 @@ class Learner:
         """Train the ensemble on all real transitions; every so often from fresh weights, on fresh cuts of the data."""
         c = self.settings
         if iteration % c.reinitialise_every == 0:
-            self.ensemble.initialise(self._seeds(iteration, Purpose.MODELS))
+            self.ensemble.initialize(self._seeds(iteration, Purpose.MODELS))
             self.experience.splits.redraw(torch.Generator().manual_seed(self._seeds(iteration, Purpose.CUTS)[0]))
         generator = torch.Generator(self.device).manual_seed(self._seeds(iteration, Purpose.MODEL_FIT)[0])
         return fit_models(self.ensemble, self.experience, c, generator)
@@ -291,7 +291,7 @@ class Learner:
         """Statistics of the real data for policy, V, U and the reward; until the next iteration they stand still."""
         states = self.experience.normalizers["state"]
         for network in (self.policy, self.critics):
-            network.normalise_by(states.mean.float().to(self.device), states.std.float().to(self.device))
+            network.normalize_by(states.mean.float().to(self.device), states.std.float().to(self.device))
         self.reward_scale.copy_(self.experience.reward_scale())
 
     def improve_policy(self, iteration: int) -> dict[str, Tensor]:
@@ -397,7 +397,7 @@ def fit_models(
 ) -> FitReport:
     """Train the members on all transitions, normalised by their statistics, and freeze them for rollouts."""
     device = ensemble.input_mean.device
-    ensemble.normalise_by(*(x.to(device) for x in experience.model_statistics()))
+    ensemble.normalize_by(*(x.to(device) for x in experience.model_statistics()))
     state, action, next_state = (experience.rows[name].to(device) for name in ("state", "action", "next_state"))
     c = settings
     fit_settings = FitSettings(

@@ -21,7 +21,7 @@ def an_ensemble(weight_norm: bool = True, **options: object) -> e.DynamicsEnsemb
         COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[5, 8], **options
     )
     generator = torch.Generator().manual_seed(1)
-    made.normalise_by(
+    made.normalize_by(
         torch.randn(COPIES, 6, generator=generator), torch.rand(COPIES, 6, generator=generator) + 0.5,
         torch.randn(COPIES, 4, generator=generator), torch.rand(COPIES, 4, generator=generator) + 0.5,
     )  # fmt: skip
@@ -50,9 +50,9 @@ def some_data(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return state, action, state + 0.1 * torch.sin(state) * turn + 0.1 * torch.cat([action, -action], -1)
 
 
-def fitted_normalisation(made: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
+def fitted_normalization(made: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
     inputs, change = torch.cat([state, action], -1), after - state
-    made.normalise_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
 
 
 # -- the networks -----------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_frozen_ensemble_is_the_same_function():
     torch.testing.assert_close(frozen, wanted, rtol=0, atol=1e-6)
     assert not frozen.requires_grad
     assert not any("plain" in name for name in made.state_dict())
-    made.initialise([1, 2])  # frozen weights would be stale
+    made.initialize([1, 2])  # frozen weights would be stale
     assert made(state, action).requires_grad
     fresh = made(state, action)
     assert not torch.allclose(fresh, wanted)
@@ -249,7 +249,7 @@ def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_p
     """Same minibatches, own stop each, best restored."""
     rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=80, validate_every=2, patience=6)
     together, data = an_ensemble(), some_data(40)
-    fitted_normalisation(together, *data)
+    fitted_normalization(together, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 10, generator)
     before, drawn = deepcopy(together.state_dict()), []
@@ -264,7 +264,7 @@ def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_p
             alone = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN)
             alone.load_state_dict(before)
             net = one_module(alone.net, network)
-            inputs, targets = (t.flatten(0, 1) for t in alone.normalised(*data))
+            inputs, targets = (t.flatten(0, 1) for t in alone.normalized(*data))
             best = train_alone(net, inputs, targets, [[b[network] for b in m] for m in drawn],
                                splits.valid[network] + copy * rows, settings)  # fmt: skip
             assert report.best[network].item() == pytest.approx(best, rel=1e-7)
@@ -302,10 +302,10 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
 def test_training_lowers_the_validation_error_and_restores_the_best():
     """Over 20 seeds at most .011 of the error is left."""
     made, data = an_ensemble(), some_data(300)
-    fitted_normalisation(made, *data)
+    fitted_normalization(made, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(6, 50, generator)
-    inputs, targets = (t.flatten(0, 1) for t in made.normalised(*data))
+    inputs, targets = (t.flatten(0, 1) for t in made.normalized(*data))
     copy = torch.arange(COPIES).repeat_interleave(MEMBERS)[:, None] * 300
     before = e.validation_error(made.net, inputs, targets, splits.valid + copy)
     report = e.fit(made, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
@@ -334,7 +334,7 @@ def test_the_step_size_falls():
         (lambda: e.DynamicsEnsemble(1, 1, 3, 1), "two members"),
         (lambda: e.DynamicsEnsemble(1, 2, 0, 1), "at least 1"),
         (lambda: e.DynamicsEnsemble(2, 2, 3, 1, seeds=[1]), "one seed a copy"),
-        (lambda: an_ensemble().normalise_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
+        (lambda: an_ensemble().normalize_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
         (lambda: e.TrajectorySplits(1, 2, 1.5), "valid_fraction"),
         (lambda: e.TrajectorySplits(1, 2).add(3, 1, torch.Generator()), "cannot cut"),
         (lambda: e.FitSettings(batch=0), "at least 1"),

@@ -12,7 +12,7 @@ from labkit.papers.pombu.method.episodes import Episodes
 from labkit.papers.pombu.method.imagination import Rollout
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, Pass, PolicyPass, batch_of, update_size
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.method.objective import scale_uncertainty, standardise
+from labkit.papers.pombu.method.objective import scale_uncertainty, standardize
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.recorded import Recorded
@@ -34,7 +34,7 @@ def a_batch(policy: GaussianPolicy, seed: int = 0, samples: int = SAMPLES) -> Ba
         action = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
         log_prob = gaussian_log_prob(action, mean, log_std)
     wanted = torch.tensor([0.5, -0.5])
-    advantage = standardise(-(action - wanted).square().sum(-1))
+    advantage = standardize(-(action - wanted).square().sum(-1))
     sqrt_u = torch.rand(copies, samples, generator=generator)
     return Batch(state, action, log_prob, advantage, sqrt_u, state.sum(-1), sqrt_u**2)
 
@@ -63,7 +63,7 @@ def test_a_batch_keeps_each_copies_samples_together(scaling):
     for copy in range(2):
         assert torch.equal(batch.state[copy], rollout.state[:, copy].reshape(20, STATE))
         advantage, u = trace.advantage[:, copy].flatten(), trace.uncertainty_target[:, copy].flatten()
-        torch.testing.assert_close(batch.advantage[copy], standardise(advantage))
+        torch.testing.assert_close(batch.advantage[copy], standardize(advantage))
         torch.testing.assert_close(batch.sqrt_u[copy], scale_uncertainty(u, advantage, scaling))
         torch.testing.assert_close(batch.value_target[copy], trace.value_target[:, copy].flatten())
 

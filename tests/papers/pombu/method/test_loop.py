@@ -64,8 +64,8 @@ def test_what_is_logged_says_why_a_policy_stands_still(alpha, low, high):
 
 def test_models_start_anew_when_it_is_time():
     learner, fresh = a_learner(reinitialise_every=2), []
-    original = learner.ensemble.initialise
-    learner.ensemble.initialise = lambda seeds: (fresh.append(tuple(seeds)), original(seeds))[1]
+    original = learner.ensemble.initialize
+    learner.ensemble.initialize = lambda seeds: (fresh.append(tuple(seeds)), original(seeds))[1]
     counts = []
     for iteration in range(3):
         learner.begin(iteration)
