@@ -109,4 +109,4 @@ class GaussianEnsemble(DynamicsEnsemble):
         assert isinstance(self.net, StackedGaussianMLP)
         change, log_variance = self.net.distribution(self.network_inputs(state, action))
         std = (log_variance / 2).exp().view(self.copies, self.members, *change.shape[1:])
-        return self.next_states(state, change), std * self.output_std[:, None]
+        return self.outcomes(state, change), std * self.output_std[:, None]

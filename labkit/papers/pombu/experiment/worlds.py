@@ -19,7 +19,7 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment import tasks
 from labkit.papers.pombu.experiment.tasks import GymnasiumTask, task_named
-from labkit.papers.pombu.method.episodes import Task, World
+from labkit.papers.pombu.method.episodes import Act, Episodes, Task, World, finite_actions
 from labkit.seeds import derive
 
 # -- one environment --------------------------------------------------------------------------------------------------
@@ -39,8 +39,9 @@ class KnownReward(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32], An
         return self._state, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        reward = float(self.task.reward(self._state, np.asarray(action, dtype=np.float64)))
-        self._state, _, _, _, info = self.env.step(np.clip(action, -1, 1))
+        assert self.task.reward is not None
+        before, (self._state, _, _, _, info) = self._state, self.env.step(np.clip(action, -1, 1))
+        reward = float(self.task.reward(before, np.asarray(action, dtype=np.float64), self._state))
         self._time += 1
         return self._state, reward, False, self._time >= self.horizon, info
 
@@ -131,7 +132,42 @@ def make_environment(
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
-class MujocoWorld:
+class LockStep:
+    """Many environments that take their steps together, and all end at the horizon."""
+
+    task: Task
+    horizon: int
+
+    def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
+        """New episodes; those of a copy depend on its seed alone."""
+        raise NotImplementedError
+
+    def step(
+        self, action: Float[Tensor, "copies episodes action"]
+    ) -> tuple[Float[Tensor, "copies episodes observation"], Float[Tensor, "copies episodes"]]:
+        """Next states and rewards, in float64."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def play(self, act: Act, seeds: Sequence[int], episodes: int) -> Episodes:
+        """`episodes` real episodes of every copy, from reset to the horizon.
+
+        Raises:
+            InputError: the policy gave a number that is not finite (it diverged).
+        """
+        state = self.reset(seeds, episodes).float()
+        steps: list[tuple[Tensor, ...]] = []
+        for _ in range(self.horizon):
+            action = finite_actions(act(state))
+            next_state, reward = self.step(action)
+            steps.append((state, action, next_state.float(), reward.float()))
+            state = next_state.float()
+        states, actions, next_states, rewards = (torch.stack(parts, 2) for parts in zip(*steps, strict=True))
+        length = torch.full((len(seeds), episodes), self.horizon)
+        return Episodes(states, actions, next_states, rewards, length, torch.zeros_like(length, dtype=torch.bool))
+
+
+class MujocoWorld(LockStep):
     """Environments of `make_environment`, built once and stepped in turn in this process.
 
     Worker processes would pay more for sending observations than a step costs.
@@ -146,7 +182,6 @@ class MujocoWorld:
         self._shape = (0, 0)
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
-        """New episodes; those of a copy depend on its seed alone."""
         self._shape, count = (len(seeds), episodes), len(seeds) * episodes
         self._pool += [self._make() for _ in range(count - len(self._pool))]
         builders = [lambda environment=environment: environment for environment in self._pool[:count]]
@@ -169,7 +204,7 @@ class MujocoWorld:
         return torch.from_numpy(observation).view(*self._shape, -1), torch.from_numpy(reward).view(*self._shape)
 
 
-class TorchPendulum:
+class TorchPendulum(LockStep):
     """Swing-up and balance, all episodes in one tensor: g = 10, mass and length 1, 0.05 s a step, torque 2 a."""
 
     def __init__(self, horizon: int, observation_noise: float = 0.0, action_noise: float = 0.0) -> None:
@@ -220,7 +255,7 @@ def pendulum_step(state: Float[Tensor, "*copies 3"], action: Float[Tensor, "*cop
 
 
 def make_world(name: str, horizon: int, observation_noise: float = 0.0, action_noise: float = 0.0) -> World:
-    """The task's world, for `episodes.play`."""
+    """The task's world, for the loop and its rivals."""
     if name == "pendulum":
         make_environment(name, horizon, observation_noise, action_noise)  # refuses what is not possible
         return TorchPendulum(horizon, observation_noise, action_noise)

@@ -2,6 +2,8 @@
 
     f_k(s, a) = s + std_out net_k((s, a) normalised) + mean_out        k = 1 .. K, the net predicts the change of state
 
+A member may predict further numbers, a reward or an end: outputs behind those of the state, to which no s is added.
+
 Copies are independent problems (seeds, values of alpha) with data of their own; copy number copy K + k is member k.
 """
 
@@ -112,6 +114,7 @@ class DynamicsEnsemble(nn.Module):
         hidden: widths of the hidden layers; 512, 512 with relu and weight norm are those of the [official code].
         weight_norm: else plain layers whose last one starts `final_gain` times as large.
         seeds: one per copy: member k of a copy has the same weights whatever other copies there are.
+        extra_outputs: numbers that members predict beside the next state.
 
     Raises:
         InputError: fewer than two members, sizes below 1, not one seed a copy.
@@ -134,6 +137,7 @@ class DynamicsEnsemble(nn.Module):
         weight_norm: bool = True,
         final_gain: float = 1.0,
         seeds: Sequence[int] | None = None,
+        extra_outputs: int = 0,
     ) -> None:
         super().__init__()
         if members < 2:
@@ -142,10 +146,11 @@ class DynamicsEnsemble(nn.Module):
             raise InputError("copies, observation, action and hidden widths must be at least 1.")
         self.copies, self.members, self.observation, self.action = copies, members, observation, action
         self.final_gain = final_gain
-        sizes = (observation + action, *hidden, observation)
+        self.extra_outputs, outputs = extra_outputs, observation + extra_outputs
+        sizes = (observation + action, *hidden, outputs)
         self.net = self.build(sizes, activation, weight_norm)
         self.initialize(list(range(copies)) if seeds is None else seeds)
-        for name, size in (("input", observation + action), ("output", observation)):
+        for name, size in (("input", observation + action), ("output", outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(copies, 1, size))
             self.register_buffer(f"{name}_std", torch.ones(copies, 1, size))
         self._plain: list[StackedMLP] = []  # a list: not a submodule, not in the state dict
@@ -191,7 +196,7 @@ class DynamicsEnsemble(nn.Module):
         output_mean: Float[Tensor, "copies outputs"],
         output_std: Float[Tensor, "copies outputs"],
     ) -> None:
-        """Take these statistics of (s, a) and of the change of state, one row a copy."""
+        """Take these statistics of (s, a) and of the change of state (and what else is predicted), one row a copy."""
         if not (bool((input_std > 0).all()) and bool((output_std > 0).all())):
             raise InputError("standard deviations must be positive; give constant components a floor.")
         for buffer, values in (
@@ -204,11 +209,15 @@ class DynamicsEnsemble(nn.Module):
         self,
         state: Float[Tensor, "copies rows observation"],
         action: Float[Tensor, "copies rows action"],
-        next_state: Float[Tensor, "copies rows observation"],
-    ) -> tuple[Float[Tensor, "copies rows inputs"], Float[Tensor, "copies rows observation"]]:
-        """Inputs and targets as the networks see them."""
+        outcome: Float[Tensor, "copies rows outputs"],
+    ) -> tuple[Float[Tensor, "copies rows inputs"], Float[Tensor, "copies rows outputs"]]:
+        """Inputs and targets as the networks see them; outcome: the next state and what else is predicted."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
-        return inputs, (next_state - state - self.output_mean) / self.output_std
+        return inputs, (outcome - self._base(state) - self.output_mean) / self.output_std
+
+    def _base(self, state: Float[Tensor, "*batch observation"]) -> Float[Tensor, "*batch outputs"]:
+        """What predictions are added to: the state, and 0 for all that is no state."""
+        return torch.nn.functional.pad(state, (0, self.extra_outputs))
 
     @torch.no_grad()
     def freeze(self) -> None:
@@ -229,9 +238,9 @@ class DynamicsEnsemble(nn.Module):
 
     def forward(
         self, state: Float[Tensor, "copies batch observation"], action: Float[Tensor, "copies batch action"]
-    ) -> Float[Tensor, "copies members batch observation"]:
-        """The next states that all members of the copy expect."""
-        return self.next_states(state, self._net(self.network_inputs(state, action)))
+    ) -> Float[Tensor, "copies members batch outputs"]:
+        """The next states that all members of the copy expect, and what else they predict."""
+        return self.outcomes(state, self._net(self.network_inputs(state, action)))
 
     def network_inputs(self, state: Tensor, action: Tensor) -> Tensor:
         """Normalized inputs, the same for all members of a copy: (networks, batch, inputs)."""
@@ -239,21 +248,21 @@ class DynamicsEnsemble(nn.Module):
         copies, batch, size = inputs.shape
         return inputs[:, None].expand(copies, self.members, batch, size).reshape(self.networks, batch, size)
 
-    def next_states(self, state: Tensor, change: Tensor) -> Tensor:
-        """(copies, members, batch, observation) from the networks' outputs."""
+    def outcomes(self, state: Tensor, change: Tensor) -> Tensor:
+        """(copies, members, batch, outputs) from the networks' outputs."""
         change = change.view(self.copies, self.members, *change.shape[1:])
-        return state[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
+        return self._base(state)[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def by_member(
         self,
         state: Float[Tensor, "copies members batch observation"],
         action: Float[Tensor, "copies members batch action"],
-    ) -> Float[Tensor, "copies members batch observation"]:
+    ) -> Float[Tensor, "copies members batch outputs"]:
         """Each member's next state from a state of its own: for rollouts that follow one member to the end."""
         copies, members, batch, _ = state.shape
         inputs = (torch.cat([state, action], -1) - self.input_mean[:, None]) / self.input_std[:, None]
         change = self._net(inputs.reshape(self.networks, batch, -1)).view(copies, members, batch, -1)
-        return state + change * self.output_std[:, None] + self.output_mean[:, None]
+        return self._base(state) + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def _net(self, x: Tensor) -> Tensor:
         net = self._plain[0] if self._frozen else self.net
@@ -291,14 +300,14 @@ class TrajectorySplits:
         self.valid = torch.zeros(self.copies * self.members, 0, dtype=torch.long)
 
     def add(self, trajectories: int, length: int, generator: torch.Generator) -> None:
-        """Every copy has got `trajectories` more of `length` steps; draw their cuts.
+        """Every copy has got `trajectories` more of `length` steps; draw their cuts. A single step is trained on.
 
         Raises:
-            InputError: a trajectory too short to be cut in two.
+            InputError: no trajectory, or of no step.
         """
-        held_out = max(1, round(self.valid_fraction * length))
-        if trajectories < 1 or held_out >= length:
+        if min(trajectories, length) < 1:
             raise InputError(f"cannot cut {trajectories} trajectories of {length} steps in two parts each.")
+        held_out = min(max(1, round(self.valid_fraction * length)), length - 1)
         networks = self.copies * self.members
         order = (
             torch.rand(networks, trajectories, length, generator=generator, device=generator.device).argsort(-1).cpu()
@@ -383,7 +392,7 @@ def fit(
     ensemble: DynamicsEnsemble,
     state: Float[Tensor, "copies rows observation"],
     action: Float[Tensor, "copies rows action"],
-    next_state: Float[Tensor, "copies rows observation"],
+    outcome: Float[Tensor, "copies rows outputs"],
     splits: TrajectorySplits,
     generator: torch.Generator,
     settings: FitSettings = FitSettings(),
@@ -395,19 +404,22 @@ def fit(
     A member that has stopped goes on being computed, but its best weights are kept: the result is that of K trainings.
 
     Args:
+        outcome: the next state, and what else members predict.
         generator: of the minibatches, on the ensemble's device.
         graphs: on a GPU, replay the steps from a CUDA graph.
 
     Raises:
-        InputError: rows that do not fit the splits, or the ensemble.
+        InputError: rows that do not fit the splits, or the ensemble; none to validate on.
     """
     if state.shape[:2] != (ensemble.copies, splits.rows) or splits.train.shape[0] != ensemble.networks:
         raise InputError(
             f"the splits are of {splits.copies} copies x {splits.rows} rows, the ensemble has {ensemble.copies} copies "
             f"of {ensemble.members} members; got states of shape {tuple(state.shape)}."
         )
+    if splits.valid.shape[1] == 0:
+        raise InputError("every episode ended with its first step: there is no trajectory to learn dynamics from.")
     ensemble.thaw()
-    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalized(state, action, next_state))
+    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalized(state, action, outcome))
     optimizer = make_adam(ensemble.net.parameters(), settings.learning_rate)
     train_rows, valid_rows = (_rows_in_flat(part, splits, inputs.device) for part in (splits.train, splits.valid))
     best_error = torch.full((ensemble.networks,), math.inf, device=inputs.device)

@@ -130,6 +130,28 @@ def test_a_frozen_ensemble_is_the_same_function():
     torch.testing.assert_close(made(state, action), fresh, rtol=0, atol=1e-6)
 
 
+def test_further_outputs_are_predicted_as_they_are():
+    """No state is added to them, and they are normalized like the rest."""
+    made = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, seeds=[5, 8], extra_outputs=2)
+    state, action, after = some_data(200)
+    outcome = torch.cat([after, state[..., :1] * 3 + 7, (state[..., :1] > 0).float()], -1)
+    inputs, change = torch.cat([state, action], -1), torch.cat([after - state, outcome[..., 4:]], -1)
+    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    _, targets = made.normalized(state, action, outcome)
+    torch.testing.assert_close(targets.mean(1), torch.zeros(COPIES, 6), rtol=0, atol=1e-4)
+    torch.testing.assert_close(targets.std(1), torch.ones(COPIES, 6), rtol=0, atol=1e-4)
+    net = made.net(made.network_inputs(state, action)).view(COPIES, MEMBERS, 200, 6)
+    raw = net * made.output_std[:, None] + made.output_mean[:, None]
+    torch.testing.assert_close(made(state, action)[..., 4:], raw[..., 4:])
+    torch.testing.assert_close(made(state, action)[..., :4], raw[..., :4] + state[:, None])
+    wide = [x[:, None].expand(-1, MEMBERS, -1, -1).contiguous() for x in (state, action)]
+    torch.testing.assert_close(made.by_member(*wide), made(state, action), rtol=0, atol=1e-6)
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
+    splits.add(4, 50, generator)
+    report = e.fit(made, state, action, outcome, splits, generator, e.FitSettings(5e-3, batch=40, rounds=60))
+    assert (report.best < 0.5).all()  # a guess of the mean has 1; the largest of 20 seeds' six members is below .2
+
+
 def test_following_members_is_picking_them():
     made = an_ensemble()
     state, action, _ = some_data(7)
@@ -328,6 +350,12 @@ def test_the_step_size_falls():
     torch.testing.assert_close((before - net.weight).abs(), torch.full((1, 2), 0.5), rtol=1e-5, atol=0)
 
 
+def single_steps() -> e.TrajectorySplits:
+    splits = e.TrajectorySplits(COPIES, MEMBERS)
+    splits.add(5, 1, torch.Generator())
+    return splits
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -336,7 +364,9 @@ def test_the_step_size_falls():
         (lambda: e.DynamicsEnsemble(2, 2, 3, 1, seeds=[1]), "one seed a copy"),
         (lambda: an_ensemble().normalize_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
         (lambda: e.TrajectorySplits(1, 2, 1.5), "valid_fraction"),
-        (lambda: e.TrajectorySplits(1, 2).add(3, 1, torch.Generator()), "cannot cut"),
+        (lambda: e.TrajectorySplits(1, 2).add(0, 5, torch.Generator()), "cannot cut"),
+        (lambda: e.TrajectorySplits(1, 2).add(3, 0, torch.Generator()), "cannot cut"),
+        (lambda: e.fit(an_ensemble(), *some_data(5), single_steps(), torch.Generator()), "with its first step"),
         (lambda: e.FitSettings(batch=0), "at least 1"),
         (lambda: e.FitSettings(learning_rate=0.0), "must be positive"),
         (lambda: e.fit(an_ensemble(), *some_data(5), e.TrajectorySplits(2, 3), torch.Generator()), "the splits are of"),

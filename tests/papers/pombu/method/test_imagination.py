@@ -80,6 +80,7 @@ def test_a_rollout_of_linear_models_is_the_loop_written_out(bound):
         torch.testing.assert_close(got.log_prob[t], gaussian_log_prob(got.action[t], mean, log_std))
         torch.testing.assert_close(got.value[t], value(got.state[t], t))
     assert not got.done.any()
+    assert not got.diverged.any()
 
 
 def test_identical_models_are_sure_whatever_they_say():
@@ -108,6 +109,38 @@ def test_the_last_step_is_unsure_of_where_it_leads():
     assert theory.uncertainty[-1].abs().max() < 1e-20
 
 
+def test_members_may_predict_a_reward_and_an_end():
+    """Two further outputs; the reward is the first of them, the end where the second is above 1/2. For the members that
+    see an end nothing comes after it, and the episode ends where the member that moves sees it."""
+
+    def more(state: Tensor, action: Tensor) -> Tensor:
+        after = dynamics(state, action)
+        return torch.cat([after, after.sum(-1, keepdim=True), after[..., :1]], -1)
+
+    def learnt(state: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
+        return outcome[..., SIZE]
+
+    def ends(state: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
+        return outcome[..., -1] > 0.5
+
+    draws = some_draws()
+    got = imagine(more, policy, value, learnt, START, draws, gamma=0.9, terminates=ends)
+    for t in range(STEPS):
+        after = dynamics(got.state[t], got.action[t].clamp(-1, 1))
+        over = after[..., 0] > 0.5
+        v = torch.einsum("lj,lkbj->lkb", VALUE, after) * (t + 2) * ~over
+        torch.testing.assert_close(got.reward[t], after.sum(-1).mean(1))
+        torch.testing.assert_close(got.uncertainty[t], (after.sum(-1) + 0.9 * v).var(1, correction=0))
+        mover = draws.member[t][:, None]
+        assert torch.equal(got.done[t], over.gather(1, mover)[:, 0])
+        if t < STEPS - 1:
+            torch.testing.assert_close(
+                got.state[t + 1], after.gather(1, mover[..., None].expand(-1, -1, -1, SIZE))[:, 0]
+            )
+    assert got.done.any()
+    assert not got.done.all()
+
+
 def test_bessels_divisor():
     draws = some_draws()
     plain, wide = (
@@ -131,7 +164,7 @@ def test_models_that_leave_the_numbers_are_marked():
         return dynamics(state, action) + torch.where(state[:, None] > 0.5, float("nan"), 0.0)
 
     got = imagine(broken, policy, value, reward, START, some_draws(), gamma=0.9)
-    assert got.done.any()
+    assert got.diverged.any()
     assert all(torch.isfinite(x).all() for x in got)
 
 
