@@ -149,7 +149,7 @@ def test_further_outputs_are_predicted_as_they_are():
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 50, generator)
     report = e.fit(made, state, action, outcome, splits, generator, e.FitSettings(5e-3, batch=40, rounds=60))
-    assert (report.best < 0.5).all()  # a guess of the mean has 1; the largest of 20 seeds' six members is below .2
+    assert (report.best < 0.5).all()  # a guess of the mean has 1; .05 +- .01 over 20 seeds, the worst member each
 
 
 def test_following_members_is_picking_them():
