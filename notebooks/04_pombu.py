@@ -243,7 +243,7 @@ figures.calibration_figure({name: rows[name] for name in config.calibrations}) i
 # five models in blue, steering angle as background. Right: $\sqrt U$ of the first policy.
 
 # %%
-maps = scenes.maps_of(config, run) if "zone" in trained else None
+maps = scenes.maps_of(run) if "zone" in trained else None
 figures.maps_figure(maps) if maps else None
 
 # %% [markdown]

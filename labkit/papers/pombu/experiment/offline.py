@@ -32,6 +32,8 @@ from labkit.workbench.runs import Run, State
 
 Copies = TypeVar("Copies", bound=nn.Module)
 
+SNAPSHOTS = 5  # updates between two policies that are kept
+
 
 @runtime_checkable
 class OfflineTask(Protocol):
@@ -500,12 +502,11 @@ def improve(
     setting: Setting,
     seeds: Sequence[int],
     run: Run,
-    snapshots: int = 5,
 ) -> Improved:
     """`setting.updates` policy updates in the ensemble, all arms and seeds at once; resumes from the run's checkpoint.
 
     The history holds, per copy: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
-    every `snapshots` updates the policies' parameters of the first seed.
+    every `SNAPSHOTS` updates the policies' parameters of the first seed.
     """
     referee, count = Referee(task, setting, seeds), len(arms.names)
     first = first_value(task, setting, prepared.policy, prepared.ensemble, seeds)
@@ -525,7 +526,7 @@ def improve(
         batch, ratio = batch_for_arms(task, setting, arms, rollout, streams)
         real, model = referee.returns(policy), rollout.reward.sum(0).mean(1)
         history.add(left=real[:, 0::2].mean(1), right=real[:, 1::2].mean(1), model=model, ratio=ratio)
-        if number % snapshots == 0 or number == setting.updates:
+        if number % SNAPSHOTS == 0 or number == setting.updates:
             history.add(**{f"policy/{name}": x[:: len(seeds)] for name, x in policy.state_dict().items()})
         if number < setting.updates:
             improvement(batch, arms.alpha, setting.epochs, batch.advantage.shape[1] // setting.minibatches, streams)

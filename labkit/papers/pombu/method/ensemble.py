@@ -334,12 +334,18 @@ class TrajectorySplits:
         return splits
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trajectories": self.trajectories, "train": self.train, "valid": self.valid}
+        shapes = torch.tensor(self.trajectories, dtype=torch.long).view(-1, 2)
+        return {"trajectories": shapes, "train": self.train, "valid": self.valid}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.trajectories = [(number, length) for number, length in state_dict["trajectories"]]
-        self.rows = sum(number * length for number, length in self.trajectories)
-        self.train, self.valid = state_dict["train"], state_dict["valid"]
+        """Raises ValueError: rows that the trajectories do not have."""
+        trajectories = [(int(number), int(length)) for number, length in state_dict["trajectories"]]
+        train, valid = state_dict["train"], state_dict["valid"]
+        rows, both = sum(number * length for number, length in trajectories), torch.cat([train, valid], 1)
+        shape = (self.copies * self.members, rows)
+        if both.shape != shape or both.dtype != torch.long or bool(((both < 0) | (both >= rows)).any()):
+            raise ValueError(f"the cuts are of {tuple(both.shape)} rows, the trajectories have {shape}")
+        self.trajectories, self.rows, self.train, self.valid = trajectories, rows, train, valid
 
 
 # -- training ---------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ MOST = 1_000_000  # of whatever is counted in a setting
 Width = Annotated[int, Field(ge=1, le=16_384)]
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
+class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Hyper-parameters of the algorithm. The defaults are the official code's for half-cheetah with horizon 200."""
 
     iterations: int = Field(100, ge=1, le=MOST, description="rounds of collecting, model training and policy updates")
@@ -202,8 +202,14 @@ class Experience:
         return {"rows": self.rows, "starts": self.starts, "splits": self.splits.state_dict(), "statistics": statistics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.starts = state_dict["rows"], state_dict["starts"]
+        """Raises ValueError: rows of other sizes, or not as many as the splits have."""
         self.splits.load_state_dict(state_dict["splits"])
+        for name, value in {**self.rows, "starts": self.starts}.items():
+            new = state_dict["starts"] if name == "starts" else state_dict["rows"][name]
+            rows = new.shape[1] if name == "starts" else self.splits.rows
+            if new.shape != (value.shape[0], rows, value.shape[2]) or new.dtype != value.dtype:
+                raise ValueError(f"{name} has the shape {tuple(new.shape)}")
+        self.rows, self.starts = {name: state_dict["rows"][name] for name in self.rows}, state_dict["starts"]
         for name, normalizer in self.normalizers.items():
             normalizer.load_state_dict(state_dict["statistics"][name])
 
@@ -330,6 +336,10 @@ class Learner:
         states = self.experience.normalizers["state"]
         for network in (self.policy, self.critics):
             network.normalize_by(states.mean.float().to(self.device), states.std.float().to(self.device))
+        real = self.experience.rows["state"].flatten(0, 1)  # some environments leave the bounds that they name
+        low, high = self._state_bounds
+        low.copy_(low.minimum(real.amin(0).to(self.device)))
+        high.copy_(high.maximum(real.amax(0).to(self.device)))
         self.reward_scale.copy_(self.experience.reward_scale())
 
     def improve_policy(self, iteration: int) -> dict[str, Tensor]:

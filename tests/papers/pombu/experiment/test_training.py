@@ -96,7 +96,7 @@ def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     )
     run = Run.open(tmp_path, config)
     PAPER.run(config, run)
-    maps = scenes.maps_of(config, run)
+    maps = scenes.maps_of(run)
     assert maps.arms == ("alpha-0", "shuffled-2")
     assert maps.updates == (0, 4)
     states = maps.data[:5]
@@ -107,7 +107,7 @@ def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     rows = scenes.calibrations_of(run)
     assert rows["fake-0.01"].predicted.shape == (1, 8)
     with pytest.raises(RunError, match="without the study 'zone-slow'"):
-        scenes.maps_of(config, run, "zone-slow")
+        scenes.maps_of(run, "zone-slow")
 
 
 def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
