@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
+from papers.pombu.own_environments import QUICK, Ferry, Spaces, ferry_aground, ferry_pay, same
 
 from labkit import tensor_files
 from labkit.errors import InputError
@@ -17,7 +18,6 @@ from labkit.papers.pombu.method.algorithm import Header
 from labkit.papers.pombu.method.environments import GymnasiumWorld
 from labkit.papers.pombu.method.loop import Purpose
 from labkit.tensor_files import TensorFileError
-from papers.pombu.own_environments import QUICK, Ferry, Spaces, ferry_aground, ferry_pay, same
 
 ROOT = Path(__file__).parents[3]
 
@@ -184,6 +184,8 @@ def test_loaded_without_an_environment_it_predicts_and_can_be_saved_again(tmp_pa
     (tmp_path / "folder").mkdir()
     model.save(tmp_path / "folder" / "model.safetensors")
     policy = load(tmp_path / "folder", device="cpu")
+    with pytest.raises(InputError, match="reads vectors"):
+        policy.predict(Ferry().reset(seed=0)[0])
     for observation in (np.zeros(4), np.ones((3, 4))):
         assert np.array_equal(policy.predict(observation)[0], model.predict(observation)[0])
     with pytest.raises(InputError, match=r"no environment: POMBU.load\(path, env\)"):

@@ -173,9 +173,11 @@ class POMBU:
         Raises:
             InputError: a size that is not the one that was learned with.
         """
-        if isinstance(observation, Mapping | tuple) and self._learner is not None:
+        if isinstance(observation, Mapping | tuple):
+            if self._learner is None:
+                raise InputError("without its environment the policy reads vectors: set_env(env), or flatten it.")
             assert isinstance(self._learner.world, GymnasiumWorld)
-            observation = self._learner.world._vector(observation)
+            observation = self._learner.world.vector(observation)
         rows = torch.as_tensor(np.asarray(observation, dtype=np.float32), device=self.policy.log_std.device)
         size = self.policy.state_mean.shape[-1]
         if rows.dim() not in (1, 2) or rows.shape[-1] != size:
@@ -337,8 +339,9 @@ def _learner(tensors: Mapping[str, Tensor], header: Header, world: GymnasiumWorl
                   (task.observation + task.action, *c.model_hidden, outputs))  # fmt: skip
     for net in ("value_net", "uncertainty_net"):
         _check_layers(tensors, f"critics/{net}", "weight", 1, (task.observation, *c.policy_hidden, 1))
-    learner, saved = Learner(world, c, [header.seed], device), nest(tensors)
+    learner = Learner(world, c, [header.seed], device)
     try:
+        saved = nest(tensors)
         for name, thing in learner.state().items():
             state = saved.get(name, {})
             if name in learner.optimizers:

@@ -193,7 +193,7 @@ class GymnasiumWorld:
             action[length] = finite_actions(act(now[None, None]))[0, 0]
             observation, gained, terminated, truncated, _ = self.env.step(self.actions.outside(action[length].numpy()))
             self.steps += 1
-            next_state[length] = now = self._vector(observation)
+            next_state[length] = now = self.vector(observation)
             reward[length] = float(gained)
             length += 1
         if not bool(torch.isfinite(reward).all()):
@@ -204,9 +204,10 @@ class GymnasiumWorld:
         return Episodes(state, action, next_state, reward, torch.tensor(length), torch.tensor(bool(terminated)))
 
     def _reset(self, seed: int) -> Float[Tensor, " observation"]:
-        return self._vector(self.env.reset(seed=seed % 2**31)[0])
+        return self.vector(self.env.reset(seed=seed % 2**31)[0])
 
-    def _vector(self, observation: Any) -> Float[Tensor, " observation"]:
+    def vector(self, observation: Any) -> Float[Tensor, " observation"]:
+        """An observation of the environment as one vector."""
         flat = torch.from_numpy(np.asarray(spaces.flatten(self.env.observation_space, observation), dtype=np.float32))
         if not bool(torch.isfinite(flat).all()):
             raise InputError(f"{self.task.name} gave an observation that is not finite: {flat.tolist()}.")
