@@ -157,12 +157,10 @@ class GymnasiumWorld:
             return
         state, action = torch.zeros(2, 3, self.task.observation), torch.zeros(2, 3, self.task.action)
         value = function(state, action, state)
-        fits = (
-            isinstance(value, Tensor) and value.shape == (2, 3) and (value.dtype == torch.bool) == (kind == torch.bool)
-        )
-        if not fits:
-            got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            what = "True or False" if kind == torch.bool else "a number"
+        is_tensor = isinstance(value, Tensor)
+        if not is_tensor or value.shape != (2, 3) or (value.dtype == torch.bool) != truth:
+            got = f"{value.dtype} of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
+            what = "True or False" if truth else "a number"
             raise InputError(
                 f"{name}(state, action, next_state) gets tensors with axes (..., size) and must return {what} for each "
                 f"transition, a tensor of shape (...); for (2, 3) transitions it returned {got}."
