@@ -72,9 +72,5 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def numbers(tensors: dict[str, Tensor]) -> dict[str, list[Any]]:
-    return {name: value.tolist() for name, value in tensors.items()}
-
-
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())

@@ -60,14 +60,14 @@ def test_the_pendulum_gets_its_whole_torque_and_pays_for_it():
 
 
 def test_given_functions_get_the_environments_own_actions():
-    seen = []
+    given = []
 
     def pay(state, action, next_state):
-        seen.append(action)
+        given.append(action)
         return ferry_pay(state, action, next_state)
 
     a_model(reward=pay, terminates=ferry_aground).learn(30, progress=False)
-    actions = torch.cat([action.reshape(-1, 2) for action in seen[1:]])
+    actions = torch.cat([action.reshape(-1, 2) for action in given[1:]])
     assert actions.amin(0).tolist() == [0, -5]
     assert actions.amax(0).tolist() == [40, 15]
 
@@ -118,10 +118,10 @@ def test_members_learn_the_reward_and_the_end():
     reward, ends = played.reward[rows], played.ends()[rows]
     explained = 1 - (outcome[:, 4] - reward).var() / reward.var()
     assert ends.sum() >= 5
-    told = outcome[:, 5] > 0.5
+    predicted = outcome[:, 5] > 0.5
     assert explained > 0.7
-    assert (told == ends).float().mean() > 0.95
-    assert (told & ends).sum() >= 0.4 * ends.sum()
+    assert (predicted == ends).float().mean() > 0.95
+    assert (predicted & ends).sum() >= 0.4 * ends.sum()
 
 
 def test_imagined_episodes_end_where_the_given_function_says():

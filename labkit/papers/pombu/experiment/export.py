@@ -19,14 +19,16 @@ def arms(config: Config, run: Run) -> tuple[str, ...]:
 
     PPO, SAC and MBPO are stable-baselines3's and keep nothing here.
     """
-    found = [f"{environment}+{name}/{replica}" for environment in config.environments for name in config.algorithms
-             if name in IN_LOOP for replica in range(config.replicas)]  # fmt: skip
-    found.sort(key=lambda arm: arm.partition("+")[2].partition("/")[0] not in FIRST)
-    studies = [
-        f"{study}/{arm}" for study in config.studies if study in ZONE_STUDIES for arm in zone.arms_of(study, config)
+    names = [
+        f"{environment}+{algorithm}/{replica}"
+        for environment in config.environments
+        for algorithm in sorted(set(config.algorithms) & IN_LOOP.keys(), key=lambda name: (name not in FIRST, name))
+        for replica in range(config.replicas)
     ]
-    found += sorted(studies, key=lambda arm: arm.partition("/")[2] not in FIRST)
-    return tuple(arm for arm in found if (run.directory / arm.rpartition("/")[0] / "result.json").exists())
+    for study in config.studies:
+        if study in ZONE_STUDIES:
+            names += [f"{study}/{arm}" for arm in sorted(zone.arms_of(study, config), key=lambda arm: arm not in FIRST)]
+    return tuple(arm for arm in names if (run.directory / arm.rpartition("/")[0] / "result.json").exists())
 
 
 def export(config: Config, run: Run, arm: str, directory: Path) -> None:

@@ -111,13 +111,13 @@ def pooled(study: str) -> Mapping[str, Any] | None:
         {"arms": {arm: {"real", "claimed": one gain a seed, "left", "right": means}}}, and "record": its file.
     """
     for record in records.load_all("pombu"):
-        found = [result[study]["arms"] for result in record.results if study in result]
-        if record.scale != "lesson" or not found:
+        measured = [result[study]["arms"] for result in record.results if study in result]
+        if record.scale != "lesson" or not measured:
             continue
         arms = {
-            arm: {key: [x for one in found for x in one[arm][key]] for key in ("real", "claimed")}
-            | {key: float(np.mean([one[arm][key] for one in found])) for key in ("left", "right")}
-            for arm in found[0]
+            arm: {key: [x for one in measured for x in one[arm][key]] for key in ("real", "claimed")}
+            | {key: float(np.mean([one[arm][key] for one in measured])) for key in ("left", "right")}
+            for arm in measured[0]
         }
         return {"arms": arms, "record": record.name}
     return None
@@ -126,4 +126,4 @@ def pooled(study: str) -> Mapping[str, Any] | None:
 def by_left() -> dict[int, Mapping[str, Any]]:
     """The recorded Zone studies that differ in the amount of data on the left only, by that amount, as `pooled` gives
     them; those without a record are left out."""
-    return {episodes: found for episodes, study in LEFT.items() if (found := pooled(study))}
+    return {episodes: measured for episodes, study in LEFT.items() if (measured := pooled(study))}

@@ -56,9 +56,9 @@ def everything(file: kept.MapFile) -> list[object]:
 def test_maps_come_back_as_they_were(run):
     file = kept.MapFile(run.directory, "zone")
     states = torch.randn(1, 5, 2, generator=torch.Generator().manual_seed(1))
-    found = file.policies(TASK)(states.expand(6, -1, -1))[0]
+    acted = file.policies(TASK)(states.expand(6, -1, -1))[0]
     wanted = torch.cat([policy(states.expand(2, -1, -1))[0] for policy in policies()])
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(acted, wanted)
     assert (file.header.arms, file.header.updates) == (ARMS, UPDATES)
     ensemble = DynamicsEnsemble(2, 3, 2, 2, (6, 6), "tanh", weight_norm=False)
     both = states.expand(2, -1, -1)
