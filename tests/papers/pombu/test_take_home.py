@@ -103,7 +103,7 @@ def test_time_that_is_up_is_no_end():
 def test_members_learn_the_reward_and_the_end():
     """The ferry after 60 episodes of random thrust: its members know what it pays, and often when it is over.
 
-    Over 20 seeds @@.
+    Over 20 seeds .97 to .99 of the reward is explained; of 19 ends 10 to 17 are foreseen, and 0 to 5 that are none.
     """
     options = QUICK | {"episodes": 60, "model_hidden": (64, 64), "model_epochs": 400, "model_batch": 128}
     learner = POMBU(Ferry(), device="cpu", horizon=30, **options)._learner
