@@ -105,7 +105,7 @@ def calibrations_of(run: Run) -> dict[str, Calibration]:
 
 
 def pooled(study: str) -> Mapping[str, Any] | None:
-    """A Zone study of all recorded runs at scale lesson, its seeds put together; None where there is no record.
+    """A Zone study of all recorded runs at scale lesson, the seeds of arms that all have put together; None where there is no record.
 
     Returns:
         {"arms": {arm: {"real", "claimed": one gain a seed, "left", "right": means}}}, and "record": its file.
@@ -118,6 +118,7 @@ def pooled(study: str) -> Mapping[str, Any] | None:
             arm: {key: [x for one in measured for x in one[arm][key]] for key in ("real", "claimed")}
             | {key: float(np.mean([one[arm][key] for one in measured])) for key in ("left", "right")}
             for arm in measured[0]
+            if all(arm in one for one in measured)
         }
         return {"arms": arms, "record": record.name}
     return None
