@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
+from labkit.kernels.int8_conv import Conv, Geometry, Requantizer, int8_conv2d, int8_conv2d_reference
 from labkit.kernels.int8_matmul import int8_matmul
 from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr
 from labkit.papers.brelu.method.integer import to_codes, to_integer
@@ -32,12 +32,13 @@ def test_equals_int64(shape, requantizer, with_shortcut):
     v = torch.randint(-128, 128, (n, c, h, w), generator=g).to(torch.int8)
     weight = torch.randint(-128, 128, (o, c, kernel, kernel), generator=g).to(torch.int8)
     bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
-    plain = Conv(stride, padding, requantizer, True)
-    size = int8_conv2d_reference(v, weight, bias, None, Conv(stride, padding, None, True)).sums.shape
+    geometry = Geometry((stride, stride), (padding, padding))
+    plain = Conv(geometry, requantizer, True)
+    size = int8_conv2d_reference(v, weight, bias, None, Conv(geometry, None, True)).sums.shape
     shortcut = torch.randint(-9000, 9000, size, generator=g).to(torch.int32) if with_shortcut else None
     wanted = int8_conv2d_reference(v, weight, bias, shortcut, plain)
     got = int8_conv2d(
-        v.cuda(), weight.cuda(), bias.cuda(), stride=stride, padding=padding, requantizer=requantizer, keep_sums=True,
+        v.cuda(), weight.cuda(), bias.cuda(), geometry, requantizer=requantizer, keep_sums=True,
         shortcut=None if shortcut is None else shortcut.cuda(),
     )  # fmt: skip
     for a, b in zip(got, wanted, strict=True):
