@@ -103,7 +103,7 @@ def int8_conv2d_by_strips(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Ten
 def int8_conv2d_by_taps(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, conv: Conv) -> Output:
     """One tap of the kernel after another in int32, on every device: for groups of few channels (depthwise)."""
     (sy, sx), (py, px), (dy, dx), groups = conv.geometry
-    n, c, h, w = v.shape
+    n, _, h, w = v.shape
     o, channels, kh, kw = weight.shape
     height, width = output_size(h, w, kh, kw, conv.geometry)
     x = F.pad(v, (px, px, py, py)).to(torch.int32).unflatten(1, (groups, 1, channels))

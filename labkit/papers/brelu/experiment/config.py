@@ -54,6 +54,7 @@ class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_
     rules: Rules = Field(("max", "3.5sigma", "3sigma", "p99", "p95"), description="bound rules")
     tuned_rules: Rules = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
     levels: Levels = Field((127, 15, 7, 3, 1), description="codes above zero of an activation")
+    mobilenet: bool = Field(True, description="also train a small MobileNet, and convert it")
 
     @model_validator(mode="after")
     def _fits(self) -> "Classification":
@@ -233,6 +234,7 @@ CONFIGS: dict[Scale, Config] = {
             rules=("max", "3.5sigma", "3sigma"),
             tuned_rules=("3.5sigma", "3sigma"),
             levels=(127, 31, 15),
+            mobilenet=False,  # its size is for small images
         ),
         log_every=100,
     ),

@@ -20,7 +20,8 @@ from labkit.papers.brelu.method.weights import layers
 
 LIMIT = 1 << 29  # of each operand of an addition: the sum of a few then stays in int32
 
-Small = Annotated[int, Field(ge=0, le=4096)]
+Side = Annotated[int, Field(ge=0, le=4096)]
+Sides = tuple[Side, Side]
 
 
 class Header(BaseModel, frozen=True, extra="forbid", strict=True):
@@ -29,7 +30,7 @@ class Header(BaseModel, frozen=True, extra="forbid", strict=True):
     format: Literal["labkit brelu integer network 2"] = "labkit brelu integer network 2"
     nodes: tuple[Node, ...] = Field(min_length=1, max_length=100_000)
     scales: Scales
-    geometry: dict[Name, tuple[tuple[Small, Small], tuple[Small, Small], tuple[Small, Small], Annotated[int, Field(ge=1)]]]
+    geometry: dict[Name, tuple[Sides, Sides, Sides, Annotated[int, Field(ge=1)]]]
     flat: bool
 
 

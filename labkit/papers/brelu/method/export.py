@@ -272,9 +272,8 @@ class _Graph:
         ONNX shifts unsigned numbers only and divides towards zero: lifted by 2^32 whole units, nothing is negative.
         """
         lift = 1 << 32
-        product = self.apply(
-            "Mul", [self.cast(u, f"{name}_long", "INT64"), self.constant(f"{name}_mul", np.int64(mul))], f"{name}_product"
-        )
+        factors = [self.cast(u, f"{name}_long", "INT64"), self.constant(f"{name}_mul", np.int64(mul))]
+        product = self.apply("Mul", factors, f"{name}_product")
         offset = self.constant(f"{name}_offset", np.int64((1 << shift) // 2 + (lift << shift)))
         lifted = self.apply("Add", [product, offset], f"{name}_lifted")
         divided = self.apply("Div", [lifted, self.constant(f"{name}_unit", np.int64(1 << shift))], f"{name}_units")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labkit import tensor_files
 from labkit.errors import InputError
-from labkit.kernels.int8_conv import Conv, Output, int8_conv2d, int8_conv2d_reference, requantize
+from labkit.kernels.int8_conv import Conv, Output, Requantizer, int8_conv2d, int8_conv2d_reference, requantize
 from labkit.papers.brelu.method import export, shapes
 from labkit.papers.brelu.method.deployed import Deployed, operand_limit, to_deployed, zeros
 from labkit.papers.brelu.method.graph import KEEPS_FORMS, Node, fused_layers, read_forms, readers
@@ -134,7 +134,8 @@ class IntegerNetwork(nn.Module):
         add, relu = self._endings[node.name]
         shortcut = self._operand(add, 1, values) if add else None
         requantizer = self.scales.requantizers.get(relu.name) if relu else None
-        out = self._convolution(node, values, shortcut, requantizer, relu is not None and "sums" in self._read[relu.name])
+        keep = relu is not None and "sums" in self._read[relu.name]
+        out = self._convolution(node, values, shortcut, requantizer, keep)
         done: dict[str, Value] = {}
         if requantizer is None:
             done = {one.name: (None, out.sums) for one in (node, add) if one}
@@ -147,13 +148,13 @@ class IntegerNetwork(nn.Module):
         return done
 
     def _convolution(
-        self, node: Node, values: dict[str, Value], shortcut: Tensor | None, requantizer, keep: bool
+        self, node: Node, values: dict[str, Value], shortcut: Tensor | None, requantizer: Requantizer | None, keep: bool
     ) -> Output:
         name, source = node.name, node.inputs[0]
         v, geometry = _codes(values[source]), self._plan.geometry[name]
         weight, bias, zero = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), self._zero.get(source, 0)
         if zero:  # padding must mean 0; and sum w (v - zero) = sum w v - zero sum w
-            (py, px) = geometry.padding
+            py, px = geometry.padding
             v = nn.functional.pad(v, (px, px, py, py), value=zero)
             geometry = geometry._replace(padding=(0, 0))
             bias = bias - zero * weight.sum((1, 2, 3), dtype=torch.int32)

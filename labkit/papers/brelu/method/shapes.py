@@ -42,7 +42,7 @@ def average(node: Node, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2
     """Average pooling of real numbers."""
     if node.operation == "adaptive_average":
         height, width = node.options
-        return F.adaptive_avg_pool2d(x, (height or None, width or None))  # type: ignore[arg-type]
+        return F.adaptive_avg_pool2d(x, (height or None, width or None))
     kernel, stride, padding, (ceil, counted) = (node.options[i : i + 2] for i in (0, 2, 4, 6))
     return F.avg_pool2d(x, kernel, stride, padding, bool(ceil), bool(counted))
 

@@ -130,7 +130,7 @@ class _Snapping:
         ratio = scales.ratio(node.inputs[0])
         if math.isinf(float(relu.bound)):
             if self.network.has_codes(node.name):
-                raise InputError(f"'{node.name}' has no bound, but a layer reads its codes; call set_bounds(...) first.")
+                raise InputError(f"'{node.name}' has no bound, but its codes are read; call set_bounds(...) first.")
             scales.sums[node.name] = ratio
             return
         joint = next((group for group in self.groups if node.name in group), set())
@@ -152,7 +152,7 @@ class _Snapping:
         Where no layer stands directly before it, its codes stay as near as mul with its 14 bits comes [ours].
         """
         source, scales = node.inputs[0], self.scales
-        part = self.network.parts[source] if source in self.network.parts else None
+        part = dict(self.network.parts).get(source)
         if not isinstance(part, Layer) or self.network.consumers(source) != [node]:
             return ratio
         own = ratio * requantizer.mul / 2**requantizer.shift
@@ -166,8 +166,8 @@ class _Snapping:
         Where neither operand is a layer of its own, the coarser one is brought to the finer one's ratio within 0.05 %:
         there is no step that could take up the rest  [ours].
         """
-        main, shortcut = node.inputs
-        scales, ratios = self.scales, [self.scales.ratio(name) for name in node.inputs]
+        main, scales = node.inputs[0], self.scales
+        ratios = [scales.ratio(name) for name in node.inputs]
         if node.name in self.fused:
             layer, r_in = _layer(self.network, main), scales.codes[self.network.node(main).inputs[0]]
             step, factor = align_addition(r_in, float(layer.step), ratios[1])

@@ -112,7 +112,7 @@ class _Builder:
         return self.names[argument]
 
     def function(self, node: fx.Node) -> None:
-        if node.op == "call_method" and node.target == "size" or node.target is getattr:
+        if (node.op == "call_method" and node.target == "size") or node.target is getattr:
             return  # sizes are read by `view` alone, which looks at them itself
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node) and node.args[0] not in self.names:
             return  # of such a size
@@ -279,7 +279,7 @@ class _Builder:
         if name == "input" or by_name[name].operation == "layer":
             return False
         if by_name[name].operation == "bounded_relu":
-            return not self.modules[name].signed if name in self.modules else False  # type: ignore[union-attr]
+            return not self.modules[name].signed if name in self.modules else False
         return all(self.never_negative(one, nodes) for one in by_name[name].inputs)
 
     def additions_last(self) -> None:
@@ -344,7 +344,7 @@ def _adaptive(operation: str) -> Callable[..., str]:
 def _upsample(build: _Builder, name: str, part: nn.Upsample, source: str) -> str:
     scale = part.scale_factor
     factors = tuple(scale) if isinstance(scale, tuple) else (scale, scale)
-    if part.mode != "nearest" or None in factors or any(f != int(f) or f < 1 for f in factors):  # type: ignore[arg-type,operator]
+    if part.mode != "nearest" or None in factors or any(f != int(f) or f < 1 for f in factors):  # type: ignore[arg-type]
         raise InputError(f"'{name}' resizes by {part.mode} to {part.size or part.scale_factor}: {_only()}")
     return build.add(name, "upsample", (source,), tuple(int(f) for f in factors))  # type: ignore[arg-type]
 
@@ -430,7 +430,7 @@ def _concat(build: _Builder, node: fx.Node, tensors: Any, dim: int = 0, **option
     dim = options.get("axis", dim)
     operands = tuple(build.source(node, one) for one in tensors)
     flat = [name in build.flat for name in operands]
-    if dim not in (1, -3) and not (all(flat) and dim == -1) or any(flat) != all(flat):
+    if (dim not in (1, -3) and not (all(flat) and dim == -1)) or any(flat) != all(flat):
         raise InputError(f"'{node.name}' concatenates along dimension {dim}, not the channels: {_only()}")
     name = build.add(node.name, "concat", operands)
     if all(flat):

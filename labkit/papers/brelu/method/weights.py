@@ -77,7 +77,7 @@ class Layer(nn.Module):
         if isinstance(conv, nn.Conv2d):
             own = zero_padding(conv)
             if own is None and not padded:
-                raise InputError(f"{conv} does not pad with zeros, as much on either side; `trace` pads it with a node.")
+                raise InputError(f"{conv} does not pad with the same zeros on either side; `trace` pads with a node.")
             padding = (0, 0) if padded or own is None else own
             self.geometry = Geometry(pair(conv.stride), padding, pair(conv.dilation), conv.groups)
         self.register_buffer("step", torch.zeros((), dtype=torch.float64))  # 0: float weights
