@@ -30,6 +30,7 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     config: dict[str, Any]
     environment: dict[str, Any]
     wall_seconds: list[float] = Field(description="wall time of each seed's run")
+    cpu_seconds: list[float] = Field([], description="CPU time of each seed's run; older records hold none")
     command: str
     recorded: str = Field(description="date, ISO 8601")
 
@@ -65,6 +66,7 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         config=config,
         environment=runs[0].read_json("environment.json"),
         wall_seconds=[run.read_json("timing.json")["wall_seconds"] for run in runs],
+        cpu_seconds=[run.read_json("timing.json").get("cpu_seconds", 0.0) for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )

@@ -6,7 +6,7 @@
         metrics.jsonl     one line per logged step; the same values go to TensorBoard event files
         checkpoint.pt     model, optimiser, sampler and random generators after some step
         result.json       the plain numbers at the end; its presence means the run is finished
-        timing.json       wall time so far, the processes that were killed on the way included
+        timing.json       wall and CPU time so far, the processes that were killed on the way included
         <part>/           a part of the experiment (one arm of a comparison), itself a run directory
 
 Every file is written beside its final name, synced to disk, then renamed: a reader sees the old file or the new one.
@@ -21,6 +21,7 @@ import math
 import os
 import platform
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -59,8 +60,10 @@ class Run:
         self.directory, self.identity, self.writes = directory, identity, writes
         self.checkpoint_seconds = checkpoint_seconds
         self.waits = True  # for the other processes, after a result or weights were written
-        self._opened_at = self._saved_at = time.monotonic()
-        self._seconds_before = float((_read_object(self.directory / "timing.json") or {}).get("wall_seconds", 0))
+        self._saved_at = time.monotonic()
+        spent = _read_object(self.directory / "timing.json") or {}
+        clocks = {"wall_seconds": -time.monotonic(), "cpu_seconds": -_cpu_seconds()}
+        self._before = {name: float(spent.get(name, 0)) + minus for name, minus in clocks.items()}
         self._whole: Run | None = None  # the run this one is a part of
         self._events: Any = None  # TensorBoard's writer, made at the first logged value
 
@@ -328,11 +331,17 @@ class Run:
                 self._events.add_scalar(name, value, step)
 
     def _write_timing(self) -> None:
-        """Wall time up to now, here and in the run this is a part of: what a kill leaves standing at the next start."""
-        seconds = self._seconds_before + time.monotonic() - self._opened_at
-        self.write_json("timing.json", {"wall_seconds": round(seconds, 1)})
+        """Time spent up to now, here and in the run this is a part of: what a kill leaves for the next start."""
+        clocks = {"wall_seconds": time.monotonic(), "cpu_seconds": _cpu_seconds()}
+        self.write_json("timing.json", {name: round(self._before[name] + now, 1) for name, now in clocks.items()})
         if self._whole is not None:
             self._whole._write_timing()
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, all threads, and of the processes it started and saw end."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def new_directory(slug: str, scale: str) -> Path:

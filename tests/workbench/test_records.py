@@ -39,7 +39,7 @@ def test_a_record_holds_what_it_takes_to_get_the_results_again(write, tmp_path):
         name: value for name, value in Run.open(tmp_path / "x", ToyConfig()).identity.items() if name != "seed"
     }
     assert read.environment["torch"]
-    assert len(read.wall_seconds) == 2
+    assert len(read.wall_seconds) == len(read.cpu_seconds) == 2
     assert "seed" not in read.config
 
 

@@ -91,10 +91,13 @@ def test_a_private_part_writes_whatever_the_rank_and_waits_for_nobody(run, monke
 
 def test_finish_returns_what_will_be_read_back_and_adds_up_the_time(run):
     assert run.finish({"a": (1, 2), "b": 0.1}) == {"a": [1, 2], "b": 0.1} == run.result
-    run.write_json("timing.json", {"wall_seconds": 1000.0})  # as a killed process would have left it
+    run.write_json(
+        "timing.json", {"wall_seconds": 1000.0, "cpu_seconds": 3000.0}
+    )  # as a killed process would have left it
     again = Run.open(run.directory, ToyConfig())
     again.part("arm").finish({})
     assert 1000 <= again.read_json("timing.json")["wall_seconds"] < 2000  # counted, and once
+    assert 3000 <= again.read_json("timing.json")["cpu_seconds"] < 4000
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -44,6 +44,7 @@ def test_a_run_measures_everything(finished):
     assert sizes["integer_file"] < 0.27 * sizes["float_memory"]
 
 
+@pytest.mark.slow
 def test_every_claim_is_measured(finished):
     _, _, result = finished
     assert all(math.isfinite(claim.measure(result)) for claim in load("brelu").claims)
@@ -76,6 +77,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch)
     assert resumed == whole
 
 
+@pytest.mark.slow
 def test_loss_falls(finished):
     """To 0.63 of its first value, with a standard deviation of 0.06 over 17 seeds."""
     _, run, _ = finished

@@ -68,6 +68,7 @@ def test_widget_handles_change_the_picture():
     np.testing.assert_array_equal(shown.data[2].y, figures.staircase_figure("W3pm4", 2.5, 0.1).data[2].y)
 
 
+@pytest.mark.slow
 def test_animation_has_a_frame_for_each_logged_step(trained):
     _, run, _ = trained
     metrics = run.part("W2").metrics()
@@ -76,6 +77,7 @@ def test_animation_has_a_frame_for_each_logged_step(trained):
     np.testing.assert_array_equal(animation.frames[-1].data[0].y, metrics[-1]["histogram"])
 
 
+@pytest.mark.slow
 def test_gradients_grow_with_the_temperature_of_activations(trained):
     config, run, _ = trained
     agreements = scenes.activation_gradients(config, run, temperatures=(2.0, 300.0))
@@ -85,6 +87,7 @@ def test_gradients_grow_with_the_temperature_of_activations(trained):
     assert abs(agreements[300.0].cosine) < 0.2
 
 
+@pytest.mark.slow
 def test_stored_networks_are_small_and_answer_alike(trained):
     config, run, _ = trained
     stored = scenes.stored_networks(config, run, ("W1", "W2"))
@@ -93,6 +96,7 @@ def test_stored_networks_are_small_and_answer_alike(trained):
     assert stored["W1"].bytes == (run.directory / "W1" / "packed.safetensors").stat().st_size
 
 
+@pytest.mark.slow
 def test_claims_are_complete_and_measured_where_a_run_allows(trained):
     _, _, result = trained
     keys = [claim.key for claim in CLAIMS]
