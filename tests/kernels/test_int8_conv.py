@@ -9,7 +9,15 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels import int8_conv
-from labkit.kernels.int8_conv import Conv, Geometry, Requantizer, int8_conv2d, int8_conv2d_reference, reference, requantize
+from labkit.kernels.int8_conv import (
+    Conv,
+    Geometry,
+    Requantizer,
+    int8_conv2d,
+    int8_conv2d_reference,
+    reference,
+    requantize,
+)
 
 REQUANTIZER = Requantizer(7566, 275, 14)
 SHAPES = [  # n, c, h, w, o, kernel, stride, padding: sizes that no block divides

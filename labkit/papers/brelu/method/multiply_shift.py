@@ -20,7 +20,9 @@ INT32 = 1 << 31
 LARGEST = 1 << 24  # of the u_max that `mul_shift` takes
 
 
-def mul_shift(u_max: int, levels: int = 127, mode: Literal["robust", "paper"] = "robust") -> tuple[int, int]:
+def mul_shift(
+    u_max: int, levels: int = 127, mode: Literal["robust", "paper"] = "robust", signed: bool = False
+) -> tuple[int, int]:
     """(mul, shift) with floor(u_max mul / 2^shift + 1/2) = levels, and u mul + 2^(shift-1) < 2^31 for u = 0..u_max.
 
     robust [ours]: of the shifts 24, 23, ..., 0 the first with mul = round(levels 2^shift / u_max) < 2^15 that reaches
@@ -32,6 +34,8 @@ def mul_shift(u_max: int, levels: int = 127, mode: Literal["robust", "paper"] = 
     within half a code of `levels`. Aiming half a code too high, the search relies on mul being rounded down; for some
     u_max it never succeeds (64, 128, 256...) or ends in factors that leave int32. Those are refused here.
 
+    signed: the factor is to serve sums from -u_max on, where ties would have to go the other way.
+
     Raises:
         InputError: u_max out of range, levels above 127, or the paper's search fails.
     """
@@ -42,7 +46,7 @@ def mul_shift(u_max: int, levels: int = 127, mode: Literal["robust", "paper"] = 
     if mode == "robust":
         pairs = ((_divide(levels << shift, u_max), shift) for shift in range(24, -1, -1))
         reaching = [pair for pair in pairs if 0 < pair[0] < 1 << 15 and _reaches(u_max, *pair, levels)]
-        return next((pair for pair in reaching if float_factor(snapped(*pair, levels), levels)), reaching[0])
+        return next((pair for pair in reaching if float_factor(snapped(*pair, levels, signed), levels)), reaching[0])
     if mode != "paper":
         raise InputError(f"mode must be 'robust' or 'paper'; got {mode!r}.")
     for shift in range(1, 28):
@@ -82,7 +86,7 @@ def requantizer_for(bound: float, ratio: float, levels: int = 127, signed: bool 
 
     signed: for values of both signs, codes -levels..levels  [ours].
     """
-    mul, shift = mul_shift(round(bound * ratio), levels)
+    mul, shift = mul_shift(round(bound * ratio), levels, signed=signed)
     return snapped(mul, shift, levels, signed)
 
 
@@ -102,7 +106,7 @@ def requantizer_to(target: float, ratio: float, levels: int = 127, signed: bool 
             requantizer = snapped(mul, shift, levels, signed)
             if _reaches(requantizer.u_max, mul, shift, levels):
                 reaching.append(requantizer)
-    if not reaching:
+    if not reaching or reaching[0].mul / 2 ** reaching[0].shift > 1.1 * target / ratio:
         raise InputError(f"no (mul, shift) takes integers of ratio {ratio:g} to codes of ratio {target:g}.")
     near = (one for one in reaching if one.mul / 2**one.shift < 1.01 * target / ratio)
     return next((one for one in near if float_factor(one, levels)), reaching[0])
