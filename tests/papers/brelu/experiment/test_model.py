@@ -5,7 +5,7 @@ import torch
 
 from labkit.errors import InputError
 from labkit.papers.brelu.experiment.model import MobileNet, SmallResNet, classifier, parameter_count, vdsr, vrcnn
-from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
+from labkit.papers.brelu.method.bounded_relu import bounded_relus
 from labkit.papers.brelu.method.graph import Node
 from labkit.papers.brelu.method.network import Network, calibrate, layer_report, set_bounds
 from labkit.papers.brelu.method.trace import trace
