@@ -146,7 +146,7 @@ class Odd(nn.Module):
         x = self.relu(self.twice(x))
         x = torch.relu(self.twice(x)) + x
         x = self.pools[0](self.groups(self.pad(x)).relu())
-        x = self.pools[1](x) + 0 * 1 if False else self.pools[1](x)
+        x = self.pools[1](x)
         return self.head(F.adaptive_avg_pool2d(self.wide(x), (3, 2)))
 
 

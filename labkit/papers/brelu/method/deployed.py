@@ -28,7 +28,7 @@ class Header(BaseModel, frozen=True, extra="forbid", strict=True):
     """What stands in a file beside the tensors."""
 
     format: Literal["labkit brelu integer network 2"] = "labkit brelu integer network 2"
-    nodes: tuple[Node, ...] = Field(min_length=1, max_length=100_000)
+    nodes: tuple[Node, ...] = Field(min_length=1, max_length=10_000)
     scales: Scales
     geometry: dict[Name, tuple[Sides, Sides, Sides, Annotated[int, Field(ge=1)]]]
     flat: bool
@@ -85,6 +85,10 @@ class Deployed:
         names = [node.name for node in header.nodes if node.operation == "layer"]
         if set(tensors) != {f"{name}_{kind}" for name in names for kind in ("weight", "bias")}:
             raise InputError(f"'{path}' does not hold the weight and bias of each of its layers, and nothing else.")
+        shapes = {"weight": (torch.int8, 4), "bias": (torch.int32, 1)}
+        wrong = [name for name, t in tensors.items() if (t.dtype, t.dim()) != shapes[name.rpartition("_")[2]]]
+        if wrong:
+            raise InputError(f"'{path}': {wrong[0]} is no int8 weight (o, c, kh, kw), or no int32 bias.")
         deployed = cls(
             header.nodes,
             header.scales,
@@ -119,7 +123,9 @@ def to_deployed(network: Network, scales: Scales) -> Deployed:
             )
         weights[name], biases[name] = codes.to(torch.int8), bias.to(torch.int32)
     geometry = {name: layer.geometry for name, layer in layers(network.parts).items()}
-    return Deployed(network.nodes, scales, geometry, weights, biases, network.flat)
+    deployed = Deployed(network.nodes, scales, geometry, weights, biases, network.flat)
+    check(deployed)
+    return deployed
 
 
 def operand_limit(mul: int, shift: int) -> int:
@@ -159,11 +165,13 @@ def check(deployed: Deployed) -> None:
 def _check_layer(node: Node, deployed: Deployed, channels: Mapping[str, int | None]) -> None:
     name = node.name
     weight, bias = deployed.weights[name], deployed.biases[name]
-    if weight.dtype != torch.int8 or bias.dtype != torch.int32 or weight.dim() != 4 or not weight.numel():
-        raise InputError(f"layer '{name}' needs int8 weights (o, c, kh, kw) and an int32 bias.")
+    if not weight.numel():
+        raise InputError(f"layer '{name}' has no weights.")
     if name not in deployed.geometry:
         raise InputError(f"layer '{name}' has no stride and padding.")
-    stride, _, dilation, groups = deployed.geometry[name]
+    stride, padding, dilation, groups = deployed.geometry[name]
+    if any(p > 2 * d * k for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True)):
+        raise InputError(f"layer '{name}' pads by {padding} pixels, more than twice its kernel.")
     if min(*stride, *dilation) < 1 or len(weight) % groups or bias.shape != weight.shape[:1]:
         raise InputError(f"weight {tuple(weight.shape)}, bias and {groups} groups of layer '{name}' do not fit.")
     given = channels[node.inputs[0]]

@@ -4,6 +4,7 @@ A value has up to two forms. Codes: what a convolution reads and a concatenation
 Sums: what a convolution gives, what additions and averages read (int32); of a bounded ReLU, the value before rounding.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -40,6 +41,7 @@ KEEPS_FORMS = (
     "max_pool", "adaptive_max", "upsample", "pixel_shuffle", "pixel_unshuffle", "pad", "pad_channels", "flatten",
 )  # fmt: skip
 READS_CODES = ("layer", "concat")
+LARGEST_WINDOW, LARGEST_ENLARGEMENT = 128 * 128, 1 << 20  # pixels: no file makes its reader hang, or fill its memory
 
 
 @dataclass(frozen=True, config={"strict": True, "extra": "forbid"})
@@ -112,21 +114,28 @@ def fused_layers(nodes: Sequence[Node]) -> dict[str, str]:
 
 def concatenated(nodes: Sequence[Node]) -> list[set[str]]:
     """Groups of bounded ReLUs whose codes meet in a concatenation, and must mean the same."""
-    by_name = {node.name: node for node in nodes}
-
-    def sources(name: str) -> set[str]:
-        node = by_name[name]
-        if node.operation == "bounded_relu":
-            return {name}
-        return set().union(*(sources(one) for one in node.inputs))
-
-    groups: list[set[str]] = []
+    by_name, groups = {node.name: node for node in nodes}, list[set[str]]()
     for node in nodes:
         if node.operation == "concat":
-            group = sources(node.name)
+            group = _sources(node, by_name)
             apart = [other for other in groups if not other & group]
             groups = [*apart, group.union(*(other for other in groups if other & group))]
     return groups
+
+
+def _sources(concat: Node, by_name: Mapping[str, Node]) -> set[str]:
+    """The bounded ReLUs behind a concatenation, and "input" where its own codes are concatenated."""
+    waiting, seen, found = list(concat.inputs), set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name == "input" or by_name[name].operation == "bounded_relu":
+            found.add(name)
+        else:
+            waiting += by_name[name].inputs
+    return found
 
 
 def check_nodes(nodes: Sequence[Node]) -> None:
@@ -152,6 +161,12 @@ def check_nodes(nodes: Sequence[Node]) -> None:
                 raise InputError(f"{node.operation} '{node.name}' reads sums of '{name}'; put a bounded ReLU between.")
         if node.operation == "concat":
             _check_concatenation(node, {one.name: one for one in nodes})
+    enlarged = math.prod(math.prod(n.options) ** (1 + (n.operation == "pixel_shuffle")) for n in nodes
+                         if n.operation in ("upsample", "pixel_shuffle"))  # fmt: skip
+    if enlarged > LARGEST_ENLARGEMENT:
+        raise InputError(
+            f"the network makes {enlarged} pixels of one; {LARGEST_ENLARGEMENT} are the most there can be."
+        )
 
 
 def _check_options(node: Node) -> None:
@@ -166,16 +181,17 @@ def _check_options(node: Node) -> None:
             raise InputError(f"{name} of '{node.name}' must be 64 or less; got {value}.")
         if name.startswith("padding") and 2 * value > values[name.replace("padding", "kernel")]:
             raise InputError(f"{name} of '{node.name}' is more than half of the window: {value}.")
+        if name in ("left", "right", "top", "bottom") and value > 256:
+            raise InputError(f"'{node.name}' pads by {value} pixels; 256 are the most there can be.")
         if name == "mode" and value >= len(PADDING_MODES):
             raise InputError(f"there is no padding mode {value} for '{node.name}'; there are {PADDING_MODES}.")
+
+    pools = node.operation in ("max_pool", "average_pool", "adaptive_max", "adaptive_average")
+    if pools and node.options[0] * node.options[1] > LARGEST_WINDOW:
+        raise InputError(f"'{node.name}' pools {node.options[:2]}; {LARGEST_WINDOW} pixels are the most there can be.")
 
 
 def _check_concatenation(node: Node, by_name: Mapping[str, Node]) -> None:
     """Behind each operand there must be bounded ReLUs: the input's own scale cannot be moved."""
-    waiting = list(node.inputs)
-    while waiting:
-        name = waiting.pop()
-        if name == "input":
-            raise InputError(f"'{node.name}' concatenates the input's own codes; put a bounded ReLU between.")
-        if by_name[name].operation != "bounded_relu":
-            waiting += by_name[name].inputs
+    if "input" in _sources(node, by_name):
+        raise InputError(f"'{node.name}' concatenates the input's own codes; put a bounded ReLU between.")

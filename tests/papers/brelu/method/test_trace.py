@@ -135,6 +135,25 @@ def test_the_input_may_be_added_and_concatenated():
         assert convert(model, [x])(x).shape == model(x).shape
 
 
+def test_what_is_added_may_be_anything():
+    """A concatenation, the input, a pooled value, a sum of sums; and a value to itself."""
+
+    def forward(m, x):
+        y = m.relu(m.conv(x))
+        both = torch.cat([y, y], 1) + torch.cat([y, m.conv(x)], 1)
+        return F.avg_pool2d(both, 2) + F.max_pool2d(both + both, 2)
+
+    torch.manual_seed(0)
+    model, x = Function(forward), torch.randn(3, 3, 10, 10)
+    with torch.no_grad():
+        wanted = model(x)
+    integer = convert(model, [x])
+    got = integer(x)
+    assert float((got - wanted).abs().max()) < 0.05 * float(wanted.abs().max())
+    integer.engine = "reference"
+    assert torch.equal(integer(x), got)
+
+
 def test_fine_tuning_is_the_readers_own_loop():
     """The network that is handed over computes with weights on their grid and clips at its bounds; training helps."""
     model, x = trained_like(TorchvisionResNet, 32)
