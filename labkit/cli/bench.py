@@ -27,8 +27,8 @@ def bench(
         for paper in rooms(slug):
             if slug or benchmark.script(paper.slug).exists():
                 asked = ["labkit", "bench", paper.slug, "--record", str(record), "--seconds", f"{seconds:g}"]
-                made = benchmark.record(paper.slug, place, seconds, record, shlex.join(asked))
-                console.print(f"record    {short(made.path)}", soft_wrap=True)
+                written = benchmark.record(paper.slug, place, seconds, record, shlex.join(asked))
+                console.print(f"record    {short(written.path)}", soft_wrap=True)
         return
     rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}

@@ -103,10 +103,10 @@ def record(slug: str, device: torch.device, seconds: float, repeats: int, comman
     results, spent = [], []
     for _ in range(repeats):
         start = time.monotonic()
-        measured = [asdict(row) | {"ratio": row.ratio} for row in rows(slug, device, seconds)]
-        results.append({"device": device.type, "rows": measured})
+        lines = [asdict(row) | {"ratio": row.ratio} for row in rows(slug, device, seconds)]
+        results.append({"device": device.type, "rows": lines})
         spent.append(round(time.monotonic() - start, 1))
-    made = Record(
+    measured = Record(
         paper=slug,
         scale="bench",
         device=torch.cuda.get_device_name(device).lower().replace(" ", "-") if device.type == "cuda" else "cpu",
@@ -118,9 +118,9 @@ def record(slug: str, device: torch.device, seconds: float, repeats: int, comman
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )
-    content: dict[str, Any] = made.model_dump()
+    content: dict[str, Any] = measured.model_dump()
     try:
-        write_atomically(made.path, (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(measured.path, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
-        raise RunError(f"cannot write {made.path}: {error.strerror or error}.") from error
-    return made
+        raise RunError(f"cannot write {measured.path}: {error.strerror or error}.") from error
+    return measured

@@ -92,7 +92,7 @@ def mobilenet(config: Config, task: ImageTask, run: Run, share: int) -> dict[str
 
     def finetune(network: Network) -> None:
         part = run.part("mobilenet-tuned")
-        fit_classes(network, task, config, part, options.tune_steps, options.tune_learning_rate)
+        fit_classes(network, task, config, part, options.tune_steps, options.mobilenet_tune_learning_rate)
 
     batches = task.calibration_inputs(config.calibration_examples, share)
     integer = convert(model, list(batches), finetune=finetune)

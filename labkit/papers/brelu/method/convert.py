@@ -1,11 +1,13 @@
 """Your network in, its integers out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.papers.brelu.method.bounds import check_rule
 from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
 from labkit.papers.brelu.method.snap import input_scale, snap
@@ -15,7 +17,7 @@ from labkit.papers.brelu.method.weights import quantize_layers
 
 def convert(
     model: nn.Module,
-    calibration_batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    calibration_batches: Iterable[Tensor | Sequence[Any]],
     levels: int = 127,
     rule: str = "3.5sigma",
     finetune: Callable[[Network], object] | None = None,
@@ -34,6 +36,9 @@ def convert(
     Raises:
         InputError: a part of the model has no integer form, or the calibration images do not serve; names it.
     """
+    check_rule(rule)
+    if not 1 <= levels <= 127:
+        raise InputError(f"levels must lie between 1 and 127, the codes of int8; got {levels}.")
     batches = [_images(batch) for batch in calibration_batches]
     if not batches:
         raise InputError("calibration needs at least one batch of images.")
@@ -52,8 +57,8 @@ def convert(
     return to_integer(network, scales).eval()
 
 
-def _images(batch: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    images = batch[0] if isinstance(batch, tuple | list) else batch
+def _images(batch: Tensor | Sequence[Any]) -> Tensor:
+    images = batch if isinstance(batch, Tensor) else batch[0]
     if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or not len(images):
         what = f"{images.dtype}, {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"a calibration batch must hold float images (n, c, h, w); got {what}.")

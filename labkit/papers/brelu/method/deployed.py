@@ -135,11 +135,11 @@ def operand_limit(mul: int, shift: int) -> int:
 
 def zeros(nodes: tuple[Node, ...], scales: Scales) -> dict[str, int]:
     """The code of 0, where it is not 0: of the input, and of what only moves the input's codes."""
-    found = {"input": scales.input.zero}
+    codes_of_0 = {"input": scales.input.zero}
     for node in nodes:
-        if node.operation in KEEPS_FORMS and node.inputs[0] in found:
-            found[node.name] = found[node.inputs[0]]
-    return found
+        if node.operation in KEEPS_FORMS and node.inputs[0] in codes_of_0:
+            codes_of_0[node.name] = codes_of_0[node.inputs[0]]
+    return codes_of_0
 
 
 def check(deployed: Deployed) -> None:

@@ -56,12 +56,12 @@ class Node:
 
 def readers(nodes: Iterable[Node]) -> dict[str, list[Node]]:
     """The nodes that read each value."""
-    found: dict[str, list[Node]] = {"input": []}
+    read_by: dict[str, list[Node]] = {"input": []}
     for node in nodes:
-        found[node.name] = []
+        read_by[node.name] = []
         for name in dict.fromkeys(node.inputs):
-            found[name].append(node)
-    return found
+            read_by[name].append(node)
+    return read_by
 
 
 def read_forms(nodes: Sequence[Node]) -> dict[str, set[Form]]:
@@ -98,7 +98,7 @@ def fused_layers(nodes: Sequence[Node]) -> dict[str, str]:
 
     The addition adjusts that layer's weight step, and is computed together with it.
     """
-    place = {name: index for index, name in enumerate(("input", *(node.name for node in nodes)))}
+    position = {name: index for index, name in enumerate(("input", *(node.name for node in nodes)))}
     operations, read_by = {node.name: node.operation for node in nodes}, readers(nodes)
     return {
         node.name: node.inputs[0]
@@ -107,7 +107,7 @@ def fused_layers(nodes: Sequence[Node]) -> dict[str, str]:
         and operations.get(node.inputs[0]) == "layer"
         and read_by[node.inputs[0]] == [node]
         and node.inputs.count(node.inputs[0]) == 1
-        and place[node.inputs[1]] < place[node.inputs[0]]
+        and position[node.inputs[1]] < position[node.inputs[0]]
         and nodes[-1].name != node.inputs[0]
     }
 
@@ -125,17 +125,17 @@ def concatenated(nodes: Sequence[Node]) -> list[set[str]]:
 
 def _sources(concat: Node, by_name: Mapping[str, Node]) -> set[str]:
     """The bounded ReLUs behind a concatenation, and "input" where its own codes are concatenated."""
-    waiting, seen, found = list(concat.inputs), set[str](), set[str]()
+    waiting, visited, sources = list(concat.inputs), set[str](), set[str]()
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         if name == "input" or by_name[name].operation == "bounded_relu":
-            found.add(name)
+            sources.add(name)
         else:
             waiting += by_name[name].inputs
-    return found
+    return sources
 
 
 def check_nodes(nodes: Sequence[Node]) -> None:

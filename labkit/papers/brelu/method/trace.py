@@ -25,7 +25,7 @@ POSSIBLE = (
     "Conv2d, Linear, BatchNorm, ReLU, ReLU6, max, average and adaptive pooling, addition, concatenation of channels, "
     "nearest upsampling by whole factors, pixel shuffle, padding, dropout, flatten and mean over the pixels"
 )
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (nn.modules.batchnorm._BatchNorm,)  # those over several processes among them
 
 
 def trace(model: nn.Module) -> Network:
@@ -62,7 +62,7 @@ class _Tracer(fx.Tracer):
     """Looks through shape annotations, whose checks would refuse the stand-ins that fx traces with."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, PadChannels) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (PadChannels, *NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.is_leaf_module(m, self.path_of_module(m)):
@@ -497,11 +497,9 @@ _FUNCTIONS: Mapping[Any, Callable[..., str]] = {
 
 def check_same(model: nn.Module, network: Network, x: Tensor) -> None:
     """Raises InputError when the traced network does not compute what the model does."""
-    was_training = model.training
     with torch.no_grad():
-        wanted = model.eval()(x)
+        wanted = copy.deepcopy(model).eval()(x)  # a copy: some of its parts may train and others not
         got = network.eval()(x)
-    model.train(was_training)
     if wanted.shape != got.shape:
         raise InputError(f"traced, the model gives {tuple(got.shape)} in place of {tuple(wanted.shape)}.")
     apart = float((got - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-12)

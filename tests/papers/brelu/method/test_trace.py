@@ -293,6 +293,14 @@ def test_a_dead_layer_is_named():
         convert(model, [torch.randn(2, 3, 9, 9)])
 
 
+def test_what_is_asked_for_is_checked_first():
+    model = small(nn.Conv2d(4, 2, 1))
+    with pytest.raises(InputError, match="between 1 and 127, the codes of int8; got 255"):
+        convert(model, [], levels=255)
+    with pytest.raises(InputError, match="there is no bound rule 'sigma'"):
+        convert(model, [], rule="sigma")
+
+
 def test_half_precision_is_refused():
     with pytest.raises(InputError, match=r"call model\.float\(\) first"):
         convert(small(nn.Conv2d(4, 2, 1)).half(), [torch.randn(2, 3, 9, 9)])
