@@ -25,6 +25,8 @@ from labkit.workbench.images import ImageTask, accuracy
 from labkit.workbench.runs import Run
 from labkit.workbench.training import seed_everything
 
+MOBILENET_TUNE_LEARNING_RATE = 1e-3  # at five times as much its training loss can triple: batch norm is frozen
+
 
 def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     """Accuracy in percent of the float network and of everything that is done to it.
@@ -92,7 +94,7 @@ def mobilenet(config: Config, task: ImageTask, run: Run, share: int) -> dict[str
 
     def finetune(network: Network) -> None:
         part = run.part("mobilenet-tuned")
-        fit_classes(network, task, config, part, options.tune_steps, options.mobilenet_tune_learning_rate)
+        fit_classes(network, task, config, part, options.tune_steps, MOBILENET_TUNE_LEARNING_RATE)
 
     batches = task.calibration_inputs(config.calibration_examples, share)
     integer = convert(model, list(batches), finetune=finetune)

@@ -55,9 +55,6 @@ class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_
     tuned_rules: Rules = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
     levels: Levels = Field((127, 15, 7, 3, 1), description="codes above zero of an activation")
     mobilenet: bool = Field(True, description="also train a small MobileNet, and convert it")
-    mobilenet_tune_learning_rate: float = Field(
-        1e-3, gt=0, description="SGD step size of its fine-tuning; at five times as much its training loss may triple"
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> "Classification":
