@@ -444,7 +444,7 @@ def _flat(build: _Builder, node: fx.Node, input: Any, start_dim: int = 0, end_di
 
 def _view(build: _Builder, node: fx.Node, input: Any, *shape: Any) -> str:
     sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-    if len(sizes) != 2 or not (sizes[1] == -1 or (sizes[0] == -1 and isinstance(sizes[1], int))):
+    if len(sizes) != 2:  # whether the two are the batch and its features shows when the networks are compared
         raise InputError(f"'{node.name}' gives a feature map another shape, {sizes}: {_only()}")
     return build.flatten(node.name, build.source(node, input))
 
