@@ -1,6 +1,9 @@
 """Annotation text files: rows of numbers, separated by commas, tabs or spaces, sometimes with NaN or nothing at all."""
 
+import itertools
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,8 @@ from jaxtyping import Float64
 
 from labkit.errors import DataError
 
+MOST_FRAMES = 10_000_000
+"""No video has more: four days at 30 frames a second."""
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 
 
@@ -32,6 +37,20 @@ def read_rows(path: Path, columns: int | tuple[int, ...]) -> Float64[np.ndarray,
     if not rows:
         raise DataError(f"{path} holds no annotation.")
     return np.array(rows)
+
+
+def frame_number(value: float | str, where: str) -> int:
+    """The number of a frame that a file gives: whole, from 0 to `MOST_FRAMES`.
+
+    where: the file, and the line of it, for the error: DataError.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= MOST_FRAMES or number != int(number):
+        raise DataError(f"{where}: {value} is not the number of a frame, 0 to {MOST_FRAMES:,}.")
+    return int(number)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -68,3 +87,17 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
     if not numbered:
         raise DataError(f"{folder} holds no numbered images. Unpack its sequence anew.")
     return dict(sorted(numbered.items()))
+
+
+def span(images: Mapping[int, Path], first: int, last: int, where: Path) -> list[int]:
+    """The frames first..last, both among them, by number.
+
+    Raises DataError when some of them are not there; its work grows with the images, not with the span.
+    """
+    kept = [number for number in images if first <= number <= last]
+    if not kept or len(kept) < last - first + 1:
+        missing = next(number for number in itertools.count(first) if number not in images)
+        raise DataError(
+            f"{where}: frames {first} to {last} are scored; {len(kept):,} of them are there, {missing} is missing."
+        )
+    return kept
