@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.ridge_head import Rivals, Rows
 
 
@@ -26,6 +27,12 @@ class Sgd:
     first_steps: int = 60
     steps: int = 5
     frames: int = 58  # kept beside the first one
+
+    def __post_init__(self) -> None:
+        within(0, 10_000, hidden=self.hidden)
+        within(0, 1e6, learning_rate=self.learning_rate, decay=self.decay)
+        within(0, 0.999, momentum=self.momentum)
+        within(1, 10_000, batch=self.batch, first_steps=self.first_steps, steps=self.steps, frames=self.frames)
 
 
 class SgdHead:

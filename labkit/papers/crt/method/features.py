@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from labkit import tensor_files
 from labkit.errors import InputError
 from labkit.vision import resnet18, resnet50
 
@@ -211,13 +212,12 @@ def _load(net: nn.Module, path: Path) -> None:
             f"there is no weight file {path}; give ImageNet weights of torchvision's layout, or leave it out"
         )
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # damaged bytes make both readers raise nearly anything; they execute nothing
+        weights = (
+            tensor_files.read_tensors(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, weights_only=True, map_location="cpu")
+        )
+    except Exception as error:  # damaged bytes make torch's reader raise nearly anything; it executes nothing
         raise InputError(f"{path} is damaged, or holds no weights ({_first_line(error)}); get it anew") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{path} holds something else than tensors by name; give a network's state dict")

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.sampling import HardNegatives
 
 Mining = Literal["none", "naive", "rate", "negatives", "anchored", "irls"]
@@ -41,6 +42,12 @@ class Ridge:
     anchor_lam: float = 0.5
     gamma: float = 1.0
     capacity: int = 16  # hard negatives kept
+
+    def __post_init__(self) -> None:
+        within(1e-12, 1e6, lam=self.lam, anchor_lam=self.anchor_lam)
+        within(0, 1, eta=self.eta, hard_eta=self.hard_eta, keep_first=self.keep_first)
+        within(0, 1e6, hard_weight=self.hard_weight, gamma=self.gamma)
+        within(1, 10_000, frames=self.frames, capacity=self.capacity)
 
 
 class Rows(NamedTuple):
