@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from labkit.papers.crt.method.ranges import within
@@ -66,9 +66,9 @@ class SgdHead:
         first, bias, last, offset = layers
         return (F.relu(x @ first + bias) @ last + offset)[..., 0]
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
-        """For targets that are not in `learn` the frame has weight 0.  Rivals are not mined here."""
-        self.memory.append(rows._replace(omega=rows.omega * learn[:, None]))
+    def update(self, rows: Rows, counts: Float[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """See `Head`.  Rivals are not mined here."""
+        self.memory.append(rows._replace(omega=rows.omega * counts[:, None]))
         self.memory = self.memory[:1] + self.memory[1:][-self.settings.frames :]
         self._descend(self.settings.steps)
 

@@ -4,7 +4,8 @@
 
 A winner below `present` means that the target is lost: its box rests, nothing is learned, and a wider area is searched
 until some candidate scores nearly as high as the target did before.  So what stage 2 remembers is the judge, and an
-occluder cannot become part of that memory. [ours, as long-term trackers do]
+occluder cannot become part of that memory. Where the usual score is low, the target has changed (light, a turn), and
+stage 2 forgets faster. [ours, as long-term trackers do]
 
 One implementation follows any number of targets side by side (`Cascade`); `CascadeTracker` is the case of one.  The
 paper's body is not known to us: the order of the two stages, ridge regression and discrete samples are [paper], the
@@ -59,6 +60,7 @@ class Settings:
     present: float = 0.25  # score of the winner (stage 2's, where there is one) from which the target counts as present
     widen: float = 2.0  # a lost target is searched in an area so many times as wide; 1: never lost, it goes on
     again: float = 0.8  # a lost target is found from this share of its usual score on
+    misfit: float = 0.5  # with a usual score below this the target has changed: a frame counts twice for stage 2
     refine: bool = False  # box refinement by gradient ascent; needs a trained `Refiner`
     gate: tuple[float, float, float] = (0.4, 0.3, 0.5)  # mining: winner above, margin above, rival above
 
@@ -72,7 +74,7 @@ class Settings:
         within(0.01, 0.99, kappa=self.kappa)
         within(0, 1, damping=self.damping, again=self.again)
         within(1, 8, widen=self.widen)
-        within(-1e6, 1e6, floor=self.floor, confident=self.confident, present=self.present)
+        within(-1e6, 1e6, floor=self.floor, confident=self.confident, present=self.present, misfit=self.misfit)
         for scale in self.scales:
             within(0.1, 10, scales=scale)
         for value in self.gate:
@@ -258,10 +260,9 @@ class Cascade:
             if not s.stage2:
                 place = (at + self.regression.shift) * stride
                 alive = present = state != State.NOT_FOUND
+        self.usual = torch.where(present, self.usual.lerp(self._judged(decision), USUAL), self.usual)
         if s.widen > 1:
-            alive = alive & present
-            self.lost = ~present
-            self.usual = torch.where(present, self.usual.lerp(self._judged(decision), USUAL), self.usual)
+            alive, self.lost = alive & present, ~present
         self._move(frames, view, place, decision.zoom, alive, maps, target)
         mined = self._learn(maps, view, place, target, alive, confidence, state, decision)
         self.last = Diagnostics(view, target, scores, decision, mined)
@@ -378,7 +379,8 @@ class Cascade:
                 mined = admitted(others, decision.fused, torch.where(sure, confidence, 0.0), s.gate)
                 rivals = self._rivals(maps, view, target, decision.at, mined)
             if bool(learn.any()) or bool(mined.any()):
-                self.head.update(self.rows(maps, place, target), learn, rivals)
+                counts = learn * torch.where(self.usual < s.misfit, 2.0, 1.0)
+                self.head.update(self.rows(maps, place, target), counts, rivals)
         if self.age % s.improve_every == 0:
             self.regression.improve()
         elif bool(hard_state.any()):
