@@ -60,7 +60,7 @@ class Settings:
     present: float = 0.25  # score of the winner (stage 2's, where there is one) from which the target counts as present
     widen: float = 2.0  # a lost target is searched in an area so many times as wide; 1: never lost, it goes on
     again: float = 0.8  # a lost target is found from this share of its usual score on
-    misfit: float = 0.5  # with a usual score below this the target has changed: a frame counts twice for stage 2
+    misfit: float = 0.6  # with a usual score below this the target has changed: a frame counts twice for stage 2
     refine: bool = False  # box refinement by gradient ascent; needs a trained `Refiner`
     gate: tuple[float, float, float] = (0.4, 0.3, 0.5)  # mining: winner above, margin above, rival above
 
