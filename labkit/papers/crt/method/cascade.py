@@ -194,7 +194,7 @@ class Cascade:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.age = 0
         self.lost = torch.zeros(len(box), dtype=torch.bool, device=self.device)
-        self.usual = torch.ones(len(box), device=self.device)  # score: the labels' 1 in the first frame
+        self.usual = torch.ones(len(box), device=self.device)  # score; until there is one, what the labels ask for
         target = self.target_in(self.view())
         maps, centres = self.first_frame(frames)
         self.regression = Regression(s.stage1, self.features.channels, target / self.features.stride / 4)
@@ -260,7 +260,8 @@ class Cascade:
             if not s.stage2:
                 place = (at + self.regression.shift) * stride
                 alive = present = state != State.NOT_FOUND
-        self.usual = torch.where(present, self.usual.lerp(self._judged(decision), USUAL), self.usual)
+        fresh = max(USUAL, 1 / self.age)  # a plain mean at first
+        self.usual = torch.where(present, self.usual.lerp(self._judged(decision), fresh), self.usual)
         if s.widen > 1:
             alive, self.lost = alive & present, ~present
         self._move(frames, view, place, decision.zoom, alive, maps, target)
