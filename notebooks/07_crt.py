@@ -570,12 +570,12 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 #     print(*(f"{value:.1f}" for value in box), f"{score:.2f}", "" if present else "absent")
 # ```
 #
-# The target of this clip is away for eight frames (`.`), and is found again:
+# The target of this clip, on a quiet ground, is away for eight frames (`.`) and is found again:
 
 # %%
 from labkit.papers.crt import CascadeTracker, look_alikes
 
-my_clip_away = look_alikes(LookAlikes(frames=36, rivals=0, away=(12, 20)), seed=3)
+my_clip_away = look_alikes(LookAlikes(frames=36, rivals=0, clutter=10.0, away=(12, 20)), seed=3)
 tracker = CascadeTracker()
 tracker.init(my_clip_away.frames[0], tuple(map(float, my_clip_away.boxes[0])))
 print("".join("#" if tracker.update(frame).present else "." for frame in my_clip_away.frames[1:]))
@@ -614,8 +614,10 @@ show.scales(paper.configs)
 # - [ours]: the features, the candidate rule, fusion, presence, the gate, and **three readings of "adaptive"**: an anchored
 #   solve, weights by hardness, a raised rate. Each is a switch (`ARMS`), and mining is off by default.
 # - [ours], as long-term trackers do it: a winner whose score falls below .25 is no target. The box rests, nothing is learned, and
-#   an area twice as wide is searched until a candidate has .8 of the target's usual score. Where that usual score is low (below
-#   .6: the light changed, a head turned), stage 2 forgets twice as fast. RESULT
+#   an area twice as wide is searched until a candidate has .8 of the target's usual score. Where that usual score is below .6 (the
+#   light changed, a head turned), stage 2 forgets twice as fast. On the seven real sequences on which this was chosen, mean success
+#   rose from .582 to .665: from .258 to .714 where a pedestrian leaves and comes back, from .536 to .670 on a face under changing
+#   light, the other five within .011 of before. Clutter that scores above .25 hides a loss: then nothing of it helps.
 # - Measured, in the tables of section 6: mining is not shown to help, neither with hand-made features (16 clips) nor with learned
 #   ones (24 clips, where +.01 success would count); features learned for stage 2 mend what hand-made ones do not, on the seeds
 #   where that was found and on fresh ones. Not measured: mining over long videos, with deep features, or by the paper's own recipe.

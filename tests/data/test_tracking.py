@@ -3,7 +3,9 @@
 A frame's red value is its number, so that a sequence that begins one frame too late is seen.
 """
 
+import contextlib
 import dataclasses
+import random
 from pathlib import Path
 
 import numpy as np
@@ -473,6 +475,28 @@ def test_oxuva_says_what_is_wrong(oxuva_tree, file, text, told):
     write(oxuva_tree / file, text)
     with pytest.raises(DataError, match=told):
         list(oxuva.oxuva(oxuva_tree))
+
+
+PIECES = (b"\0", b"\n", b",", b"-", b"nan", b"inf", b"999999999999", b"1e400", b"\xff")
+
+
+@pytest.mark.parametrize("tree", ["otb_tree", "uav_tree", "lasot_tree", "vot_tree", "oxuva_tree"])
+def test_damage_to_any_text_ends_in_words(tree, request):
+    """A bounded attack: characters of every text file changed or cut off at seeded places, its numbers made huge."""
+    folder, chance = request.getfixturevalue(tree), random.Random(0)
+    reader = {"otb": otb.otb2015, "uav": uav.uav123, "lasot": lasot.lasot, "vot": vot.vot, "oxuva": oxuva.oxuva}
+    texts = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".txt", ".csv", ".tag"))
+    for path in texts:
+        whole = path.read_bytes()
+        for _ in range(12):
+            content = bytearray(whole)
+            for _ in range(chance.randint(1, 3) if content else 0):
+                at = chance.randrange(len(content))
+                content[at : at + 1] = chance.choice(PIECES)
+            path.write_bytes(content[: chance.choice([len(content), chance.randrange(len(content) + 1)])])
+            with contextlib.suppress(DataError):
+                list(reader[tree.removesuffix("_tree")](folder))
+        path.write_bytes(whole)
 
 
 # ---- by name --------------------------------------------------------------------------------------------------------
