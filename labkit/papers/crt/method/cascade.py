@@ -367,7 +367,7 @@ class Cascade:
         learn = sure & (self.age % s.learn_every == 0)
         hard_state = state == State.HARD_NEGATIVE
         if s.states:
-            sure = (state == State.NORMAL) | hard_state
+            sure = alive & ((state == State.NORMAL) | hard_state)
             learn = sure & ((self.age % s.learn_every == 0) | hard_state)
         if bool(learn.any()):
             rate = torch.where(hard_state, min(2 * s.stage1.rate, 0.5), s.stage1.rate)
