@@ -62,7 +62,7 @@ def read_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")  # a byte-order mark stands before some of the files
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Unpack its sequence anew.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, or a name with a NUL that another file gave
         raise DataError(f"{path} cannot be read ({error}).") from error
     return [line for line in text.splitlines() if line.strip()]
 
@@ -75,8 +75,8 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
     numbered: dict[int, Path] = {}
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}). Unpack its sequence anew.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} cannot be read ({error}). Unpack its sequence anew.") from error
     for path in files:
         digits = re.search(r"(\d+)$", path.stem)
         if digits is None or path.name.startswith("."):  # a thumbnail or a file of an operating system

@@ -51,7 +51,7 @@ class Convolution:
         within(0, 4096, projection=self.projection)
         within(1e-12, 1e6, lam_filter=self.lam_filter, lam_projection=self.lam_projection)
         within(0, 1e6, target_weight=self.target_weight)
-        within(2, 10_000, memory=self.memory)
+        within(1, 10_000, memory=self.memory)
         within(0, 0.5, rate=self.rate)
         within(0, 0.99, first_share=self.first_share)
         for count in (len(self.first_steps), *self.first_steps, self.steps):
