@@ -1,11 +1,11 @@
 """A finished run's tracker as a file: settings and, where there is one, the network that was trained for it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import tensor_files
 from labkit.errors import InputError
@@ -74,9 +74,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> CascadeTracker
     return CascadeTracker(header.arm.settings, features, refiner, device, head=header.arm.head(seed=0))
 
 
-def _networks(arm: Arm) -> dict[str, nn.Module]:
+def _networks(arm: Arm) -> dict[str, Any]:
     """Untrained networks of the kinds that an arm needs, by the part of a run that trains them."""
-    networks: dict[str, nn.Module] = {}
+    networks: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):  # their random start is overwritten, and is not to be noticed elsewhere
         if arm.features == "learned":
             networks["features"] = learning.small_net(0)
