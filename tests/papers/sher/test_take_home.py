@@ -80,16 +80,15 @@ def test_the_ten_lines(tmp_path, monkeypatch):
         (SHER, (0.0, 1.0), "at goal"),
         (SHER, (-1.0, 0.0), "at goal"),
         (SAC, (0.0, 1.0), "at goal"),
-        (HER, (0.0, 1.0), "at goal"),
     ],
 )
 def test_learns_somebody_elses_world(kind, rewards, ends):
-    """Each of 20 seeds (SAC, HER: 10) has 1.00 here; a trolley that is left alone stands at 2 of 10 marks at most.
+    """Each of 20 seeds has 1.00 here; the best constant pull has .55.
 
     Catches: targets clipped to [-1 / (1 - gamma), 0] where rewards are 0 and 1, actions outside of the bounds.
     """
     model = kind(limited(15, rewards, ends), seed=1, hidden=(32, 32), batch=64, device="cpu").learn(700)
-    assert model.success_rate(40) >= 0.5
+    assert model.success_rate(40) >= 0.7
 
 
 def test_actions_have_the_environments_bounds_while_learning_and_afterwards():
