@@ -323,10 +323,10 @@ viz.show(
 # rule's bound. With 31 and with 15 levels the rule is better. The integer network (last row) agrees with its simulation,
 # the fine-tuned 3.5 σ row.
 #
-# **Other schemes**, for comparison. *gemmlowp* is the scheme of TensorFlow [inferred], with 255 levels. *TensorRT* takes
-# bounds by `kl` or the largest value without training [inferred]. *DoReFa* rounds activations in training, between fixed
-# bounds. *LSQ* (learned step size quantisation) also trains the steps. *bounds with rounding* is the paper's method with
-# activations rounded in training as well [ours].
+# **Other schemes**, rebuilt here for comparison [ours]. *gemmlowp* (TensorFlow) takes the largest value as bound, with
+# 255 levels; *TensorRT* (NVIDIA) the `kl` rule. Neither is trained. *DoReFa* and *LSQ* (learned step size quantisation)
+# round activations in training; LSQ also trains the steps. *bounds with rounding* is the paper's method with activations
+# rounded in training as well.
 
 # %%
 Markdown(figures.peers_table(shown))
@@ -338,8 +338,8 @@ Markdown(figures.peers_table(shown))
 # %%
 viz.show(
     lambda: figures.classes_figure(result["classification"]),
-    "Accuracy against the number of levels, one curve per rule. From 15 levels on most curves are close to float; with 3 "
-    "levels and 1 level the tighter bounds are better.",
+    "Accuracy against the number of levels, one curve per rule. At 127 levels all but p95 are close to float; at "
+    "3 levels the two tightest bounds, p99 and p95, are highest.",
     when="classification" in result,
 )
 

@@ -186,7 +186,7 @@ def peers_table(result: Mapping[str, Any]) -> str:
     rows = []
     for name, value in result["peers"].items():
         scheme, _, levels = name.rpartition(" ")
-        rows.append(table_row((scheme, levels, f"{value - result['float']:+.2f}")))
+        rows.append(table_row((scheme, levels, f"{round(value - result['float'], 2) + 0.0:+.2f}")))
     return "\n".join(["| scheme | levels | dB relative to float |\n|---|---:|---:|", *rows])
 
 
@@ -312,7 +312,7 @@ def ratio_figure(mul: int = 1, shift: int = 0, r_main: float = 23_900.0, r_short
     figure = go.Figure(go.Bar(x=[r_main, side], y=["main path", f"shortcut x {mul} >> {shift}"], orientation="h",
                               marker_color=[COLORS["ours"], COLORS["good" if good else "bad"]]))  # fmt: skip
     text = f"{off:+.2f} %: " + ("the weight step takes up the rest" if good else "the operands have different ratios")
-    return figure.update_layout(template="none", height=240, margin={"t": 50, "b": 45, "l": 160, "r": 10},
+    return figure.update_layout(template="none", height=240, margin={"t": 50, "b": 45, "l": 160, "r": 30},
                                 xaxis={"title": {"text": "integers per unit"}, "range": [0, 80_000]},
                                 title={"text": text, "font": {"size": 14}})  # fmt: skip
 
