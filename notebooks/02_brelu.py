@@ -319,7 +319,7 @@ viz.show(
 )
 
 # %% [markdown]
-# With 127 levels `max` is as good as the rule: the largest activation of this small network is only 1 to 2 times the
+# With 127 levels `max` is as good as the rule: the largest activation of this small network is at most 2.5 times the
 # rule's bound. With 31 and with 15 levels the rule is better. The integer network (last row) agrees with its simulation,
 # the fine-tuned 3.5 σ row.
 #

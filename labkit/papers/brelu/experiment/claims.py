@@ -99,7 +99,7 @@ CLAIMS = (
         margin=0.02,
         scale="lesson",
         unit="dB",
-        note="A network as small as the lesson's has no long tails: the largest value is 1 to 2 times the bound.",
+        note="A network as small as the lesson's has no long tails: the largest value is 1.1 to 2.4 times the bound.",
     ),
     Claim(
         key="tuned-bound-5-bits",
