@@ -411,7 +411,7 @@ viz.show(
 
 # %% [markdown]
 # **The bound of one layer.** Move the bound over the histogram of the first layer's activations; values above it turn
-# red. The curves on the right are the two errors and their sum. With fewer levels the minimum moves to the left.
+# red. The curves on the right are the two errors and their sum; the blue dot is the bound as set. With fewer levels the minimum moves to the left.
 
 # %%
 first_layer = trained.statistics["parts.relu1"]

@@ -248,13 +248,15 @@ def bound_figure(statistics: ActivationStatistics, bound: float = 1.0, levels: i
     figure = make_subplots(1, 2, subplot_titles=("activations above zero", "mean squared error"))
     figure.add_bar(x=centres / unit, y=np.log10(counts + 1), marker_color=list(colors), showlegend=False, row=1, col=1)
     figure.add_scatter(x=[bound, bound], y=[0, float(np.log10(counts + 1).max())], mode="lines",
-                       line={"color": COLORS["hard"]}, name="bound", row=1, col=1)  # fmt: skip
+                       line={"color": COLORS["hard"], "dash": "dash"}, name="bound", row=1, col=1)  # fmt: skip
     for name, (values, color) in curves.items():
         figure.add_scatter(x=k, y=np.maximum(values, 1e-12), line={"color": color}, name=name, row=1, col=2)
-    marks = [1.0, statistics.bound("3sigma") / unit, statistics.bound("max") / unit, bound]
+    marks = [1.0, statistics.bound("3sigma") / unit, statistics.bound("max") / unit]
     figure.add_scatter(x=marks, y=[max(statistics.error(m * unit, levels), 1e-12) for m in marks], mode="markers+text",
-                       text=["3.5σ", "3σ", "max", "here"], textposition="top center", marker_color=COLORS["hard"],
+                       text=["3.5σ", "3σ", "max"], textposition="top center", marker_color=COLORS["hard"],
                        showlegend=False, row=1, col=2)  # fmt: skip
+    figure.add_scatter(x=[bound], y=[max(statistics.error(here, levels), 1e-12)], mode="markers", showlegend=False,
+                       marker={"color": COLORS["ours"], "size": 12}, row=1, col=2)  # fmt: skip
     figure.update_xaxes(title_text="multiple of the 3.5 σ bound", row=1, col=1)
     figure.update_xaxes(title_text="multiple of the 3.5 σ bound", type="log", row=1, col=2)
     figure.update_yaxes(title_text="log10 of the count", row=1, col=1)
