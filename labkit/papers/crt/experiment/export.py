@@ -69,8 +69,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> CascadeTracker
     for part, net in networks.items():
         net.load_state_dict({name: tensors[f"{part}.{name}"] for name in net.state_dict()})
         net.to(device).eval()
-    net, overlap = networks.get("features"), networks.get("overlap")
-    features = Learned(net) if isinstance(net, SmallNet) else hand_made_features(header.arm)
+    small, overlap = networks.get("features"), networks.get("overlap")
+    features = Learned(small) if isinstance(small, SmallNet) else hand_made_features(header.arm)
     refiner = Refiner(overlap.net) if isinstance(overlap, learning.Predictor) else None
     return CascadeTracker(header.arm.settings, features, refiner, device, head=header.arm.head(seed=0))
 
