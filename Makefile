@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 LOG := .venv/set-up.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help setup run check test lab notebooks bench claims gpu clean
+.PHONY: help setup run check test fuzz lab notebooks bench claims gpu clean
 help: ## these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -28,7 +28,10 @@ check: $(INSTALLED) ## what to run while working: style, types, layers and the q
 test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebooks themselves
 	@$(BIN)/python tests/run.py
 
-lab: $(INSTALLED) ## JupyterLab on the start notebook
+fuzz: $(INSTALLED) ## damage everything that labkit reads, for ten minutes: only sentences or right values may come out
+	@$(BIN)/python tests/fuzz.py $(ARGS)
+
+lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in workspace/
 	@$(BIN)/labkit lab
 
 notebooks: $(INSTALLED) ## execute the notebooks in place and refresh the committed outputs

@@ -2,8 +2,25 @@
 
 import contextlib
 import os
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+
+from labkit.errors import InputError
+
+
+def given_path(path: str | Path, option: str) -> Path:
+    """`path` as the user gave it for `option`.
+
+    Raises:
+        InputError: no file system has such a name: a NUL character in it, or more than 255 bytes.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{option}: a name holds no NUL character; got {str(path)!r}.")
+    if any(len(os.fsencode(part)) > 255 for part in Path(path).parts):
+        raise InputError(f"{option}: a name has 255 bytes at most; got '{str(path)[:60]}...'.")
+    return Path(path)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -29,3 +46,25 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write into a folder beside, then rename: `target` is there with everything in it, or not at all.
+
+    Raises:
+        InputError: `target` is a file, or holds something already.
+        OSError: no space, no permission...
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file, and a folder is to be written. Choose another.")
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty, and nothing is written over. Choose another folder, or empty it.")
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        beside.mkdir()
+        fill(beside)
+        os.replace(beside, target)  # in place of an empty folder, too
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Tensors with a described header in one file: what every trained model is kept in.
 
 The file is safetensors, so that other programs read it; its metadata holds the header as JSON and a SHA-256 sum over
-header and tensors, so that a flipped bit is an error and not another model.
+header and tensors, so that a flipped bit is an error and not another model. Equal tensors and headers make equal files.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from labkit.files import write_atomically
 
 SomeHeader = TypeVar("SomeHeader", bound=BaseModel)
 
+MARK = "labkit"  # the one entry of the metadata: safetensors writes several in any order
+
 
 class TensorFileError(InputError):
     """A file of tensors is missing, damaged, or of another kind than the one asked for."""
@@ -29,8 +31,8 @@ def to_bytes(tensors: Mapping[str, Tensor], header: BaseModel) -> bytes:
     from safetensors.torch import save
 
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    text = header.model_dump_json()
-    return save(plain, {"header": text, "sha256": _digest(plain, text)})
+    about = header.model_dump(mode="json")
+    return save(plain, {MARK: json.dumps({"sha256": _digest(plain, about), "header": about})})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: BaseModel) -> int:
@@ -53,6 +55,28 @@ def read(path: Path, kind: type[SomeHeader]) -> tuple[dict[str, Tensor], SomeHea
     Raises:
         TensorFileError: no such file, not whole, another kind of file, or floats that are not finite; says which.
     """
+    tensors, header = _checked(path)
+    if header is None:
+        raise TensorFileError(f"'{path}' holds tensors without labkit's header: another program wrote it.")
+    try:
+        return tensors, kind.model_validate_json(json.dumps(header))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "header"
+        raise TensorFileError(f"'{path}' is another kind of file ({where}: {problem['msg']}).") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of any safetensors file on the CPU: labkit's own are checked against their sum, others are taken.
+
+    Raises:
+        TensorFileError: no such file, not whole, or floats that are not finite; says which.
+    """
+    return _checked(path)[0]
+
+
+def _checked(path: Path) -> tuple[dict[str, Tensor], object]:
+    """Tensors, and what the header says; None without labkit's mark."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -65,25 +89,35 @@ def read(path: Path, kind: type[SomeHeader]) -> tuple[dict[str, Tensor], SomeHea
         raise TensorFileError(f"'{path}' cannot be read ({error.strerror or error}).") from None
     except (SafetensorError, ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
         raise TensorFileError(f"'{path}' is damaged, or not a safetensors file ({_first_line(error)}).") from None
-    if "header" not in metadata or "sha256" not in metadata:
-        raise TensorFileError(f"'{path}' holds tensors without labkit's header: another program wrote it.")
-    if metadata["sha256"] != _digest(tensors, metadata["header"]):
+    about = _about(path, metadata)
+    if about is not None and about["sha256"] != _digest(tensors, about["header"]):
         raise TensorFileError(f"'{path}' is damaged: its checksum does not fit. Copy or write it again.")
-    try:
-        header = kind.model_validate_json(metadata["header"])
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "header"
-        raise TensorFileError(f"'{path}' is another kind of file ({where}: {problem['msg']}).") from None
     for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite of its own
+        if value.is_floating_point() and not torch.isfinite(wide).all():
             raise TensorFileError(f"'{path}' holds numbers that are not finite ({name}): that training diverged.")
-    return tensors, header
+    return tensors, about and about["header"]
 
 
-def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object] | None:
+    """Sum and header from the metadata; None where another program wrote the file.
+
+    The text of our one entry holds a sum: a flipped bit in the mark itself does not make the file another program's.
+    """
+    if MARK not in metadata and not any('"sha256"' in text for text in metadata.values()):
+        return None
+    try:
+        about = json.loads(metadata[MARK])
+        if about.keys() == {"sha256", "header"}:
+            return about
+    except (KeyError, ValueError, AttributeError, RecursionError):
+        pass
+    raise TensorFileError(f"'{path}' is damaged: its header cannot be read. Copy or write it again.")
+
+
+def _digest(tensors: Mapping[str, Tensor], header: object) -> str:
     """SHA-256 over the header and each tensor's name, type, shape and bytes, in the order of the names."""
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())

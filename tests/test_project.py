@@ -1,5 +1,6 @@
 """The project's own papers: dependencies, pins, what is committed, and the summary that CI reads."""
 
+import hashlib
 import importlib.metadata
 import re
 import shutil
@@ -13,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import labkit
 from labkit import paths
 from labkit.workbench import doctor
 
@@ -41,6 +43,27 @@ NAMED = {
     "papermill": r"import papermill",
     "jupytext": r"import jupytext",
 }
+
+
+def test_the_licence_is_the_standard_text_with_our_name_in_its_appendix():
+    text = (ROOT / "LICENSE").read_text()
+    ours = "Copyright 2026 the labkit authors"
+    assert text.count(ours) == 1
+    standard = text.replace(ours, "Copyright [yyyy] [name of copyright owner]").encode()
+    assert hashlib.sha256(standard).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    assert PYPROJECT["project"]["license"] == "Apache-2.0"
+    assert PYPROJECT["project"]["license-files"] == ["LICENSE"]
+
+
+def test_the_citation_is_of_this_version():
+    """And has what CFF 1.2.0 requires, and no more than is true."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation.keys() == {"cff-version", "type", "title", "message", "version", "license", "authors"}
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["version"] == PYPROJECT["project"]["version"] == labkit.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["authors"] == PYPROJECT["project"]["authors"] == [{"name": "the labkit authors"}]
 
 
 def committed() -> list[str]:

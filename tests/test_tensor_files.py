@@ -58,6 +58,24 @@ def test_views_and_shared_memory_are_stored_apart(tmp_path):
     assert torch.equal(tensors["b"], whole[:, 1])
 
 
+def test_equal_models_make_equal_files():
+    """Catches: metadata in another order each time, which is how safetensors writes more than one entry."""
+    assert len({tensor_files.to_bytes(TENSORS, Header(levels=3)) for _ in range(30)}) == 1
+
+
+def test_any_safetensors_file_is_read_and_our_own_is_checked(path, tmp_path):
+    assert tensor_files.read_tensors(path).keys() == TENSORS.keys()
+    save_file({"w": torch.ones(2)}, tmp_path / "foreign", metadata={"format": "pt"})
+    assert torch.equal(tensor_files.read_tensors(tmp_path / "foreign")["w"], torch.ones(2))
+    content = path.read_bytes()
+    for position in range(8, 200):  # the mark itself is among them
+        altered = bytearray(content)
+        altered[position] ^= 4
+        path.write_bytes(altered)
+        with pytest.raises(TensorFileError):
+            tensor_files.read_tensors(path)
+
+
 def test_every_altered_byte_is_noticed(path):
     """Catches: a checksum that leaves out the header, a name, a shape or the last tensor."""
     content, rng = path.read_bytes(), random.Random(0)

@@ -12,6 +12,7 @@ from labkit.cli import data
 from labkit.cli.bench import bench
 from labkit.cli.claims import claims
 from labkit.cli.doctor import examine
+from labkit.cli.export import export
 from labkit.cli.gpu import gpu
 from labkit.cli.lab import lab
 from labkit.cli.list import list_papers
@@ -30,6 +31,7 @@ app.command()(claims)
 app.command()(run)
 app.command()(train)
 app.command()(record)
+app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
 app.command()(bench)

@@ -7,6 +7,7 @@ from pathlib import Path
 from labkit import paths
 from labkit.cli.options import pair_words
 from labkit.errors import InputError
+from labkit.files import given_path
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import latest_unfinished, new_directory
 
@@ -18,7 +19,7 @@ def choose(paper: Paper, scale: str, config: Config, run_dir: str, resume: bool)
         InputError: there is a run and --resume was not given, or the other way round.
     """
     if run_dir:
-        directory = Path(run_dir)
+        directory = given_path(run_dir, "--run-dir")
         is_there = os.path.exists(directory / "config.json")
         if is_there and not resume:
             raise InputError(f"{directory} holds a run already. Go on with it: --resume. Or give another --run-dir.")

@@ -1,5 +1,6 @@
 """What several commands take from the user, and the config that follows from it."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -37,6 +38,8 @@ def asked(slug: str, scale: str, pairs: list[str] | None, seed: int | None, devi
         texts["device"] = device
     config = paper.config(scale).override_text(texts)
     devices.pick_device(config.device)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has started them already
+        devices.check_processes(config.device, config.devices)
     return paper, config
 
 
@@ -52,12 +55,12 @@ def numbers(seeds: str) -> list[int]:
         InputError: something else, or a number twice.
     """
     try:
-        found = [int(seed) for seed in seeds.split(",")]
+        parsed = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise InputError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got '{seeds}'.") from None
-    if len(set(found)) < len(found):
+    if len(set(parsed)) < len(parsed):
         raise InputError(f"--seeds holds a number twice: {seeds}. The same run twice tells nothing new.")
-    return found
+    return parsed
 
 
 def pair_words(pairs: list[str] | None) -> list[str]:

@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 from labkit import papers
+from labkit.errors import RunError
+from labkit.workbench.run_files import read_as
 from labkit.workbench.runs import Run
 
 
 def worker(slug: str, directory: Path) -> None:
     """One process of a run that `Paper.run` spread over several."""
     paper = papers.load(slug)
-    config = type(paper.config()).model_validate_json((directory / "launch.json").read_text())
+    path = directory / "launch.json"
+    config = read_as(type(paper.config()), path)
+    if config is None:
+        raise RunError(f"{path} is missing: only `labkit train` starts workers.")
     paper.run(config, Run.open(directory, config, writes=int(os.environ["RANK"]) == 0))

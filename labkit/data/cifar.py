@@ -1,20 +1,22 @@
 """CIFAR-10, from the official binary archive or from a lossy JPEG copy."""
 
 import contextlib
-import io
 import os
 import tarfile
-import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from pydantic import BaseModel
+from torch import Tensor
 
-from labkit import paths
+from labkit import paths, tensor_files
 from labkit.data import registry
 from labkit.data.images import ImageSet, check_split
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError
-from labkit.files import write_atomically
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_MEAN, CIFAR10_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of the official training pixels, 0..255
@@ -57,13 +59,15 @@ def _from_jpegs(split: str) -> ImageSet:
     (file,) = registry.get("cifar10").alternative
     with np.load(registry.folder("cifar10") / file.name, allow_pickle=False) as copy:
         labels = torch.from_numpy(copy[f"{split}_labels"].astype(np.int64))
-        cache = paths.runs_dir() / "cache" / f"cifar10-{split}-{file.sha256[:16]}.npz"
-        pixels = _cached(cache)
+        cache = paths.runs_dir() / "cache" / f"cifar10-{split}.safetensors"
+        origin = _Origin(archive=file.sha256, split=split, images=len(labels))
+        pixels = _cached(cache, origin)
         if pixels is None:
             pixels = _decode(copy[f"{split}_jpeg"].tobytes(), copy[f"{split}_offsets"].tolist())
-            _cache(cache, pixels)
+            with contextlib.suppress(OSError):  # 10 s of work for the next process; else that one decodes again
+                tensor_files.write(cache, {"pixels": pixels}, origin)
     return ImageSet(
-        images=torch.from_numpy(pixels),
+        images=pixels,
         labels=labels,
         classes=CIFAR10_CLASSES,
         name="cifar10-jpeg",
@@ -71,29 +75,30 @@ def _from_jpegs(split: str) -> ImageSet:
     )
 
 
-def _decode(data: bytes, offsets: list[int]) -> np.ndarray:
-    """JPEG files laid end to end, file k in data[offsets[k]:offsets[k + 1]] -> (n, 3, 32, 32) uint8."""
-    from PIL import Image
+class _Origin(BaseModel, frozen=True, extra="forbid", strict=True):
+    """Header of decoded pixels: the archive that they come from, by its sum."""
 
+    format: Literal["labkit decoded images"] = "labkit decoded images"
+    archive: str
+    split: str
+    images: int
+
+
+def _decode(data: bytes, offsets: list[int]) -> UInt8[Tensor, "n 3 32 32"]:
+    """JPEG files laid end to end, file k in data[offsets[k]:offsets[k + 1]]."""
     pixels = np.empty((len(offsets) - 1, 32, 32, 3), np.uint8)
     for k in range(len(pixels)):
-        pixels[k] = np.asarray(Image.open(io.BytesIO(data[offsets[k] : offsets[k + 1]])))
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        one = data[offsets[k] : offsets[k + 1]]
+        pixels[k] = np.asarray(read_picture(one, "Get it anew: labkit data get cifar10", name=f"{k} of CIFAR-10"))
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _cached(path: Path) -> np.ndarray | None:
-    """Pixels decoded earlier; None when there are none, or the file is damaged (.npz carries a CRC that tells)."""
+def _cached(path: Path, origin: _Origin) -> UInt8[Tensor, "n 3 32 32"] | None:
+    """Pixels decoded earlier; None when there are none, the file was altered, or they come from another archive."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            pixels: np.ndarray = file["pixels"]
-            return pixels
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        tensors, header = tensor_files.read(path, _Origin)
+    except tensor_files.TensorFileError:
         return None
-
-
-def _cache(path: Path, pixels: np.ndarray) -> None:
-    """Keep decoded pixels (10 s of work) for the next process; where nothing may be written, it decodes again."""
-    content = io.BytesIO()
-    np.savez(content, pixels=pixels)
-    with contextlib.suppress(OSError):
-        write_atomically(path, content.getbuffer())
+    pixels = tensors.get("pixels")
+    fits = pixels is not None and pixels.dtype == torch.uint8 and pixels.shape == (origin.images, 3, 32, 32)
+    return pixels if fits and header == origin else None

@@ -1,10 +1,13 @@
 """Fetch one file: resumable, checked, and under its own name only when it is what was published."""
 
+import contextlib
+import fcntl
 import http.client
 import os
+import stat
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labkit.errors import DataError
@@ -16,7 +19,8 @@ Report = Callable[[int, int], None]
 def fetch(url: str, target: Path, sha256: str, size: int, report: Report | None = None) -> None:
     """Make `target` the file of that sha256 and size in bytes. One that is there and right is left alone.
 
-    What arrives collects in `<target>.part`; the next attempt continues it. pooch compares the hash and renames.
+    What arrives collects in `<target>.part`; the next attempt continues it. pooch compares the hash and renames. Of
+    several callers at once one fetches, the others wait and find the file.
 
     Raises DataError when the connection fails, other bytes arrive, or nothing can be written; `target` stays as it was.
     """
@@ -31,7 +35,11 @@ def fetch(url: str, target: Path, sha256: str, size: int, report: Report | None 
         os.replace(part, temporary)
 
     try:
-        pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=into)
+        if not target.is_file() or pooch.file_hash(str(target)) != sha256:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(target.with_name(f".{target.name}.lock")):
+                # looks once more whether the file is right: another caller may have been quicker
+                pooch.retrieve(url, f"sha256:{sha256}", target.name, target.parent, downloader=into)
     except _Broken as error:
         kept = part.stat().st_size if part.exists() else 0
         raise DataError(
@@ -51,18 +59,46 @@ def fetch(url: str, target: Path, sha256: str, size: int, report: Report | None 
     report(size, size)
 
 
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One caller after another. The lock goes with the process, however that ends; its file is removed in the end."""
+    while True:
+        with open(lock, "w", opener=_not_through_links) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(stream.fileno()))):
+                continue  # the caller that we waited for has removed it: the next one locks another file
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _drop_link(part: Path) -> None:
+    """Remove a name that is somebody else's file, too, or no file: what arrives would overwrite that."""
+    with contextlib.suppress(FileNotFoundError):
+        about = part.lstat()
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            part.unlink()
+
+
 class _Broken(Exception):
     """The connection or the server, as against the disk: urllib reports both as OSError."""
 
 
 def _complete(part: Path, url: str, size: int, report: Report) -> None:
     """Bring `part` to `size` bytes, keeping what an earlier attempt left. Contents are not judged here."""
+    _drop_link(part)
     done = part.stat().st_size if part.exists() else 0
     if done == size:
         return
     with _open(url, done if done < size else 0, part) as response:
         done = done if response.status == 206 else 0  # 206 Partial Content; 200 starts from the beginning
-        with part.open("ab" if done else "wb") as out:
+        with open(part, "ab" if done else "wb", opener=_not_through_links) as out:
             # one byte more than expected is enough to know that this is another file
             while chunk := _read(response, min(1 << 18, size + 1 - done)):
                 out.write(chunk)

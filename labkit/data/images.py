@@ -1,7 +1,9 @@
 """Small image sets that fit in memory: what they share, scikit-learn's digits, Fashion-MNIST."""
 
 import gzip
+import math
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,15 +115,22 @@ def fashion_mnist(split: str) -> ImageSet:
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "..."]:
-    """An IDX file: two zero bytes, type (8: bytes), number of axes, their lengths as big-endian int32, then data."""
-    with gzip.open(path) as stream:
-        content = stream.read()
-    axes = content[3]
-    shape = struct.unpack_from(f">{axes}i", content, 4)
-    start = 4 + 4 * axes
-    if content[:3] != b"\0\0\x08" or len(content) - start != int(np.prod(shape)):
-        raise DataError(f"{path} is not an IDX file of bytes. Get it anew: labkit data get {path.parent.name}")
-    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
+    """An IDX file: two zero bytes, type (8: bytes), number of axes, their lengths as big-endian int32, then data.
+
+    Raises DataError when it is another file, not whole, or announces more than 2^28 bytes.
+    """
+    mend = f"Get it anew: labkit data get {path.parent.name}"
+    try:
+        with gzip.open(path) as stream:
+            *kind, axes = stream.read(4)
+            shape = struct.unpack(f">{axes}I", stream.read(4 * axes))
+            count = math.prod(shape)
+            content = stream.read(count + 1) if count <= 2**28 else b""  # a few kB of gzip may hold any number of zeros
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
+        raise DataError(f"{path} is not a whole IDX file ({error}). {mend}") from error
+    if kind != [0, 0, 8] or not 0 < axes < 5 or not 0 < len(content) == count:
+        raise DataError(f"{path} is not an IDX file of bytes. {mend}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape)
 
 
 def best_available(split: str) -> ImageSet:

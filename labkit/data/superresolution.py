@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from labkit import paths
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError, InputError
 
 COUNTS = {"T91": 91, "BSD200": 200, "Set5": 5, "Set14": 14, "BSD68": 68}
@@ -74,16 +75,9 @@ def available(name: str) -> bool:
 
 
 def _read(path: Path) -> Float32[Tensor, "h w"]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("L", "1", "I", "I;16")
-            pixels = np.array(image.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"Image {path} is damaged ({error}). Get that file anew.") from error
-    plane = torch.from_numpy(pixels)
-    return plane.float() if grey else luma(plane)
+    picture = read_picture(path, "Get that file anew.", keep_grey=True)
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels.float() if picture.mode == "L" else luma(pixels)
 
 
 def _bundled(name: str) -> Photographs:

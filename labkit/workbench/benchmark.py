@@ -72,8 +72,10 @@ def rows(slug: str, device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """What the benchmark of a paper measures in about `seconds`.
 
     Raises:
-        InputError: the paper has no benchmark.
+        InputError: the paper has no benchmark, or no time is given to it.
     """
+    if not 0 < seconds < math.inf:
+        raise InputError(f"--seconds must be above 0; got {seconds:g}.")
     path = script(slug)
     if not path.exists():
         raise InputError(f"there is no benchmark for '{slug}' (looked for benchmarks/{slug}.py).")

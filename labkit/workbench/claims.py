@@ -7,10 +7,12 @@ over all of them. A claim that does not hold is shown like any other.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labkit.errors import RunError
 from labkit.metrics.intervals import Interval, student
 
 Result = Mapping[str, Any]
@@ -49,20 +51,20 @@ class Claim:
 
 def read(result: Result, *path: str) -> Any:
     """`result[path[0]][path[1]]...`; None where the run did not measure it."""
-    found: Any = result
+    value: Any = result
     for key in path:
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(value, Mapping) or key not in value:
             return None
-        found = found[key]
-    return found
+        value = value[key]
+    return value
 
 
 def number(*path: str) -> Measure:
     """Measure of a claim: one number of the result."""
 
     def measure(result: Result) -> float | None:
-        found = read(result, *path)
-        return None if found is None else float(found)
+        value = read(result, *path)
+        return None if value is None else float(value)
 
     return measure
 
@@ -96,6 +98,18 @@ def _over_all(choose: Callable[[list[float]], float], measures: Sequence[Measure
     return measure
 
 
+def _written(value: float, margin: float) -> str:
+    """With its sign and two digits of the margin, two to four decimals; a zero has no sign.
+
+    What four decimals cannot show has a power of ten, where the margin is as small: +3e-09.
+    """
+    digits = min(4, max(2, 1 - math.floor(math.log10(abs(margin))))) if margin else 2
+    text = f"{value:+.{digits}f}"
+    if float(text):
+        return text
+    return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
@@ -126,10 +140,11 @@ class Verdict:
         """The measured effect as people write it: mean, interval, seeds; with the digits that its margin needs."""
         if self.measured is None:
             return "not measured"
-        digits = max(2, 1 - math.floor(math.log10(abs(self.margin)))) if self.margin else 2
-        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]" if self.low is not None else ""
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" [{_written(self.low, self.margin)}, {_written(self.high, self.margin)}]"
         seeds = f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        return f"{self.measured:+.{digits}f}{interval} {self.unit}".rstrip() + seeds
+        return f"{_written(self.measured, self.margin)}{interval} {self.unit}".rstrip() + seeds
 
     @property
     def word(self) -> str:
@@ -142,13 +157,19 @@ class Verdict:
 
 
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
-    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured."""
-    values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
-    found = student(values) if values else None
-    if claim.pooled and (over_all := claim.pooled(results)) and all(map(math.isfinite, over_all)):
-        found = over_all
-    mean = found.value if found else None
-    low, high = (found.low, found.high) if found and math.isfinite(found.low) else (None, None)
+    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured.
+
+    Raises:
+        RunError: a result has not the form that the claim reads, such as an arm without its numbers; names both.
+    """
+    with _stumbles_named(claim, source):
+        values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
+        over_all = claim.pooled(results) if claim.pooled else None
+    effect = student(values) if values else None
+    if over_all and all(map(math.isfinite, over_all)):
+        effect = over_all
+    mean = effect.value if effect else None
+    low, high = (effect.low, effect.high) if effect and math.isfinite(effect.low) else (None, None)
     near_end = mean if low is None else low
     return Verdict(
         paper=paper,
@@ -159,13 +180,25 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         margin=claim.margin,
         scale=claim.scale,
         holds=None if near_end is None else near_end >= claim.margin,
-        source=source if found else None,
+        source=source if effect else None,
         low=low,
         high=high,
-        seeds=found.replicates if found else 0,
+        seeds=effect.replicates if effect else 0,
         unit=claim.unit,
         note=claim.note,
     )
+
+
+@contextmanager
+def _stumbles_named(claim: Claim, source: str | None) -> Iterator[None]:
+    """A measure that stumbles over a result means that the result is damaged, or of an older version."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"{source or 'a result'} lacks what the claim '{claim.key}' reads ({type(error).__name__}: {error}). "
+            "Restore that file with git, or record it anew with the command that it holds."
+        ) from error
 
 
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
@@ -176,5 +209,16 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
         (mark[v.holds], v.sentence, v.published or "–", v.effect, f"{v.margin:g} {v.unit}".rstrip(), v.word)
         for v in verdicts
     )
-    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in cells)])
+    return "\n".join([head, *map(table_row, rows)])
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table. A bar in a cell would end the cell, a line break the table."""
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def unmeasured(verdicts: Sequence[Verdict]) -> str:
+    """One line for a run that measures nothing, in place of a ledger of dashes."""
+    papers, scales = (sorted({getattr(v, name) for v in verdicts}) for name in ("paper", "scale"))
+    commands = ", ".join(f"labkit claims {paper}" for paper in papers)
+    return f"This scale measures no claim; they are about {', '.join(scales)}. The recorded ones: {commands}"

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,7 +20,7 @@ from labkit.metrics.intervals import prediction
 from labkit.workbench.claims import Claim, Verdict, judge
 from labkit.workbench.exercises import Exercise
 from labkit.workbench.records import Record, load_all
-from labkit.workbench.runs import Run, new_directory
+from labkit.workbench.runs import Run, identity_of, new_directory
 
 Scale = Literal["smoke", "lesson", "gpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -36,7 +36,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random generator")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:\d{1,4})?)$",
         description="auto, cpu, cuda or cuda:N",
         json_schema_extra=EXECUTION,
     )
@@ -104,6 +104,16 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
     return fields
 
 
+def plain_fields(config: Config) -> dict[str, Any]:
+    """The fields that decide the result as plain values by name, those of nested configs with a dot."""
+    values = identity_of(config)
+    return {
+        name: functools.reduce(operator.getitem, name.split("."), values)
+        for name, field in fields_of(type(config)).items()
+        if name.split(".")[0] in values and not _is_config(field)
+    }
+
+
 def _is_config(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
@@ -128,6 +138,19 @@ def _parse(text: str, annotation: Any) -> object:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+class Exports(NamedTuple):
+    """How a room hands out what was trained.
+
+    arms: what of a finished run can be exported, the best first.
+    export: writes one of them into a folder, as `model.safetensors`.
+    load: from such a folder, or the file, what can be used at once.
+    """
+
+    arms: Callable[[Any, Run], tuple[str, ...]]
+    export: Callable[[Any, Run, str, Path], None]
+    load: Callable[[Path], Any]
 
 
 @dataclass(frozen=True)
@@ -175,6 +198,22 @@ class Paper:
         return self._import("experiment.claims", "CLAIMS")
 
     @property
+    def exports(self) -> Exports:
+        """`experiment/export.py`: arms and export; and the face's `load`.
+
+        Raises:
+            InputError: the room has none.
+        """
+        module = f"{self.room}.experiment.export"
+        try:
+            room = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if not error.name or not module.startswith(error.name):
+                raise  # it is there, and lacks something else
+            raise InputError(f"{self.slug} has nothing to export: its room lacks experiment/export.py.") from None
+        return Exports(room.arms, room.export, importlib.import_module(self.room).load)
+
+    @property
     def exercises(self) -> tuple[Exercise, ...]:
         """`teaching/exercises.py`: EXERCISES, the notebook's "your turn" cells."""
         return self._import("teaching.exercises", "EXERCISES")
@@ -188,15 +227,24 @@ class Paper:
         Raises:
             ConfigError: no such scale, no such field, or a value that is not allowed.
         """
-        if scale not in self.configs:
+        if not isinstance(scale, str) or scale not in self.configs:
             raise ConfigError(f"scale must be one of {', '.join(self.configs)}; got {scale!r}.")
         return self.configs[scale].override(**changes)  # type: ignore[index]
+
+    def config_of(self, identity: Mapping[str, Any]) -> Any:
+        """The config with that identity, as a run directory holds it; None where it belongs to another paper."""
+        try:
+            config = type(self.config()).model_validate_json(json.dumps(identity))
+        except ValidationError:
+            return None
+        return config if json.loads(json.dumps(identity_of(config))) == identity else None
 
     def open_run(self, scale: str, config: Config, run_dir: str | Path = "") -> Run:
         """The run directory `run_dir` for `config`, or a new one under `runs/` when it is empty."""
         from labkit import devices
 
         devices.pick_device(config.device)  # an impossible device is an error before anything starts
+        devices.check_processes(config.device, config.devices)
         return Run.open(run_dir or new_directory(self.slug, scale), config)
 
     def run(self, config: Config, run: Run) -> dict[str, Any]:
@@ -207,9 +255,11 @@ class Paper:
         """
         if run.result is not None:
             return run.result
+        from labkit.devices import check_processes
         from labkit.workbench import training
 
         if config.devices > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
+            check_processes(config.device, config.devices)
             run.write_json("launch.json", config.model_dump(mode="json"))
             training.launch(["worker", self.slug, str(run.directory.resolve())], config.devices)
             if run.result is None:

@@ -64,7 +64,7 @@ def run(slugs: Sequence[str], minutes: float, out: Path, scale: str = "gpu", see
     Raises:
         InputError: no time at all, or `out` is a file.
     """
-    if not minutes > 0:
+    if not 0 < minutes < math.inf:
         raise InputError(f"--minutes must be above 0; got {minutes:g}.")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out needs a folder, and {out} is a file.")

@@ -8,30 +8,43 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from labkit import paths
 from labkit.errors import RunError
 from labkit.files import write_atomically
+from labkit.workbench.run_files import not_finite, read_object
 from labkit.workbench.runs import Run
 
 
-class Record(BaseModel, frozen=True, extra="forbid"):
+class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
     """What was measured, with which config, on what, and by which command."""
 
     paper: str
     scale: str
     device: str = Field(description="kind of device: cpu, or the GPU's name in lower case")
     label: str = Field("", description="tells records of one scale apart that trained different arms")
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1, max_length=10_000)
     results: list[dict[str, Any]] = Field(min_length=1, description="one result per seed, in the order of `seeds`")
     config: dict[str, Any]
     environment: dict[str, Any]
-    wall_seconds: list[float] = Field(description="wall time of each seed's run")
+    wall_seconds: list[Annotated[float, Field(ge=0)]] = Field(description="wall time of each seed's run")
+    cpu_seconds: list[Annotated[float, Field(ge=0)]] = Field(
+        [], description="CPU time of each seed's run; older records hold none"
+    )
     command: str
     recorded: str = Field(description="date, ISO 8601")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Record":
+        counts = {len(self.seeds), len(set(self.seeds)), len(self.results), len(self.wall_seconds)}
+        if len(counts | {len(self.cpu_seconds) or len(self.seeds)}) > 1:
+            raise ValueError("seeds, results and seconds must be as many, and no seed twice")
+        if bad := list(not_finite(self.results)):
+            raise ValueError(f"results must be finite, and {bad[0]}")
+        return self
 
     @property
     def name(self) -> str:
@@ -51,11 +64,11 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
     """
     config = _without_seed(runs[0])
     for run in runs:
-        if run.result is None or run.read_json("timing.json") is None:
+        if run.result is None or not (run.directory / "timing.json").exists():
             raise RunError(f"{run.directory} is not finished; go on with --resume, then record it.")
         if _without_seed(run) != config:
             raise RunError(f"{run.directory} and {runs[0].directory} differ in more than the seed.")
-    made = Record(
+    new = Record(
         paper=paper,
         scale=scale,
         device=device,
@@ -63,16 +76,17 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         seeds=[run.identity["seed"] for run in runs],
         results=[run.result or {} for run in runs],
         config=config,
-        environment=runs[0].read_json("environment.json"),
-        wall_seconds=[run.read_json("timing.json")["wall_seconds"] for run in runs],
+        environment=read_object(runs[0].directory / "environment.json") or {},
+        wall_seconds=[run.spent.wall_seconds for run in runs],
+        cpu_seconds=[run.spent.cpu_seconds for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )
     try:
-        write_atomically(made.path, (json.dumps(made.model_dump(), indent=1) + "\n").encode())
+        write_atomically(new.path, (json.dumps(new.model_dump(), indent=1) + "\n").encode())
     except OSError as error:
-        raise RunError(f"cannot write {made.path}: {error.strerror or error}. The runs are kept.") from error
-    return made
+        raise RunError(f"cannot write {new.path}: {error.strerror or error}. The runs are kept.") from error
+    return new
 
 
 def _without_seed(run: Run) -> dict[str, Any]:
@@ -83,14 +97,19 @@ def load_all(paper: str) -> list[Record]:
     """The records of `paper`: those without a label first, then in the order of their names.
 
     Raises:
-        RunError: a file there is damaged.
+        RunError: a file there is damaged, or another record than its name says.
     """
-    found = []
+    records = []
     for path in sorted((paths.records_dir() / paper).glob("*.json")):
         try:
-            found.append(Record.model_validate_json(path.read_bytes()))
+            record = Record.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise RunError(f"{path} cannot be read ({error.strerror or error}).") from error
         except ValidationError as error:
-            raise RunError(
-                f"{path} is not a record ({error.error_count()} fields wrong). Restore it with git."
-            ) from error
-    return sorted(found, key=lambda record: (bool(record.label), record.name))
+            problem = error.errors()[0]
+            what = f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg']}"
+            raise RunError(f"{path} is not a record ({what}). Restore it with git.") from error
+        if record.path != path:
+            raise RunError(f"{path} holds the record {record.name}: another paper's, or renamed. Restore it with git.")
+        records.append(record)
+    return sorted(records, key=lambda record: (bool(record.label), record.name))

@@ -6,7 +6,8 @@
         metrics.jsonl     one line per logged step; the same values go to TensorBoard event files
         checkpoint.pt     model, optimiser, sampler and random generators after some step
         result.json       the plain numbers at the end; its presence means the run is finished
-        timing.json       wall time so far, the processes that were killed on the way included
+        seal.json         a sum over config and result: neither was altered, or comes from elsewhere
+        timing.json       wall and CPU time so far, the processes that were killed on the way included
         <part>/           a part of the experiment (one arm of a comparison), itself a run directory
 
 Every file is written beside its final name, synced to disk, then renamed: a reader sees the old file or the new one.
@@ -15,17 +16,17 @@ Torch is imported where it is needed: the ledger reads results only, and shall n
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
-import math
 import os
 import platform
 import random
+import resource
 import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +37,19 @@ from pydantic import BaseModel
 
 from labkit import paths
 from labkit.errors import InputError, RunError
-from labkit.files import write_atomically
+from labkit.files import given_path, write_atomically
+from labkit.workbench.run_files import (
+    Seal,
+    Timing,
+    WeightsHeader,
+    damaged,
+    not_finite,
+    read_as,
+    read_checkpoint,
+    read_json,
+    read_metrics,
+    read_object,
+)
 
 
 @runtime_checkable
@@ -59,8 +72,9 @@ class Run:
         self.directory, self.identity, self.writes = directory, identity, writes
         self.checkpoint_seconds = checkpoint_seconds
         self.waits = True  # for the other processes, after a result or weights were written
-        self._opened_at = self._saved_at = time.monotonic()
-        self._seconds_before = float((_read_object(self.directory / "timing.json") or {}).get("wall_seconds", 0))
+        self._saved_at = time.monotonic()
+        clocks = {"wall_seconds": -time.monotonic(), "cpu_seconds": -_cpu_seconds()}
+        self._before = {name: getattr(self.spent, name) + minus for name, minus in clocks.items()}
         self._whole: Run | None = None  # the run this one is a part of
         self._events: Any = None  # TensorBoard's writer, made at the first logged value
 
@@ -75,10 +89,10 @@ class Run:
             checkpoint_seconds: least time between two checkpoints of `save_if_due`.
 
         Raises:
-            InputError: the directory belongs to a run with another config, or is a file.
-            RunError: the directory cannot be written, or its config.json is damaged.
+            InputError: the directory belongs to a run with another config, is a file, or no name of a folder.
+            RunError: the directory cannot be written, or one of its files is damaged.
         """
-        run = cls(Path(directory), identity_of(config), writes, checkpoint_seconds)
+        run = cls(given_path(directory, "--run-dir"), identity_of(config), writes, checkpoint_seconds)
         if run._is_new():
             run.write_json("environment.json", environment())
             run.write_json("config.json", run.identity)
@@ -111,10 +125,10 @@ class Run:
         """Is nothing here yet? Refuses a file, and the directory of another config."""
         if self.directory.exists() and not self.directory.is_dir():
             raise InputError(f"{self.directory} is a file; a run needs a folder. Choose another --run-dir.")
-        found, wanted = _read_object(self.directory / "config.json"), json.loads(json.dumps(self.identity))
-        if found is not None and found != wanted:
-            raise InputError(_foreign(self.directory, found, wanted))
-        return found is None
+        stored, wanted = read_object(self.directory / "config.json"), json.loads(json.dumps(self.identity))
+        if stored is not None and stored != wanted:
+            raise InputError(_foreign(self.directory, stored, wanted))
+        return stored is None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -127,7 +141,7 @@ class Run:
             yield
             return
         with contextlib.ExitStack() as stack:
-            with _told_to_user(self.directory, "its lock"):
+            with _as_run_error(self.directory, "its lock"):
                 lock = stack.enter_context(open(self.directory / ".lock", "w"))
                 try:
                     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
@@ -143,8 +157,23 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The numbers of a finished run; None while it is not finished."""
-        return _read_object(self.directory / "result.json")
+        """The numbers of a finished run; None while it is not finished.
+
+        Raises:
+            RunError: they were altered since, or are another run's.
+        """
+        path = self.directory / "result.json"
+        result = read_object(path)
+        if result is not None:
+            seal = read_as(Seal, self.directory / "seal.json")
+            if seal is None or seal.sha256 != self._sum(result):
+                raise damaged(path, "seal.json does not fit: it was altered, or belongs to another run")
+        return result
+
+    @property
+    def spent(self) -> Timing:
+        """Wall and CPU time as `timing.json` has it, the processes that were killed on the way included."""
+        return read_as(Timing, self.directory / "timing.json") or Timing(wall_seconds=0.0)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and close the run. Returns it as it will be read back.
@@ -155,12 +184,13 @@ class Run:
             RunError: a number is not finite, as after a training that diverged; names where it stands.
         """
         plain = json.loads(json.dumps(result))
-        if bad := list(_not_finite(plain)):
+        if bad := list(not_finite(plain)):
             raise RunError(
                 f"the result of {self.directory} holds numbers that are not finite ({', '.join(bad[:4])}): the "
                 "training diverged. Nothing is recorded; try a smaller step size in another --run-dir."
             )
         self._write_timing()
+        self.write_json("seal.json", {"sha256": self._sum(plain)})
         self.write_json("result.json", plain)
         if self.waits:
             _wait_for_all()
@@ -171,7 +201,7 @@ class Run:
         """Append one line to metrics.jsonl and the same values to TensorBoard (a list of values as a histogram)."""
         if not self.writes:
             return
-        with _told_to_user(self.directory, "the metrics"):
+        with _as_run_error(self.directory, "the metrics"):
             with open(self.directory / "metrics.jsonl", "a") as stream:
                 stream.write(json.dumps({"step": step, **metrics}) + "\n")
             self._show(step, metrics)
@@ -182,7 +212,7 @@ class Run:
         Raises:
             RunError: a line before the last is damaged.
         """
-        return list(_json_lines(self.directory / "metrics.jsonl"))
+        return list(read_metrics(self.directory / "metrics.jsonl"))
 
     def close(self) -> None:
         if self._events is not None:
@@ -227,30 +257,32 @@ class Run:
         if not path.exists():
             self._forget_metrics_from(0)
             return 0
-        checkpoint = _load_checkpoint(path)
+        checkpoint = read_checkpoint(path)
         elsewhere = "it was written by another version of the code. Start anew in another --run-dir."
         if checkpoint["state"].keys() != state.keys():
             raise RunError(f"{path} holds {sorted(checkpoint['state'])}, this run needs {sorted(state)}: {elsewhere}")
         for name, thing in state.items():
             try:
                 thing.load_state_dict(checkpoint["state"][name])
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
                 raise RunError(f"'{name}' of {path} does not fit this run: {elsewhere} ({error})") from error
         self._forget_metrics_from(checkpoint["step"])
-        _restore_generators(checkpoint["generators"])  # last: what comes before may draw from them
+        try:
+            _restore_generators(checkpoint["generators"])  # last: what comes before may draw from them
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise RunError(f"the random generators of {path} cannot be restored: {elsewhere} ({error})") from error
         return int(checkpoint["step"])
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def write_weights(self, model: Stateful) -> None:
-        """Keep a trained model: `weights.safetensors`, its state dict.
+        """Keep a trained model: `weights.safetensors`, its state dict with a checksum.
 
         In a distributed run every process calls this, and returns when the file is there for all.
         """
-        from safetensors.torch import save
+        from labkit import tensor_files
 
-        plain = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        self.write_bytes("weights.safetensors", save(plain))
+        self.write_bytes("weights.safetensors", tensor_files.to_bytes(model.state_dict(), WeightsHeader()))
         if self.waits:
             _wait_for_all()
 
@@ -260,23 +292,23 @@ class Run:
         Raises:
             RunError: there is none yet, it is damaged, or it belongs to another model.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from labkit import tensor_files
 
         path = self.directory / "weights.safetensors"
+        if not path.exists():
+            raise RunError(f"{self.directory} holds no trained weights yet; finish that run first.")
         try:
-            model.load_state_dict(load_file(path))
-        except FileNotFoundError:
-            raise RunError(f"{self.directory} holds no trained weights yet; finish that run first.") from None
-        except (SafetensorError, RuntimeError) as error:
-            first = str(error).splitlines()[0]
-            raise RunError(f"{path} is damaged or belongs to another model ({first}).") from error
+            model.load_state_dict(tensor_files.read(path, WeightsHeader)[0])
+        except tensor_files.TensorFileError as error:
+            raise RunError(f"{error} Remove that run's folder, or restore the file from a copy.") from None
+        except RuntimeError as error:
+            raise RunError(f"{path} belongs to another model ({str(error).splitlines()[0]}).") from error
 
     # -- files --------------------------------------------------------------------------------------------------------
 
     def read_json(self, name: str) -> Any:
         """The content of the JSON file `name` of the run directory, None where there is none."""
-        return _read_json(self.directory / name)
+        return read_json(self.directory / name)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write `content` atomically as `name` in the run directory."""
@@ -289,17 +321,21 @@ class Run:
             RunError: no space, no permission...; the file's previous content is untouched.
         """
         if self.writes:
-            with _told_to_user(self.directory, name):
+            with _as_run_error(self.directory, name):
                 write_atomically(self.directory / name, content)
+
+    def _sum(self, result: Mapping[str, Any]) -> str:
+        """SHA-256 over what was asked for and what came out."""
+        return hashlib.sha256(json.dumps([self.identity, result], sort_keys=True).encode()).hexdigest()
 
     def _forget_metrics_from(self, step: int) -> None:
         """Drop the lines of steps that will be trained again, so that no step stands twice."""
         path = self.directory / "metrics.jsonl"
         if not self.writes or not path.exists():
             return
-        kept = [line for line in _json_lines(path) if line["step"] < step]
+        kept = [line for line in read_metrics(path) if line["step"] < step]
         self.write_bytes("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        with _told_to_user(self.directory, "the metrics"):
+        with _as_run_error(self.directory, "the metrics"):
             self.close()  # else its writer would go on in a file that has no name any more
             for events in self.directory.glob("events.out.tfevents.*"):
                 events.unlink()
@@ -328,18 +364,24 @@ class Run:
                 self._events.add_scalar(name, value, step)
 
     def _write_timing(self) -> None:
-        """Wall time up to now, here and in the run this is a part of: what a kill leaves standing at the next start."""
-        seconds = self._seconds_before + time.monotonic() - self._opened_at
-        self.write_json("timing.json", {"wall_seconds": round(seconds, 1)})
+        """Time spent up to now, here and in the run this is a part of: what a kill leaves for the next start."""
+        clocks = {"wall_seconds": time.monotonic(), "cpu_seconds": _cpu_seconds()}
+        self.write_json("timing.json", {name: round(self._before[name] + now, 1) for name, now in clocks.items()})
         if self._whole is not None:
             self._whole._write_timing()
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, all threads, and of the processes it started and saw end."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def new_directory(slug: str, scale: str) -> Path:
     """`runs/<slug>/<scale>-NNN` with the next free number; the folder is made, so that two callers never share one."""
     for number in range(1, 10_000):
         directory = paths.runs_dir() / slug / f"{scale}-{number:03d}"
-        with _told_to_user(directory, "the run directory"), contextlib.suppress(FileExistsError):
+        with _as_run_error(directory, "the run directory"), contextlib.suppress(FileExistsError):
             directory.mkdir(parents=True)
             return directory
     raise RunError(f"{paths.runs_dir() / slug} holds 9,999 runs at scale {scale}; remove some")
@@ -349,7 +391,7 @@ def latest_unfinished(slug: str, config: BaseModel) -> Path | None:
     """The youngest run directory of `slug` with this config and no result yet."""
     wanted = json.loads(json.dumps(identity_of(config)))
     directories = [path.parent for path in (paths.runs_dir() / slug).glob("*/config.json")]
-    open_runs = [d for d in directories if _read_json(d / "config.json") == wanted and not (d / "result.json").exists()]
+    open_runs = [d for d in directories if read_json(d / "config.json") == wanted and not (d / "result.json").exists()]
     return max(open_runs, key=lambda d: (d / "config.json").stat().st_mtime, default=None)
 
 
@@ -384,7 +426,7 @@ def environment() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _told_to_user(directory: Path, what: str) -> Iterator[None]:
+def _as_run_error(directory: Path, what: str) -> Iterator[None]:
     """Turn the system's error into a sentence with the way out."""
     try:
         yield
@@ -394,21 +436,6 @@ def _told_to_user(directory: Path, what: str) -> Iterator[None]:
             "What was saved before is intact: free space or fix the permission, then go on with --resume, "
             "or choose another folder with --run-dir."
         ) from error
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    """Check every byte (torch stores CRC-32 sums), then load tensors and plain values only."""
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is None:
-            return torch.load(path, weights_only=True, map_location="cpu")
-        problem = f"the sum of '{damaged}' is wrong"
-    except Exception as error:  # a damaged archive fails in many ways; all of them mean the same to the user
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise RunError(f"{path} is damaged ({problem}). Remove it to start this part anew, or restore it from a copy.")
 
 
 def _generator_states() -> dict[str, Any]:
@@ -436,41 +463,6 @@ def _restore_generators(states: dict[str, Any]) -> None:
     random.setstate((python_version, tuple(python_keys), python_gauss))
 
 
-def _read_json(path: Path) -> Any:
-    """The content of a JSON file, None where there is no such file."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:  # not JSON, or not even text
-        raise _damaged(path, str(error)) from error
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    content = _read_json(path)
-    if content is not None and not isinstance(content, dict):
-        raise _damaged(path, f"it should hold names and values, and holds a {type(content).__name__}")
-    return content
-
-
-def _damaged(path: Path, problem: str) -> RunError:
-    return RunError(f"{path} is damaged ({problem}). Remove that run's folder, or restore the file from a copy.")
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            if number < len(lines):  # a kill cuts the last line short, nothing of ours damages one before it
-                raise RunError(
-                    f"line {number} of {path} is damaged. Remove the line, or the file, to go on."
-                ) from error
-
-
 def _wait_for_all() -> None:
     """In a distributed run, until every process is here: what the first one wrote may be read by all from now on."""
     import torch
@@ -479,18 +471,9 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def _not_finite(content: Any, where: str = "") -> Iterator[str]:
-    """The places in nested lists and dictionaries that hold infinity or not-a-number."""
-    if isinstance(content, float) and not math.isfinite(content):
-        yield f"{where} = {content}"
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for name, value in items:
-        yield from _not_finite(value, f"{where}.{name}" if where else str(name))
-
-
-def _foreign(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    names = [n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n)]
-    shown = ", ".join(f"{n} = {found.get(n)!r} there, {wanted.get(n)!r} here" for n in names[:4])
+def _foreign(directory: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    names = [n for n in sorted(stored.keys() | wanted.keys()) if stored.get(n) != wanted.get(n)]
+    shown = ", ".join(f"{n} = {stored.get(n)!r} there, {wanted.get(n)!r} here" for n in names[:4])
     return f"{directory} belongs to a run with another config ({shown}). Choose another --run-dir."
 
 

@@ -1,12 +1,18 @@
 """Downloads from a server on this machine that misbehaves in the ways real ones do."""
 
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from labkit import paths
 from labkit.data import registry
 from labkit.data.fetching import fetch
 from labkit.data.registry import Dataset, RemoteFile
@@ -24,6 +30,8 @@ class Server(ThreadingHTTPServer):
         self.content, self.cut_after, self.ranges = CONTENT, None, True
         self.requests: list[str | None] = []  # the Range header of each
         self.status: int | None = None
+        self.pause = 0.0  # seconds before each answer, so that callers meet
+        self.cut_once = 0  # break the first answer off after so many bytes
 
     @property
     def url(self) -> str:
@@ -36,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted, server = self.headers["Range"], self.server
         server.requests.append(wanted)
+        time.sleep(server.pause)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.ranges else 0
         if server.status or start >= len(server.content):
             return self.send_error(server.status or 416)
@@ -44,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.send_header("Content-Length", str(len(server.content) - start))
         self.end_headers()
-        self.wfile.write(server.content[start : server.cut_after])
+        stop, server.cut_once = server.cut_once or server.cut_after, 0
+        self.wfile.write(server.content[start:stop])
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -164,6 +174,61 @@ def test_a_part_longer_than_the_servers_file_is_dropped(server, target):
     with pytest.raises(DataError, match="the server answered 416"):
         fetch(server.url, target, SHA256, len(CONTENT))
     assert left_beside(target) == []
+
+
+def test_of_several_callers_at_once_one_fetches_and_all_end_with_the_whole_file(server, target):
+    """Catches: a part that two write into, and a rename that takes the other's file away."""
+    server.pause = 0.02
+    with ThreadPoolExecutor(6) as callers:
+        ends = [callers.submit(fetch, server.url, target, SHA256, len(CONTENT)) for _ in range(6)]
+        assert [end.result(timeout=60) for end in ends] == [None] * 6
+    assert target.read_bytes() == CONTENT
+    assert server.requests == [None]
+    assert left_beside(target) == ["data.bin"]
+
+
+def test_two_processes_at_once_end_with_the_whole_file(server, target):
+    server.pause = 0.3
+    code = "import sys; from pathlib import Path; from labkit.data.fetching import fetch; fetch(sys.argv[1], "
+    code += "Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+    call = [sys.executable, "-c", code, server.url, str(target), SHA256, str(len(CONTENT))]
+    environment = os.environ | {"PYTHONPATH": str(paths.root())}
+    both = [subprocess.Popen(call, env=environment) for _ in range(2)]
+    assert [one.wait(timeout=300) for one in both] == [0, 0]
+    assert target.read_bytes() == CONTENT
+    assert left_beside(target) == ["data.bin"]
+
+
+def test_when_the_first_caller_fails_the_next_one_goes_on_where_it_stopped(server, target):
+    server.pause, server.cut_once = 0.02, 300_000
+    with ThreadPoolExecutor(2) as callers:
+        ends = [callers.submit(fetch, server.url, target, SHA256, len(CONTENT)) for _ in range(2)]
+        failed = [end.exception(timeout=60) for end in ends]
+    assert sum(isinstance(one, DataError) for one in failed) == 1
+    assert server.requests == [None, "bytes=300000-"]
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("content", [b"a letter", b"x" * len(CONTENT)])
+def test_a_linked_part_is_not_followed(server, target, tmp_path, link, content):
+    """Catches: downloads that are written into, or that empty, a file which somebody linked to."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(content)
+    target.parent.mkdir()
+    link(victim, target.with_name("data.bin.part"))
+    fetch(server.url, target, SHA256, len(CONTENT))
+    assert victim.read_bytes() == content
+    assert target.read_bytes() == CONTENT
+    assert not target.is_symlink()
+    assert left_beside(target) == ["data.bin"]
+
+
+def test_a_whole_file_in_a_folder_that_cannot_be_written_is_enough(target):
+    target.parent.mkdir()
+    target.write_bytes(CONTENT)
+    target.parent.chmod(0o500)
+    fetch(nobody_listens(), target, SHA256, len(CONTENT))
 
 
 def test_no_server_and_not_found(server, target):

@@ -1,9 +1,11 @@
 """Image sets held in memory: digits, the others from hand-made files of the real layout, and real ones if there."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import os
+import random
 import struct
 import tarfile
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from labkit.data import CIFAR10_MEAN, best_available, cifar10, digits, fashion_mnist, normalize, registry
+from labkit.data.images import read_idx
 from labkit.data.registry import RemoteFile
 from labkit.errors import DataError, InputError
 
@@ -111,6 +114,28 @@ def test_fashion_layout(empty_data, monkeypatch):
         assert images.classes[9] == "Ankle boot"
 
 
+def test_damaged_idx_files_are_named(tmp_path):
+    """Bytes changed in front of and behind the compression, cuts, and a header that announces the whole memory."""
+    path, rng = tmp_path / "labels.gz", random.Random(0)
+    plain = gzip.decompress(idx(np.arange(24).reshape(2, 3, 4)))
+    path.write_bytes(gzip.compress(plain))
+    whole, right = path.read_bytes(), read_idx(path)
+    bomb = struct.pack(">HBB4I", 0, 8, 4, 60_000, 600, 600, 600) + bytes(100_000)
+    endless = struct.pack(">HBB1I", 0, 8, 1, 10) + bytes(2**20)
+    altered = [bytes([*plain[:k], plain[k] ^ 1, *plain[k + 1 :]]) for k in range(16)]
+    for content in (b"", bomb, endless, plain[:3], plain[:9], *altered):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(DataError, match=r"labels\.gz is not .*IDX file.*labkit data get"):
+            read_idx(path)
+    for _ in range(100):
+        content = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+        if content:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        with contextlib.suppress(DataError):  # gzip's own time stamp may change without harm
+            assert torch.equal(read_idx(path), right)
+
+
 def test_best_available_says_what_it_used_and_never_hides_damage(empty_data, monkeypatch):
     assert best_available("test").name == "digits"
     register(monkeypatch, "fashion-mnist", small_fashion(3))
@@ -202,11 +227,22 @@ def test_jpeg_copy_is_marked_lossy_and_decoded_once(empty_data, monkeypatch, smo
         patch.setattr("labkit.data.cifar._decode", lambda *_: pytest.fail("decoded again"))
         assert torch.equal(cifar10("test").images, first.images)
 
-    (cache,) = (empty_data / "runs" / "cache").glob("cifar10-test-*.npz")
+    (cache,) = (empty_data / "runs" / "cache").iterdir()
     damaged = bytearray(cache.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     cache.write_bytes(damaged)
     assert torch.equal(cifar10("test").images, first.images)  # the flipped bit was noticed, and decoded anew
+
+
+def test_pixels_decoded_from_another_archive_are_not_used(empty_data, monkeypatch, smooth):
+    """Catches: a cache that is trusted by its name, with an archive that was checked and then never read."""
+    for pixels in (smooth, smooth[::-1].copy()):
+        register(monkeypatch, "cifar10", {"cifar10_jpeg.npz": cifar_jpegs(pixels)}, alternative=True)
+        assert (cifar10("test").images.int() - torch.from_numpy(pixels).int()).abs().max() <= 3
+    (cache,) = (empty_data / "runs" / "cache").iterdir()
+    np.savez(cache, pixels=np.zeros((4, 3, 32, 32), np.uint8))  # somebody else's, whole and of the right shape
+    cache.with_name(f"{cache.name}.npz").rename(cache)
+    assert (cifar10("test").images.int() - torch.from_numpy(pixels).int()).abs().max() <= 3
 
 
 def test_jpeg_copy_without_a_place_to_cache(empty_data, monkeypatch, smooth):

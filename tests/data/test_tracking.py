@@ -508,3 +508,11 @@ def test_every_loader_is_used_by_exactly_its_benchmarks():
     readers = {name: benchmark.read for name, benchmark in tracking.BENCHMARKS.items()}
     assert len({reader.__name__ for reader in readers.values()}) == 10  # the two VOT years share one format
     assert dataclasses.replace(tracking.BENCHMARKS["lasot"]).invisible == "missed"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ".", "\0", "n" * 300, "a b"], ids=repr)
+def test_a_list_that_names_no_folder_of_the_dataset_is_refused(vot_tree, name):
+    """Catches: names that lead out of the dataset, and raw errors of the file system."""
+    write(vot_tree / "list.txt", f"zebra\n{name}\n")
+    with pytest.raises(DataError, match=r"list\.txt: .* is no sequence's name"):
+        list(vot.vot(vot_tree))

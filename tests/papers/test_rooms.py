@@ -4,17 +4,22 @@ import importlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from labkit import papers, paths
-from labkit.errors import ConfigError
+from labkit.cli.app import join_pairs
+from labkit.cli.options import asked
+from labkit.errors import ConfigError, InputError
+from labkit.workbench import export
 from labkit.workbench.exercises import Exercise, NotAttempted
 from labkit.workbench.experiment import SCALES, Config, Paper
 from labkit.workbench.records import Record, load_all
-from labkit.workbench.runs import identity_of
+from labkit.workbench.runs import Run, identity_of
 
 FLOORS = ("method", "experiment", "teaching")
 ROOMS = [pytest.param(papers.load(slug), id=slug) for slug in papers.names()]
@@ -89,6 +94,44 @@ def test_a_bad_value_is_refused_by_name(paper: Paper, field: str):
         paper.config("smoke", **{field: "nonsense"})
     with pytest.raises(ConfigError, match="there is no field 'nonsense'"):
         paper.config("smoke", nonsense=1)
+
+
+# -- runs and what they leave ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paper", ROOMS)
+def test_a_run_directory_tells_its_paper_and_the_command_that_made_it(paper: Paper):
+    """Catches: two rooms with configs of one form, and values that the command line would read as others."""
+    for scale in SCALES:
+        config = paper.config(scale, seed=3)
+        identity = json.loads(json.dumps(identity_of(config)))
+        assert [slug for slug in papers.names() if papers.load(slug).config_of(identity)] == [paper.slug]
+        _, _, slug, _, near, *words = shlex.split(export.command(paper, config))
+        pairs = [word for word in join_pairs(words) if word != "-p"]
+        assert slug == paper.slug
+        assert identity_of(asked(slug, near, pairs, None, None)[1]) == identity_of(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", ROOMS)
+def test_what_was_trained_can_be_exported_or_is_refused_by_name(paper: Paper, tmp_path):
+    """A smoke run becomes a folder whose card loads it; the hub's own reader understands the card."""
+    config = paper.config("smoke", device="cpu")
+    run = Run.open(tmp_path / "run", config)
+    with pytest.raises(InputError, match=rf"{paper.slug} has nothing to export|is not finished"):
+        export.export(paper, config, run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    if not (paths.root() / "labkit" / "papers" / paper.slug / "experiment" / "export.py").exists():
+        return
+    paper.run(config, run)
+    for arm in paper.exports.arms(config, run):
+        folder = tmp_path / arm
+        assert export.export(paper, config, run, folder, arm) == arm
+        assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        assert ModelCard((folder / "README.md").read_text()).data.library_name == "labkit"
+        assert paper.exports.load(folder) is not None
+        assert paper.exports.load(folder / "model.safetensors") is not None
+    assert "load" in importlib.import_module(paper.room).__all__
 
 
 # -- claims and records -----------------------------------------------------------------------------------------------

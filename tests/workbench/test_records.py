@@ -39,7 +39,7 @@ def test_a_record_holds_what_it_takes_to_get_the_results_again(write, tmp_path):
         name: value for name, value in Run.open(tmp_path / "x", ToyConfig()).identity.items() if name != "seed"
     }
     assert read.environment["torch"]
-    assert len(read.wall_seconds) == 2
+    assert len(read.wall_seconds) == len(read.cpu_seconds) == 2
     assert "seed" not in read.config
 
 
@@ -72,6 +72,39 @@ def test_the_ledger_judges_a_claim_by_records_of_its_own_scale(write, toy):
     write(60.0, 60.0, scale="lesson")
     assert [verdict.holds for verdict in toy.verdicts()] == [True, True]
     assert toy.verdicts()[1].measured == pytest.approx(9)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda r: r.update(seeds=[0, 0]), "no seed twice"),
+        (lambda r: r["results"].pop(), "must be as many"),
+        (lambda r: r.update(wall_seconds=[float("nan"), 1.0]), "wall_seconds.0: "),
+        (lambda r: r["results"][1]["plain"].update(accuracy=float("nan")), r"1\.plain\.accuracy = nan"),
+        (lambda r: r.update(results={}), "results: "),
+        (lambda r: r.update(paper="other"), "another paper's, or renamed"),
+        (lambda r: r.update(paper="../toy"), "another paper's, or renamed"),
+        (lambda r: r.update(surplus=1), "surplus: "),
+    ],
+)
+def test_a_record_with_an_impossible_value_is_named(write, change, problem):
+    path = write(60.0, 61.0).path
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=rf"smoke-cpu\.json .*{problem}.*Restore it with git"):
+        load_all("toy")
+
+
+@pytest.mark.parametrize("arm", [{}, None, 3, "text", {"accuracy": "many"}, {"accuracy": [1.0]}], ids=str)
+def test_a_record_that_lacks_an_arm_s_numbers_is_named_by_the_ledger(write, toy, arm):
+    """Catches: a raw KeyError out of `labkit claims`."""
+    path = write(60.0, 61.0).path
+    content = json.loads(path.read_text())
+    content["results"][1]["plain"] = arm
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"toy/smoke-cpu\.json lacks what the claim 'learns' reads .*git"):
+        toy.verdicts()
 
 
 def test_a_record_without_a_label_comes_first(write, toy):

@@ -54,14 +54,57 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize("name", ["config.json", "result.json", "timing.json"])
 @pytest.mark.parametrize(
-    "content", [b'{"seed": 0', b"\xff\xfe\x00", b"", b"[1, 2]"], ids=["cut", "bytes", "empty", "list"]
+    "content",
+    [b'{"seed": 0', b"\xff\xfe\x00", b"", b"[1, 2]", b"[" * 100_000],
+    ids=["cut", "bytes", "empty", "list", "deep"],
 )
 def test_a_damaged_json_file_is_named(run, name, content):
     (run.directory / name).write_bytes(content)
     with pytest.raises(RunError, match=rf"{name} is damaged"):
         _ = Run.open(run.directory, ToyConfig()).result
+
+
+@pytest.mark.parametrize("content", [{}, {"accuracy": float("nan")}, {"accuracy": 71.0}, {"accuracy": "70.0"}], ids=str)
+def test_a_result_that_was_altered_is_refused(run, content):
+    """Catches: an emptied result, or one that somebody improved, shown in the ledger with exit code 0."""
+    run.finish({"accuracy": 70.0})
+    (run.directory / "result.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"result\.json is damaged .*altered, or belongs to another run"):
+        _ = Run.open(run.directory, ToyConfig()).result
+
+
+def test_another_run_s_result_is_refused(run, tmp_path):
+    other = Run.open(tmp_path / "other", ToyConfig(seed=1))
+    other.finish({"accuracy": 99.0})
+    for name in ("result.json", "seal.json"):
+        (run.directory / name).write_bytes((other.directory / name).read_bytes())
+    with pytest.raises(RunError, match="belongs to another run"):
+        _ = run.result
+    (run.directory / "seal.json").unlink()
+    with pytest.raises(RunError, match="belongs to another run"):
+        _ = run.result
+
+
+@pytest.mark.parametrize("seconds", ["abc", None, -1.0, float("nan"), float("inf"), [1], True, 10**400], ids=str)
+def test_a_time_that_is_none_is_named(run, seconds):
+    run.write_json("timing.json", {"wall_seconds": seconds})
+    with pytest.raises(RunError, match=r"timing\.json is damaged \(wall_seconds: "):
+        Run.open(run.directory, ToyConfig())
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": "a"}', '{"step": -1}', "[]", "3", '{"loss": 1.0}', '{"step": 0, "loss": {}}', "[" * 100_000]
+)
+def test_a_metrics_line_of_another_type_is_named(run, line):
+    run.log(1, loss=float("nan"), widths=[1.0, 2.0])
+    (before,) = run.metrics()
+    assert before["widths"] == [1.0, 2.0]
+    with open(run.directory / "metrics.jsonl", "a") as stream:
+        stream.write(f'{line}\n{{"step": 2}}\n')
+    with pytest.raises(RunError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        run.resume(state())
 
 
 def test_parts_are_runs_with_facts_of_their_own(run):
@@ -91,10 +134,13 @@ def test_a_private_part_writes_whatever_the_rank_and_waits_for_nobody(run, monke
 
 def test_finish_returns_what_will_be_read_back_and_adds_up_the_time(run):
     assert run.finish({"a": (1, 2), "b": 0.1}) == {"a": [1, 2], "b": 0.1} == run.result
-    run.write_json("timing.json", {"wall_seconds": 1000.0})  # as a killed process would have left it
+    run.write_json(
+        "timing.json", {"wall_seconds": 1000.0, "cpu_seconds": 3000.0}
+    )  # as a killed process would have left it
     again = Run.open(run.directory, ToyConfig())
     again.part("arm").finish({})
     assert 1000 <= again.read_json("timing.json")["wall_seconds"] < 2000  # counted, and once
+    assert 3000 <= again.read_json("timing.json")["cpu_seconds"] < 4000
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -131,6 +177,35 @@ def test_a_checkpoint_of_other_code_is_refused(run):
     other = nn.Linear(4, 2)
     with pytest.raises(RunError, match=r"'model' of .* does not fit.*another version"):
         run.resume({"model": other, "optimizer": torch.optim.SGD(other.parameters(), lr=0.1)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("step"),
+        lambda c: c.pop("state"),
+        lambda c: c.pop("generators"),
+        lambda c: c.update(step=-1),
+        lambda c: c.update(step="7"),
+        lambda c: c.update(state=[]),
+        lambda c: c["state"].update(optimizer=3),
+        lambda c: c["state"].update(model={"weight": 3, "bias": None}),
+        lambda c: c["generators"].pop("numpy"),
+        lambda c: c["generators"].update(numpy=["MT19937"]),
+        lambda c: c["generators"].update(torch=torch.zeros(3)),
+        lambda c: c["generators"].update(python=[3, ["a"], None]),
+        lambda c: c["generators"].update(cuda=None),
+    ],
+)
+def test_a_checkpoint_without_its_keys_is_named(run, change):
+    """Catches: raw KeyErrors and TypeErrors from whatever stands in place of a step, a state or a generator."""
+    run.save(7, state())
+    path = run.directory / "checkpoint.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    with pytest.raises(RunError, match=r"checkpoint\.pt"):
+        run.resume(state())
 
 
 def test_a_flipped_byte_anywhere_in_a_checkpoint_is_found(run):
@@ -195,9 +270,14 @@ def test_weights_come_back_and_foreign_ones_do_not(run):
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
     with pytest.raises(RunError, match="another model"):
         run.read_weights(nn.Linear(4, 2))
-    (run.directory / "weights.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(RunError, match="damaged"):
-        run.read_weights(other)
+    path = run.directory / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # another weight, which a plain safetensors file would give
+    for damaged in (content, content[:-9], b"rubbish"):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"damaged.*Remove that run's folder"):
+            run.read_weights(other)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_no_step_is_logged_twice_after_resuming(run):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from labkit.data.tracking.sequence import ImageFiles, Sequence, sequence
-from labkit.data.tracking.text import numbered_images, read_lines, read_rows
+from labkit.data.tracking.text import numbered_images, read_lines, read_names, read_rows
 from labkit.errors import DataError
 
 TEST_SPLIT = """
@@ -30,7 +30,7 @@ yoyo 7 15 17 19; zebra 10 14 16 17
 def lasot_test_names(folder: Path) -> list[str]:
     """Names of the test sequences: LaSOT's own list where it lies in the folder, else the published split."""
     if (folder / "testing_set.txt").is_file():
-        return [line.strip() for line in read_lines(folder / "testing_set.txt")]
+        return read_names(folder / "testing_set.txt")
     split = (entry.split() for entry in TEST_SPLIT.split(";"))
     return [f"{name}-{number}" for name, *numbers in split for number in numbers]
 

@@ -48,6 +48,18 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of a list of sequences, one a line; each is a folder's.
+
+    Raises DataError for one that no folder can have, or that would lead out of the dataset's.
+    """
+    names = [line.strip() for line in read_lines(path)]
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.strip(".") == "":
+            raise DataError(f"{path}: '{name[:60]}' is no sequence's name. Unpack that list anew.")
+    return names
+
+
 def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[int, Path]:
     """The images of a folder by the number in their names, ascending: '00001.jpg' and '1.jpg' are both number 1.
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from labkit.data.tracking.sequence import ImageFiles, Sequence, polygon_boxes, sequence
-from labkit.data.tracking.text import numbered_images, read_lines, read_rows
+from labkit.data.tracking.text import numbered_images, read_lines, read_names, read_rows
 from labkit.errors import DataError
 
 
@@ -34,7 +34,7 @@ def vot_names(folder: Path) -> list[str]:
     Raises DataError for one of the list that is not there.
     """
     if (folder / "list.txt").is_file():
-        names = [line.strip() for line in read_lines(folder / "list.txt")]
+        names = read_names(folder / "list.txt")
     else:
         names = sorted(path.parent.name for path in folder.glob("*/groundtruth.txt"))
     if missing := [name for name in names if not (folder / name / "groundtruth.txt").is_file()]:
