@@ -52,7 +52,7 @@ def idea_figure(failure: Failure | None = None) -> Figure:
     failure = failure or scenes.failure()
     figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
     later = len(failure.path) - 6
-    shown = (("asked for: a failure, nothing to learn", failure.goal), ("relabelled: a lesson", failure.path[later]))
+    shown = (("the goal that was asked for", failure.goal), ("a goal that was reached later", failure.path[later]))
     for axis, (title, goal) in zip(axes, shown, strict=True):
         near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
         for (x0, y0), (x1, y1) in failure.walls:
@@ -66,7 +66,7 @@ def idea_figure(failure: Failure | None = None) -> Figure:
         axis.plot(goal[0] + failure.tolerance * np.cos(circle), goal[1] + failure.tolerance * np.sin(circle),
                   color=COLORS["baseline"], lw=1)  # fmt: skip
         reached = int(near[1:].sum())
-        axis.set(title=f"{title}\nrewards: {reached} x 0, {len(near) - 1 - reached} x -1", aspect="equal")
+        axis.set(title=f"{title}\n{len(near) - 1 - reached} rewards of -1, {reached} of 0", aspect="equal")
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[])
     return figure
 
@@ -134,17 +134,17 @@ def relabel_widget(failure: Failure) -> widgets.VBox:
 
 def slope_figure() -> Figure:
     """log(1 - tanh(u)^2) in float32: the definition falls to minus infinity, the stable form does not."""
-    figure, axis = subplots(figsize=(5, 2.8))
+    figure, axis = subplots(figsize=(6, 3))
     u = torch.linspace(-12, 12, 2001)
     with np.errstate(divide="ignore"):
         naive = torch.log(1 - torch.tanh(u) ** 2)
     official = torch.log(1 - torch.tanh(u) ** 2 + 1e-6)
-    axis.plot(u, log_tanh_slope(u), color=COLORS["ours"], lw=3, label="2 (log 2 - u - softplus(-2u))")
-    axis.plot(u, official, color=COLORS["baseline"], label="with 1e-6 [official code]")
+    axis.plot(u, log_tanh_slope(u), color=COLORS["ours"], lw=3, label="exact (exercise log-slope)")
+    axis.plot(u, official, color=COLORS["baseline"], label="with 1e-6 added [official code]")
     axis.plot(
-        u, naive, color=COLORS["bad"], ls="--", label=f"definition: -inf at {int(torch.isinf(naive).sum())} points"
+        u, naive, color=COLORS["bad"], ls="--", label=f"as written: -inf at {int(torch.isinf(naive).sum())} of 2,001"
     )
-    axis.set(xlabel="u, before the tanh", ylabel="log slope", ylim=(-24, 1))
+    axis.set(xlabel="u, before the tanh", ylabel="log(1 - tanh(u)^2)", ylim=(-24, 1))
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -189,11 +189,12 @@ def temperature_figure(alphas: Sequence[float] = (0.003, 0.1, 1.0), gamma: float
             top = {"V": None, "entropy": float(np.log(5))}[name]
             low = 0.0 if name == "entropy" else None
             picture = _painted(values.numpy())
-            axis.imshow(picture, cmap="viridis" if name == "V" else "magma", vmin=low, vmax=top)
+            cells = axis.imshow(picture, cmap="viridis" if name == "V" else "magma", vmin=low, vmax=top)
             for (r, c), value in np.ndenumerate(picture):
                 if not np.isnan(value):
-                    axis.text(c, r, f"{value:.1f}", ha="center", va="center", color="white", fontsize=8)
-            axis.set(title=f"{name} at alpha = {alpha:g}", xticks=[], yticks=[])
+                    ink = "white" if sum(cells.cmap(cells.norm(value))[:3]) < 1.5 else "black"
+                    axis.text(c, r, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+            axis.set(title=f"{name}, alpha = {alpha:g}", xticks=[], yticks=[])
     return figure
 
 
@@ -239,11 +240,13 @@ def gap_figure(result: Result) -> Figure:
     left.loglog(alphas, [row["bound"] for row in rows.values()], color=COLORS["hard"], ls="--", label="bound")
     left.loglog(alphas, [max(row["gap"], 1e-12) for row in rows.values()], color=COLORS["ours"], marker="o",
                 label="largest gap")  # fmt: skip
-    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"{result['exact']['bits']} bits")
-    right.semilogx(alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="free")
+    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"bit flipping, {result['exact']['bits']} bits")
+    right.semilogx(
+        alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="not clipped"
+    )
     right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["bad"], marker="o",
                    label="clipped at 0 [official code]")  # fmt: skip
-    right.set(xlabel="alpha", ylabel="V at the goal", title="a maze's goal in a corner")
+    right.set(xlabel="alpha", ylabel="V at the goal", title="the maze, its goal in a corner")
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=8)
     return figure
@@ -261,13 +264,13 @@ def curves_figure(result: Result, experiment: str = "walls") -> Figure:
     for row, layout in enumerate(layouts):
         for column, arm in enumerate(names):
             axis, curves = axes[row][column], np.array(arms[arm]["curve"][layout])
-            axis.plot(steps, curves.T, color=_color(arm), lw=0.7, alpha=0.5)
+            axis.plot(steps, curves.T, color=_color(arm), lw=0.7, alpha=0.6)
             axis.plot(steps, curves.mean(0), color=_color(arm), lw=2.5)
             axis.set(ylim=(-0.03, 1.03))
             if row == 0:
                 axis.set_title(arm)
             if column == 0:
-                axis.set_ylabel(layout or "success")
+                axis.set_ylabel(f"{layout}: success" if layout else "success")
             if row == len(layouts) - 1:
                 axis.set_xlabel("environment steps")
     return figure
@@ -378,7 +381,7 @@ def box_figure(results: Sequence[Result]) -> Figure:
         axis.bar(x, [s.mean() for s in seeds], width=0.22, color=_color(arm), label=arm)
         axis.scatter(np.repeat(x, [len(s) for s in seeds]), np.concatenate(seeds), s=4, color=COLORS["hard"])
     axis.set_xticks(range(len(corners)), [c.removeprefix("box-").replace("-", "\n", 2) for c in corners], fontsize=8)
-    axis.set(ylabel="success", xlabel="learning rate / polyak / batch", ylim=(0, 1))
+    axis.set(ylabel="success", xlabel="learning rate, share kept by the target, batch size", ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8, ncols=len(arms))
     return figure
 
@@ -466,19 +469,6 @@ def landscape_figure(
     )
 
 
-def landscape_picture(
-    agents: Mapping[str, Any], position: tuple[float, float] = (-0.3, -0.3), goal: tuple[float, float] = (0.5, -0.3)
-) -> Figure:
-    """`landscape` of each learner at one position, as a picture."""
-    figure, axes = subplots(1, len(agents), figsize=(3 * len(agents), 2.8), squeeze=False)
-    for axis, (name, agent) in zip(axes[0], agents.items(), strict=True):
-        values, chosen = landscape(agent, position, goal)
-        axis.imshow(values, origin="lower", extent=(-1, 1, -1, 1), cmap="viridis")
-        axis.scatter(*chosen.T, s=60 if len(chosen) == 1 else 5, color=COLORS["bad"])
-        axis.set(title=f"{name}: Q from {values.min():.2f} to {values.max():.2f}", xlabel="action, x", ylabel="y")
-    return figure
-
-
 def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
     """`landscape_figure` with sliders for position and goal."""
 
@@ -494,9 +484,9 @@ def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
     return explore(figure, **sliders)
 
 
-def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
+def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 5) -> Figure:
     """Films as strips, one below the other: green frame, the goal is reached."""
-    figure, axes = subplots(len(films), 1, figsize=(9, 1.35 * len(films)), squeeze=False)
+    figure, axes = subplots(len(films), 1, figsize=(8, 1.35 * len(films)), squeeze=False)
     for axis, (name, frames) in zip(axes[:, 0], films.items(), strict=True):
         axis.imshow(film_strip(frames, columns))
         axis.set(xticks=[], yticks=[], ylabel=name)
