@@ -201,9 +201,9 @@ print("6 worth of a uniform policy's entropy:", round(0.03 * 4 * math.log(2) / 0
 
 # %% [markdown]
 # **A maze at three temperatures**, solved exactly; the goal is in the lower right corner. Top: values. Bottom: entropy of the
-# policy in each cell, at most $\log5=1.6$ for five actions. At $\alpha=.003$ the entropy is above 0 only where several actions
-# are equally good. At $\alpha=1$ the policy is far more random. Three actions stay at the goal, so choosing among them
-# at random earns entropy for ever, and the value there is above 0.
+# policy in each cell, at most $\log5=1.6$ for five actions. At $\alpha=.003$ and $.1$ the entropy is above 0 only where
+# several actions are equally good. At $\alpha=1$ the policy is far more random. Three actions stay at the goal, so choosing among them
+# at random earns entropy in every step: the value there is above 0.
 
 # %%
 viz.show(
@@ -299,7 +299,7 @@ box = scenes.recorded("box")
 viz.show(
     lambda: figures.box_figure(box),
     "Success of HER-none, HER-noise and SHER at eight corners of learning rate, target and batch size; dots are seeds. Most bars "
-    "are below .3 at learning rate .001 and between .3 and 1 at .009. SHER is never the highest by much.",
+    "are below .3 at learning rate .001 and between .3 and 1 at .009. SHER's is never the highest bar.",
     when=box,
     otherwise="Not recorded yet: labkit record sher --label box, see section 10",
 )

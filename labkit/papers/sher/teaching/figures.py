@@ -66,7 +66,8 @@ def idea_figure(failure: Failure | None = None) -> Figure:
         axis.plot(goal[0] + failure.tolerance * np.cos(circle), goal[1] + failure.tolerance * np.sin(circle),
                   color=COLORS["baseline"], lw=1)  # fmt: skip
         reached = int(near[1:].sum())
-        axis.set(title=f"{title}\n{len(near) - 1 - reached} rewards of -1, {reached} of 0", aspect="equal")
+        steps = len(near) - 1
+        axis.set(title=f"{title}\nreward -1 in {steps - reached} of {steps} steps", aspect="equal")
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[])
     return figure
 
@@ -85,11 +86,14 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     for (x0, y0), (x1, y1) in failure.walls:
         figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", showlegend=False,
                            line={"color": COLORS["hard"], "width": 4}, row=1, col=1)  # fmt: skip
-    figure.add_scatter(
-        x=failure.path[:, 0], y=failure.path[:, 1], mode="lines+markers", name="path",
-        marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near], "size": np.where(future, 9, 5)},
-        line={"color": COLORS["float"], "width": 1}, row=1, col=1,
-    )  # fmt: skip
+    figure.add_scatter(x=failure.path[:, 0], y=failure.path[:, 1], mode="lines", showlegend=False,
+                       line={"color": COLORS["float"], "width": 1}, row=1, col=1)  # fmt: skip
+    for some, size in ((~future, 5), (future, 9)):
+        figure.add_scatter(
+            x=failure.path[some, 0], y=failure.path[some, 1], mode="markers", showlegend=False,
+            marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near[some]], "size": size},
+            row=1, col=1,
+        )  # fmt: skip
     stars = (("asked for", failure.goal, "straw"), ("new goal", goal, "baseline"), ("now", failure.path[t], "hard"))
     for name, point, color in stars:
         figure.add_scatter(

@@ -53,8 +53,8 @@ def test_the_failure_fails_and_hindsight_finds_something():
 def test_the_idea_needs_no_arguments():
     figure = figures.idea_figure()
     titles = [axis.get_title() for axis in figure.axes]
-    assert "25 rewards of -1, 0 of 0" in titles[0]
-    assert ", 0 of 0" not in titles[1]
+    assert "-1 in 25 of 25 steps" in titles[0]
+    assert "25 of 25" not in titles[1]
 
 
 @pytest.mark.parametrize(("t", "later"), [(0, 1), (5, 12), (24, 25)])
