@@ -20,7 +20,7 @@ from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
 from labkit.papers.itid.experiment.jobs import Job, build_networks, build_scene, make_jobs
 from labkit.papers.itid.experiment.loop import collect_targets, fit
 from labkit.papers.itid.experiment.model import Single, build_network
-from labkit.papers.itid.experiment.objectives import ERM, Penalised
+from labkit.papers.itid.experiment.objectives import ERM, Penalized
 from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
 from labkit.workbench import training
 from labkit.workbench.benchmark import BenchRow, compare
@@ -70,7 +70,7 @@ def step_rivals(device: torch.device) -> Iterator[tuple[str, Callable[[], object
     batch = scene.train.take(torch.arange(128, device=device) * 9)
     images = F.interpolate(batch.images, size=(28, 28))
     targets = collect_targets([batch], 2, Single(torch.nn.Identity()), slice(None), Workers(0, 1, device))
-    for name, objective in (("ERM", ERM()), ("IRM", Penalised("irm-split", 100.0, rescale=False))):
+    for name, objective in (("ERM", ERM()), ("IRM", Penalized("irm-split", 100.0, rescale=False))):
         ours, theirs = (build_network("mnist-cnn", (2, 28, 28), 0, 10).to(device) for _ in range(2))
         mine = Single(ours)
         first, second = (torch.optim.Adam(n.parameters(), 1e-3) for n in (ours, theirs))

@@ -22,7 +22,9 @@ from labkit.kernels import soft_quantize, soft_quantize_reference
 from labkit.papers.qnet.experiment.model import build_model
 from labkit.papers.qnet.method.activations import quantize_activations
 from labkit.papers.qnet.method.levels import LEVELS
-from labkit.papers.qnet.method.packing import pack_network, save_packed
+from labkit.papers.qnet.method.onnx import export_onnx
+from labkit.papers.qnet.method.packed_file import save
+from labkit.papers.qnet.method.packing import pack
 from labkit.papers.qnet.method.weights import quantize_weights
 from labkit.workbench.benchmark import BenchRow, compare
 
@@ -38,14 +40,14 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
         rivals = both_passes(name, device)
         best = compare(rivals, device, rounds=rounds_within(rivals["fused"], (deadline - time.monotonic()) / 4))
         work = f"soft_quantize {name}, forward + backward, {'x'.join(map(str, activation_shape(device)))}"
-        for peer in [rival for rival in best if rival != "fused"]:
-            yield BenchRow(work, "ms", best["fused"], best[peer], peer)
+        yield BenchRow(work, "ms", best["fused"], best["autograd"], "autograd")
+        if "compiled" in best:  # the function as it is in a compiled network, against its plain formula, compiled too
+            yield BenchRow(f"{work}, compiled", "ms", best["compiled"], best["torch.compile"], "torch.compile")
         kept = {function: kept_bytes(name, device, call) for function, call in quantizers_to_compare().items()}
         yield BenchRow(f"{work}: kept for backward", "MB", kept["fused"] / 1e6, kept["autograd"] / 1e6, "autograd")
         if device.type == "cuda":
             peak = {rival: peak_megabytes(call, device) for rival, call in rivals.items()}
-            for peer in [rival for rival in peak if rival != "fused"]:
-                yield BenchRow(f"{work}: peak memory", "MB", peak["fused"], peak[peer], peer)
+            yield BenchRow(f"{work}: peak memory", "MB", peak["fused"], peak["autograd"], "autograd")
     yield from packed_rows(device, deadline)
     yield from training_rows(device)
     yield widget_row()
@@ -70,11 +72,13 @@ def both_passes(name: str, device: torch.device) -> dict[str, Callable[[], objec
 
     rivals = {rival: call(quantize) for rival, quantize in quantizers_to_compare().items()}
     try:
-        compiled = call(torch.compile(soft_quantize_reference, dynamic=False))
+        compiled = call(torch.compile(soft_quantize, dynamic=False))
+        rival = call(torch.compile(soft_quantize_reference, dynamic=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the compiler thinks of this machine
             compiled()
-        rivals["torch.compile"] = compiled
+            rival()
+        rivals |= {"compiled": compiled, "torch.compile": rival}
     except Exception as error:  # no compiler, no Python headers, ...: many types, and none of them ours
         print(f"torch.compile left out: {str(error).splitlines()[0]}", file=sys.stderr)
     return rivals
@@ -124,24 +128,53 @@ def packed_rows(device: torch.device, deadline: float) -> Iterator[BenchRow]:
         for name in ("W1", "W2", "W3pm4"):
             quantized = copy.deepcopy(network)
             quantize_weights(quantized, LEVELS[name])
-            size = save_packed(pack_network(quantized), Path(folder) / name)
+            size = save(pack(quantized), Path(folder) / name)
             yield BenchRow(f"ResNet-20 {name} file", "kB", size / 1e3, float_file.stat().st_size / 1e3, "float32")
     quantized = copy.deepcopy(network)
     quantize_weights(quantized, LEVELS["W2"])
     quantize_activations(quantized, LEVELS["A2"], [batch])
     quantized.to(device).eval()
     batch = batch.to(device)
-    rivals = {
-        "packed, float path": pack_network(quantized),
-        "packed, integer path": pack_network(quantized, batch),
-        "hard network": quantized,
-        "float network": network.to(device),
+    last, network = batch.contiguous(memory_format=torch.channels_last), network.to(device)
+    packed, quickest = pack(quantized, batch), {"memory_format": torch.channels_last}
+    calls = {
+        "hard network": inference(quantized, batch),
+        "packed, contiguous": inference(packed, batch),
+        "packed, channels-last": inference(copy.deepcopy(packed).to(**quickest), last),
+        "float, contiguous": inference(network, batch),
+        "float, channels-last": inference(copy.deepcopy(network).to(**quickest), last),
     }
-    calls = {rival: inference(model, batch) for rival, model in rivals.items()}
+    if device.type == "cpu":
+        calls |= exported(pack(quantized), network, batch)
     best = compare(calls, device, rounds=rounds_within(calls["hard network"], (deadline - time.monotonic()) / 8))
-    for ours in ("packed, float path", "packed, integer path"):
-        for peer in ("hard network", "float network"):
-            yield BenchRow(f"ResNet-20 W2A2 inference, 64 images, {ours}", "ms", best[ours], best[peer], peer)
+    work = "ResNet-20 W2A2 inference, 64 images"
+    ours = min(best[name] for name in best if name.startswith("packed"))
+    yield BenchRow(f"{work}, quickest layout", "ms", ours, best["hard network"], "hard network")
+    floats = min(best[name] for name in best if name.startswith("float"))
+    yield BenchRow(f"{work}, quickest layout", "ms", ours, floats, "float network, quickest layout")
+    yield BenchRow(f"{work}, contiguous", "ms", best["packed, contiguous"], best["float, contiguous"], "float network")
+    if "exported" in best:
+        yield BenchRow(f"{work}, ONNX Runtime", "ms", best["exported"], best["exported float"], "float network there")
+
+
+def exported(packed: nn.Module, network: nn.Module, batch: Tensor) -> dict[str, Callable[[], object]]:
+    """Both networks in ONNX Runtime on one thread, where it is installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_onnx(packed, Path(folder) / "packed.onnx", batch)
+        torch.onnx.export(network, (batch,), f"{folder}/float.onnx", dynamo=False, input_names=["input"])
+        names, inputs = ("packed", "float"), {"input": batch.numpy()}
+        sessions = [onnxruntime.InferenceSession(f"{folder}/{name}.onnx", options) for name in names]
+    return {
+        "exported": lambda: sessions[0].run(None, inputs),
+        "exported float": lambda: sessions[1].run(None, inputs),
+    }
 
 
 def training_rows(device: torch.device) -> Iterator[BenchRow]:
@@ -161,9 +194,9 @@ def training_rows(device: torch.device) -> Iterator[BenchRow]:
     float_net = build_model("cnn", 10, 28, 1)
     steps = {"float network": step_of(float_net)}
     for name in ("W1", "W2", "W3pm4"):
-        quantised = copy.deepcopy(float_net)
-        quantize_weights(quantised, LEVELS[name])
-        steps[name] = step_of(quantised)
+        quantized = copy.deepcopy(float_net)
+        quantize_weights(quantized, LEVELS[name])
+        steps[name] = step_of(quantized)
     best = compare(steps, device, rounds=20)
     for name in ("W1", "W2", "W3pm4"):
         yield BenchRow(

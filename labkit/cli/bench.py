@@ -1,13 +1,14 @@
 """`labkit bench`."""
 
 import json
+import shlex
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from labkit.cli.options import AnySlug, AsJson, Device, rooms
-from labkit.cli.output import console
+from labkit.cli.output import console, short
 
 
 def bench(
@@ -15,12 +16,20 @@ def bench(
     json_: AsJson = False,
     device: Device = None,
     seconds: Annotated[float, typer.Option(help="time to spend per paper, about")] = 60.0,
+    record: Annotated[int, typer.Option(help="repeat so often, and write a record that claims are judged by")] = 0,
 ) -> None:
     """Side by side with peers; a ratio above 1 means that we are ahead."""
     from labkit.devices import pick_device
     from labkit.workbench import benchmark
 
     place = pick_device(device or "auto")
+    if record:
+        for paper in rooms(slug):
+            if slug or benchmark.script(paper.slug).exists():
+                asked = ["labkit", "bench", paper.slug, "--record", str(record), "--seconds", f"{seconds:g}"]
+                written = benchmark.record(paper.slug, place, seconds, record, shlex.join(asked))
+                console.print(f"record    {short(written.path)}", soft_wrap=True)
+        return
     rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}
         | {"peer_name": r.peer_name, "ratio": r.ratio, "device": str(place)}

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from labkit.data import registry
 from labkit.data.images import check_split
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -77,10 +78,11 @@ def imagenet(split: str, seed: int = 0, size: int = 224) -> ImageFolder:
     """
     check_split(split, ("train", "val"))
     folder = registry.require("imagenet") / split
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     files, labels = [], []
     for label, wnid in enumerate(classes):
-        names = sorted(e.name for e in os.scandir(folder / wnid) if e.name.lower().endswith((".jpeg", ".jpg")))
+        visible = (e.name for e in os.scandir(folder / wnid) if not e.name.startswith("."))  # macOS adds ._<name>
+        names = sorted(name for name in visible if name.lower().endswith((".jpeg", ".jpg")))
         if not names:
             raise DataError(
                 f"{folder / wnid} holds no .JPEG files; unpack that class anew, then: labkit data check imagenet"
@@ -94,11 +96,7 @@ def _decode(path: Path, shorter_side: int) -> "Image.Image":
     """The image as RGB, resized: the set also holds grey and CMYK JPEGs, and a PNG under the name .JPEG."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise on damaged bytes
-        raise DataError(f"Image {path} is damaged ({error}). Unpack it anew from ImageNet's archive.") from error
+    image = read_picture(path, "Unpack it anew from ImageNet's archive.")
     scale = shorter_side / min(image.size)
     width, height = (max(shorter_side, int(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -47,16 +47,16 @@ class StackedLinear(nn.Module):
 class StackedMLP(nn.Module):
     """`copies` multi-layer perceptrons with layer widths `sizes`; no activation after the last layer.
 
+    First weights are uniform in +-sqrt(6 / (inputs + outputs)), biases 0.  [official code of SHER]
+
     Args:
         sizes: widths from the input to the output, at least two.
         final_gain: the last layer's weights are multiplied by it.
-        initialisation: xavier: uniform in +-sqrt(6 / (inputs + outputs)), biases 0 [official code of SHER]; torch: what
-            `nn.Linear` does, weights and biases uniform in +-1 / sqrt(inputs).
         generators: one per copy. Copy i then has exactly the weights of a `StackedMLP(1, ...)` made with generator i.
             None: torch's global generator.
 
     Raises:
-        InputError: fewer than two sizes, an unknown activation or initialisation, not one generator per copy.
+        InputError: fewer than two sizes, an unknown activation, not one generator per copy.
     """
 
     def __init__(
@@ -66,7 +66,6 @@ class StackedMLP(nn.Module):
         activation: str = "relu",
         *,
         final_gain: float = 1.0,
-        initialisation: str = "xavier",
         generators: Sequence[torch.Generator] | None = None,
     ) -> None:
         super().__init__()
@@ -76,28 +75,19 @@ class StackedMLP(nn.Module):
             raise InputError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got '{activation}'.")
         self.copies, self.sizes, self.activation = copies, tuple(sizes), activation
         self.layers = nn.ModuleList(StackedLinear(copies, a, b) for a, b in itertools.pairwise(sizes))
-        self.initialise(initialisation, final_gain, generators)
+        self.initialize(final_gain, generators)
 
     @torch.no_grad()
-    def initialise(
-        self, how: str, final_gain: float = 1.0, generators: Sequence[torch.Generator] | None = None
-    ) -> None:
+    def initialize(self, final_gain: float = 1.0, generators: Sequence[torch.Generator] | None = None) -> None:
         """Draw all weights anew."""
-        if how not in ("xavier", "torch"):
-            raise InputError(f"initialisation must be 'xavier' or 'torch'; got '{how}'.")
         if generators is not None and len(generators) != self.copies:
             raise InputError(f"one generator per copy: {self.copies} copies, {len(generators)} generators.")
         for copy in range(self.copies):
             generator = None if generators is None else generators[copy]
             for layer in self.layers:
                 assert isinstance(layer, StackedLinear)
-                fans = layer.inputs + layer.outputs
-                bound = math.sqrt(6 / fans) if how == "xavier" else 1 / math.sqrt(layer.inputs)
-                fill_uniform(layer.weight[copy], bound, generator)
-                if how == "torch":
-                    fill_uniform(layer.bias[copy], bound, generator)
-                else:
-                    layer.bias[copy].zero_()
+                fill_uniform(layer.weight[copy], math.sqrt(6 / (layer.inputs + layer.outputs)), generator)
+                layer.bias[copy].zero_()
         last = self.layers[-1]
         assert isinstance(last, StackedLinear)
         last.weight.mul_(final_gain)

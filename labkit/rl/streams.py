@@ -34,6 +34,10 @@ class Streams:
         """Standard normal."""
         return torch.stack([torch.randn(shape, generator=g, device=self.device) for g in self.generators])
 
+    def integers(self) -> list[int]:
+        """One a copy, to seed what brings random numbers of its own: a simulator."""
+        return [int(torch.randint(2**31, (1,), generator=g, device=self.device)) for g in self.generators]
+
     def state_dict(self) -> dict[str, Any]:
         return {"states": [generator.get_state() for generator in self.generators]}
 

@@ -186,7 +186,7 @@ class Results:
             raise InputError(f"a tracker's name is part of a path: letters, digits, . + - _; got '{self.tracker}'.")
         path, mine = self.path / "settings.json", json.loads(json.dumps(dict(self.settings)))
         if path.exists():
-            theirs = json.loads(path.read_text())
+            theirs = _read_settings(path)
             if theirs != mine:
                 raise RunError(
                     f"{self.path} holds results of {self.tracker} with {theirs}, not {mine}. Give another name."
@@ -248,21 +248,43 @@ def _shifted(boxes: np.ndarray, sequence: Sequence, sign: int) -> np.ndarray:
     return boxes + np.array([first, first, 0.0, 0.0])
 
 
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            return content
+        problem = f"it holds a {type(content).__name__}, not names and values"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error)
+    raise RunError(f"{path} is damaged ({problem}). Delete {path.parent} and run again, or give another name.")
+
+
 def _write_rows(path: Path, rows: np.ndarray) -> None:
     text = "".join(",".join(f"{value:.6f}" for value in row) + "\n" for row in rows)
     write_atomically(path, text.encode())
 
 
+AGAIN = "Delete the results of that sequence and run again."
+
+
 def _read_rows(path: Path, rows: int, columns: int) -> np.ndarray:
     try:
-        values = np.array([[float(word) for word in line.split(",")] for line in path.read_text().splitlines()])
+        values = np.array([_finite(line) for line in path.read_text().splitlines()])
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Delete the results of that sequence and run again.") from None
+        raise RunError(f"{path} cannot be read ({error}). {AGAIN}") from None
     if values.shape != (rows, columns):
         raise RunError(
             f"{path} holds {values.shape} values instead of {(rows, columns)}: it belongs to another version of the "
-            "sequence. Delete the results of that sequence and run again."
+            f"sequence. {AGAIN}"
         )
+    return values
+
+
+def _finite(line: str) -> list[float]:
+    """The numbers of a line; ValueError where one is none, or not finite."""
+    values = [float(word) for word in line.split(",")]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"'{line[:60]}' holds a number that is not finite")
     return values
 
 
@@ -275,12 +297,24 @@ def _restarts_text(result: Restarts) -> str:
 
 
 def _read_restarts(path: Path, sequence: Sequence) -> Restarts:
-    lines = path.read_text().splitlines()
-    if len(lines) != len(sequence):
-        raise RunError(f"{path} holds {len(lines):,} lines for {len(sequence):,} frames. Delete it and run again.")
-    codes = np.array([vot.TRACKED if "," in line else int(line) for line in lines])
-    boxes = np.array([[float(word) for word in line.split(",")] if "," in line else [np.nan] * 4 for line in lines])
+    """Raises RunError when a line is neither a box nor a code, or there is not one a frame."""
+    try:
+        rows = [_box_or_code(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Delete it and run again.") from None
+    if len(rows) != len(sequence):
+        raise RunError(f"{path} holds {len(rows):,} lines for {len(sequence):,} frames. Delete it and run again.")
+    codes, boxes = (np.array(column) for column in zip(*rows, strict=True))
     return Restarts(sequence, codes, _shifted(boxes, sequence, -1))
+
+
+def _box_or_code(line: str) -> tuple[int, list[float]]:
+    """A line of a run with restarts; ValueError where it is none."""
+    if "," not in line and (code := int(line)) in (vot.SKIPPED, vot.STARTED, vot.FAILED):
+        return code, [math.nan] * 4
+    if len(box := _finite(line)) != 4:
+        raise ValueError(f"'{line[:60]}' is neither a box nor one of the codes 0, 1, 2")
+    return vot.TRACKED, box
 
 
 def _same(first: Restarts, second: Restarts) -> bool:

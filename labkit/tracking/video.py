@@ -1,9 +1,9 @@
 """Follow what is inside a box through any video; write the video with the box drawn in, and its boxes as CSV."""
 
 import csv
-import io
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from labkit.errors import InputError
-from labkit.files import write_atomically
+from labkit.errors import InputError, RunError
+from labkit.files import given_path
 from labkit.tracking.tracker import Box, Tracked, Tracker
 
 PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
@@ -34,6 +34,8 @@ class Report:
     missing: int = 0
 
 
+MOST_FRAMES = 10**9
+"""A year of video."""
 Show = Callable[[int, int], None]
 """Called as show(frames done, frames in all or 0 where the file does not tell)."""
 
@@ -48,14 +50,17 @@ def follow(
     overwrite: bool = False,
     show: Callable[[], AbstractContextManager[Show]] | None = None,
 ) -> Report:
-    """Track through `video` from frame `start` on; write `out` and its CSV, which appear only when they are whole.
+    """Track through `video` from frame `start` on; write `out` and its CSV, which appear together when both are whole.
 
-    Raises InputError, before anything is written, for a video that cannot be read, a box outside its first frame, an
-    output that is there already or is of no known kind.
+    Raises:
+        InputError: before anything is written: a video that cannot be read, a box outside its first frame, an output
+            that is there already or is of no known kind.
+        RunError: the output's folder cannot be written, or is full; nothing is left behind.
     """
-    if start < 0 or frames < 0:
-        raise InputError(f"--start and --frames must be 0 or more; got {start} and {frames}.")
-    table = out.with_suffix(".csv")
+    if not (0 <= start <= MOST_FRAMES and 0 <= frames <= MOST_FRAMES):
+        raise InputError(f"--start and --frames lie between 0 and {MOST_FRAMES:,}; got {start} and {frames}.")
+    out = given_path(out, "--out")
+    table = given_path(out.with_suffix(".csv"), "--out")
     _check_places(video, out, table, overwrite)
     with _opened(video) as (source, stream):
         pictures = itertools.islice(_pictures(source, stream, video), start, start + frames if frames else None)
@@ -64,17 +69,14 @@ def follow(
             raise InputError(f"{video} has no frame {start} that can be decoded; --start counts from 0.")
         _check_inside(box, first)
         total = min(frames or stream.frames, max(stream.frames - start, 0)) if stream.frames else frames
-        rows, report = [], Report(0, 0, 0.0)
-        with _writer(out, first, _rate(stream)) as write, (show or _silent)() as advance:
+        report = Report(0, 0, 0.0)
+        with _output(out, table, first, _rate(stream)) as write, (show or _silent)() as advance:
             for index, (picture, tracked, seconds) in enumerate(
                 _tracked(tracker, box, itertools.chain([first], pictures))
             ):
-                write(drawn(picture, tracked))
-                box_text = [f"{value:.2f}" for value in tracked.box]
-                rows.append([start + index, *box_text, f"{tracked.score:.4f}", int(tracked.present)])
+                write(drawn(picture, tracked), _row(start + index, tracked))
                 report = Report(index + 1, report.absent + (not tracked.present), report.seconds + seconds)
                 advance(index + 1, total)
-            _write_table(table, rows)
     ended = not frames or report.frames < frames
     return replace(report, missing=max(0, stream.frames - start - report.frames) if ended else 0)
 
@@ -108,10 +110,10 @@ def _av() -> Any:
 def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream."""
     av = _av()
-    if not video.is_file():
+    if not given_path(video, "VIDEO").is_file():
         raise InputError(f"there is no video {video}.")
     try:
-        source = av.open(str(video))
+        source = av.open(_address(video))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{video} cannot be read as a video ({_reason(error)}).") from None
     with source:
@@ -162,8 +164,15 @@ def _check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
     if out.exists() and video.exists() and out.samefile(video):
         raise InputError(f"--out is the video itself ({video}); give another name.")
     for path in (out, table):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder. Give another --out.")
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already. Give another --out, or --overwrite.")
+
+
+def _address(path: Path) -> str:
+    """The file for FFmpeg, which would take `tcp:1.mp4` or `pipe:1.mp4` for something else than a file's name."""
+    return f"file:{path.absolute()}"
 
 
 def _reason(error: Exception) -> str:
@@ -188,40 +197,71 @@ def drawn(picture: np.ndarray, tracked: Tracked) -> np.ndarray:
     return np.asarray(image)
 
 
-@contextmanager
-def _writer(out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
-    """Encodes beside `out` and renames at the end; after an error nothing is left. H.264 where there is an encoder."""
-    av = _av()
-    beside = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
-    height, width = first.shape[:2]
-    try:
-        try:
-            sink = av.open(str(beside), "w")
-            stream = sink.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            message = f"{out} cannot be written ({_reason(error)}). A name ending in .mp4 or .mkv works."
-            raise InputError(message) from None
-        with sink:
-            # chroma is stored at half size: both sides must be even, so the last row or column may be doubled
-            stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+Write = Callable[[np.ndarray, list[Any]], None]
+"""Called as write(picture, row of the table)."""
+COLUMNS = ("frame", "x", "y", "w", "h", "score", "present")
 
-            def write(picture: np.ndarray) -> None:
-                even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                for packet in stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")):
-                    sink.mux(packet)
+
+def _row(frame: int, tracked: Tracked) -> list[Any]:
+    return [frame, *(f"{value:.2f}" for value in tracked.box), f"{tracked.score:.4f}", int(tracked.present)]
+
+
+@contextmanager
+def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Write]:
+    """Both files grow in a hidden folder beside `out` and are renamed at the end; after an error nothing is left."""
+    with _told_to_user(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
+        video_part, table_part = Path(folder, f"video{out.suffix}"), Path(folder, "boxes.csv")
+        with open(table_part, "w", newline="") as file, _encoder(video_part, out, first, rate) as encode:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(COLUMNS)
+
+            def write(picture: np.ndarray, row: list[Any]) -> None:
+                encode(picture)
+                rows.writerow(row)
 
             yield write
-            for packet in stream.encode():
-                sink.mux(packet)
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+        for part in (video_part, table_part):
+            with open(part, "rb") as whole:
+                os.fsync(whole.fileno())
+        os.replace(video_part, out)
+        os.replace(table_part, table)
 
 
-def _write_table(path: Path, rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["frame", "x", "y", "w", "h", "score", "present"], *rows])
-    write_atomically(path, text.getvalue().encode())
+@contextmanager
+def _told_to_user(out: Path) -> Iterator[None]:
+    """The system's error as a sentence with the way out. FFmpeg's errors of writing are the system's."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write {out}: {error.strerror or error}. Nothing was left there: free space or choose another "
+            "folder, then repeat."
+        ) from error
+
+
+@contextmanager
+def _encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
+    """Encodes frames into the file `part`: H.264 as browsers and QuickTime play it, where there is an encoder."""
+    av = _av()
+    height, width = first.shape[:2]
+    streamable = {"movflags": "faststart"} if out.suffix.lower() in (".mp4", ".m4v", ".mov") else {}
+    try:
+        sink = av.open(_address(part), "w", options=streamable)
+        stream = sink.add_stream("libx264" if "libx264" in av.codecs_available else "mpeg4", rate=rate)
+    except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise
+        raise InputError(f"{out} cannot be written ({_reason(error)}). A name ending in .mp4 or .mkv works.") from None
+    # chroma is stored at half size: both sides must be even, so the last row or column may be doubled
+    stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    with sink:
+
+        def encode(picture: np.ndarray) -> None:
+            even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+
+        yield encode
+        sink.mux(stream.encode())
 
 
 # ---- progress -------------------------------------------------------------------------------------------------------

@@ -2,17 +2,22 @@
 
 import importlib.util
 import itertools
+import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from labkit import paths
-from labkit.errors import InputError
+from labkit.errors import InputError, RunError
+from labkit.files import write_atomically
+from labkit.workbench.records import Record
+from labkit.workbench.runs import environment
 
 
 @dataclass(frozen=True)
@@ -86,3 +91,38 @@ def rows(slug: str, device: torch.device, seconds: float) -> Iterator[BenchRow]:
     sys.modules[spec.name] = module  # where a dataclass or a pickle in it would look
     spec.loader.exec_module(module)
     yield from module.rows(device, seconds)
+
+
+def record(slug: str, device: torch.device, seconds: float, repeats: int, command: str) -> Record:
+    """Measure a paper's benchmark several times, and write data/records/<slug>/bench-<device>.json.
+
+    Claims of the scale "bench" are judged by it. A record's "seeds" are the repetitions, its results hold the rows.
+
+    Raises:
+        InputError: the paper has no benchmark.
+        RunError: the record cannot be written.
+    """
+    results, spent = [], []
+    for _ in range(repeats):
+        start = time.monotonic()
+        lines = [asdict(row) | {"ratio": row.ratio} for row in rows(slug, device, seconds)]
+        results.append({"device": device.type, "rows": lines})
+        spent.append(round(time.monotonic() - start, 1))
+    measured = Record(
+        paper=slug,
+        scale="bench",
+        device=torch.cuda.get_device_name(device).lower().replace(" ", "-") if device.type == "cuda" else "cpu",
+        seeds=list(range(repeats)),
+        results=results,
+        config={"seconds": seconds, "threads": torch.get_num_threads()},
+        environment=environment(),
+        wall_seconds=spent,
+        command=command,
+        recorded=time.strftime("%Y-%m-%d"),
+    )
+    content: dict[str, Any] = measured.model_dump()
+    try:
+        write_atomically(measured.path, (json.dumps(content, indent=1) + "\n").encode())
+    except OSError as error:
+        raise RunError(f"cannot write {measured.path}: {error.strerror or error}.") from error
+    return measured

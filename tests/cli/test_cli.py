@@ -209,6 +209,12 @@ def test_bench_as_json(here, tmp_path, monkeypatch):
     }  # fmt: skip
     assert rows[1]["ratio"] == 3.0
     assert "4.00" in here("bench", "--device", "cpu", "--seconds", "4")[1]
+    monkeypatch.setattr(paths, "records_dir", lambda: tmp_path / "records")
+    assert here("bench", "toy", "--device", "cpu", "--seconds", "4", "--record", "2")[0] == 0
+    written = json.loads((tmp_path / "records" / "toy" / "bench-cpu.json").read_text())
+    assert written["command"] == "labkit bench toy --record 2 --seconds 4"
+    assert [result["rows"][0]["ratio"] for result in written["results"]] == [4.0, 4.0]
+    assert written["results"][0]["device"] == "cpu"
 
 
 def test_list_shows_how_the_claims_stand(here):

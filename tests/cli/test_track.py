@@ -1,6 +1,9 @@
 """`labkit track` on small generated videos: what it writes, and what it says about all that cannot be tracked."""
 
 import csv
+import os
+import resource
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -210,7 +213,10 @@ def test_the_command(here, clip):
         (("--box", "90,24,16,16"), ["does not lie inside the frame, which is 96 x 64 pixels", "at most 96"]),
         (("--box=-1,24,16,16",), ["does not lie inside the frame"]),
         (("--box", "20,24,16,16", "--start", "99"), ["has no frame 99 that can be decoded"]),
-        (("--box", "20,24,16,16", "--start", "-1"), ["--start and --frames must be 0 or more"]),
+        (("--box", "20,24,16,16", "--start", "-1"), ["--start and --frames lie between 0 and"]),
+        (("--box", "20,24,16,16", "--start", "1" + 30 * "0"), ["--start and --frames lie between 0 and 1,000,000,000"]),
+        (("--box", "20,24,16,16", "--frames", "1" + 30 * "0"), ["--start and --frames lie between 0 and"]),
+        (("--box", "20,24,16,16", "--out", 300 * "x" + ".mp4"), ["--out: a name has 255 bytes at most"]),
         (("--box", "20,24,16,16", "--tracker", "siamese"), ["--tracker must be one of stage-1, cascade", "'siamese'"]),
         (("--box", "20,24,16,16", "--tracker", "GOTURN"), ["GOTURN needs weight files", "CSRT, KCF, MIL, MOSSE"]),
         (("--box", "20,24,16,16", "--tracker", "cascade-learned"), ["'cascade-learned' needs a network", "stage-1"]),
@@ -220,6 +226,8 @@ def test_the_command(here, clip):
         (("--box", "20,24,16,16", "--out", "o.xyz"), ["o.xyz cannot be written", ".mp4"]),
         (("--box", "20,24,16,16", "--out", "nowhere/o.mp4"), ["there is no folder nowhere"]),
         (("--box", "20,24,16,16", "--out", "clip.mp4"), ["--out is the video itself"]),
+        (("--box", "20,24,16,16", "--out", "tcp://127.0.0.1:9/o.mp4"), ["there is no folder tcp:/127.0.0.1:9"]),
+        (("--box", "20,24,16,16", "--out", "pipe:"), ["--out needs the ending of a video"]),
         ((), ["Missing option", "--box"]),
     ],
     ids=" ".join,
@@ -315,3 +323,82 @@ def test_every_tracker_of_the_list_can_be_made(name):
     frame = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     tracker.init(frame, (20.0, 20.0, 20.0, 20.0))
     assert len(tracker.update(frame).box) == 4
+
+
+# ---- disks ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_plays_in_browsers_and_quicktime(clip, tmp_path):
+    """H.264 with chroma at half size, the index before the frames."""
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this FFmpeg has no encoder for H.264")
+    following.follow(clip, (20.0, 24.0, 16.0, 16.0), tmp_path / "o.mp4", StaticBox())
+    with av.open(str(tmp_path / "o.mp4")) as source:
+        context = source.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+    content = (tmp_path / "o.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+@pytest.mark.parametrize("name", ["tcp:1.mp4", "pipe:1.mp4", "concat:a|b.mp4", "100%.mp4", "a b\u00e9.mp4", "-o.mp4"])
+def test_a_name_is_the_name_of_a_file_whatever_ffmpeg_reads_in_it(clip, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    clip.rename(tmp_path / name)
+    out = f"out-{name}"
+    following.follow(Path(name), (20.0, 24.0, 16.0, 16.0), Path(out), StaticBox(), frames=2)
+    assert sorted(os.listdir()) == sorted([name, out, str(Path(out).with_suffix(".csv"))])
+    following.follow(Path(out), (20.0, 24.0, 16.0, 16.0), Path(f"{'y' * 251}.mp4"), StaticBox())  # as long as it may be
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 200 kB, which holds the clip and not the outcome of a long one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("a small disk can be mounted by root only; the same fault is tested with a file size limit")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 4])
+def test_a_full_disk_leaves_nothing_and_a_repeat_works(here, clip, disk, free):
+    """Full from the start, and filling while the first packets or the table go out."""
+    (disk / "filler").write_bytes(bytes((196 - free) * 1024))
+    words = ("clip.mp4", "--box", "20,24,16,16", "--out", "disk/o.mp4", "--tracker", "static")
+    code, _, told = here(*words)
+    assert (code, "cannot write disk/o.mp4: No space left on device" in told) == (1, True), told
+    assert os.listdir(disk) == ["filler"]
+    (disk / "filler").unlink()
+    assert here(*words)[0] == 0
+    assert sorted(os.listdir(disk)) == ["o.csv", "o.mp4"]
+
+
+def test_a_read_only_disk_is_told_before_any_tracking(here, clip, disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    code, _, told = here("clip.mp4", "--box", "20,24,16,16", "--out", "disk/o.mp4", "--tracker", "static")
+    assert (code, "cannot write disk/o.mp4: Read-only file system" in told) == (1, True), told
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(here, clip):
+    """What everybody can have of a full disk; the old pair stays as it was."""
+    words = ("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static")
+    assert here(*words)[0] == 0
+    before = [Path(name).read_bytes() for name in ("o.mp4", "o.csv")]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        code, _, told = here(*words, "--overwrite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (code, "cannot write o.mp4: File too large" in told) == (1, True), told
+    assert [Path(name).read_bytes() for name in ("o.mp4", "o.csv")] == before
+    assert sorted(os.listdir()) == ["clip.mp4", "o.csv", "o.mp4"]
+
+
+def test_a_folder_in_the_way_is_told(here, clip, tmp_path):
+    (tmp_path / "o.csv").mkdir()
+    words = ("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static", "--overwrite")
+    code, _, told = here(*words)
+    assert (code, "o.csv is a folder" in told, (tmp_path / "o.mp4").exists()) == (2, True, False)

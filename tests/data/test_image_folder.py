@@ -47,6 +47,21 @@ def test_labels_count_sorted_wnids_and_files_are_sorted(tree, monkeypatch):
     ]
 
 
+def test_hidden_files_and_folders_are_no_images_and_no_classes(tree):
+    (tree / "train" / ".cache").mkdir()
+    (tree / "train" / "n01" / "._n01_1.JPEG").write_bytes(b"what macOS leaves in archives")
+    train = imagenet("train")
+    assert train.classes == ("n01", "n02")
+    assert len(train) == 6
+
+
+def test_a_strip_is_refused_before_it_fills_the_memory(tree):
+    """60,000 x 1 pixels, with the shorter side made 256, are 12 GB."""
+    save(tree / "train/n01/n01_1.JPEG", (60_000, 1))
+    with pytest.raises(DataError, match=r"n01_1.JPEG has 60,000 x 1 pixels, sides of more than 100 to 1"):
+        imagenet("train").image(0)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_every_kind_of_file_becomes_rgb_of_one_size(tree, split):
     images = imagenet(split)

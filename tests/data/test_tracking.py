@@ -3,7 +3,9 @@
 A frame's red value is its number, so that a sequence that begins one frame too late is seen.
 """
 
+import contextlib
 import dataclasses
+import random
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def test_frames_are_read_when_asked_for_and_are_rgb(tmp_path):
     assert (files[0].shape, files[0].dtype) == ((6, 8, 3), np.uint8)
     assert files[3].tolist() == [[[7, 7, 7]] * 8] * 6
     assert len(files[2:]) == 2  # a slice stays on disk: nothing is decoded
-    with pytest.raises(DataError, match=r"0002\.png cannot be read"):
+    with pytest.raises(DataError, match=r"0002\.png is damaged"):
         files[1]
 
 
@@ -213,6 +215,26 @@ def test_temple_color_reads_the_span_from_its_own_file(tmp_path):
     assert names == {"Hurdle_ce2": 99, "Skating2_1": 9, "Skating2_2": 19}
     write(tmp_path / "Hurdle_ce2" / "Hurdle_ce2_frames.txt", "27,50\n")
     with pytest.raises(DataError, match="frames 27 to 50 are scored; 13 of them"):
+        list(otb.tc128(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("span", "told"),
+    [
+        ("1,1000000000", "1000000000.0 is not the number of a frame"),
+        ("1,10000000", "frames 1 to 10000000 are scored; 3 of them are there, 4 is missing"),
+        ("nan,3", "nan is not the number of a frame"),
+        ("1,1e400", "inf is not the number of a frame"),
+        ("3,1", "frames 3 to 1 are scored; 0 of them"),
+        ("-1,3", "-1.0 is not the number of a frame"),
+    ],
+)
+def test_a_span_beyond_all_measure_is_told_at_once(tmp_path, span, told):
+    """Work and memory grow with the images there, not with what a text file says."""
+    frames(tmp_path / "Ball" / "img", [1, 2, 3])
+    write(tmp_path / "Ball" / "Ball_gt.txt", rows(3))
+    write(tmp_path / "Ball" / "Ball_frames.txt", span)
+    with pytest.raises(DataError, match=told):
         list(otb.tc128(tmp_path))
 
 
@@ -432,10 +454,20 @@ def test_oxuva_leaves_the_given_frame_out_of_the_annotation(oxuva_tree):
     [
         ("tasks/dev.csv", "vid0,obj1,2,6,0.1,0.3,0.2\n", "line 1: 7 fields instead of 8"),
         ("tasks/dev.csv", "vid0,obj1,2,6,0.3,0.1,0.2,0.6\n", "no box in the order xmin, xmax, ymin, ymax"),
-        ("tasks/dev.csv", "vid0,obj1,two,6,0.1,0.3,0.2,0.6\n", "not all numbers"),
-        ("tasks/dev.csv", "vid0,obj1,2,9,0.1,0.3,0.2,0.6\n", "lacks 2 of the frames 2 to 9"),
+        ("tasks/dev.csv", "vid0,obj1,two,6,0.1,0.3,0.2,0.6\n", "line 1: two is not the number of a frame"),
+        ("tasks/dev.csv", "vid0,obj1,2,2.5,0.1,0.3,0.2,0.6\n", "2.5 is not the number of a frame"),
+        ("tasks/dev.csv", "vid0,obj1,2,inf,0.1,0.3,0.2,0.6\n", "inf is not the number of a frame"),
+        ("tasks/dev.csv", "vid0,obj1,2,1000000000,0.1,0.3,0.2,0.6\n", "1000000000 is not the number of a frame"),
+        ("tasks/dev.csv", "vid0,obj1,2,10000000,0.1,0.3,0.2,0.6\n", "frames 2 to 10000000 are scored; 6 of them"),
+        ("tasks/dev.csv", "vid0,obj1,6,2,0.1,0.3,0.2,0.6\n", "frames 6 to 2 are scored; 0 of them"),
+        (
+            "tasks/dev.csv",
+            "vid0,obj1,2,9,0.1,0.3,0.2,0.6\n",
+            "frames 2 to 9 are scored; 6 of them are there, 8 is missing",
+        ),
         ("tasks/dev.csv", "vid0,obj1,2,5,0.1,0.3,0.2,0.6\n", "annotated outside its frames 2 to 5"),
         ("tasks/dev.csv", "\n", "holds no task"),
+        ("annotations/dev.csv", "vid0,obj1,3,bird,t,f,1e30,present,0,1,0,1\n", "1e30 is not the number of a frame"),
         ("annotations/dev.csv", "vid0,obj1,3,bird,t,f,4,here,0,1,0,1\n", "'here' is neither present nor absent"),
     ],
 )
@@ -443,6 +475,28 @@ def test_oxuva_says_what_is_wrong(oxuva_tree, file, text, told):
     write(oxuva_tree / file, text)
     with pytest.raises(DataError, match=told):
         list(oxuva.oxuva(oxuva_tree))
+
+
+PIECES = (b"\0", b"\n", b",", b"-", b"nan", b"inf", b"999999999999", b"1e400", b"\xff")
+
+
+@pytest.mark.parametrize("tree", ["otb_tree", "uav_tree", "lasot_tree", "vot_tree", "oxuva_tree"])
+def test_damage_to_any_text_ends_in_words(tree, request):
+    """A bounded attack: characters of every text file changed or cut off at seeded places, its numbers made huge."""
+    folder, chance = request.getfixturevalue(tree), random.Random(0)
+    reader = {"otb": otb.otb2015, "uav": uav.uav123, "lasot": lasot.lasot, "vot": vot.vot, "oxuva": oxuva.oxuva}
+    texts = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".txt", ".csv", ".tag"))
+    for path in texts:
+        whole = path.read_bytes()
+        for _ in range(12):
+            content = bytearray(whole)
+            for _ in range(chance.randint(1, 3) if content else 0):
+                at = chance.randrange(len(content))
+                content[at : at + 1] = chance.choice(PIECES)
+            path.write_bytes(content[: chance.choice([len(content), chance.randrange(len(content) + 1)])])
+            with contextlib.suppress(DataError):
+                list(reader[tree.removesuffix("_tree")](folder))
+        path.write_bytes(whole)
 
 
 # ---- by name --------------------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference
+from labkit.kernels.int8_conv import Conv, Geometry, Requantizer, int8_conv2d, int8_conv2d_reference
 from labkit.kernels.int8_matmul import int8_matmul
-from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr
-from labkit.papers.brelu.method.integer import to_codes, to_integer
+from labkit.papers.brelu.experiment.model import MobileNet, classifier, vdsr
+from labkit.papers.brelu.method.integer import to_integer
 from labkit.papers.brelu.method.network import calibrate, set_bounds
-from labkit.papers.brelu.method.snap import snap
+from labkit.papers.brelu.method.snap import InputScale, snap
+from labkit.papers.brelu.method.trace import trace
 from labkit.papers.brelu.method.weights import quantize_layers
 
 pytestmark = [
@@ -32,12 +33,13 @@ def test_equals_int64(shape, requantizer, with_shortcut):
     v = torch.randint(-128, 128, (n, c, h, w), generator=g).to(torch.int8)
     weight = torch.randint(-128, 128, (o, c, kernel, kernel), generator=g).to(torch.int8)
     bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
-    plain = Conv(stride, padding, requantizer, True)
-    size = int8_conv2d_reference(v, weight, bias, None, Conv(stride, padding, None, True)).sums.shape
+    geometry = Geometry((stride, stride), (padding, padding))
+    plain = Conv(geometry, requantizer, True)
+    size = int8_conv2d_reference(v, weight, bias, None, Conv(geometry, None, True)).sums.shape
     shortcut = torch.randint(-9000, 9000, size, generator=g).to(torch.int32) if with_shortcut else None
     wanted = int8_conv2d_reference(v, weight, bias, shortcut, plain)
     got = int8_conv2d(
-        v.cuda(), weight.cuda(), bias.cuda(), stride=stride, padding=padding, requantizer=requantizer, keep_sums=True,
+        v.cuda(), weight.cuda(), bias.cuda(), geometry, requantizer=requantizer, keep_sums=True,
         shortcut=None if shortcut is None else shortcut.cuda(),
     )  # fmt: skip
     for a, b in zip(got, wanted, strict=True):
@@ -53,21 +55,21 @@ def test_products_equal_int64(shape):
     assert torch.equal(int8_matmul(a.cuda(), b.cuda()).cpu().long(), a.long() @ b.long())
 
 
-@pytest.mark.parametrize("name", ["vdsr", "resnet18"])
+@pytest.mark.parametrize("name", ["vdsr", "resnet18", "mobilenet"])
 def test_whole_networks_give_the_cpus_bits(name):
     torch.manual_seed(0)
     if name == "vdsr":
-        network, ratio, shape, units = vdsr(8, 64).eval(), 255.0, (1, 1, 64, 64), 255.0
+        network, ratio, shape = vdsr(8, 64).eval(), 255.0, (1, 1, 64, 64)
     else:
-        model = classifier("resnet18", 10, 3, 64)
-        model.train()(torch.randn(8, 3, 64, 64))
-        network, ratio, shape, units = from_resnet(model.eval()).eval(), 57.63, (2, 3, 64, 64), None
-    pixels = torch.randint(0, 256, shape)
-    real = (pixels - 128) / ratio
+        model = (classifier("resnet18", 10, 3, 64) if name == "resnet18" else MobileNet(10, 3)).train()
+        model(torch.randn(8, 3, 64, 64))
+        network, ratio, shape = trace(model), 57.63, (2, 3, 64, 64)
+    real = (torch.randint(0, 256, shape) - 128) / ratio
     quantize_layers(network)
     set_bounds(network, calibrate(network, [real]), "3.5sigma")
-    integer = to_integer(network, snap(network, ratio, real, output_units=units))
-    integer.reference = True
-    wanted = integer(to_codes(pixels))
-    integer.reference = False
-    assert torch.equal(integer.cuda()(to_codes(pixels).cuda()).cpu(), wanted)
+    integer = to_integer(network, snap(network, InputScale(ratio)))
+    codes = integer.to_codes(real)
+    integer.engine = "reference"
+    wanted = integer.forward_integer(codes)
+    integer.engine = "auto"
+    assert torch.equal(integer.cuda().forward_integer(codes.cuda()).cpu(), wanted)

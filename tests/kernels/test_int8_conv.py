@@ -9,7 +9,15 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels import int8_conv
-from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference, reference, requantize
+from labkit.kernels.int8_conv import (
+    Conv,
+    Geometry,
+    Requantizer,
+    int8_conv2d,
+    int8_conv2d_reference,
+    reference,
+    requantize,
+)
 
 REQUANTIZER = Requantizer(7566, 275, 14)
 SHAPES = [  # n, c, h, w, o, kernel, stride, padding: sizes that no block divides
@@ -22,12 +30,16 @@ INTERPRETED = [  # the interpreter takes seconds a shape: more channels than a b
 ]  # fmt: skip
 
 
+def geometry(stride: int, padding: int) -> Geometry:
+    return Geometry((stride, stride), (padding, padding))
+
+
 def tensors(n, c, h, w, o, k, stride, padding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(n + 10 * c + o)
     v = torch.randint(-128, 128, (n, c, h, w), generator=g).to(torch.int8)
     weight = torch.randint(-128, 128, (o, c, k, k), generator=g).to(torch.int8)
     bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
-    size = reference.output_size(h, w, k, k, stride, padding)
+    size = reference.output_size(h, w, k, k, geometry(stride, padding))
     shortcut = torch.randint(-9000, 9000, (n, o, *size), generator=g).to(torch.int32)
     return v, weight, bias, shortcut
 
@@ -40,10 +52,9 @@ OPTIONS = [  # shortcut?, requantiser, sums kept?
 def compare_bodies(body: Callable[..., int8_conv.Output], shapes: Sequence[tuple[int, ...]] = SHAPES) -> None:
     for k, shape in enumerate(shapes):
         v, weight, bias, shortcut = tensors(*shape)
-        stride, padding = shape[-2:]
         layout = v.contiguous(memory_format=torch.channels_last) if k % 2 else v
         for added, found, keep in OPTIONS:
-            conv = Conv(stride, padding, found, keep)
+            conv = Conv(geometry(*shape[-2:]), found, keep)
             got = body(layout, weight, bias, shortcut if added else None, conv)
             wanted = int8_conv2d_reference(v, weight, bias, shortcut if added else None, conv)
             for a, b in zip(got, wanted, strict=True):
@@ -53,6 +64,28 @@ def compare_bodies(body: Callable[..., int8_conv.Output], shapes: Sequence[tuple
 
 def test_strips_equal_the_reference():
     compare_bodies(reference.int8_conv2d_by_strips)
+
+
+GEOMETRIES = [  # c, o, kernel, geometry: strides, paddings and dilations that differ, groups of few and of many
+    (6, 8, (3, 2), Geometry((2, 1), (1, 3), (1, 2))), (6, 12, (3, 3), Geometry((1, 2), (2, 1), (2, 1), 6)),
+    (6, 6, (1, 5), Geometry((1, 1), (0, 2), (1, 1), 3)), (36, 8, (3, 3), Geometry((1, 1), (1, 1), (1, 1), 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("c", "o", "kernel", "lies"), GEOMETRIES)
+@pytest.mark.parametrize("found", [None, REQUANTIZER, REQUANTIZER._replace(u_min=-7566)])
+def test_every_geometry_equals_int64(c, o, kernel, lies, found):
+    g = torch.Generator().manual_seed(c + o)
+    v = torch.randint(-128, 128, (2, c, 11, 13), generator=g).to(torch.int8)
+    weight = torch.randint(-128, 128, (o, c // lies.groups, *kernel), generator=g).to(torch.int8)
+    bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
+    shortcut = torch.randint(-9000, 9000, (2, o, *reference.output_size(11, 13, *kernel, lies)), generator=g).int()
+    wanted = int8_conv2d_reference(v, weight, bias, shortcut, Conv(lies, found, True))
+    got = int8_conv2d(v, weight, bias, lies, shortcut=shortcut, requantizer=found, keep_sums=True)
+    assert torch.equal(got.sums, wanted.sums)
+    assert found is None or torch.equal(got.codes, wanted.codes)
+    if found is not None:
+        assert int(got.codes.min()) == (0 if found.u_min == 0 else -127)
 
 
 def test_many_small_strips(monkeypatch):
@@ -102,7 +135,7 @@ def test_onnx_runtime_agrees_on_sums(onnx_session):
     v, weight, _, _ = tensors(2, 3, 7, 11, 5, 3, 1, 1)
     codes = v.clamp(min=0).to(torch.uint8)
     got = run("ConvInteger", {"x": codes.numpy(), "w": weight.numpy()}, 1, types.INT32)
-    wanted = int8_conv2d(codes.to(torch.int8), weight, torch.zeros(5, dtype=torch.int32), padding=1).sums
+    wanted = int8_conv2d(codes.to(torch.int8), weight, torch.zeros(5, dtype=torch.int32), geometry=geometry(1, 1)).sums
     assert torch.equal(got, wanted)
 
 
@@ -120,7 +153,7 @@ def test_onnx_runtime_agrees_on_codes(onnx_session):
     }  # fmt: skip
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
     got = run("QLinearConv", inputs, 1, types.UINT8).clamp(max=127).to(torch.int8)
-    out = int8_conv2d(codes, weight, bias, padding=1, requantizer=found, keep_sums=True)
+    out = int8_conv2d(codes, weight, bias, geometry(1, 1), requantizer=found, keep_sums=True)
     ties = (out.sums.long() * 45) % 2**14 == 2**13
     assert torch.equal(got[~ties], out.codes[~ties])
     assert (got - out.codes).abs().max() <= 1
@@ -135,7 +168,10 @@ def test_requantize_is_the_formula():
 
 def good() -> dict:
     v, weight, bias, shortcut = tensors(2, 3, 7, 11, 5, 3, 1, 1)
-    return {"v": v, "weight": weight, "bias": bias, "padding": 1, "shortcut": shortcut, "requantizer": REQUANTIZER}
+    return {
+        "v": v, "weight": weight, "bias": bias, "geometry": geometry(1, 1), "shortcut": shortcut,
+        "requantizer": REQUANTIZER,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -143,17 +179,19 @@ def good() -> dict:
     [
         ({"weight": torch.zeros(5, 4, 3, 3, dtype=torch.int8)}, r"v must be \(n, c, h, w\)"),
         ({"bias": torch.zeros(4, dtype=torch.int32)}, "bias must hold 5 numbers"),
-        ({"stride": 0}, "stride must be 1 or more"),
+        ({"geometry": geometry(0, 1)}, "must be 1 or more, paddings"),
+        ({"geometry": Geometry(groups=3)}, "and 3 groups"),
+        ({"requantizer": Requantizer(7566, 275, 14, -5)}, "clipped at 0 or at -u_max"),
         ({"shortcut": torch.zeros(2, 5, 6, 11, dtype=torch.int32)}, "shortcut must be int32 of shape"),
-        ({"weight": torch.zeros(5, 3, 9, 9, dtype=torch.int8), "padding": 0}, "smaller than the kernel"),
+        ({"weight": torch.zeros(5, 3, 9, 9, dtype=torch.int8), "geometry": geometry(1, 0)}, "smaller than the kernel"),
         ({"requantizer": Requantizer(7566, 275, 31)}, r"shift 0\.\.30; got 7566, 275 and 31"),
         ({"requantizer": Requantizer(1 << 20, 1 << 15, 20)}, "leaves int32"),
         ({"requantizer": Requantizer(7566, 280, 14)}, "largest code would be 129"),
     ],
 )
 def test_bad_input_is_named(change, message):
-    given = {"stride": 1, **good(), **change}
-    order = ("v", "weight", "bias", "stride", "padding", "shortcut", "requantizer")
+    given = {**good(), **change}
+    order = ("v", "weight", "bias", "geometry", "shortcut", "requantizer")
     with pytest.raises(InputError, match=message):
         int8_conv._check(*(given[name] for name in order))  # where the import hook does not come before it
 
@@ -161,7 +199,7 @@ def test_bad_input_is_named(change, message):
 def test_floats_are_refused():
     arguments = good()
     with pytest.raises(InputError, match=r"must be int8 and bias int32; got torch\.float32"):
-        int8_conv._check(arguments["v"].float(), arguments["weight"], arguments["bias"], 1, 1, None, None)
+        int8_conv._check(arguments["v"].float(), arguments["weight"], arguments["bias"], geometry(1, 1), None, None)
 
 
 # --- the Triton body, through its interpreter ---------------------------------------------------------------------
@@ -172,3 +210,9 @@ def compare_triton_with_torch() -> None:
     triton_file = __import__("labkit.kernels.int8_conv.triton", fromlist=["int8_conv2d_triton"])
     triton_file.BLOCK_PIXELS, triton_file.BLOCK_OUT, triton_file.BLOCK_IN = 32, 16, 32
     compare_bodies(triton_file.int8_conv2d_triton, INTERPRETED)
+    c, o, kernel, lies = GEOMETRIES[0]
+    v = torch.randint(-128, 128, (1, c, 6, 7), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    weight, bias = torch.ones(o, c, *kernel, dtype=torch.int8), torch.zeros(o, dtype=torch.int32)
+    conv = Conv(lies, REQUANTIZER._replace(u_min=-7566), False)
+    got = triton_file.int8_conv2d_triton(v, weight, bias, None, conv).codes
+    assert torch.equal(got, int8_conv2d_reference(v, weight, bias, None, conv).codes)

@@ -29,3 +29,10 @@ def test_state_comes_back():
 def test_no_seed_is_refused():
     with pytest.raises(InputError, match="at least one seed"):
         Streams([])
+
+
+def test_integers_are_each_copys_own():
+    pair, alone = Streams([3, 4]), Streams([4])
+    first, second = pair.integers(), pair.integers()
+    assert [first[1], second[1]] == [alone.integers()[0], alone.integers()[0]]
+    assert len({*first, *second}) == 4

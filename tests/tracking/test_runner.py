@@ -1,7 +1,9 @@
 """Trackers over sequences: what is run, timed and written, what a second call does not run again, VOT's restarts."""
 
+import contextlib
 import csv
 import json
+import random
 import types
 
 import numpy as np
@@ -213,6 +215,13 @@ def test_damaged_results_are_named(tmp_path):
     (place / "clip.txt").write_text("1,2,3,x\n" * 4)
     with pytest.raises(RunError, match=r"clip\.txt cannot be read.*run again"):
         score(StaticBox, [clip(4)], results(tmp_path))
+    (place / "clip.txt").write_text("1,2,3,nan\n" * 4)
+    with pytest.raises(RunError, match=r"clip\.txt cannot be read .*'1,2,3,nan' holds a number that is not finite"):
+        score(StaticBox, [clip(4)], results(tmp_path))
+    for content in ("", "[]", "{", "\u00ff", "[" * 100_000):
+        (place / "settings.json").write_text(content, encoding="latin-1")
+        with pytest.raises(RunError, match=r"settings\.json is damaged .*run again"):
+            score(StaticBox, [clip(4)], results(tmp_path))
     with pytest.raises(InputError, match="part of a path"):
         score(StaticBox, [clip(4)], Results(tmp_path, "../x", benchmark("otb2015"), {}))
 
@@ -237,6 +246,26 @@ def test_vot_writes_starts_and_failures_and_stops_repeating_what_is_the_same(tmp
     before = found["eao"]
     assert score(make, [sequence], results(tmp_path, "vot2019"))["eao"] == before
     assert len(made) == 3
+
+
+def test_damage_to_any_result_ends_in_words(tmp_path):
+    """A bounded attack: bytes of each kind of file changed or cut off at seeded places; what still is one is read."""
+    chance = random.Random(0)
+    score(StaticBox, [clip(6)], results(tmp_path))
+    vots = Results(tmp_path, "oracle", benchmark("vot2018"), {})
+    score(StaticBox, [clip(6)], vots, repetitions=1)
+    calls = {"otb2015": lambda: score(StaticBox, [clip(6)], results(tmp_path)),
+             "vot2018": lambda: score(StaticBox, [clip(6)], vots, repetitions=1)}  # fmt: skip
+    for path in sorted(path for path in (tmp_path / "oracle").rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        for _ in range(40):
+            content = bytearray(whole)
+            for _ in range(chance.randint(1, 4)):
+                content[chance.randrange(len(content))] = chance.choice(b"\0\n,.-0919einfax{[\xff")
+            path.write_bytes(content[: chance.choice([len(content), chance.randrange(len(content))])])
+            with contextlib.suppress(RunError):
+                calls[path.relative_to(tmp_path).parts[1]]()
+        path.write_bytes(whole)
 
 
 def test_runs_too_short_for_the_window_have_no_expected_overlap(tmp_path):

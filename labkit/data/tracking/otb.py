@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from labkit.data.tracking.sequence import ImageFiles, Sequence, from_one_based, sequence
-from labkit.data.tracking.text import numbered_images, read_lines, read_rows
+from labkit.data.tracking.text import frame_number, numbered_images, read_lines, read_rows, span
 from labkit.errors import DataError
 
 SPANS: dict[str, tuple[int, int]] = {
@@ -75,31 +75,29 @@ def tc128(folder: Path) -> Iterator[Sequence]:
     for annotation in sorted(folder.glob("*/*_gt.txt")):
         place = annotation.parent
         stem = annotation.name.removesuffix("_gt.txt")
-        span = read_rows(place / f"{stem}_frames.txt", 2)[0]
+        path = place / f"{stem}_frames.txt"
+        first, last = (frame_number(value, str(path)) for value in read_rows(path, 2)[0])
         # a video with two targets has two annotation files; else the folder's name is the sequence's
         name = place.name if len(list(place.glob("*_gt.txt"))) == 1 else stem
         images = numbered_images(place / "img")
-        yield one_based(name, images, read_rows(annotation, 4), (int(span[0]), int(span[1])), place)
+        yield one_based(name, images, read_rows(annotation, 4), (first, last), place)
 
 
 def one_based(
     name: str,
     images: dict[int, Path],
     rows: Float64[np.ndarray, "t 4"],
-    span: tuple[int, int] | None,
+    scored: tuple[int, int] | None,
     where: Path,
 ) -> Sequence:
-    """Images by number, rows counted from pixel 1, and the frames first..last to keep (None: all of them).
+    """Images by number, rows counted from pixel 1, and the frames first..last that are scored (None: all of them).
 
     The rows may belong to the kept frames or to all frames: their count tells which.
 
-    Raises DataError when it fits neither, or frames of the span are missing.
+    Raises DataError when it fits neither, or some of those frames are missing.
     """
-    numbers = list(images)
-    kept = [number for number in numbers if span is None or span[0] <= number <= span[1]]
-    if span is not None and kept != list(range(span[0], span[1] + 1)):
-        raise DataError(f"{where}: frames {span[0]} to {span[1]} are scored; {len(kept):,} of them are there.")
-    if len(rows) != len(kept) and len(rows) == len(numbers):
-        rows = rows[[number in set(kept) for number in numbers]]
+    kept = list(images) if scored is None else span(images, *scored, where)
+    if len(rows) != len(kept) and len(rows) == len(images):
+        rows = rows[np.isin(list(images), kept)]
     frames = ImageFiles([images[number] for number in kept])
     return sequence(name, frames, from_one_based(rows), where=where, meta={"first_pixel": 1, "first_frame": kept[0]})

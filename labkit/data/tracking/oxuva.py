@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from labkit.data.tracking.sequence import ImageFiles, Sequence, sequence
-from labkit.data.tracking.text import numbered_images, read_lines
+from labkit.data.tracking.text import frame_number, numbered_images, read_lines, span
 from labkit.errors import DataError, InputError
 
 
@@ -51,14 +51,14 @@ def read_tracks(tasks: Path, annotations: Path | None = None) -> list[Track]:
     tracks = []
     for number, row in _csv(tasks, 8):
         video, target = row[0], row[1]
-        first, last = _numbers(tasks, number, row[2:4])
+        first, last = (frame_number(word, f"{tasks}, line {number}") for word in row[2:4])
         labels = [label for label in known.get((video, target), []) if label[0] != first]
         labels.sort(key=lambda label: label[0])
         frames = np.array([frame for frame, _ in labels], dtype=np.int64)
         boxes = np.array([box for _, box in labels], dtype=np.float64).reshape(-1, 4)
         present = np.all(np.isfinite(boxes), axis=1)
         box = _box(tasks, number, row[4:8])
-        tracks.append(Track(video, target, int(first), int(last), np.array(box), frames, present, boxes))
+        tracks.append(Track(video, target, first, last, np.array(box), frames, present, boxes))
     if not tracks:
         raise DataError(f"{tasks} holds no task.")
     return tracks
@@ -79,11 +79,7 @@ def oxuva(folder: Path, split: str = "dev") -> Iterator[Sequence]:
 def as_sequence(track: Track, place: Path) -> Sequence:
     """A track with the frames of its video, images named by number: 000000.jpeg, 000001.jpeg, ..."""
     images = numbered_images(place)
-    wanted = range(track.first, track.last + 1)
-    if missing := [number for number in wanted if number not in images]:
-        raise DataError(
-            f"{place} lacks {len(missing):,} of the frames {track.first} to {track.last}, {missing[0]} first."
-        )
+    wanted = span(images, track.first, track.last, place)
     if len(track.frames) and not (track.first <= track.frames[0] and track.frames[-1] <= track.last):
         raise DataError(f"track {track.name} is annotated outside its frames {track.first} to {track.last}.")
     frames = ImageFiles([images[number] for number in wanted])
@@ -103,7 +99,7 @@ def _annotations(path: Path) -> dict[tuple[str, str], list[tuple[int, list[float
     """Frame number and box (NaN when absent) by video and object."""
     found: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
     for number, row in _csv(path, 12):
-        frame = int(_numbers(path, number, row[6:7])[0])
+        frame = frame_number(row[6], f"{path}, line {number}")
         if row[7] not in ("present", "absent"):
             raise DataError(f"{path}, line {number}: '{row[7]}' is neither present nor absent.")
         box = _box(path, number, row[8:12]) if row[7] == "present" else [np.nan] * 4

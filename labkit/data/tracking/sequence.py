@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError, InputError
 
 Frame = UInt8[np.ndarray, "height width 3"]
@@ -38,15 +39,10 @@ class ImageFiles(Ordered[Frame]):
 def read_image(path: Path) -> Frame:
     """An image file as RGB: trackers see three channels even where a benchmark holds grey pictures.
 
-    Raises DataError that names a damaged or missing file.
+    Raises DataError that names a damaged or missing file, or a picture too large to be a frame.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            return np.array(file.convert("RGB"))  # a copy: torch warns of arrays that may not be written to
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise on damaged bytes
-        raise DataError(f"Frame {path} cannot be read ({error}). Unpack that sequence anew.") from error
+    picture = read_picture(path, "Unpack that sequence anew.")
+    return np.array(picture)  # a copy: torch warns of arrays that may not be written to
 
 
 @dataclass(frozen=True, eq=False)

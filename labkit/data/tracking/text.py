@@ -1,6 +1,9 @@
 """Annotation text files: rows of numbers, separated by commas, tabs or spaces, sometimes with NaN or nothing at all."""
 
+import itertools
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,8 @@ from jaxtyping import Float64
 
 from labkit.errors import DataError
 
+MOST_FRAMES = 10_000_000
+"""No video has more: four days at 30 frames a second."""
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 
 
@@ -34,6 +39,20 @@ def read_rows(path: Path, columns: int | tuple[int, ...]) -> Float64[np.ndarray,
     return np.array(rows)
 
 
+def frame_number(value: float | str, where: str) -> int:
+    """The number of a frame that a file gives: whole, from 0 to `MOST_FRAMES`.
+
+    where: the file, and the line of it, for the error: DataError.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= MOST_FRAMES or number != int(number):
+        raise DataError(f"{where}: {value} is not the number of a frame, 0 to {MOST_FRAMES:,}.")
+    return int(number)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that hold anything.
 
@@ -43,7 +62,7 @@ def read_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")  # a byte-order mark stands before some of the files
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Unpack its sequence anew.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, or a name with a NUL that another file gave
         raise DataError(f"{path} cannot be read ({error}).") from error
     return [line for line in text.splitlines() if line.strip()]
 
@@ -68,8 +87,8 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
     numbered: dict[int, Path] = {}
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}). Unpack its sequence anew.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} cannot be read ({error}). Unpack its sequence anew.") from error
     for path in files:
         digits = re.search(r"(\d+)$", path.stem)
         if digits is None or path.name.startswith("."):  # a thumbnail or a file of an operating system
@@ -80,3 +99,17 @@ def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", 
     if not numbered:
         raise DataError(f"{folder} holds no numbered images. Unpack its sequence anew.")
     return dict(sorted(numbered.items()))
+
+
+def span(images: Mapping[int, Path], first: int, last: int, where: Path) -> list[int]:
+    """The frames first..last, both among them, by number.
+
+    Raises DataError when some of them are not there; its work grows with the images, not with the span.
+    """
+    kept = [number for number in images if first <= number <= last]
+    if not kept or len(kept) < last - first + 1:
+        missing = next(number for number in itertools.count(first) if number not in images)
+        raise DataError(
+            f"{where}: frames {first} to {last} are scored; {len(kept):,} of them are there, {missing} is missing."
+        )
+    return kept

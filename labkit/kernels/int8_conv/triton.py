@@ -23,7 +23,7 @@ BLOCK_PIXELS, BLOCK_OUT, BLOCK_IN = 128, 64, 64
 def _conv_kernel(
     v_ptr, w_ptr, b_ptr, s_ptr, codes_ptr, sums_ptr,
     pixels, c, h, w, o, height, width,
-    stride, padding, u_max, mul, half, shift,
+    stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x, u_min, u_max, mul, half, shift,
     KH: tl.constexpr, KW: tl.constexpr,
     SHORTCUT: tl.constexpr, REQUANTIZE: tl.constexpr, KEEP: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -31,12 +31,12 @@ def _conv_kernel(
     p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
     image = p // (height * width)
-    top = (p % (height * width)) // width * stride - padding
-    left = p % width * stride - padding
+    top = (p % (height * width)) // width * stride_y - padding_y
+    left = p % width * stride_x - padding_x
     u = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.int32)
     for tap in range(KH * KW):
-        y = top + tap // KW
-        x = left + tap % KW
+        y = top + tap // KW * dilation_y
+        x = left + tap % KW * dilation_x
         inside = (p < pixels) & (y >= 0) & (y < h) & (x >= 0) & (x < w)
         row = ((image.to(tl.int64) * h + y) * w + x) * c
         for first in range(0, c, BLOCK_C):
@@ -51,7 +51,7 @@ def _conv_kernel(
     if SHORTCUT:
         u += tl.load(s_ptr + out, mask=stored, other=0)
     if REQUANTIZE:
-        u = tl.minimum(tl.maximum(u, 0), u_max)
+        u = tl.minimum(tl.maximum(u, u_min), u_max)
     if KEEP:
         tl.store(sums_ptr + out, u, mask=stored)
     if REQUANTIZE:
@@ -61,13 +61,14 @@ def _conv_kernel(
 def int8_conv2d_triton(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, conv: Conv) -> Output:
     n, c, h, w = v.shape
     o, _, kh, kw = weight.shape
-    height, width = output_size(h, w, kh, kw, conv.stride, conv.padding)
+    stride, padding, dilation, _ = conv.geometry
+    height, width = output_size(h, w, kh, kw, conv.geometry)
     pixels = v.permute(0, 2, 3, 1).contiguous()
     matrix = weight.permute(2, 3, 1, 0).contiguous()
     added = None if shortcut is None else shortcut.permute(0, 2, 3, 1).contiguous()
     codes = torch.empty(n, height, width, o, dtype=torch.int8, device=v.device) if conv.requantizer else None
     sums = torch.empty(n, height, width, o, dtype=torch.int32, device=v.device) if conv.keep_sums else None
-    u_max, mul, shift = conv.requantizer or (0, 0, 0)
+    u_max, mul, shift, u_min = conv.requantizer or (0, 0, 0, 0)
     count = n * height * width
     if count:
         block_out = min(BLOCK_OUT, max(16, triton.next_power_of_2(o)))
@@ -77,7 +78,7 @@ def int8_conv2d_triton(v: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor
             pixels, matrix, bias, bias if added is None else added,
             bias if codes is None else codes, bias if sums is None else sums,
             count, c, h, w, o, height, width,
-            conv.stride, conv.padding, u_max, mul, (1 << shift) // 2, shift,
+            *stride, *padding, *dilation, u_min, u_max, mul, (1 << shift) // 2, shift,
             KH=kh, KW=kw, SHORTCUT=added is not None, REQUANTIZE=codes is not None, KEEP=sums is not None,
             BLOCK_P=BLOCK_PIXELS, BLOCK_O=block_out, BLOCK_C=block_in,
         )  # fmt: skip

@@ -7,12 +7,15 @@ from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
     from labkit.papers.brelu.experiment.config import Config
-    from labkit.papers.brelu.experiment.model import from_resnet, vdsr, vrcnn
+    from labkit.papers.brelu.experiment.export import load
+    from labkit.papers.brelu.experiment.model import vdsr, vrcnn
     from labkit.papers.brelu.method.bounded_relu import BoundedReLU
+    from labkit.papers.brelu.method.convert import convert
     from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
     from labkit.papers.brelu.method.multiply_shift import mul_shift, mul_shift_ratio
     from labkit.papers.brelu.method.network import calibrate, set_bounds
-    from labkit.papers.brelu.method.snap import snap
+    from labkit.papers.brelu.method.snap import InputScale, snap
+    from labkit.papers.brelu.method.trace import trace
     from labkit.papers.brelu.method.weights import quantize_layers
 
 PAPER = Paper(
@@ -28,15 +31,18 @@ __all__ = [
     "PAPER",
     "BoundedReLU",
     "Config",
+    "InputScale",
     "IntegerNetwork",
     "calibrate",
-    "from_resnet",
+    "convert",
+    "load",
     "mul_shift",
     "mul_shift_ratio",
     "quantize_layers",
     "set_bounds",
     "snap",
     "to_integer",
+    "trace",
     "vdsr",
     "vrcnn",
 ]

@@ -12,6 +12,7 @@ from labkit.workbench.experiment import Paper
 if TYPE_CHECKING:
     from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, look_alikes
     from labkit.papers.crt.experiment.config import ARMS, Arm, Config
+    from labkit.papers.crt.experiment.export import load
     from labkit.papers.crt.experiment.tracking import track_together
     from labkit.papers.crt.method.cascade import Cascade, CascadeTracker, Settings, stage1_only
     from labkit.papers.crt.method.features import HandMade, Learned, ResNetFeatures
@@ -44,6 +45,7 @@ __all__ = [
     "Settings",
     "Tracked",
     "Tracker",
+    "load",
     "look_alikes",
     "stage1_only",
     "track_together",

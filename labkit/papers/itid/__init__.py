@@ -10,8 +10,25 @@ from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
     from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
+    from labkit.papers.itid.experiment.export import Classifier, load
     from labkit.papers.itid.method.batch import Batch
-    from labkit.papers.itid.method.modifiers import Adaptive, Chain, Edit, Mixup, Resample, Swap, Uniform, Weight
+    from labkit.papers.itid.method.edits import EditTransform
+    from labkit.papers.itid.method.loading import BatchModifier
+    from labkit.papers.itid.method.modifiers import (
+        Adaptive,
+        Chain,
+        Edit,
+        InterdomainMixup,
+        Mixup,
+        Neutral,
+        Paired,
+        Resample,
+        Swap,
+        Uniform,
+        Weight,
+        balancing_probabilities,
+    )
+    from labkit.papers.itid.method.renderers import Backgrounds, Borders, Cutouts
     from labkit.papers.itid.method.task import NuisanceLaw, Task, all_hypotheses, toy_task, zero_one
 
 PAPER = Paper(
@@ -27,18 +44,29 @@ __all__ = [
     "EXPERIMENTS",
     "PAPER",
     "Adaptive",
+    "Backgrounds",
     "Batch",
+    "BatchModifier",
+    "Borders",
     "Chain",
+    "Classifier",
     "Config",
+    "Cutouts",
     "Edit",
+    "EditTransform",
+    "InterdomainMixup",
     "Mixup",
+    "Neutral",
     "NuisanceLaw",
+    "Paired",
     "Resample",
     "Swap",
     "Task",
     "Uniform",
     "Weight",
     "all_hypotheses",
+    "balancing_probabilities",
+    "load",
     "toy_task",
     "zero_one",
 ]

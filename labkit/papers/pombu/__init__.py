@@ -12,6 +12,7 @@ from labkit.workbench.experiment import Paper
 if TYPE_CHECKING:
     from labkit.papers.pombu.experiment.config import Config
     from labkit.papers.pombu.experiment.zone import Zone
+    from labkit.papers.pombu.method.algorithm import POMBU, load
     from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
     from labkit.papers.pombu.method.objective import conservative_loss, scale_uncertainty
     from labkit.papers.pombu.method.uncertainty import local_uncertainty, propagate
@@ -27,10 +28,12 @@ PAPER = Paper(
 
 __all__ = [
     "PAPER",
+    "POMBU",
     "Config",
     "DynamicsEnsemble",
     "Zone",
     "conservative_loss",
+    "load",
     "local_uncertainty",
     "propagate",
     "scale_uncertainty",

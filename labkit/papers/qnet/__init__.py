@@ -7,9 +7,23 @@ from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
     from labkit.papers.qnet.experiment.config import ARMS, Config
+    from labkit.papers.qnet.experiment.export import load
+    from labkit.papers.qnet.experiment.fit import fit
     from labkit.papers.qnet.experiment.model import build_model
+    from labkit.papers.qnet.method.batch_norm import reestimate_batch_norm
     from labkit.papers.qnet.method.levels import LEVELS, level_set
-    from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, forward_mode, hard_quantize, soft_quantize
+    from labkit.papers.qnet.method.onnx import export_onnx
+    from labkit.papers.qnet.method.packed_file import save
+    from labkit.papers.qnet.method.packing import pack
+    from labkit.papers.qnet.method.quantize import placement, quantize
+    from labkit.papers.qnet.method.soft_quantizer import (
+        SoftQuantizer,
+        forward_mode,
+        hard_quantize,
+        quantizer_parameters,
+        set_temperature,
+        soft_quantize,
+    )
     from labkit.papers.qnet.method.thresholds import kmeans_thresholds
     from labkit.papers.qnet.method.weights import quantize_weights
 
@@ -29,11 +43,21 @@ __all__ = [
     "Config",
     "SoftQuantizer",
     "build_model",
+    "export_onnx",
+    "fit",
     "forward_mode",
     "hard_quantize",
     "kmeans_thresholds",
     "level_set",
+    "load",
+    "pack",
+    "placement",
+    "quantize",
     "quantize_weights",
+    "quantizer_parameters",
+    "reestimate_batch_norm",
+    "save",
+    "set_temperature",
     "soft_quantize",
 ]
 

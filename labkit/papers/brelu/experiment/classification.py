@@ -11,17 +11,21 @@ from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import ratio_of
 from labkit.papers.brelu.experiment.loops import fit_classes
-from labkit.papers.brelu.experiment.model import classifier, from_resnet, parameter_count
+from labkit.papers.brelu.experiment.model import MobileNet, classifier, parameter_count
 from labkit.papers.brelu.method.bounded_relu import set_rounding
 from labkit.papers.brelu.method.bounds import Statistics
-from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
+from labkit.papers.brelu.method.convert import convert
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, set_bounds
-from labkit.papers.brelu.method.snap import Scales, snap
+from labkit.papers.brelu.method.snap import InputScale, Scales, snap
+from labkit.papers.brelu.method.trace import trace
 from labkit.papers.brelu.method.weights import quantize_layers
 from labkit.vision.weights import load_float_weights
 from labkit.workbench.images import ImageTask, accuracy
 from labkit.workbench.runs import Run
 from labkit.workbench.training import seed_everything
+
+MOBILENET_TUNE_LEARNING_RATE = 1e-3  # at five times as much its training loss can triple: batch norm is frozen
 
 
 def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
@@ -30,7 +34,8 @@ def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     Returns:
         "float"; "weights" and "weights_per_channel" by bits, "activations" by rule and levels: one of them quantised
         at a time; "tuned" by rule and levels; "integer" and "integer_agreement" (share of images with the simulation's
-        answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions.
+        answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions. "mobilenet": "float" and
+        "integer" of a network as a reader would bring it, through `convert`.
     """
     part, options = run.part("classification-tables"), config.classification
     if part.result is not None:
@@ -66,8 +71,12 @@ def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
         set_rounding(tuned, True, 127)
         integer = to_integer(tuned, scales).to(task.workers.device)
         result["integer"][rule] = percent(integer)
+        if run.writes and rule == "3.5sigma":
+            integer.save(run.directory / "classification.int8.safetensors")
         result["integer_agreement"][rule] = agreement(tuned, integer, task)
-        result["shortcuts"] = {name: list(factor) for name, factor in scales.shortcuts.items()}
+        result["shortcuts"] = {name: list(shortcut) for name, (_, shortcut) in scales.factors.items()}
+    if options.mobilenet:
+        result["mobilenet"] = mobilenet(config, task, run, share)
     if config.peers:
         result["peers"] = {
             "gemmlowp 255": percent(baselines.gemmlowp(network, statistics)),
@@ -76,10 +85,29 @@ def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     return part.finish(result)
 
 
+def mobilenet(config: Config, task: ImageTask, run: Run, share: int) -> dict[str, float]:
+    """A MobileNet, trained and handed to `convert` with its own loop: accuracy in percent, float and as integers."""
+    options = config.classification
+    seed_everything(config.seed)
+    model = MobileNet(task.classes, task.channels).to(task.workers.device)
+    fit_classes(model, task, config, run.part("mobilenet-float"), options.steps, options.learning_rate)
+
+    def finetune(network: Network) -> None:
+        part = run.part("mobilenet-tuned")
+        fit_classes(network, task, config, part, options.tune_steps, MOBILENET_TUNE_LEARNING_RATE)
+
+    batches = task.calibration_inputs(config.calibration_examples, share)
+    integer = convert(model, list(batches), finetune=finetune)
+    if run.writes:
+        integer.save(run.directory / "mobilenet.int8.safetensors")
+    return {
+        "float": accuracy(scores_of(model, task), task.test_batches(), task.workers),
+        "integer": accuracy(scores_of(integer, task), task.test_batches(), task.workers),
+    }
+
+
 def scores_of(network: nn.Module | IntegerNetwork, task: ImageTask) -> Callable[[Tensor], Tensor]:
     """From pixels to scores, whatever the network computes in."""
-    if isinstance(network, IntegerNetwork):
-        return lambda pixels: network(to_codes(pixels))
     return lambda pixels: network.eval()(task.to_input(pixels))
 
 
@@ -99,7 +127,7 @@ def float_network(config: Config, task: ImageTask, run: Run) -> Network:
         load_float_weights(model, options.float_weights)
     else:
         fit_classes(model, task, config, run.part("classification-float"), options.steps, options.learning_rate)
-    network = from_resnet(model.eval()).to(task.workers.device).eval()
+    network = trace(model).to(task.workers.device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
@@ -123,7 +151,5 @@ def prepared(network: Network, statistics: Statistics, rule: str, task: ImageTas
 
 def snap_classes(network: Network, task: ImageTask) -> Scales:
     """`snap` at 127 levels for images of the task's size; rounding is switched off."""
-    device = next(network.parameters()).device
-    example = torch.zeros(1, task.channels, task.image_size, task.image_size, device=device)
     set_rounding(network, False, 127)
-    return snap(network, ratio_of(task), example)
+    return snap(network, InputScale(ratio_of(task)))

@@ -54,6 +54,7 @@ class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_
     rules: Rules = Field(("max", "3.5sigma", "3sigma", "p99", "p95"), description="bound rules")
     tuned_rules: Rules = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
     levels: Levels = Field((127, 15, 7, 3, 1), description="codes above zero of an activation")
+    mobilenet: bool = Field(True, description="also train a small MobileNet, and convert it")
 
     @model_validator(mode="after")
     def _fits(self) -> "Classification":
@@ -76,15 +77,15 @@ class Config(BaseConfig):
         ("Set5",), description="super-resolution tests; the bundled photographs bring their own"
     )
     upscales: tuple[int, ...] = Field((2,), description="factors of super-resolution, learnt by one network")
-    depth: int = Field(8, ge=2, description="layers of VDSR")
-    width: int = Field(16, ge=1, description="channels of VDSR")
+    depth: int = Field(8, ge=2, le=1000, description="layers of VDSR")
+    width: int = Field(16, ge=1, le=4096, description="channels of VDSR")
     codec: Literal["jpeg", "hevc"] = Field("jpeg", description="codec whose artifacts VRCNN reduces; hevc needs PyAV")
     quality: int = Field(20, ge=0, le=95, description="JPEG quality 1..95, or HEVC quantisation parameter 0..51")
-    vrcnn_width: int = Field(32, ge=4, multiple_of=4, description="channels of VRCNN's first layer")
+    vrcnn_width: int = Field(32, ge=4, le=4096, multiple_of=4, description="channels of VRCNN's first layer")
     test_images: int = Field(0, ge=0, description="pictures for artifact reduction tests (BSD68); 0: all")
-    patches: int = Field(3000, ge=1, description="training patches cut from the photographs")
-    patch_size: int = Field(32, ge=8, description="side of a patch for super-resolution, pixels")
-    artifact_patch_size: int = Field(40, ge=8, description="side of a patch for artifact reduction, pixels")
+    patches: int = Field(3000, ge=1, le=10_000_000, description="training patches cut from the photographs")
+    patch_size: int = Field(32, ge=8, le=1024, description="side of a patch for super-resolution, pixels")
+    artifact_patch_size: int = Field(40, ge=8, le=1024, description="side of a patch for artifact reduction, pixels")
     batch_size: int = Field(16, ge=1, description="patches per step, over all processes together")
     steps: int = Field(600, ge=1, description="steps of VDSR's float training")
     artifact_steps: int = Field(320, ge=1, description="steps of VRCNN's float training")
@@ -127,6 +128,10 @@ class Config(BaseConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
+        size = max(self.patch_size if "superresolution" in self.tasks else 0,
+                   self.artifact_patch_size if "artifacts" in self.tasks else 0)  # fmt: skip
+        if self.patches * size**2 > 8_000_000_000:  # two float32 copies: 64 GB
+            raise ValueError(f"patches: {self.patches} patches of {size}x{size} pixels do not fit into memory")
         if self.codec == "hevc" and self.quality > 51:
             raise ValueError(f"quality: an HEVC quantisation parameter ends at 51; got {self.quality}")
         if self.codec == "jpeg" and self.quality < 1:
@@ -233,6 +238,7 @@ CONFIGS: dict[Scale, Config] = {
             rules=("max", "3.5sigma", "3sigma"),
             tuned_rules=("3.5sigma", "3sigma"),
             levels=(127, 31, 15),
+            mobilenet=False,  # its size is for small images
         ),
         log_every=100,
     ),

@@ -8,18 +8,22 @@ from torch import Tensor, nn
 
 from labkit.data.superresolution import psnr
 from labkit.papers.brelu.experiment.data import Pair
-from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes
+from labkit.papers.brelu.method.integer import IntegerNetwork
 
 STRIP = 96  # rows of a picture at a time on a CPU
 Residual = Callable[[Float[Tensor, "h w"]], Float[Tensor, "h w"]]
 
 
-def float_residual(network: nn.Module, device: torch.device) -> Residual:
-    """Residual in grey levels of a network that computes in floating point, simulated quantisation included."""
+def residual_of(network: nn.Module, device: torch.device) -> Residual:
+    """Residual in grey levels of any network: floating point, simulated quantisation, or integers.
+
+    Of integers too the fraction of a grey level is kept [official code]: the picture is rounded once, at the end.
+    """
 
     def residual(picture: Tensor) -> Tensor:
         x = ((picture - 128) / 255)[None, None].to(device).contiguous(memory_format=torch.channels_last)
-        return 255 * in_strips(network, x, STRIP if device.type == "cpu" else x.shape[2])[0, 0].cpu()
+        whole = device.type != "cpu" or isinstance(network, IntegerNetwork)
+        return 255 * in_strips(network, x, x.shape[2] if whole else STRIP)[0, 0].cpu()
 
     return residual
 
@@ -40,15 +44,6 @@ def in_strips(network: nn.Module, x: Float[Tensor, "n c h w"], rows: int) -> Flo
         strip = network(x[:, :, first:last])
         strips.append(strip[:, :, top - first : min(top + rows, height) - first])
     return torch.cat(strips, 2)
-
-
-def integer_residual(network: IntegerNetwork, device: torch.device) -> Residual:
-    """The same from integers alone; whole grey levels."""
-
-    def residual(picture: Tensor) -> Tensor:
-        return network(to_codes(picture)[None, None].to(device))[0, 0].cpu().float()
-
-    return residual
 
 
 def restored(picture: Float[Tensor, "h w"], residual: Residual) -> Float[Tensor, "h w"]:

@@ -1,7 +1,4 @@
-"""The networks of the room, each as a `Network`: VDSR, VRCNN, and ResNets turned into one."""
-
-import copy
-import math
+"""The networks of the room: VDSR and VRCNN as a `Network`; classifiers as modules, to be traced once trained."""
 
 import torch
 from jaxtyping import Float
@@ -9,10 +6,11 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-from labkit.papers.brelu.method.network import Network, Node
+from labkit.papers.brelu.method.graph import Node
+from labkit.papers.brelu.method.network import Network
 from labkit.papers.brelu.method.weights import Layer, layers
 from labkit.vision import resnet18, resnet20, resnet50, resnet152
-from labkit.vision.resnet import BasicBlock, CifarResNet, PadChannels, Projection, ResNet
+from labkit.vision.resnet import BasicBlock, Projection
 
 
 def vdsr(depth: int = 20, width: int = 64) -> Network:
@@ -121,76 +119,47 @@ def classifier(name: str, classes: int, channels: int, image_size: int) -> nn.Mo
     return build(classes, channels)
 
 
-def from_resnet(model: nn.Module) -> Network:
-    """A ResNet as a `Network` with its own copy of the weights; batch norm is frozen and folded where it is used.
+class MobileNet(nn.Module):
+    """MobileNetV2 (Sandler et al., CVPR 2018) in small: 16,890 parameters folded for 10 classes of grey images.
 
-    The stem is convolution, max-pool, bounded ReLU [official code]: the same numbers as ReLU before max-pool, a quarter
-    of the work. The last block's ReLU has no bound; the pooled value has one. Scores come out as (n, classes, 1, 1).
+    Blocks expand, convolve each channel by itself, and project without a ReLU; they are added without one too.
+    (n, channels, h, w) -> (n, classes) scores.
     """
-    if not isinstance(model, SmallResNet | ResNet | CifarResNet):
-        raise InputError(f"from_resnet takes the ResNets of labkit; got a {type(model).__name__}.")
-    model = copy.deepcopy(model)
-    build = _Builder()
-    build.layer("conv1", "input", model.conv1, model.bn1)
-    last = "conv1"
-    pool = getattr(model, "maxpool", None)
-    if isinstance(pool, nn.MaxPool2d):
-        build.nodes.append(Node("maxpool", "max_pool", (last,), _pool_options(pool)))
-        last = "maxpool"
-    last = build.relu("relu", last)
-    stages = [stage for name, stage in model.named_children() if isinstance(stage, nn.Sequential)]
-    for s, stage in enumerate(stages, 1):
-        for b, block in enumerate(stage):
-            last = build.block(f"layer{s}_{b}", last, block)
-    build.nodes.append(Node("avgpool", "global_average", (last,)))
-    last = build.relu("pooled", "avgpool")
-    head = nn.Conv2d(model.fc.in_features, model.fc.out_features, 1)
-    with torch.no_grad():
-        head.weight.copy_(model.fc.weight[:, :, None, None])
-        head.bias.copy_(model.fc.bias)  # type: ignore[union-attr]
-    build.layer("fc", last, head.to(model.fc.weight.device))
-    return Network(build.nodes, build.modules)
+
+    def __init__(self, classes: int = 10, channels: int = 1) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_conv_norm(channels, 16, 3, stride=2), nn.ReLU6(),
+            InvertedResidual(16, 24, 1), InvertedResidual(24, 24, 1), InvertedResidual(24, 32, 2),
+            InvertedResidual(32, 32, 1), *_conv_norm(32, 96, 1), nn.ReLU6(),
+        )  # fmt: skip
+        self.classifier = nn.Linear(96, classes)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        return self.classifier(self.features(x).mean((2, 3)))
 
 
-class _Builder:
-    """Collects nodes while `from_resnet` walks through a model."""
+class InvertedResidual(nn.Module):
+    """1x1 to twice the channels, 3x3 per channel, 1x1 back; plus the input where shapes allow."""
 
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.modules: dict[str, Layer | BoundedReLU] = {}
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.branch = nn.Sequential(
+            *_conv_norm(channels, wide, 1), nn.ReLU6(),
+            *_conv_norm(wide, wide, 3, stride, groups=wide), nn.ReLU6(), *_conv_norm(wide, out, 1),
+        )  # fmt: skip
+        self.residual = stride == 1 and channels == out
 
-    def layer(self, name: str, source: str, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> str:
-        self.modules[name] = Layer(conv, norm)
-        self.nodes.append(Node(name, "layer", (source,)))
-        return name
-
-    def relu(self, name: str, source: str) -> str:
-        self.modules[name] = BoundedReLU()
-        self.nodes.append(Node(name, "bounded_relu", (source,)))
-        return name
-
-    def block(self, name: str, source: str, block: nn.Module) -> str:
-        """The shortcut, convolutions with ReLUs between, the addition, a ReLU."""
-        shortcut, way = source, block.downsample
-        if isinstance(way, Projection):
-            shortcut = self.layer(f"{name}_downsample", source, way[0], way[1])  # type: ignore[arg-type]
-        elif isinstance(way, PadChannels):
-            shortcut = f"{name}_pad"
-            self.nodes.append(Node(shortcut, "pad_channels", (source,), (way.stride, way.before, way.after)))
-        convs = [child for child in ("conv1", "conv2", "conv3") if hasattr(block, child)]
-        last = source
-        for i, conv in enumerate(convs, 1):
-            last = self.layer(f"{name}_{conv}", last, getattr(block, conv), getattr(block, f"bn{i}"))
-            if i < len(convs):
-                last = self.relu(f"{name}_relu{i}", last)
-        self.nodes.append(Node(f"{name}_add", "add", (last, shortcut)))
-        return self.relu(f"{name}_relu{len(convs)}", f"{name}_add")
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h2 w2"]:
+        return x + self.branch(x) if self.residual else self.branch(x)
 
 
-def _pool_options(pool: nn.MaxPool2d) -> tuple[int, ...]:
-    return tuple(int(value) for value in (pool.kernel_size, pool.stride, pool.padding))  # type: ignore[arg-type]
+def _conv_norm(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, nn.Module]:
+    conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return conv, nn.BatchNorm2d(out)
 
 
 def parameter_count(network: nn.Module) -> int:
     """Numbers that a deployed network stores: folded weights and biases."""
-    return sum(math.prod(layer.conv.weight.shape) + layer.conv.out_channels for layer in layers(network).values())
+    return sum(value.numel() for layer in layers(network).values() for value in layer.folded())

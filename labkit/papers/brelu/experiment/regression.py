@@ -10,16 +10,15 @@ from torch import nn
 from labkit.papers.brelu.experiment import baselines
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pictures
-from labkit.papers.brelu.experiment.evaluate import float_residual, integer_residual, mean_psnr
+from labkit.papers.brelu.experiment.evaluate import mean_psnr, residual_of
 from labkit.papers.brelu.experiment.loops import fit_pictures
 from labkit.papers.brelu.experiment.model import parameter_count, vdsr, vrcnn
 from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
 from labkit.papers.brelu.method.bounds import Statistics
-from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
 from labkit.papers.brelu.method.network import Network, calibrate, layer_report, set_bounds
-from labkit.papers.brelu.method.snap import Scales, snap
-from labkit.papers.brelu.method.weights import layers, quantize_layers
-from labkit.workbench.benchmark import compare
+from labkit.papers.brelu.method.snap import InputScale, Scales, snap
+from labkit.papers.brelu.method.weights import quantize_layers
 from labkit.workbench.runs import Run
 from labkit.workbench.training import seed_everything
 
@@ -59,9 +58,7 @@ class Study:
     def psnr(self, network: nn.Module | IntegerNetwork, test: str = "") -> float:
         """Mean PSNR in dB on one test set, the first one unless it is named."""
         pairs, shave = self.pictures.tests[test or self.pictures.first_test]
-        integer = isinstance(network, IntegerNetwork)
-        residual = integer_residual if integer else float_residual
-        return mean_psnr(pairs, shave, residual(network.eval(), self.device))  # type: ignore[arg-type]
+        return mean_psnr(pairs, shave, residual_of(network.eval(), self.device))
 
     def psnr_everywhere(self, network: nn.Module | IntegerNetwork) -> dict[str, float]:
         return {test: self.psnr(network, test) for test in self.pictures.tests}
@@ -98,8 +95,7 @@ class Study:
 
 def snap_pictures(network: Network, levels: int) -> Scales:
     """`snap` for grey levels in and out; moves bounds by less than half a percent."""
-    device = next(network.parameters()).device
-    return snap(network, INPUT_RATIO, torch.zeros(1, 1, 16, 16, device=device), levels=levels, output_units=INPUT_RATIO)
+    return snap(network, InputScale(INPUT_RATIO), levels)
 
 
 def measure(task: str, config: Config, pictures: Pictures, run: Run) -> dict[str, Any]:
@@ -140,7 +136,6 @@ def measure(task: str, config: Config, pictures: Pictures, run: Run) -> dict[str
     result |= integers(study)
     if bounds_are_studied:
         result["published_bytes"] = published_size(study)
-        result["speed"] = speed(study.device)
         result["map"] = bound_map(study, result)
         if config.peers:
             result["peers"] = peers(study)
@@ -191,19 +186,25 @@ def integers(study: Study) -> dict[str, Any]:
 
 def largest_difference(study: Study, simulated: Network, integer: IntegerNetwork) -> float:
     """Between the residuals of simulation (float biases) and integers, in grey levels, over all test pictures."""
-    first, second = float_residual(simulated, study.device), integer_residual(integer, study.device)
+    first, second = residual_of(simulated, study.device), residual_of(integer, study.device)
     pairs, _ = study.pictures.tests[study.pictures.first_test]
     return max(float((first(picture) - second(picture)).abs().max()) for picture, _ in pairs)
 
 
 def share_of_equal(study: Study, integer: IntegerNetwork) -> float:
-    """Share of output values that are the same from plain int64 convolutions and from the fast ones; 1 means all."""
+    """Share of outputs for which plain int64, PyTorch's int8 and ONNX Runtime (where installed) agree; 1 means all."""
     pairs, _ = study.pictures.tests[study.pictures.first_test]
-    codes = to_codes(pairs[0][0][:64, :64])[None, None].to(study.device)
-    fast = integer(codes).cpu()
-    plain = copy.deepcopy(integer).cpu()
-    plain.reference = True
-    return float((plain(codes.cpu()) == fast).double().mean())
+    codes = integer.to_codes((pairs[0][0][:64, :64] - 128) / INPUT_RATIO)[None, None]
+    plain = with_engine(integer, "reference").cpu().forward_integer(codes)
+    codes = codes.to(study.device)
+    others = [with_engine(integer, engine).forward_integer(codes).cpu() for engine in ("torch", "auto")]
+    return float(torch.stack([other == plain for other in others]).all(0).double().mean())
+
+
+def with_engine(integer: IntegerNetwork, engine: str) -> IntegerNetwork:
+    integer = copy.deepcopy(integer)
+    integer.engine = engine
+    return integer
 
 
 def file_sizes(study: Study, integer: IntegerNetwork) -> dict[str, int]:
@@ -219,47 +220,19 @@ def file_sizes(study: Study, integer: IntegerNetwork) -> dict[str, int]:
     }
 
 
-def published_vdsr(device: torch.device, depth: int = 20) -> tuple[Network, IntegerNetwork]:
-    """VDSR in its published size with random weights, float and integer: size and speed do not depend on training."""
-    network = vdsr(depth, 64).to(device).eval()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    quantize_layers(network)
-    image = torch.rand(1, 1, 32, 32, device=device) - 0.5
-    set_bounds(network, calibrate(network, [image]), RULE)
-    integer = to_integer(network, snap_pictures(network, 127)).to(device)
-    for layer in layers(network).values():
-        layer.step = 0.0  # plain float weights from here on
-    return network, integer
-
-
 def published_size(study: Study) -> dict[str, int]:
-    """Bytes of VDSR with 20 layers of 64 channels: 665,921 parameters in float32, and as integers."""
+    """Bytes of VDSR with 20 layers of 64 channels: 665,921 parameters in float32, and as integers; weights random."""
     seed_everything(study.config.seed)  # a resumed run has drawn other numbers before
-    network, integer = published_vdsr(study.device)
+    network = vdsr().to(study.device).eval()
+    quantize_layers(network)
+    image = torch.rand(1, 1, 32, 32, device=study.device) - 0.5
+    set_bounds(network, calibrate(network, [image]), RULE)
+    integer = to_integer(network, snap_pictures(network, 127))
     return {
         "float_memory": 4 * parameter_count(network),
         "integer_memory": integer.weight_bytes,
         "integer_file": integer.stored_bytes,
     }
-
-
-def speed(device: torch.device, side: int = 96, depth: int = 6) -> dict[str, float]:
-    """Milliseconds for one picture through layers of 64 channels: the faster of two float layouts, and the integers."""
-    network, integer = published_vdsr(device, depth)
-    codes = torch.zeros(1, 1, side, side, dtype=torch.int8, device=device)
-    picture = codes.float()
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    with torch.no_grad():
-        best = compare(
-            {
-                "integer": lambda: integer(codes),
-                "channels last": lambda: network(picture.contiguous(memory_format=torch.channels_last)),
-                "channels first": lambda: plain(picture),
-            },
-            device,
-            rounds=10,
-        )
-    return {"integer_ms": best["integer"], "float_ms": min(best["channels last"], best["channels first"])}
 
 
 def bound_map(study: Study, tables: dict[str, Any]) -> dict[str, Any]:

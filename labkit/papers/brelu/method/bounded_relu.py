@@ -22,21 +22,23 @@ class BoundedReLU(nn.Module):
     Args:
         bound: B in real units; infinity is the plain ReLU.
         levels: codes 0..levels; 127 is what signed 8-bit hardware leaves for a value that is never negative.
+        ceiling: what the network itself clips at, 6 in a ReLU6: no bound lies above it.
 
     `rounding` switches on what the deployed network does, y = floor(x levels / B + 1/2) B / levels; the paper trains
     with it off. Gradients go straight through the rounding.
     """
 
     bound: Tensor
+    signed = False
 
-    def __init__(self, bound: float = math.inf, levels: int = 127) -> None:
+    def __init__(self, bound: float = math.inf, levels: int = 127, ceiling: float = math.inf) -> None:
         super().__init__()
         if not bound > 0:
             raise InputError(f"a bound must be positive (math.inf for none); got {bound}.")
         if levels < 1:
             raise InputError(f"levels must be 1 or more; got {levels}.")
-        self.register_buffer("bound", torch.tensor(bound, dtype=torch.float64))
-        self.levels, self.rounding = levels, False
+        self.register_buffer("bound", torch.tensor(min(bound, ceiling), dtype=torch.float64))
+        self.levels, self.ceiling, self.rounding = levels, ceiling, False
         self.statistics: ActivationStatistics | None = None  # where set, every forward pass adds to it
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -45,8 +47,8 @@ class BoundedReLU(nn.Module):
     def clip(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The clipped value before rounding: what a residual addition reads."""
         if self.statistics is not None:
-            self.statistics.add(x.detach().relu())
-        return clip(x, self.bound)
+            self.statistics.add(x.detach().relu().clamp(max=self.ceiling))
+        return clip(x, self.bound if self.bound.requires_grad else self.bound.clamp(max=self.ceiling))
 
     def round(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         bound = float(self.bound.detach())
@@ -58,6 +60,20 @@ class BoundedReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"bound={float(self.bound):.4g}, levels={self.levels}, rounding={self.rounding}"
+
+
+class BoundedIdentity(BoundedReLU):
+    """y = min(max(x, -B), B), codes -levels..levels: for convolutions that no ReLU follows.  [ours]
+
+    The paper's networks have none; MobileNetV2's "linear bottlenecks" and pre-activation networks do.
+    """
+
+    signed = True
+
+    def clip(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        if self.statistics is not None:
+            self.statistics.add(x.detach().abs())
+        return clip(x, self.bound) - clip(-x, self.bound)
 
 
 class _Clip(torch.autograd.Function):

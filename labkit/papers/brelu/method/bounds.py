@@ -151,8 +151,8 @@ Statistics = dict[str, ActivationStatistics]  # by the name of the bounded ReLU
 
 
 def order_statistic(values: Float[Tensor, " n"], rank: float) -> float:
-    """The value at rank round(n rank) of n sorted values, counted from 1; without sorting."""
-    from_bottom = min(max(round(len(values) * rank), 1), len(values))
+    """The value at index round(n rank) of n sorted values, counted from 0 [official code]; without sorting."""
+    from_bottom = min(round(len(values) * rank), len(values) - 1) + 1
     from_top = len(values) - from_bottom + 1
     if from_top * 20 < len(values):
         return float(values.topk(from_top, sorted=False).values.min())

@@ -1,107 +1,381 @@
-"""The integer network as an ONNX file for other engines, in one of two forms.
+"""The integer network as an ONNX file for other engines: the same bits as `IntegerNetwork`.
 
-"qlinear": QLinearConv with the network's own scales: the form that engines have fast kernels for. ONNX requantises by a
-float factor and rounds halves to even, so an engine may differ by one code where the exact value lies near a half.
-It cannot add int32 sums, so it serves networks without additions (VDSR, VRCNN).
-
-"exact": ConvInteger, and everything behind it spelled out in integers: the same bits as `IntegerNetwork` in every
-engine that keeps to the standard, residual networks included. Engines seldom have fast kernels for it.
+A convolution with its bounded ReLU is one QLinearConv where that is exact, the form that engines have fast kernels for:
+ONNX requantises by a float32 factor and rounds halves to even, and `float_factor` finds the factor with which every sum
+gets the same code. Sums that stay sums (before additions, averages and the output) come from a float32 convolution of
+whole numbers, exact as long as none passes 2^24, else from ConvInteger; what follows them is spelled out in integers.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int8, Int32
 from torch import Tensor
 
 from labkit.errors import InputError
-from labkit.papers.brelu.method.integer import IntegerNetwork
-from labkit.papers.brelu.method.network import Node
+from labkit.files import write_atomically
+from labkit.kernels.int8_conv import Requantizer
+from labkit.papers.brelu.method.deployed import Deployed, operand_limit
+from labkit.papers.brelu.method.graph import KEEPS_FORMS, PADDING_MODES, Node, fused_layers, read_forms, readers
+from labkit.papers.brelu.method.multiply_shift import float_factor
+from labkit.papers.brelu.method.snap import LIFT
 
-FORMS = ("auto", "qlinear", "exact")
+OPSET, IR = 19, 9
+EXACT = 1 << 24  # whole numbers up to here are float32 numbers
 
 
-def export_onnx(network: IntegerNetwork, path: str | Path, form: str = "auto") -> None:
-    """Write `network` as ONNX. Input "pixels": uint8, n x c x h x w.
-
-    Output of "qlinear": "residual", uint8, grey levels + 128, limited to -128..127 of them; a Clip after each
-    QLinearConv keeps codes at `levels` (uint8 ends at 255 and would let 7-bit activations run on).
-    Output of "exact": "residual" in grey levels, or "scores" as sums, int32 as `IntegerNetwork` gives them.
-
-    Args:
-        form: "auto" takes "qlinear" where it can express the network, else "exact".
+def export_onnx(network: Deployed, path: Path, integers_only: bool = False) -> None:
+    """Write `network` as ONNX; see `to_onnx`.
 
     Raises:
-        InputError: "qlinear" for a network with additions, pooling or scores; or the package onnx is missing.
+        InputError: an operation without an ONNX form here, no such folder, or the package onnx is missing.
     """
-    path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write the ONNX file into.")
-    path.write_bytes(to_onnx(network, form).SerializeToString())
+    write_atomically(path, to_onnx(network, integers_only).SerializeToString())
 
 
-def to_onnx(network: IntegerNetwork, form: str = "auto") -> Any:
-    """The same as an ONNX model in memory."""
+def to_onnx(network: Deployed, integers_only: bool = False) -> Any:
+    """The network as an ONNX model in memory.
+
+    It takes and gives what the float network does: "input", float32 (n, c, h, w), to "output", float32.
+    integers_only: "codes", uint8, the input's codes + 128 (the pixels, where code 0 is pixel 128), to "output", int32:
+    what `IntegerNetwork.forward_integer` gives.
+    """
     try:
         from onnx import TensorProto, helper
     except ImportError:
         raise InputError("exporting needs the package onnx: pip install 'labkit[peers]'.") from None
-    if form not in FORMS:
-        raise InputError(f"there is no ONNX form '{form}'; there are {', '.join(FORMS)}.")
-    reason = _not_qlinear(network)
-    if form == "qlinear" and reason:
-        raise InputError(reason)
-    exact = form == "exact" or bool(reason)
-    graph = _ExactGraph(network) if exact else _QLinearGraph(network)
+    graph = _Graph(network)
+    graph.start(integers_only)
     for node in network.nodes:
         graph.add(node)
-    channels = getattr(network, f"{network.nodes[0].name}_weight").shape[1]
+    graph.finish(integers_only)
+    shape = ["n", network.channels or "c", "h", "w"]
+    given = ("codes", TensorProto.UINT8) if integers_only else ("input", TensorProto.FLOAT)
+    wanted = TensorProto.INT32 if integers_only else TensorProto.FLOAT
     onnx_graph = helper.make_graph(
         graph.nodes,
         "brelu",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", channels, "h", "w"])],
-        [helper.make_tensor_value_info(graph.finish(), TensorProto.INT32 if exact else TensorProto.UINT8, None)],
+        [helper.make_tensor_value_info(*given, shape)],
+        [helper.make_tensor_value_info("output", wanted, None)],
         graph.constants,
     )
-    return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
 
 
-def onnx_runtime(network: IntegerNetwork, form: str = "auto") -> Callable[[UInt8[Tensor, "n c h w"]], Tensor] | None:
-    """The exported network as a function of pixels, computed by ONNX Runtime on one thread; None if not installed."""
+# -- ONNX Runtime as the executor -------------------------------------------------------------------------------------
+
+
+def is_fast(network: Deployed) -> bool:
+    """Is every convolution but the output's a QLinearConv? Then ONNX Runtime is quicker than PyTorch."""
+    graph = _Graph(network)
+    if not graph.exports():
+        return False
+    layers = [node for node in network.nodes if node.operation == "layer"]
+    return all(node is network.nodes[-1] or graph.factor(node) is not None for node in layers)
+
+
+def runtime(network: Deployed, integers_only: bool = True) -> Callable[[Tensor], Tensor] | None:
+    """The exported network as a function of int8 codes (or of the float input), with as many threads as PyTorch has.
+
+    None where ONNX Runtime or the package onnx is not installed.
+    """
     try:
+        import onnx  # noqa: F401
         import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    content = to_onnx(network, form).SerializeToString()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    content = to_onnx(network, integers_only).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+
+    def on_codes(v: Int8[Tensor, "n c h w"]) -> Int32[Tensor, "n ..."]:
+        pixels = (v.contiguous().view(torch.uint8) ^ 128).numpy()
+        return torch.from_numpy(session.run(None, {"codes": pixels})[0])
+
+    return on_codes if integers_only else lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
-def _not_qlinear(network: IntegerNetwork) -> str:
-    """Why QLinearConv cannot express this network; empty where it can."""
-    for node in network.nodes:
-        if node.operation not in ("layer", "bounded_relu", "concat"):
-            return (
-                f"'{node.name}' is a {node.operation}: QLinearConv cannot express it on int32 sums. "
-                'Export residual networks with form="exact".'
-            )
-    if network.scales.output is None:
-        return 'this network gives scores, which are int32 sums. Export it with form="exact".'
-    return ""
+@functools.cache
+def runtime_is_exact() -> bool:
+    """Does ONNX Runtime add products of bytes exactly on this processor? Tried once, on the largest operands.
+
+    Without VNNI it may add pairs of products in 16 bits, which saturate.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        from onnx import helper
+    except ImportError:
+        return False
+    rows = np.where(np.arange(64) % 2 == 0, 127, -128).astype(np.int8)
+    weight = np.broadcast_to(rows[:, None, None, None], (64, 64, 3, 3)).copy()
+    pixels = np.full((1, 64, 9, 9), 255, dtype=np.uint8)
+    pixels[:, :, ::2] = 1
+    graph = _Graph(None)
+    inputs = ["x", *graph.quantization("x", 1.0, 0), graph.constant("w", weight)]
+    inputs += [*graph.quantization("w", 2.0**-16, 0, np.int8), *graph.quantization("y", 1.0, 128)]
+    graph.apply("QLinearConv", [*inputs, graph.constant("b", np.zeros(64, np.int32))], "y", pads=[1] * 4)
+    info = helper.make_tensor_value_info
+    model = helper.make_model(
+        helper.make_graph([*graph.nodes], "g", [info("x", 2, None)], [info("y", 2, None)], graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    sums = torch.nn.functional.conv2d(torch.from_numpy(pixels).double(), torch.from_numpy(weight).double(), padding=1)
+    wanted = (torch.round(sums * 2.0**-16) + 128).clamp(0, 255)
+    return bool(torch.equal(torch.from_numpy(session.run(None, {"x": pixels})[0]).double(), wanted))
+
+
+# -- the graph --------------------------------------------------------------------------------------------------------
 
 
 class _Graph:
-    """Collects ONNX nodes and constants."""
+    """ONNX nodes and constants; where each value stands, as uint8 codes with their zero-point and as int32 sums."""
 
-    def __init__(self, network: IntegerNetwork) -> None:
-        self.network = network
+    def __init__(self, network: Deployed | None) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.codes: dict[str, tuple[str, int]] = {}
+        self.sums: dict[str, str] = {}
+        if network is not None:
+            self.network = network
+            self.read_by, self.read = readers(network.nodes), read_forms(network.nodes)
+            self.fused = set(fused_layers(network.nodes).values())
+
+    def exports(self) -> bool:
+        return not any(_refusal(node) for node in self.network.nodes)
+
+    def start(self, integers_only: bool) -> None:
+        """The input as uint8: its codes + 128."""
+        scale = self.network.scales.input
+        zero = 128 + scale.zero
+        if integers_only:
+            self.codes["input"] = ("codes", zero)
+            return
+        ratio = self.constant("input_ratio", np.float32(scale.ratio))
+        scaled = self.apply("Round", [self.apply("Mul", ["input", ratio], "input_scaled")], "input_rounded")
+        moved = self.apply("Add", [scaled, self.constant("input_zero", np.float32(zero))], "input_moved")
+        ends = [self.constant("input_low", np.float32(0)), self.constant("input_high", np.float32(255))]
+        limited = self.apply("Clip", [moved, *ends], "input_limited")
+        self.codes["input"] = (self.cast(limited, "codes", "UINT8"), zero)
+
+    def finish(self, integers_only: bool) -> None:
+        """The last sums, or codes that nothing follows; divided by their ratio."""
+        last = self.network.nodes[-1].name
+        value = self.sums[last] if last in self.sums else self.without_zero(last)
+        if self.network.flat:
+            value = self.apply("Flatten", [value], "flattened", axis=1)
+        if integers_only:
+            self.apply("Identity", [value], "output")
+            return
+        ratio = self.constant("output_ratio", np.float64(self.network.output_ratio))
+        self.cast(self.apply("Div", [self.cast(value, "wide", "DOUBLE"), ratio], "real"), "output", "FLOAT")
+
+    def add(self, node: Node) -> None:
+        if refusal := _refusal(node):
+            raise InputError(refusal)
+        match node.operation:
+            case "layer":
+                self.layer(node)
+            case "bounded_relu":
+                self.bounded_relu(node)
+            case "add":
+                operands = [self.operand(node, i) for i in (0, 1)]
+                self.sums[node.name] = self.apply("Add", operands, f"{node.name}_sums")
+            case "concat":
+                self.concat(node)
+            case "average_pool" | "adaptive_average":
+                self.sums[node.name] = self.average(node)
+            case _:
+                assert node.operation in KEEPS_FORMS
+                source = node.inputs[0]
+                if source in self.codes:
+                    tensor, zero = self.codes[source]
+                    self.codes[node.name] = (self.moved(node, tensor, f"{node.name}_codes", "UINT8", zero), zero)
+                if source in self.sums:
+                    self.sums[node.name] = self.moved(node, self.sums[source], f"{node.name}_sums", "INT32", 0)
+
+    # -- convolutions and what ends them
+
+    def factor(self, layer: Node) -> float | None:
+        """With which QLinearConv computes this layer and its bounded ReLU exactly; None where it cannot."""
+        following = self.read_by[layer.name]
+        if len(following) != 1 or following[0].operation != "bounded_relu" or layer.name in self.fused:
+            return None
+        relu = following[0].name
+        if "sums" in self.read[relu] or relu not in self.network.scales.requantizers:
+            return None
+        return float_factor(self.network.scales.requantizers[relu], self.network.scales.levels)
+
+    def layer(self, node: Node) -> None:
+        name = node.name
+        weight, bias = (part[name].cpu().numpy() for part in (self.network.weights, self.network.biases))
+        (strides, (py, px), dilations, groups) = self.network.geometry[name]
+        where = {"strides": strides, "pads": [py, px, py, px], "dilations": dilations, "group": groups}
+        codes, zero = self.codes[node.inputs[0]]
+        factor = self.factor(node)
+        if factor is not None:
+            relu = self.read_by[name][0].name
+            requantizer = self.network.scales.requantizers[relu]
+            out = 128 if requantizer.u_min else 0
+            inputs = [codes, *self.quantization(f"{name}_in", 1.0, zero), self.constant(f"{name}_w", weight)]
+            inputs += [*self.quantization(f"{name}_w", factor, 0, np.int8), *self.quantization(f"{name}_out", 1.0, out)]
+            rounded = self.apply("QLinearConv", [*inputs, self.constant(f"{name}_b", bias)], f"{name}_codes", **where)
+            self.codes[relu] = (self.clip(rounded, relu, *_ends(requantizer, out), np.uint8), out)
+            return
+        largest = int((np.abs(weight.astype(np.int64)).sum((1, 2, 3)) * 255).max())
+        if largest < EXACT:
+            centred = self.cast(codes, f"{name}_real", "FLOAT")
+            if zero:
+                centred = self.apply("Sub", [centred, self.constant(f"{name}_zero", np.float32(zero))], f"{name}_moved")
+            inputs = [centred, self.constant(f"{name}_w", weight.astype(np.float32))]
+            products = self.cast(self.apply("Conv", inputs, f"{name}_exact", **where), f"{name}_products", "INT32")
+        else:
+            inputs = [codes, self.constant(f"{name}_w", weight), self.constant(f"{name}_zero", np.uint8(zero))]
+            products = self.apply("ConvInteger", inputs, f"{name}_products", **where)
+        added = self.constant(f"{name}_b", bias.reshape(1, -1, 1, 1))
+        self.sums[name] = self.apply("Add", [products, added], f"{name}_sums")
+
+    def bounded_relu(self, node: Node) -> None:
+        name, requantizer = node.name, self.network.scales.requantizers.get(node.name)
+        if name in self.codes:
+            return  # computed with its layer
+        u = self.sums_of(node.inputs[0])
+        if requantizer is None:
+            self.sums[name] = self.clip(u, name, 0, (1 << 31) - 1)
+            return
+        out = 128 if requantizer.u_min else 0
+        self.sums[name] = self.clip(u, name, requantizer.u_min, requantizer.u_max)
+        small = self.scaled(self.sums[name], f"{name}_small", requantizer.mul, requantizer.shift, out)
+        self.codes[name] = (self.cast(small, f"{name}_codes", "UINT8"), out)
+
+    def operand(self, add: Node, i: int) -> str:
+        """As `IntegerNetwork._operand`, with the clip that keeps products in int32."""
+        mul, shift = self.network.scales.factors[add.name][i]
+        u = self.sums_of(add.inputs[i])
+        if (mul, shift) == (1, 0) and add.inputs[i] in self.fused:
+            return u
+        limit = operand_limit(mul, shift)
+        clipped = self.clip(u, f"{add.name}_{i}", -limit, limit)
+        return clipped if (mul, shift) == (1, 0) else self.scaled(clipped, f"{add.name}_{i}_scaled", mul, shift)
+
+    def scaled(self, u: str, name: str, mul: int, shift: int, plus: int = 0) -> str:
+        """(u mul + 2^(shift-1)) >> shift, plus a zero-point, in int64.
+
+        ONNX shifts unsigned numbers only and divides towards zero: lifted by 2^32 whole units, nothing is negative.
+        """
+        lift = 1 << 32
+        factors = [self.cast(u, f"{name}_long", "INT64"), self.constant(f"{name}_mul", np.int64(mul))]
+        product = self.apply("Mul", factors, f"{name}_product")
+        offset = self.constant(f"{name}_offset", np.int64((1 << shift) // 2 + (lift << shift)))
+        lifted = self.apply("Add", [product, offset], f"{name}_lifted")
+        divided = self.apply("Div", [lifted, self.constant(f"{name}_unit", np.int64(1 << shift))], f"{name}_units")
+        lowered = self.apply("Sub", [divided, self.constant(f"{name}_lift", np.int64(lift - plus))], f"{name}_lowered")
+        return self.cast(lowered, name, "INT32")
+
+    # -- forms of a value
+
+    def sums_of(self, name: str) -> str:
+        """int32; of codes alone 2^LIFT times what they mean."""
+        if name not in self.sums:
+            lift = self.constant(f"{name}_lift_factor", np.int32(1 << LIFT))
+            self.sums[name] = self.apply("Mul", [self.without_zero(name), lift], f"{name}_as_sums")
+        return self.sums[name]
+
+    def without_zero(self, name: str) -> str:
+        codes, zero = self.codes[name]
+        wide = self.cast(codes, f"{name}_as_int32", "INT32")
+        return self.apply("Sub", [wide, self.constant(f"{name}_own_zero", np.int32(zero))], f"{name}_centred")
+
+    def concat(self, node: Node) -> None:
+        """Codes with one zero-point."""
+        zero = max(self.codes[name][1] for name in node.inputs)
+        tensors = []
+        for i, name in enumerate(node.inputs):
+            codes, own = self.codes[name]
+            if own != zero:
+                shift = self.constant(f"{node.name}_{i}_shift", np.int32(zero - own))
+                wide = self.cast(codes, f"{node.name}_{i}_wide", "INT32")
+                moved = self.apply("Add", [wide, shift], f"{node.name}_{i}_moved")
+                codes = self.cast(moved, f"{node.name}_{i}", "UINT8")
+            tensors.append(codes)
+        self.codes[node.name] = (self.apply("Concat", tensors, node.name, axis=1), zero)
+
+    # -- values that are moved, picked or averaged
+
+    def moved(self, node: Node, x: str, name: str, kind: str, zero: int) -> str:
+        options = node.options
+        match node.operation:
+            case "max_pool":
+                kernel, strides, (py, px), dilations = (options[i : i + 2] for i in (0, 2, 4, 6))
+                where = {"kernel_shape": kernel, "strides": strides, "pads": [py, px, py, px], "dilations": dilations}
+                wide = self.cast(x, f"{name}_wide", "DOUBLE")  # ONNX pools no int32; float64 holds each exactly
+                return self.cast(
+                    self.apply("MaxPool", [wide], f"{name}_pooled", ceil_mode=options[8], **where), name, kind
+                )
+            case "adaptive_max":
+                return self.apply("ReduceMax", [x, self.axes(name, 2, 3)], name, keepdims=1)
+            case "upsample":
+                scales = self.constant(f"{name}_scales", np.array([1, 1, *options], dtype=np.float32))
+                how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                return self.apply("Resize", [x, "", scales], name, **how)
+            case "pixel_shuffle":
+                return self.through_float(x, name, kind, "DepthToSpace", blocksize=options[0], mode="CRD")
+            case "pad":
+                left, right, top, bottom, mode = options
+                how = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+                pads = self.constant(f"{name}_pads", np.array([0, 0, top, left, 0, 0, bottom, right], dtype=np.int64))
+                return self.apply("Pad", [x, pads, self.zero(name, kind, zero)], name, mode=how[PADDING_MODES[mode]])
+            case "pad_channels":
+                stride, before, after = options
+                pads = self.constant(f"{name}_pads", np.array([0, before, 0, 0, 0, after, 0, 0], dtype=np.int64))
+                taken = self.slice(x, f"{name}_taken", (0, 0), (_END, _END), (stride, stride))
+                return self.apply("Pad", [taken, pads, self.zero(name, kind, zero)], name)
+            case "flatten":
+                flat = self.apply("Flatten", [x], f"{name}_flat", axis=1)
+                return self.apply("Unsqueeze", [flat, self.axes(name, 2, 3)], name)
+        raise AssertionError(node.operation)
+
+    def average(self, node: Node) -> str:
+        """floor((sum + count / 2) / count), in int64 and lifted like `scaled`."""
+        u, name = self.cast(self.sums_of(node.inputs[0]), f"{node.name}_long", "INT64"), node.name
+        if node.operation == "adaptive_average":
+            total = self.apply("ReduceSum", [u, self.axes(name, 2, 3)], f"{name}_total", keepdims=1)
+            sides = self.slice(self.apply("Shape", [u], f"{name}_shape"), f"{name}_sides", (2,), (4,), (1,), first=0)
+            count = self.apply("ReduceProd", [sides], f"{name}_count", keepdims=0)
+        else:
+            total = self.window_sums(u, f"{name}_total", node.options, 0)
+            zero, one = (self.constant(f"{name}_{n}", np.int64(n)) for n in (0, 1))
+            ones = self.apply("Add", [self.apply("Mul", [u, zero], f"{name}_nothing"), one], f"{name}_ones")
+            count = self.window_sums(ones, f"{name}_count", node.options, node.options[7])
+        lift = self.constant(f"{name}_lift", np.int64(1 << 32))
+        half = self.apply("Div", [count, self.constant(f"{name}_two", np.int64(2))], f"{name}_half")
+        raised = self.apply("Mul", [count, lift], f"{name}_raise")
+        lifted = self.apply("Add", [self.apply("Add", [total, half], f"{name}_plus"), raised], f"{name}_lifted")
+        mean = self.apply("Sub", [self.apply("Div", [lifted, count], f"{name}_units"), lift], f"{name}_mean")
+        return self.cast(mean, f"{name}_sums", "INT32")
+
+    def window_sums(self, x: str, name: str, options: tuple[int, ...], border: int) -> str:
+        (ky, kx), (sy, sx), (py, px) = (options[i : i + 2] for i in (0, 2, 4))
+        if py or px:
+            pads = self.constant(f"{name}_pads", np.array([0, 0, py, px, 0, 0, py, px], dtype=np.int64))
+            x = self.apply("Pad", [x, pads, self.constant(f"{name}_border", np.int64(border))], f"{name}_padded")
+        total = ""
+        for y in range(ky):
+            for z in range(kx):
+                ends = tuple(_END if left == 0 else -left for left in (ky - 1 - y, kx - 1 - z))
+                part = self.slice(x, f"{name}_{y}_{z}", (y, z), ends, (sy, sx))
+                total = self.apply("Add", [total, part], f"{name}_to_{y}_{z}") if total else part
+        return total
+
+    # -- small things
 
     def constant(self, name: str, value: Any) -> str:
         from onnx import numpy_helper
@@ -115,177 +389,50 @@ class _Graph:
         self.nodes.append(helper.make_node(operation, inputs, [output], **attributes))
         return output
 
-
-class _QLinearGraph(_Graph):
-    """Each value knows its tensor, its scale 1 / r and its zero-point."""
-
-    def __init__(self, network: IntegerNetwork) -> None:
-        super().__init__(network)
-        self.relu_of = {n.inputs[0]: n.name for n in network.nodes if n.operation == "bounded_relu"}
-        self.values = {"input": ("pixels", 1 / network.scales.input_ratio, 128)}
-        self.top = self.constant("levels", np.uint8(network.scales.levels))
-        self.bottom = self.constant("nothing", np.uint8(0))
-
-    def add(self, node: Node) -> None:
-        if node.operation == "layer":
-            self._layer(node)
-        elif node.operation == "concat":
-            tensors = [self.values[name][0] for name in node.inputs]
-            self.values[node.name] = (
-                self.apply("Concat", tensors, node.name, axis=1),
-                *self.values[node.inputs[0]][1:],
-            )
-
-    def finish(self) -> str:
-        """Name of the output."""
-        return "residual"
-
-    def _layer(self, node: Node) -> None:
-        name, scales = node.name, self.network.scales
-        source, scale_in, zero_in = self.values[node.inputs[0]]
-        relu = self.relu_of.get(name)
-        scale_out, zero_out = (1 / scales.codes[relu], 0) if relu else (1 / scales.input_ratio, 128)
-        inputs = [
-            source,
-            self.constant(f"{name}_in", np.float32(scale_in)),
-            self.constant(f"{name}_in_zero", np.uint8(zero_in)),
-            self.constant(f"{name}_w", getattr(self.network, f"{name}_weight").cpu().numpy()),
-            self.constant(f"{name}_step", np.float32(1 / (scales.sums[name] * scale_in))),
-            self.constant(f"{name}_w_zero", np.int8(0)),
-            self.constant(f"{name}_out", np.float32(scale_out)),
-            self.constant(f"{name}_out_zero", np.uint8(zero_out)),
-            self.constant(f"{name}_b", getattr(self.network, f"{name}_bias").cpu().numpy()),
-        ]
-        stride, padding = self.network.strides[name]
-        result = f"{name}_codes" if relu else self.finish()
-        self.apply("QLinearConv", inputs, result, pads=[padding] * 4, strides=[stride] * 2)
-        if relu:
-            self.values[relu] = (self.apply("Clip", [result, self.bottom, self.top], relu), scale_out, 0)
-
-
-class _ExactGraph(_Graph):
-    """Codes as uint8 and sums as int32, operation by operation as in `IntegerNetwork`.
-
-    ONNX shifts unsigned numbers only, and divides towards zero: a shift is a division of something not negative.
-    """
-
-    def __init__(self, network: IntegerNetwork) -> None:
-        super().__init__(network)
-        self.codes = {"input": "pixels"}
-        self.sums: dict[str, str] = {}
-        self.zero_points = {"pixels": self.constant("pixels_zero", np.uint8(128))}
-        self.no_shift = self.constant("codes_zero", np.uint8(0))
-
-    def add(self, node: Node) -> None:
-        match node.operation:
-            case "layer":
-                self._layer(node)
-            case "add":
-                operands = [self.sums[node.inputs[0]], self._shortcut(node)]
-                self.sums[node.name] = self.apply("Add", operands, f"{node.name}_sums")
-            case "bounded_relu":
-                self._bounded_relu(node)
-            case "concat":
-                self.codes[node.name] = self.apply("Concat", [self.codes[n] for n in node.inputs], node.name, axis=1)
-            case "max_pool" | "pad_channels":
-                change = self._max_pool if node.operation == "max_pool" else self._pad_channels
-                for kind, values in (("codes", self.codes), ("sums", self.sums)):
-                    if node.inputs[0] in values:
-                        values[node.name] = change(values[node.inputs[0]], f"{node.name}_{kind}", node.options)
-            case "global_average":
-                self._sum(node)
-
-    def finish(self) -> str:
-        """The residual in grey levels, or the scores: what `IntegerNetwork.forward` does to its last sums."""
-        last, scales = self.sums[self.network.nodes[-1].name], self.network.scales
-        if scales.output is None:
-            return self.apply("Identity", [last], "scores")
-        mul, shift = scales.output
-        limit = (256 << shift) // mul
-        return self._scaled(self._clip(last, "output", -limit, limit), "residual", mul, shift)
-
-    def _layer(self, node: Node) -> None:
-        name, source = node.name, self.codes[node.inputs[0]]
-        stride, padding = self.network.strides[name]
-        inputs = [
-            source,
-            self.constant(f"{name}_w", getattr(self.network, f"{name}_weight").cpu().numpy()),
-            self.zero_points.get(source, self.no_shift),
-        ]
-        products = self.apply("ConvInteger", inputs, f"{name}_products", pads=[padding] * 4, strides=[stride] * 2)
-        bias = getattr(self.network, f"{name}_bias").cpu().numpy().reshape(1, -1, 1, 1)
-        self.sums[name] = self.apply("Add", [products, self.constant(f"{name}_b", bias)], f"{name}_sums")
-
-    def _bounded_relu(self, node: Node) -> None:
-        name, requantizer = node.name, self.network.scales.requantizers.get(node.name)
-        u = self.sums[node.inputs[0]]
-        if requantizer is None:
-            self.sums[name] = self._clip(u, name, 0, (1 << 31) - 1)
-            return
-        self.sums[name] = self._clip(u, name, 0, requantizer.u_max)
-        small = self._scaled(self.sums[name], f"{name}_small", requantizer.mul, requantizer.shift)
-        self.codes[name] = self.apply("Cast", [small], f"{name}_codes", to=_uint8())
-
-    def _shortcut(self, node: Node) -> str:
-        """As `IntegerNetwork._shortcut`, with the clip that keeps products in int32."""
-        mul, shift = self.network.scales.shortcuts[node.name]
-        half = (1 << shift) // 2
-        limit = min(((1 << 31) - 1 - half) // mul, (1 << 30 << shift) // mul)
-        clipped = self._clip(self.sums[node.inputs[1]], f"{node.name}_shortcut", -limit, limit)
-        return self._scaled(clipped, f"{node.name}_scaled", mul, shift)
-
-    def _clip(self, u: str, name: str, low: int, high: int) -> str:
-        bounds = [self.constant(f"{name}_low", np.int32(low)), self.constant(f"{name}_high", np.int32(high))]
-        return self.apply("Clip", [u, *bounds], f"{name}_clipped")
-
-    def _scaled(self, u: str, name: str, mul: int, shift: int) -> str:
-        """(u mul + 2^(shift-1)) >> shift in int64: lifted by 2^32 whole units first, so that nothing is negative."""
+    def cast(self, x: str, name: str, kind: str) -> str:
         from onnx import TensorProto
 
-        lift = 1 << 32
-        long = self.apply("Cast", [u], f"{name}_long", to=TensorProto.INT64)
-        product = self.apply("Mul", [long, self.constant(f"{name}_mul", np.int64(mul))], f"{name}_product")
-        raised = (1 << shift) // 2 + (lift << shift)
-        offset = self.constant(f"{name}_offset", np.int64(raised))
-        lifted = self.apply("Add", [product, offset], f"{name}_lifted")
-        divided = self.apply("Div", [lifted, self.constant(f"{name}_unit", np.int64(1 << shift))], f"{name}_units")
-        lowered = self.apply("Sub", [divided, self.constant(f"{name}_lift", np.int64(lift))], f"{name}_lowered")
-        return self.apply("Cast", [lowered], name, to=TensorProto.INT32)
+        return self.apply("Cast", [x], name, to=getattr(TensorProto, kind))
 
-    def _max_pool(self, x: str, name: str, options: tuple[int, ...]) -> str:
-        """ONNX pools no int32; float64 holds each of them exactly. The kind of the value is put back behind it."""
-        from onnx import TensorProto
+    def quantization(self, name: str, scale: float, zero: int, kind: type = np.uint8) -> list[str]:
+        return [self.constant(f"{name}_scale", np.float32(scale)), self.constant(f"{name}_zero", kind(zero))]
 
-        kernel, stride, padding = options
-        wide = self.apply("Cast", [x], f"{name}_wide", to=TensorProto.DOUBLE)
-        pooled = self.apply(
-            "MaxPool", [wide], f"{name}_pooled", kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[padding] * 4
-        )
-        return self.apply("Cast", [pooled], name, to=_uint8() if name.endswith("codes") else TensorProto.INT32)
+    def clip(self, x: str, name: str, low: int, high: int, kind: type = np.int32) -> str:
+        bounds = [self.constant(f"{name}_low", kind(low)), self.constant(f"{name}_high", kind(high))]
+        return self.apply("Clip", [x, *bounds], f"{name}_clipped")
 
-    def _pad_channels(self, x: str, name: str, options: tuple[int, ...]) -> str:
-        stride, before, after = options
-        ends = [np.iinfo(np.int64).max] * 2
-        inputs = [
-            x,
-            self.constant(f"{name}_starts", np.array([0, 0], dtype=np.int64)),
-            self.constant(f"{name}_ends", np.array(ends, dtype=np.int64)),
-            self.constant(f"{name}_axes", np.array([2, 3], dtype=np.int64)),
-            self.constant(f"{name}_steps", np.array([stride, stride], dtype=np.int64)),
-        ]
-        taken = self.apply("Slice", inputs, f"{name}_taken")
-        pads = self.constant(f"{name}_pads", np.array([0, before, 0, 0, 0, after, 0, 0], dtype=np.int64))
-        return self.apply("Pad", [taken, pads], name)
+    def axes(self, name: str, *axes: int) -> str:
+        return self.constant(f"{name}_axes", np.array(axes, dtype=np.int64))
 
-    def _sum(self, node: Node) -> None:
-        """Average pooling is a sum whose ratio knows the number of pixels; clipped so that it stays in int32."""
-        limit = ((1 << 31) - 1) // self.network.scales.areas[node.name]
-        clipped = self._clip(self.sums[node.inputs[0]], node.name, -(1 << 31), limit)
-        axes = self.constant(f"{node.name}_axes", np.array([2, 3], dtype=np.int64))
-        self.sums[node.name] = self.apply("ReduceSum", [clipped, axes], f"{node.name}_sums", keepdims=1)
+    def zero(self, name: str, kind: str, zero: int) -> str:
+        return self.constant(f"{name}_fill", np.uint8(zero) if kind == "UINT8" else np.int32(zero))
+
+    def through_float(self, x: str, name: str, kind: str, operation: str, **attributes: Any) -> str:
+        wide = self.cast(x, f"{name}_wide", "DOUBLE")
+        return self.cast(self.apply(operation, [wide], f"{name}_done", **attributes), name, kind)
+
+    def slice(self, x: str, name: str, starts: tuple, ends: tuple, steps: tuple, first: int = 2) -> str:
+        axes = tuple(range(first, first + len(starts)))
+        parts = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
+        inputs = [self.constant(f"{name}_{part}", np.array(values, dtype=np.int64)) for part, values in parts.items()]
+        return self.apply("Slice", [x, *inputs], name)
 
 
-def _uint8() -> int:
-    from onnx import TensorProto
+_END = int(np.iinfo(np.int64).max)
 
-    return int(TensorProto.UINT8)
+
+def _ends(requantizer: Requantizer, zero: int) -> tuple[int, int]:
+    """The least and the largest code of a bounded ReLU, as uint8."""
+    u_max, mul, shift, u_min = requantizer
+    return tuple(zero + ((u * mul + (1 << shift) // 2) >> shift) for u in (u_min, u_max))  # type: ignore[return-value]
+
+
+def _refusal(node: Node) -> str:
+    """Why a node has no ONNX form here; empty where it has one."""
+    if node.operation in ("adaptive_max", "adaptive_average") and node.options != (1, 1):
+        return f"'{node.name}' pools to {node.options}, which ONNX cannot say: pool with a fixed window, or to 1."
+    if node.operation == "average_pool" and node.options[6]:
+        return f"'{node.name}' averages with ceil_mode, which has no integer form in ONNX: pad the image instead."
+    if node.operation == "pixel_unshuffle":
+        return f"'{node.name}' is a pixel_unshuffle, which is not exported; its inverse and the other operations are."
+    return ""

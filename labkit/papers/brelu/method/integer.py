@@ -1,252 +1,200 @@
 """The network in integers only: int8 in, int32 sums, multiply and shift, int8 out; no float from input to output."""
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Int8, Int32
+from jaxtyping import Float, Int8, Int32
 from torch import Tensor, nn
 
+from labkit import tensor_files
 from labkit.errors import InputError
-from labkit.files import write_atomically
-from labkit.kernels.int8_conv import Conv, Requantizer, int8_conv2d, int8_conv2d_reference, requantize
-from labkit.papers.brelu.method.network import Network, Node, pad_channels
-from labkit.papers.brelu.method.snap import Scales
-from labkit.papers.brelu.method.weights import layers
+from labkit.kernels.int8_conv import Conv, Output, Requantizer, int8_conv2d, int8_conv2d_reference, requantize
+from labkit.papers.brelu.method import export, shapes
+from labkit.papers.brelu.method.deployed import Deployed, operand_limit, to_deployed, zeros
+from labkit.papers.brelu.method.graph import KEEPS_FORMS, Node, fused_layers, read_forms, readers
+from labkit.papers.brelu.method.network import Network
+from labkit.papers.brelu.method.snap import LIFT, Scales
 
-FORMAT = "labkit brelu integer network 1"
-
-
-class Values(dict[str, tuple[Tensor | None, Tensor | None]]):
-    """Codes (int8) and sums (int32) of the nodes computed so far."""
-
-    def codes(self, name: str) -> Tensor:
-        codes = self[name][0]
-        assert codes is not None
-        return codes
-
-    def sums(self, name: str) -> Tensor:
-        sums = self[name][1]
-        assert sums is not None
-        return sums
+Value = tuple[Tensor | None, Tensor | None]  # codes (int8) and sums (int32)
+NOT_YET: Value = (None, None)
 
 
 class IntegerNetwork(nn.Module):
-    """A network of integers. Make one with `to_integer`, or `IntegerNetwork.load` a file.
+    """A network of integers, called like the network it was made from. Make one with `convert`, or `load` a file.
 
-    Weights are int8, biases int32. `reference=True` computes everything in plain int64 convolutions: the same bits.
+    Weights are int8, biases int32. On a CPU ONNX Runtime computes it where that is installed, quicker and bit for bit
+    the same; `engine="torch"` keeps to PyTorch, and `engine="reference"` to plain int64 convolutions.
     """
 
-    def __init__(
-        self, nodes: tuple[Node, ...], scales: Scales, weights: Mapping[str, Tensor], biases: Mapping[str, Tensor],
-        strides: Mapping[str, tuple[int, int]],
-    ) -> None:  # fmt: skip
+    def __init__(self, deployed: Deployed) -> None:
         super().__init__()
-        self.nodes, self.scales, self.strides = nodes, scales, dict(strides)
-        for name in weights:
-            self.register_buffer(f"{name}_weight", weights[name])
-            self.register_buffer(f"{name}_bias", biases[name])
-        self.reference = False
-        self._last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
-        self._readers = {n.name: [m for m in nodes if n.name in m.inputs] for n in nodes}
-        self._fused = {n.name: self._ending(n) for n in nodes if n.operation == "layer"}
+        self.nodes, self.scales, self._plan = deployed.nodes, deployed.scales, deployed
+        for name, tensor in deployed.tensors.items():
+            self.register_buffer(name, tensor)
+        self.engine = "auto"
+        self._last_use = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
+        self._read = read_forms(self.nodes)
+        self._endings = _endings(self.nodes)
+        self._zero = zeros(self.nodes, deployed.scales)
+        self.register_load_state_dict_post_hook(_forget_session)
 
-    def _ending(self, layer: Node) -> tuple[Node | None, Node | None]:
-        """The addition and the bounded ReLU that are computed together with this layer, None where they are not."""
-        add = relu = None
-        readers = self._readers[layer.name]
-        if len(readers) == 1 and readers[0].operation == "add" and readers[0].inputs[0] == layer.name:
-            add = readers[0]
-            readers = self._readers[add.name]
-        if len(readers) == 1 and readers[0].operation == "bounded_relu":
-            relu = readers[0]
-        return add, relu
+    @property
+    def deployed(self) -> Deployed:
+        """The network as data, with its tensors where they are now."""
+        weights, biases = ({name: getattr(self, f"{name}_{kind}") for name in self._plan.weights}
+                           for kind in ("weight", "bias"))  # fmt: skip
+        return dataclasses.replace(self._plan, weights=weights, biases=biases)
 
     @torch.no_grad()
-    def forward(self, v: Int8[Tensor, "n c h w"]) -> Int32[Tensor, "n o h2 w2"]:
-        """From input codes (pixel - 128) to the residual in grey levels, or to the scores' sums.
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n ..."]:
+        """Like the float network: scores, or pictures. The input is rounded to its 256 codes, the rest is integers."""
+        if not x.is_floating_point():
+            raise InputError(f"the network takes what the float network took; got {x.dtype}. Codes: forward_integer.")
+        return (self.forward_integer(self.to_codes(x)).double() / self.output_ratio).to(torch.float32)
+
+    def to_codes(self, x: Float[Tensor, "*shape"]) -> Int8[Tensor, "*shape"]:
+        """The input's codes, as `forward_integer` takes them; values that calibration never saw are limited."""
+        return self.scales.input.codes(x)
+
+    @property
+    def output_ratio(self) -> float:
+        """The integers that `forward_integer` gives are this many times the real numbers."""
+        return self._plan.output_ratio
+
+    @torch.no_grad()
+    def forward_integer(self, v: Int8[Tensor, "n c h w"]) -> Int32[Tensor, "n ..."]:
+        """From input codes to the output's integers, by integers alone.
 
         Raises:
             InputError: not int8.
         """
         if v.dtype != torch.int8:
-            raise InputError(f"an integer network takes int8, pixels minus 128; got {v.dtype}. Use to_codes(pixels).")
-        values = Values({"input": (v, None)})
+            raise InputError(f"an integer network takes int8 codes; got {v.dtype}. Use to_codes(x).")
+        if self.engine == "auto" and not v.is_cuda and (session := self._session()) is not None:
+            return session(v)
+        values: dict[str, Value] = {"input": (v, None)}
         for index, node in enumerate(self.nodes):
             if node.name not in values:
                 values.update(self._compute(node, values))
             for name in node.inputs:
                 if self._last_use[name] == index:
-                    values[name] = (None, None)  # its memory is free from here on
-        return self._in_units(values.sums(self.nodes[-1].name))
+                    values[name] = NOT_YET  # its memory is free from here on
+        last = self.nodes[-1].name
+        codes, sums = values[last]
+        y = codes.to(torch.int32) - self._zero.get(last, 0) if sums is None else sums  # type: ignore[union-attr]
+        return y.flatten(1) if self._plan.flat else y
 
-    def _compute(self, node: Node, values: Values) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    def _compute(self, node: Node, values: dict[str, Value]) -> dict[str, Value]:
+        first = node.inputs[0]
+        if node.operation in KEEPS_FORMS:
+            codes, sums = values[first]
+            zero = self._zero.get(first, 0)
+            return {node.name: (None if codes is None else shapes.apply(node, codes, zero),
+                                None if sums is None else shapes.apply(node, sums))}  # fmt: skip
         match node.operation:
             case "layer":
                 return self._layer(node, values)
-            case "max_pool":
-                return {node.name: self._each(values[node.inputs[0]], lambda x: max_pool(x, node.options))}
-            case "pad_channels":
-                return {node.name: self._each(values[node.inputs[0]], lambda x: pad_channels(x, node.options))}
-            case "global_average":
-                limit = ((1 << 31) - 1) // self.scales.areas[node.name]
-                u = values.sums(node.inputs[0])
-                if math.prod(u.shape[2:]) != self.scales.areas[node.name]:
-                    raise InputError(
-                        f"this network was made to leave {self.scales.areas[node.name]} pixels to average, "
-                        f"got {math.prod(u.shape[2:])}. Make it anew with snap(..., example=an image of that size)."
-                    )
-                return {node.name: (None, u.clamp(max=limit).sum((2, 3), keepdim=True, dtype=torch.int32))}
+            case "average_pool" | "adaptive_average":
+                return {node.name: (None, shapes.integer_average(node, self._sums(first, values)))}
             case "bounded_relu":
-                return {node.name: self._bounded(node.name, values.sums(node.inputs[0]))}
+                return {node.name: self._bounded(node.name, self._sums(first, values))}
+            case "add":
+                one, other = (self._operand(node, i, values) for i in (0, 1))
+                return {node.name: (None, one + other)}
             case "concat":
-                return {node.name: (torch.cat([values.codes(name) for name in node.inputs], 1), None)}
-            case _:
-                raise AssertionError(f"{node.operation} is computed with the layer before it")
+                return {node.name: (torch.cat([_codes(values[name]) for name in node.inputs], 1), None)}
+        raise AssertionError(node.operation)
 
-    def _bounded(self, name: str, u: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _sums(self, name: str, values: dict[str, Value]) -> Tensor:
+        """int32; codes that nobody requantised are shifted up, so that a mean of them keeps its fraction."""
+        codes, sums = values[name]
+        if sums is not None:
+            return sums
+        assert codes is not None
+        return (codes.to(torch.int32) - self._zero.get(name, 0)) << LIFT
+
+    def _operand(self, add: Node, i: int, values: dict[str, Value]) -> Int32[Tensor, "n o h w"]:
+        """(u mul + 2^(shift-1)) >> shift, after a clip that keeps product and sum in int32."""
+        mul, shift = self.scales.factors[add.name][i]
+        half = (1 << shift) // 2
+        limit = operand_limit(mul, shift)
+        return (self._sums(add.inputs[i], values).clamp(-limit, limit) * mul + half) >> shift
+
+    def _bounded(self, name: str, u: Tensor) -> Value:
         requantizer = self.scales.requantizers.get(name)
         if requantizer is None:
             return None, u.clamp(min=0)
-        return requantize(u, requantizer), u.clamp(0, requantizer.u_max)
+        return requantize(u, requantizer), u.clamp(requantizer.u_min, requantizer.u_max)
 
-    def _layer(self, node: Node, values: Values) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    def _layer(self, node: Node, values: dict[str, Value]) -> dict[str, Value]:
         """A convolution with the addition, clip and shift behind it, in one call where nothing stands between."""
-        add, relu = self._fused[node.name]
+        add, relu = self._endings[node.name]
+        shortcut = self._operand(add, 1, values) if add else None
         requantizer = self.scales.requantizers.get(relu.name) if relu else None
-        shortcut = self._shortcut(add, values) if add else None
-        stride, padding = self.strides[node.name]
-        weight, bias = getattr(self, f"{node.name}_weight"), getattr(self, f"{node.name}_bias")
-        keep = relu is not None and self._read_as_sums(relu)
-        if self.reference:
-            out = int8_conv2d_reference(
-                values.codes(node.inputs[0]),
-                weight,
-                bias,
-                shortcut,
-                Conv(stride, padding, requantizer, keep or requantizer is None),
-            )
-        else:
-            out = int8_conv2d(
-                values.codes(node.inputs[0]), weight, bias, stride=stride, padding=padding,
-                shortcut=shortcut, requantizer=requantizer, keep_sums=keep,
-            )  # fmt: skip
+        keep = relu is not None and "sums" in self._read[relu.name]
+        out = self._convolution(node, values, shortcut, requantizer, keep)
+        done: dict[str, Value] = {}
         if requantizer is None:
-            sums = out.sums
-            assert sums is not None
-            done: dict[str, tuple[Tensor | None, Tensor | None]] = {node.name: (None, sums)}
-            if add:
-                done[add.name] = (None, sums)
+            done = {one.name: (None, out.sums) for one in (node, add) if one}
+            if relu and out.sums is not None:
+                done[relu.name] = (None, out.sums.clamp(min=0))
+        else:
+            done = {one.name: NOT_YET for one in (node, add) if one}
             if relu:
-                done[relu.name] = (None, sums.clamp(min=0))
-            return done
-        assert relu is not None
-        skipped = {n.name: (None, None) for n in (node, add) if n is not None}
-        return {**skipped, relu.name: (out.codes, out.sums)}
+                done[relu.name] = (out.codes, out.sums)
+        return done
 
-    def _read_as_sums(self, relu: Node) -> bool:
-        def sums(reader: Node, name: str) -> bool:
-            if reader.operation in ("pad_channels", "max_pool"):
-                return any(sums(next_one, reader.name) for next_one in self._readers[reader.name])
-            return reader.operation in ("add", "global_average") and reader.inputs[-1] == name
+    def _convolution(
+        self, node: Node, values: dict[str, Value], shortcut: Tensor | None, requantizer: Requantizer | None, keep: bool
+    ) -> Output:
+        name, source = node.name, node.inputs[0]
+        v, geometry = _codes(values[source]), self._plan.geometry[name]
+        weight, bias, zero = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), self._zero.get(source, 0)
+        if zero:  # padding must mean 0; and sum w (v - zero) = sum w v - zero sum w
+            py, px = geometry.padding
+            v = nn.functional.pad(v, (px, px, py, py), value=zero)
+            geometry = geometry._replace(padding=(0, 0))
+            bias = bias - zero * weight.sum((1, 2, 3), dtype=torch.int32)
+        if self.engine == "reference":
+            conv = Conv(geometry, requantizer, keep or requantizer is None)
+            return int8_conv2d_reference(v, weight, bias, shortcut, conv)
+        return int8_conv2d(v, weight, bias, geometry, shortcut=shortcut, requantizer=requantizer, keep_sums=keep)
 
-        return any(sums(reader, relu.name) for reader in self._readers[relu.name])
+    # -- ONNX ---------------------------------------------------------------------------------------------------------
 
-    def _shortcut(self, add: Node, values: Values) -> Int32[Tensor, "n o h w"]:
-        """(u mul + 2^(shift-1)) >> shift, after a clip that keeps the product in int32."""
-        mul, shift = self.scales.shortcuts[add.name]
-        half = (1 << shift) // 2
-        limit = min(((1 << 31) - 1 - half) // mul, (1 << 30 << shift) // mul)
-        return (values.sums(add.inputs[1]).clamp(-limit, limit) * mul + half) >> shift
+    def export_onnx(self, path: str | Path, integers_only: bool = False) -> None:
+        """Write an ONNX file that gives the same bits; see `export.to_onnx`."""
+        export.export_onnx(self.deployed, Path(path), integers_only)
 
-    def _in_units(self, u: Tensor) -> Int32[Tensor, "n o h w"]:
-        """The residual in whole units, -256..256, half rounds up; scores stay as they are."""
-        if self.scales.output is None:
-            return u
-        mul, shift = self.scales.output
-        limit = (256 << shift) // mul
-        return (u.clamp(-limit, limit) * mul + (1 << shift) // 2) >> shift
-
-    @staticmethod
-    def _each(pair: tuple[Tensor | None, Tensor | None], change: Any) -> tuple[Tensor | None, Tensor | None]:
-        codes, sums = (None if value is None else change(value) for value in pair)
-        return codes, sums
+    def _session(self) -> Callable[[Tensor], Tensor] | None:
+        """ONNX Runtime as the executor: where it is installed, exact on this processor, and quicker."""
+        if self not in _SESSIONS:
+            suits = export.is_fast(self._plan) and export.runtime_is_exact()
+            _SESSIONS[self] = export.runtime(self.deployed) if suits else None
+        return _SESSIONS[self]
 
     # -- files --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> int:
         """Write weights in one byte each, biases in four, and the scales. Returns the size of the file in bytes."""
-        content = self._as_bytes()
-        write_atomically(Path(path), content)
-        return len(content)
-
-    def _as_bytes(self) -> bytes:
-        from safetensors.torch import save
-
-        requantizers = {name: list(triple) for name, triple in self.scales.requantizers.items()}
-        description = {
-            "nodes": [dataclasses.asdict(node) for node in self.nodes],
-            "scales": dataclasses.asdict(self.scales) | {"requantizers": requantizers},
-            "strides": self.strides,
-        }
-        tensors = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        return save(tensors, {"format": FORMAT, "description": json.dumps(description, separators=(",", ":"))})
+        return self.deployed.write(Path(path))
 
     @property
     def stored_bytes(self) -> int:
         """Size of the file that `save` writes."""
-        return len(self._as_bytes())
+        return len(tensor_files.to_bytes(self.deployed.tensors, self.deployed.header))
 
     @classmethod
     def load(cls, path: str | Path) -> "IntegerNetwork":
         """Read what `save` wrote.
 
         Raises:
-            InputError: no such file, cut short, damaged, or not an integer network.
+            InputError: no such file, damaged, or not an integer network.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), "pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except FileNotFoundError:
-            raise InputError(f"there is no file '{path}'.") from None
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"'{path}' is cut short or damaged ({str(error).splitlines()[0]}). Save it anew."
-            ) from None
-        if about.get("format") != FORMAT:
-            raise InputError(f"'{path}' is not an integer network of this room (format {about.get('format')!r}).")
-        return cls._from_description(path, json.loads(about["description"]), tensors)
-
-    @classmethod
-    def _from_description(cls, path: str | Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> "IntegerNetwork":
-        try:
-            nodes = tuple(
-                Node(n["name"], n["operation"], tuple(n["inputs"]), tuple(n["options"])) for n in about["nodes"]
-            )
-            plan = dict(about["scales"])
-            plan["requantizers"] = {name: Requantizer(*triple) for name, triple in plan["requantizers"].items()}
-            plan["shortcuts"] = {name: tuple(pair) for name, pair in plan["shortcuts"].items()}
-            plan["output"] = plan["output"] and tuple(plan["output"])
-            names = [node.name for node in nodes if node.operation == "layer"]
-            weights = {name: tensors.pop(f"{name}_weight") for name in names}
-            biases = {name: tensors.pop(f"{name}_bias") for name in names}
-            strides = {name: tuple(about["strides"][name]) for name in names}
-            wrong = [n for n in names if weights[n].dtype != torch.int8 or biases[n].dtype != torch.int32]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"'{path}' is damaged: its description lacks {error}. Save it anew.") from None
-        if wrong or tensors:
-            raise InputError(
-                f"'{path}' is damaged: its tensors are not the int8 weights and int32 biases of its layers."
-            )
-        return cls(nodes, Scales(**plan), weights, biases, strides)
+        return cls(Deployed.read(Path(path)))
 
     @property
     def weight_bytes(self) -> int:
@@ -254,43 +202,38 @@ class IntegerNetwork(nn.Module):
         return sum(buffer.nbytes for buffer in self.buffers())
 
 
-@torch.no_grad()
+_SESSIONS: weakref.WeakKeyDictionary[IntegerNetwork, Callable[[Tensor], Tensor] | None] = weakref.WeakKeyDictionary()
+
+
+def _forget_session(network: nn.Module, _: object) -> None:
+    """Other weights were loaded: the session has the old ones."""
+    _SESSIONS.pop(network, None)  # type: ignore[call-overload]
+
+
 def to_integer(network: Network, scales: Scales) -> IntegerNetwork:
-    """w = clip(round(W' / s), -128, 127) in int8 and b = round(b' r) in int32, with the scales from `snap`.
+    """The integer network of a network whose bounds and steps `snap` has moved.
 
     Raises:
         InputError: a bias, or a sum that a layer could reach, does not fit int32.
     """
-    weights, biases, strides = {}, {}, {}
-    for name, layer in layers(network.parts).items():
-        codes = layer.codes()
-        bias = torch.round(layer.folded()[1].double() * scales.sums[name])
-        largest = codes.abs().sum((1, 2, 3)) * 128 + bias.abs()
-        if float(largest.max()) >= 2**31:
-            raise InputError(
-                f"the sums of layer '{name}' could reach {float(largest.max()):.3g} and leave int32: its bias is "
-                "enormous beside its weights. Is the network trained, and was snap called on it?"
-            )
-        weights[name], biases[name] = codes.to(torch.int8), bias.to(torch.int32)
-        strides[name] = (int(layer.conv.stride[0]), int(layer.conv.padding[0]))
-    return IntegerNetwork(network.nodes, scales, weights, biases, strides)
+    return IntegerNetwork(to_deployed(network, scales))
 
 
-def to_codes(pixels: Tensor) -> Int8[Tensor, "*shape"]:
-    """Pixels 0..255 as the int8 input pixel - 128."""
-    return (pixels.round() if pixels.is_floating_point() else pixels).to(torch.int16).sub(128).to(torch.int8)
+def _codes(value: Value) -> Tensor:
+    codes = value[0]
+    assert codes is not None
+    return codes
 
 
-def max_pool(x: Tensor, options: tuple[int, ...]) -> Tensor:
-    """Largest value in each window, for integers on every device; the border counts as the smallest number."""
-    kernel, stride, padding = options
-    x = F.pad(x, (padding,) * 4, value=torch.iinfo(x.dtype).min)
-    height, width = ((size - kernel) // stride + 1 for size in x.shape[2:])
-    best = None
-    for y in range(kernel):
-        for z in range(kernel):
-            part = x[:, :, y : y + stride * height : stride, z : z + stride * width : stride]
-            part = part[:, :, :height, :width]
-            best = part if best is None else torch.maximum(best, part)
-    assert best is not None
-    return best
+def _endings(nodes: tuple[Node, ...]) -> dict[str, tuple[Node | None, Node | None]]:
+    """By the name of a layer: the addition and the bounded ReLU that are computed together with it, if any."""
+    read_by, fused, by_name = readers(nodes), fused_layers(nodes), {node.name: node for node in nodes}
+    adds = {layer: by_name[add] for add, layer in fused.items()}
+    endings: dict[str, tuple[Node | None, Node | None]] = {}
+    for node in nodes:
+        if node.operation == "layer":
+            add = adds.get(node.name)
+            following = read_by[add.name if add else node.name]
+            alone = len(following) == 1 and following[0].operation == "bounded_relu"
+            endings[node.name] = (add, following[0] if alone else None)
+    return endings

@@ -1,136 +1,88 @@
-"""A network as a list of operations, so that one description serves float training, simulation and integers."""
+"""A network that computes what its nodes say in real numbers: for training, calibration and simulation."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.papers.brelu.method import shapes
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
 from labkit.papers.brelu.method.bounds import ActivationStatistics, Statistics, check_rule
+from labkit.papers.brelu.method.graph import Node, check_nodes, concatenated, forms, readers
 from labkit.papers.brelu.method.weights import Layer
 
-Operation = Literal["layer", "bounded_relu", "max_pool", "global_average", "add", "concat", "pad_channels"]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation. inputs: names of earlier nodes, or "input".
-
-    options: max_pool (kernel, stride, padding); pad_channels (stride, channels before, channels after).
-    An "add" names the layer of the main path first, then the shortcut.
-    """
-
-    name: str
-    operation: Operation
-    inputs: tuple[str, ...]
-    options: tuple[int, ...] = ()
+Value = tuple[Tensor | None, Tensor | None]  # as codes, and as sums
 
 
 class Network(nn.Module):
-    """Runs its nodes in order; the last one's value is the output.
+    """Runs its nodes in order; the last one's value is the output, as (n, features) where it is `flat`.
 
     A bounded ReLU has two values: codes (rounded, where rounding is on) for convolutions, and the clipped value before
     rounding for additions.  [official code]
     """
 
-    def __init__(self, nodes: Sequence[Node], modules: dict[str, Layer | BoundedReLU]) -> None:
+    def __init__(self, nodes: Sequence[Node], modules: Mapping[str, Layer | BoundedReLU], flat: bool = False) -> None:
         super().__init__()
-        check_nodes(nodes, modules)
-        self.nodes = tuple(nodes)
+        for node in nodes:
+            if node.operation in ("layer", "bounded_relu") and node.name not in modules:
+                raise InputError(f"node '{node.name}' is a {node.operation}, but no module of that name was given.")
+        check_nodes(nodes)
+        self.nodes, self.flat = tuple(nodes), flat
         self.parts = nn.ModuleDict(modules)
+        self._readers, self._forms = readers(nodes), forms(nodes)
         self._last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
 
-    def forward(
-        self, x: Float[Tensor, "n c h w"], watch: Callable[[str, Tensor], None] | None = None
-    ) -> Float[Tensor, "n o h2 w2"]:
+    def forward(self, x: Float[Tensor, "n c h w"], watch: Callable[[str, Tensor], None] | None = None) -> Tensor:
         """watch: called with the name and value of every node."""
-        codes: dict[str, Tensor] = {"input": x}
-        clipped: dict[str, Tensor] = {}
+        values: dict[str, Value] = {"input": (x, None)}
         for index, node in enumerate(self.nodes):
-            value, before = self._compute(node, codes, clipped)
-            codes[node.name] = value
-            if before is not None:
-                clipped[node.name] = before
+            values[node.name] = self._compute(node, [values[name] for name in node.inputs])
             if watch is not None:
-                watch(node.name, value)
+                codes, sums = values[node.name]
+                watch(node.name, sums if codes is None else codes)  # type: ignore[arg-type]
             for name in node.inputs:
                 if self._last_use[name] == index:
-                    codes.pop(name, None)
-                    clipped.pop(name, None)
-        return codes[self.nodes[-1].name]
+                    values.pop(name, None)
+        y = _sums(values[self.nodes[-1].name])
+        return y.flatten(1) if self.flat else y
 
-    def _compute(
-        self, node: Node, codes: dict[str, Tensor], clipped: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """The value of a node and, of a bounded ReLU, the value before rounding."""
-        first = codes[node.inputs[0]]
-        unrounded = clipped.get(node.inputs[0])
+    def _compute(self, node: Node, inputs: list[Value]) -> Value:
+        first = inputs[0]
         match node.operation:
             case "bounded_relu":
                 relu = self.parts[node.name]
                 assert isinstance(relu, BoundedReLU)
-                before = relu.clip(first)
+                before = relu.clip(_sums(first))
                 return relu.round(before), before
             case "layer":
-                return self.parts[node.name](first), None
-            case "max_pool":
-                kernel, stride, padding = node.options
-                return tuple(  # type: ignore[return-value]
-                    None if value is None else F.max_pool2d(value, kernel, stride, padding)
-                    for value in (first, unrounded)
-                )
-            case "pad_channels":
-                return tuple(  # type: ignore[return-value]
-                    None if value is None else pad_channels(value, node.options) for value in (first, unrounded)
-                )
-            case "global_average":
-                return (first if unrounded is None else unrounded).mean((2, 3), keepdim=True), None
+                return None, self.parts[node.name](first[0])
             case "add":
-                shortcut = clipped.get(node.inputs[1], codes[node.inputs[1]])
-                return first + shortcut, None
+                return None, _sums(first) + _sums(inputs[1])
             case "concat":
-                return torch.cat([codes[name] for name in node.inputs], 1), None
+                return torch.cat([codes for codes, _ in inputs if codes is not None], 1), None
+            case "average_pool" | "adaptive_average":
+                return None, shapes.average(node, _sums(first))
+        codes, sums = (None if form is None else shapes.apply(node, form) for form in first)
+        return codes, sums
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
 
     def consumers(self, name: str) -> list[Node]:
-        return [node for node in self.nodes if name in node.inputs]
+        return self._readers[name]
+
+    def has_codes(self, name: str) -> bool:
+        """Do convolutions or concatenations read this bounded ReLU? Others need no bound."""
+        return "codes" in self._forms[name]
 
 
-def pad_channels(x: Tensor, options: tuple[int, ...]) -> Tensor:
-    """Every stride-th pixel, and zero channels before and after."""
-    stride, before, after = options
-    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, before, after))
-
-
-def check_nodes(nodes: Sequence[Node], modules: dict[str, Any]) -> None:
-    """Raises InputError for a graph that does not hang together, or that has no integer form."""
-    known: dict[str, Operation | None] = {"input": None}
-    for node in nodes:
-        for name in node.inputs:
-            if name not in known:
-                raise InputError(f"node '{node.name}' reads '{name}', which does not stand before it.")
-        if node.name in known:
-            raise InputError(f"two nodes are called '{node.name}'.")
-        if node.operation in ("layer", "bounded_relu") and node.name not in modules:
-            raise InputError(f"node '{node.name}' is a {node.operation}, but no module of that name was given.")
-        if node.operation == "layer" and known[node.inputs[0]] in ("layer", "add"):
-            raise InputError(f"layer '{node.name}' reads sums of '{node.inputs[0]}'; put a bounded ReLU between them.")
-        if node.operation == "add" and known[node.inputs[0]] != "layer":
-            raise InputError(f"the first input of the addition '{node.name}' must be a layer: its step is adjusted.")
-        if node.operation == "add" and list(known).index(node.inputs[1]) > list(known).index(node.inputs[0]):
-            raise InputError(f"the shortcut of '{node.name}' must be computed before its main path's last layer.")
-        if node.operation == "concat" and any(known[name] != "bounded_relu" for name in node.inputs):
-            raise InputError(f"'{node.name}' concatenates codes: each of its inputs must be a bounded ReLU.")
-        known[node.name] = node.operation
-    if not nodes or nodes[-1].operation != "layer":
-        raise InputError("the last node of a network must be a layer.")
+def _sums(value: Value) -> Tensor:
+    codes, sums = value
+    chosen = codes if sums is None else sums
+    assert chosen is not None
+    return chosen
 
 
 @torch.no_grad()
@@ -147,7 +99,7 @@ def calibrate(network: nn.Module, batches: Sequence[Tensor]) -> Statistics:
     try:
         for relu in relus.values():
             relu.statistics, relu.rounding = ActivationStatistics(), False
-            relu.bound.fill_(float("inf"))
+            relu.bound.fill_(relu.ceiling)
         network.eval()
         for batch in batches:
             network(batch)
@@ -170,8 +122,11 @@ def set_bounds(
     """Give every bounded ReLU the bound of `rule` times `factor`, and `levels`.
 
     Branches that are concatenated get the largest of their bounds [ours]: their codes must mean the same, and the
-    paper's way, a coarser weight step for one branch alone, then has almost nothing left to correct. A ReLU in front
-    of the global average keeps none: the average has a bound of its own.  [official code]
+    paper's way, a coarser weight step for one branch alone, then has almost nothing left to correct. A ReLU that only
+    averages and additions read keeps none: what follows them has a bound of its own.  [official code]
+
+    Raises:
+        InputError: no such rule, a factor that is not positive, or a layer that is dead; names it.
     """
     check_rule(rule)
     if not 0 < factor < float("inf"):
@@ -179,12 +134,15 @@ def set_bounds(
     relus = bounded_relus(network.parts)
     bounds = {}
     for name, relu in relus.items():
-        averaged = any(node.operation == "global_average" for node in network.consumers(name))
-        bounds[name] = float("inf") if averaged else factor * statistics[f"parts.{name}"].bound(rule, levels)
         relu.levels = levels
-    for node in network.nodes:
-        if node.operation == "concat":
-            bounds |= dict.fromkeys(node.inputs, max(bounds[name] for name in node.inputs))
+        bounds[name] = relu.ceiling
+        if network.has_codes(name) or relu.ceiling < float("inf"):
+            try:
+                bounds[name] = min(factor * statistics[f"parts.{name}"].bound(rule, levels), relu.ceiling)
+            except InputError as error:
+                raise InputError(f"'{name}': {error}") from None
+    for group in concatenated(network.nodes):
+        bounds |= dict.fromkeys(group, max(bounds[name] for name in group))
     for name, relu in relus.items():
         relu.bound.fill_(bounds[name])
 

@@ -1,119 +1,184 @@
 """Snapping: bounds and weight steps of a network move to the nearest values that integers represent exactly."""
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.kernels.int8_conv import Requantizer
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU
-from labkit.papers.brelu.method.multiply_shift import mul_shift_ratio, requantizer_for, snapped, snapped_bound
-from labkit.papers.brelu.method.network import Network, Node
+from labkit.papers.brelu.method.graph import KEEPS_FORMS, Name, Node, concatenated, fused_layers
+from labkit.papers.brelu.method.multiply_shift import mul_shift_ratio, requantizer_for, requantizer_to, snapped_bound
+from labkit.papers.brelu.method.network import Network
 from labkit.papers.brelu.method.weights import Layer, layers
 
+LIFT = 8  # bits by which codes are shifted up where sums are asked for: additions and averages need finer steps
 
-@dataclass(frozen=True)
+Ratio = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
+Factor = tuple[Annotated[int, Field(ge=1, lt=1 << 24)], Annotated[int, Field(ge=0, le=30)]]
+
+
+@dataclass(frozen=True, config={"strict": True, "extra": "forbid"})
+class InputScale:
+    """x stands as the int8 code round(x ratio) + zero, limited to -128..127."""
+
+    ratio: Ratio
+    zero: Annotated[int, Field(ge=-128, le=127)] = 0
+
+    @classmethod
+    def of(cls, low: float, high: float) -> "InputScale":
+        """The finest scale on which `low` and `high` are codes. Only values of one sign need another zero than 0.
+
+        Pixels / 255 and (pixels - 128) / 255 both get the code pixel - 128.
+        """
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError(f"the input must be finite numbers; got {low:g} to {high:g}.")
+        if low >= 0 and high > 0:
+            return cls(255 / high, -128)
+        if low < 0:
+            return cls(min(127 / high if high > 0 else math.inf, 128 / -low))
+        raise InputError("the calibration input is zero everywhere: no scale fits it.")
+
+    def codes(self, x: Tensor) -> Tensor:
+        """int8, half rounds to the even one; what the calibration did not see is limited, never wrapped."""
+        return (torch.round(x * self.ratio) + self.zero).clamp(-128, 127).to(torch.int8)
+
+
+@dataclass(frozen=True, config={"strict": True, "extra": "forbid"})
 class Scales:
     """What turns real numbers into integers, for a whole network. Names are those of the nodes.
 
-    sums, codes: the ratio r of the int32 sums, and of the int8 codes, at each node.
-    requantizers: of the bounded ReLUs. shortcuts: (mul, shift) by which an addition brings its shortcut to the scale
-    of its main path. areas: pixels that a global average sums up. output: (mul, shift) from sums to whole units of the
-    output (grey levels); None leaves the sums of the last layer (scores).
+    sums, codes: the ratio r of the int32 sums, and of the int8 codes, at each node. requantizers: of the bounded ReLUs.
+    factors: (mul, shift) for each operand of an addition, by which they get one ratio.
     """
 
-    input_ratio: float
-    levels: int
-    sums: dict[str, float] = field(default_factory=dict)
-    codes: dict[str, float] = field(default_factory=dict)
-    requantizers: dict[str, Requantizer] = field(default_factory=dict)
-    shortcuts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    areas: dict[str, int] = field(default_factory=dict)
-    output: tuple[int, int] | None = None
+    input: InputScale
+    levels: Annotated[int, Field(ge=1, le=127)]
+    sums: dict[Name, Ratio] = field(default_factory=dict)
+    codes: dict[Name, Ratio] = field(default_factory=dict)
+    requantizers: dict[Name, Requantizer] = field(default_factory=dict)
+    factors: dict[Name, tuple[Factor, Factor]] = field(default_factory=dict)
+
+    def ratio(self, name: str) -> float:
+        """r of the sums of a node; codes that are read as sums are lifted by 2^LIFT."""
+        return self.sums[name] if name in self.sums else self.codes[name] * 2**LIFT
 
 
 @torch.no_grad()
-def snap(
-    network: Network,
-    input_ratio: float,
-    example: Float[Tensor, "n c h w"],
-    *,
-    levels: int = 127,
-    output_units: float | None = None,
-) -> Scales:
+def snap(network: Network, scale: InputScale, levels: int = 127) -> Scales:
     """Move bounds and weight steps of `network` to the nearest values that integers represent exactly.
 
     Call it after `quantize_layers` and `set_bounds`, before fine-tuning: the network is then trained with the bounds
     that it will be deployed with. Addition and concatenation change a weight step, never the data.  [official code]
 
-    Args:
-        input_ratio: r of the input: its integer is r times its real value (255 sigma for pixel - 128).
-        example: an input, to see how large a global average is.
-        output_units: whole units of the integer output in 1.0 of the network's (255 for grey levels); None: scores.
-
     Raises:
         InputError: no steps or bounds set yet, or scales that no integers reach.
     """
-    _check_ready(network, input_ratio)
-    scales = Scales(input_ratio, levels, codes={"input": input_ratio}, areas=_areas(network, example))
+    _check_ready(network)
+    snapping = _Snapping(network, scale, levels)
     for node in network.nodes:
-        _SNAP[node.operation](network, node, scales)
-    last = network.nodes[-1].name
-    if output_units is None:
-        return scales
-    return dataclasses.replace(scales, output=_output_scale(output_units / scales.sums[last]))
+        snapping.node(node)
+    return snapping.scales
 
 
-def _check_ready(network: Network, input_ratio: float) -> None:
-    if not 0 < input_ratio < math.inf:
-        raise InputError(f"the input's ratio must be positive; got {input_ratio}.")
+def _check_ready(network: Network) -> None:
     for name, layer in layers(network.parts).items():
-        if not layer.step:
+        if not float(layer.step):
             raise InputError(f"layer '{name}' has no weight step yet; call quantize_layers(network) first.")
         if layer.per_channel:
             raise InputError(f"layer '{name}' has one step per channel; the integer form has one per layer.")
 
 
-def _areas(network: Network, example: Tensor) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    network(example[:1], watch=lambda name, value: sizes.update({name: math.prod(value.shape[2:])}))
-    return {n.name: sizes[n.inputs[0]] for n in network.nodes if n.operation == "global_average"}
+class _Snapping:
+    """The scales of the nodes so far."""
 
+    def __init__(self, network: Network, scale: InputScale, levels: int) -> None:
+        self.network = network
+        self.scales = Scales(scale, levels, codes={"input": scale.ratio})
+        self.fused = fused_layers(network.nodes)
+        self.groups = concatenated(network.nodes)
 
-def _snap_layer(network: Network, node: Node, scales: Scales) -> None:
-    scales.sums[node.name] = scales.codes[node.inputs[0]] / _layer(network, node.name).step
+    def node(self, node: Node) -> None:
+        scales, name, first = self.scales, node.name, node.inputs[0]
+        match node.operation:
+            case "layer":
+                scales.sums[name] = scales.codes[first] / float(_layer(self.network, name).step)
+            case "bounded_relu":
+                self.bounded_relu(node)
+            case "add":
+                self.add(node)
+            case "concat":
+                scales.codes[name] = scales.codes[first]
+            case "average_pool" | "adaptive_average":  # the integers' mean: the ratio stays
+                scales.sums[name] = scales.ratio(first)
+            case _:
+                assert node.operation in KEEPS_FORMS
+                for ratios in (scales.sums, scales.codes):
+                    if first in ratios:
+                        ratios[name] = ratios[first]
 
+    def bounded_relu(self, node: Node) -> None:
+        """B moves to levels 2^shift / (mul r); then the output's ratio is r mul / 2^shift = levels / B."""
+        scales, relu = self.scales, _relu(self.network, node.name)
+        relu.levels = scales.levels
+        ratio = scales.ratio(node.inputs[0])
+        if math.isinf(float(relu.bound)):
+            if self.network.has_codes(node.name):
+                raise InputError(f"'{node.name}' has no bound, but its codes are read; call set_bounds(...) first.")
+            scales.sums[node.name] = ratio
+            return
+        joint = next((group for group in self.groups if node.name in group), set())
+        target = next((scales.codes[name] for name in joint if name in scales.codes), None)
+        if target is None:
+            requantizer = requantizer_for(float(relu.bound), ratio, scales.levels, relu.signed)
+        else:
+            requantizer = requantizer_to(target, ratio, scales.levels, relu.signed)
+            ratio = self.concatenated(node, ratio, requantizer, target)
+        codes = ratio * requantizer.mul / 2**requantizer.shift
+        relu.bound.fill_(snapped_bound(requantizer, ratio, scales.levels))
+        if relu.ceiling < float(relu.bound):  # a ReLU6 beside branches that reach further
+            requantizer = requantizer._replace(u_max=max(1, round(relu.ceiling * ratio)))
+        scales.requantizers[node.name], scales.sums[node.name], scales.codes[node.name] = requantizer, ratio, codes
 
-def _snap_relu(network: Network, node: Node, scales: Scales) -> None:
-    """B moves to levels 2^shift / (mul r); then the output's ratio is r mul / 2^shift = levels / B."""
-    relu, ratio = _relu(network, node.name), scales.sums[node.inputs[0]]
-    scales.sums[node.name] = ratio
-    relu.levels = scales.levels
-    if math.isinf(float(relu.bound)):
-        if any(n.operation not in ("global_average", "add") for n in network.consumers(node.name)):
-            raise InputError(f"'{node.name}' has no bound, but a layer reads its codes; call set_bounds(...) first.")
-        return
-    _apply(relu, node.name, requantizer_for(float(relu.bound), ratio, scales.levels), ratio, scales)
+    def concatenated(self, node: Node, ratio: float, requantizer: Requantizer, target: float) -> float:
+        """The branch gets a larger weight step, until its codes mean exactly what the first one's do [official code].
 
+        Where no layer stands directly before it, its codes stay as near as mul with its 14 bits comes [ours].
+        """
+        source, scales = node.inputs[0], self.scales
+        part = dict(self.network.parts).get(source)
+        if not isinstance(part, Layer) or self.network.consumers(source) != [node]:
+            return ratio
+        own = ratio * requantizer.mul / 2**requantizer.shift
+        part.step.fill_(align_concatenation(float(part.step), own, target))
+        scales.sums[source] = ratio * target / own
+        return scales.sums[source]
 
-def _apply(relu: BoundedReLU, name: str, requantizer: Requantizer, ratio: float, scales: Scales) -> None:
-    scales.requantizers[name] = requantizer
-    scales.sums[name] = ratio
-    scales.codes[name] = ratio * requantizer.mul / 2**requantizer.shift
-    relu.bound.fill_(snapped_bound(requantizer, ratio, scales.levels))
+    def add(self, node: Node) -> None:
+        """s := r_in / (r_shortcut mul / 2^shift): both operands then have exactly the same ratio.
 
-
-def _snap_add(network: Network, node: Node, scales: Scales) -> None:
-    """s := r_in / (r_shortcut mul / 2^shift): both operands then have exactly the same ratio."""
-    main, shortcut = node.inputs
-    layer, r_in, r_shortcut = _layer(network, main), scales.codes[network.node(main).inputs[0]], scales.sums[shortcut]
-    layer.step, scales.shortcuts[node.name] = align_addition(r_in, layer.step, r_shortcut)
-    mul, shift = scales.shortcuts[node.name]
-    scales.sums[main] = scales.sums[node.name] = r_shortcut * mul / 2**shift
+        Where neither operand is a layer of its own, the coarser one is brought to the finer one's ratio within 0.05 %:
+        there is no step that could take up the rest  [ours].
+        """
+        main, scales = node.inputs[0], self.scales
+        ratios = [scales.ratio(name) for name in node.inputs]
+        if node.name in self.fused:
+            layer, r_in = _layer(self.network, main), scales.codes[self.network.node(main).inputs[0]]
+            step, factor = align_addition(r_in, float(layer.step), ratios[1])
+            layer.step.fill_(step)
+            scales.factors[node.name] = ((1, 0), factor)
+            scales.sums[main] = scales.sums[node.name] = ratios[1] * factor[0] / 2 ** factor[1]
+            return
+        finest = max(ratios)
+        one, other = (mul_shift_ratio(ratio / finest, 1 / 2048) if ratio < finest else (1, 0) for ratio in ratios)
+        scales.factors[node.name] = (one, other)
+        scales.sums[node.name] = finest
 
 
 def align_addition(r_in: float, step: float, r_shortcut: float) -> tuple[float, tuple[int, int]]:
@@ -125,45 +190,9 @@ def align_addition(r_in: float, step: float, r_shortcut: float) -> tuple[float, 
     return r_in / (r_shortcut * mul / 2**shift), (mul, shift)
 
 
-def _snap_concat(network: Network, node: Node, scales: Scales) -> None:
-    """The branch with the larger output ratio gets a larger weight step, until all ratios agree.  [official code]"""
-    target = min(scales.codes[name] for name in node.inputs)
-    for name in node.inputs:
-        source = network.node(name).inputs[0]
-        layer, old = _layer(network, source), scales.requantizers[name]
-        layer.step = align_concatenation(layer.step, scales.codes[name], target)
-        scales.sums[source] *= target / scales.codes[name]
-        exact = snapped(old.mul, old.shift, scales.levels)
-        _apply(_relu(network, name), name, exact, target * 2**old.shift / old.mul, scales)
-    scales.codes[node.name] = target
-
-
 def align_concatenation(step: float, ratio: float, target: float) -> float:
     """The weight step that brings a branch's output ratio r mul / (s 2^shift) down to `target`."""
     return step * ratio / target
-
-
-def _snap_pool(network: Network, node: Node, scales: Scales) -> None:
-    """Max-pool and zero channels leave ratios as they are."""
-    for ratios in (scales.sums, scales.codes):
-        if node.inputs[0] in ratios:
-            ratios[node.name] = ratios[node.inputs[0]]
-
-
-def _snap_average(network: Network, node: Node, scales: Scales) -> None:
-    """The sum stands for the average: its ratio is the number of pixels times that of the pixels."""
-    scales.sums[node.name] = scales.sums[node.inputs[0]] * scales.areas[node.name]
-
-
-_SNAP = {
-    "layer": _snap_layer,
-    "bounded_relu": _snap_relu,
-    "add": _snap_add,
-    "concat": _snap_concat,
-    "max_pool": _snap_pool,
-    "pad_channels": _snap_pool,
-    "global_average": _snap_average,
-}
 
 
 def _layer(network: Network, name: str) -> Layer:
@@ -178,10 +207,6 @@ def _relu(network: Network, name: str) -> BoundedReLU:
     return relu
 
 
-def _output_scale(factor: float) -> tuple[int, int]:
-    """(mul, shift) with mul / 2^shift nearest to `factor`, mul < 2^15 and shift <= 22: 256 units then fit int32."""
-    for shift in range(22, 0, -1):
-        mul = round(factor * 2**shift)
-        if 0 < mul < 1 << 15:
-            return mul, shift
-    raise InputError(f"no multiplier below 2^15 gives the output scale {factor:g}.")
+def input_scale(batches: list[Float[Tensor, "n c h w"]]) -> InputScale:
+    """The scale of the least and largest value in these batches."""
+    return InputScale.of(min(float(b.min()) for b in batches), max(float(b.max()) for b in batches))

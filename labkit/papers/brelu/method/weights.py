@@ -14,6 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.kernels.int8_conv import Geometry
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def weight_step(weight: Float[Tensor, "*shape"], bits: int = 8) -> float:
@@ -51,25 +54,42 @@ def quantize_straight_through(weight: Float[Tensor, "*shape"], step: float | Ten
 
 
 class Layer(nn.Module):
-    """A convolution with the batch normalisation behind it folded in, its weights quantised once a step is set.
+    """A convolution or linear layer with the batch normalisation behind it folded in, quantised once a step is set.
 
     Batch norm is frozen: running statistics and gamma stay, beta is trained as the bias.  [official code]
+    A linear layer is a 1x1 convolution of (n, c, 1, 1).
 
     Args:
-        conv: its groups and dilation are 1.
+        conv: padded with zeros; other modes take a node of their own before it (`trace` puts one there).
         norm: what follows it; None where nothing does.
+        padded: such a node pads for it.
+
+    Raises:
+        InputError: a padding mode other than zeros; batch norm without running statistics.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> None:
+    step: Tensor
+
+    def __init__(self, conv: nn.Conv2d | nn.Linear, norm: Norm | None = None, padded: bool = False) -> None:
         super().__init__()
-        if conv.groups != 1 or conv.dilation != (1, 1) or conv.stride[0] != conv.stride[1]:
-            raise InputError(f"integer convolutions here have groups 1, dilation 1 and square strides; got {conv}.")
         self.conv, self.norm = conv, norm
-        self.step, self.bits = 0.0, 8  # a step of 0: float weights
+        self.geometry = Geometry()
+        if isinstance(conv, nn.Conv2d):
+            own = zero_padding(conv)
+            if own is None and not padded:
+                raise InputError(f"{conv} does not pad with the same zeros on either side; `trace` pads with a node.")
+            padding = (0, 0) if padded or own is None else own
+            self.geometry = Geometry(pair(conv.stride), padding, pair(conv.dilation), conv.groups)
+        self.register_buffer("step", torch.zeros((), dtype=torch.float64))  # 0: float weights
+        self.bits = 8
         self.per_channel = False
         self.method: Callable[..., Tensor] | None = None  # another way to quantise the weights, for comparison
         if norm is not None:
-            norm.eval().weight.requires_grad_(False)
+            if norm.running_mean is None:
+                raise InputError(f"{norm} has no running statistics; its numbers would change with every batch.")
+            norm.eval()
+            if norm.affine:
+                norm.weight.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Layer":
         super().train(mode)
@@ -80,13 +100,17 @@ class Layer(nn.Module):
     def folded(self) -> tuple[Float[Tensor, "o c kh kw"], Float[Tensor, " o"]]:
         """W' and b': the layer without batch norm, still in floating point."""
         weight, bias = self.conv.weight, self.conv.bias
+        weight = weight[:, :, None, None] if weight.dim() == 2 else weight
         if bias is None:
             bias = weight.new_zeros(len(weight))
         if self.norm is None:
             return weight, bias
         mean, variance = self.norm.running_mean, self.norm.running_var
         assert mean is not None and variance is not None  # noqa: PT018
-        factor = self.norm.weight.detach() / torch.sqrt(variance + self.norm.eps)
+        factor = 1 / torch.sqrt(variance + self.norm.eps)
+        if not self.norm.affine:
+            return weight * factor[:, None, None, None], (bias - mean) * factor
+        factor = self.norm.weight.detach() * factor
         return weight * factor[:, None, None, None], self.norm.bias + (bias - mean) * factor
 
     def used(self) -> tuple[Float[Tensor, "o c kh kw"], Float[Tensor, " o"]]:
@@ -99,17 +123,41 @@ class Layer(nn.Module):
                                 -weight.amin((1, 2, 3)) / 2 ** (self.bits - 1)])  # fmt: skip
             steps = tops.amax(0).clamp(min=1e-12).detach()[:, None, None, None]
             return quantize_straight_through(weight, steps, self.bits), bias
-        return (quantize_straight_through(weight, self.step, self.bits) if self.step else weight), bias
+        step = float(self.step)
+        return (quantize_straight_through(weight, step, self.bits) if step else weight), bias
 
     def codes(self) -> Float[Tensor, "o c kh kw"]:
         """w, whole numbers of int8."""
         if not self.step:
             raise InputError("this layer has no step yet: call `quantize_layers` first.")
-        return weight_codes(self.folded()[0].detach().double(), self.step, self.bits)
+        return weight_codes(self.folded()[0].detach().double(), float(self.step), self.bits)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h2 w2"]:
         weight, bias = self.used()
-        return F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
+        return F.conv2d(x, weight, bias, *self.geometry)
+
+
+def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    """(down, across) of an option that one number may stand for."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def zero_padding(conv: nn.Conv2d) -> tuple[int, int] | None:
+    """Rows and columns of zeros on either side; None where it pads with something else, or not alike on both sides."""
+    if conv.padding == "valid":
+        return 0, 0
+    if conv.padding_mode != "zeros" and conv.padding != (0, 0):
+        return None
+    if isinstance(conv.padding, str):
+        left, right, top, bottom = same_padding(conv)
+        return (top, left) if (left, top) == (right, bottom) else None
+    return pair(conv.padding)
+
+
+def same_padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) of padding="same": what is odd goes to the right and the bottom."""
+    down, across = (d * (k - 1) for d, k in zip(pair(conv.dilation), pair(conv.kernel_size), strict=True))
+    return across // 2, across - across // 2, down // 2, down - down // 2
 
 
 def layers(model: nn.Module) -> dict[str, Layer]:
@@ -124,4 +172,4 @@ def quantize_layers(model: nn.Module, bits: int = 8, per_channel: bool = False) 
     """
     for layer in layers(model).values():
         layer.bits, layer.per_channel = bits, per_channel
-        layer.step = weight_step(layer.folded()[0].detach(), bits)
+        layer.step.fill_(weight_step(layer.folded()[0].detach(), bits))

@@ -60,7 +60,7 @@ def check_alignment(align: Callable[[float, float, float], tuple[float, tuple[in
 
 
 def check_order_statistic(rule: Callable[[list[Tensor], float], float]) -> None:
-    """`rule(batches, rank)`: mean over batches of the value at rank round(n rank), zeros included."""
+    """`rule(batches, rank)`: mean over batches of the value at index round(n rank) from 0, zeros included."""
     generator = torch.Generator().manual_seed(0)
     half_normal = [2 * torch.randn(200_000, generator=generator).relu() for _ in range(3)]
     got = rule(half_normal, 0.99865)
@@ -68,7 +68,7 @@ def check_order_statistic(rule: Callable[[list[Tensor], float], float]) -> None:
         f"ReLU of N(0, 2^2): the rank 0.99865 of everything, zeros included, is 3 sigma = 6; got {float(got):.3f}"
     )
     small = [torch.tensor([0.0, 0.0, 0.0, 4.0]), torch.tensor([0.0, 2.0, 3.0, 10.0])]
-    got = rule(small, 0.75)
+    got = rule(small, 0.5)
     assert abs(float(got) - 1.5) < 1e-6, (
-        f"ranks count from 1: the third of four values is 0 and 3, on average 1.5; got {float(got):.3f}"
+        f"indices count from 0: 0.5 * 4 = 2 is the third value, 0 and 3, on average 1.5; got {float(got):.3f}"
     )

@@ -166,7 +166,7 @@ EXERCISES = (
         key="rule",
         kind="fill in",
         task="Write the bound rule: mean over batches of an order statistic, zeros included.",
-        properties={"3 sigma of a half-normal, ranks from 1": checks.check_order_statistic},
+        properties={"3 sigma of a half-normal, indices from 0": checks.check_order_statistic},
         solution=mean_order_statistic,
         wrong={
             "zeros left out": without_zeros,

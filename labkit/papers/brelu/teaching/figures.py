@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from labkit.data.superresolution import psnr
-from labkit.papers.brelu.experiment.evaluate import integer_residual, restored
+from labkit.papers.brelu.experiment.evaluate import residual_of, restored
 from labkit.papers.brelu.method.bounded_relu import round_to_levels
 from labkit.papers.brelu.method.bounds import ActivationStatistics, gaussian_error
 from labkit.papers.brelu.method.multiply_shift import snapped
@@ -183,7 +183,7 @@ def pictures_figure(shown: SuperResolution) -> Figure:
     panels = {
         "bicubic": bicubic,
         "float": restored_at(shown.network, bicubic, None),
-        "integers only": restored(bicubic, integer_residual(shown.integer, device)),
+        "integers only": restored(bicubic, residual_of(shown.integer, device)),
         "original": original,
     }
     figure, axes = subplots(2, 4, figsize=(10, 5.2))

@@ -11,11 +11,11 @@ from labkit.errors import InputError
 from labkit.kernels.int8_conv import requantize
 from labkit.papers.brelu.experiment.config import Config
 from labkit.papers.brelu.experiment.data import INPUT_RATIO, Pair, superresolution
-from labkit.papers.brelu.experiment.evaluate import float_residual, restored
+from labkit.papers.brelu.experiment.evaluate import residual_of, restored
 from labkit.papers.brelu.experiment.regression import RULE, Study, snap_pictures
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, set_rounding
 from labkit.papers.brelu.method.bounds import Statistics
-from labkit.papers.brelu.method.integer import IntegerNetwork, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
 from labkit.papers.brelu.method.network import Network
 from labkit.papers.brelu.method.snap import Scales
 from labkit.papers.brelu.method.weights import Layer
@@ -85,7 +85,8 @@ def follow_pixel(shown: SuperResolution, row: int, column: int, layers: int = 3)
     if not (0 <= row < h and 0 <= column < w):
         raise InputError(f"the picture has rows 0..{h - 1} and columns 0..{w - 1}; got {row}, {column}.")
     top, left = max(0, row - layers), max(0, column - layers)  # nothing further away can reach the pixel
-    codes = to_codes(picture[top : row + layers + 1, left : column + layers + 1])[None, None]
+    piece = picture[top : row + layers + 1, left : column + layers + 1]
+    codes = shown.integer.to_codes((piece - 128) / INPUT_RATIO)[None, None]
     row, column = row - top, column - left
     real = codes.float() / INPUT_RATIO
     lines = [_line("input", "pixel - 128", int(codes[0, 0, row, column]), INPUT_RATIO, real[0, 0, row, column])]
@@ -132,6 +133,6 @@ def _line(layer: str, step: str, integer: int, ratio: float, real: Tensor | floa
 def restored_at(network: Network, picture: Float[Tensor, "h w"], levels: int | None) -> Float[Tensor, "h w"]:
     """The picture after the network, at so many levels; None leaves activations unrounded."""
     set_rounding(network, levels is not None, levels)
-    output = restored(picture, float_residual(network, torch.device("cpu")))
+    output = restored(picture, residual_of(network, torch.device("cpu")))
     set_rounding(network, False)
     return output

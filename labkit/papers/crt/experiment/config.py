@@ -73,6 +73,7 @@ ARMS: dict[str, Arm] = {
     "dense": Arm(replace(CASCADE, dense=True)),
     "skipping": Arm(replace(CASCADE, skip_single=True)),
     "refined": Arm(replace(CASCADE, refine=True)),
+    "no-search": Arm(replace(CASCADE, widen=1.0)),
     "scales": Arm(replace(CASCADE, scales=(0.95, 1.0, 1.05))),
     "states": Arm(replace(CASCADE, states=True)),
     "stage-1-resnet18": Arm(stage1_only(DEEP), "resnet18"),
@@ -84,6 +85,7 @@ ARMS: dict[str, Arm] = {
 """Trackers by name, also on the command line: `labkit track --tracker NAME`.
 
 naive to irls: mining and adaptive ridge with hand-made features; *-learned: with learned ones; sgd-*: stage 2 by SGD.
+no-search: a lost target is not searched again.
 """
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.ridge_head import Rivals, Rows
 
 
@@ -26,6 +27,12 @@ class Sgd:
     first_steps: int = 60
     steps: int = 5
     frames: int = 58  # kept beside the first one
+
+    def __post_init__(self) -> None:
+        within(0, 10_000, hidden=self.hidden)
+        within(0, 1e6, learning_rate=self.learning_rate, decay=self.decay)
+        within(0, 0.999, momentum=self.momentum)
+        within(1, 10_000, batch=self.batch, first_steps=self.first_steps, steps=self.steps, frames=self.frames)
 
 
 class SgdHead:
@@ -59,9 +66,9 @@ class SgdHead:
         first, bias, last, offset = layers
         return (F.relu(x @ first + bias) @ last + offset)[..., 0]
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
-        """For targets that are not in `learn` the frame has weight 0.  Rivals are not mined here."""
-        self.memory.append(rows._replace(omega=rows.omega * learn[:, None]))
+    def update(self, rows: Rows, counts: Float[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """See `Head`.  Rivals are not mined here."""
+        self.memory.append(rows._replace(omega=rows.omega * counts[:, None]))
         self.memory = self.memory[:1] + self.memory[1:][-self.settings.frames :]
         self._descend(self.settings.steps)
 

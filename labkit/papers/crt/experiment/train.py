@@ -198,13 +198,13 @@ def track_benchmark(name: str, kit: Toolkit) -> dict[str, Any]:
         )
         plain = {key: value for key, value in tracked.items() if key not in ("frames_per_cpu_second", "submit")}
         file = kit.run.directory / "benchmarks" / arm / name / "scores.json"
-        write_atomically(file, json.dumps(plain).encode())
+        write_atomically(file, json.dumps(plain).encode())  # not by the run: only the first process writes through it
     workers.barrier()
     return {arm: _scores(kit, arm, name) for arm in config.arms}
 
 
 def _scores(kit: Toolkit, arm: str, name: str) -> dict[str, Any]:
-    return json.loads((kit.run.directory / "benchmarks" / arm / name / "scores.json").read_text())
+    return kit.run.read_json(f"benchmarks/{arm}/{name}/scores.json")
 
 
 def measure_speed(kit: Toolkit) -> dict[str, float]:

@@ -2,6 +2,11 @@
 
     crop -> features -> s1 = f * x -> candidates (local maxima) -> s2 = x_c^T w -> argmax (1 - m) s1 + m s2 -> learn
 
+A winner below `present` means that the target is lost: its box rests, nothing is learned, and a wider area is searched
+until some candidate scores nearly as high as the target did before.  So what stage 2 remembers is the judge, and an
+occluder cannot become part of that memory. Where the usual score is low, the target has changed (light, a turn), and
+stage 2 forgets faster. [ours, as long-term trackers do]
+
 One implementation follows any number of targets side by side (`Cascade`); `CascadeTracker` is the case of one.  The
 paper's body is not known to us: the order of the two stages, ridge regression and discrete samples are [paper], the
 settings [ours], or defaults of ATOM and DCFST [peer code].
@@ -22,6 +27,7 @@ from labkit.papers.crt.method.convolution import Candidates, Convolution, Regres
 from labkit.papers.crt.method.crop import View, crop
 from labkit.papers.crt.method.features import Features, HandMade, Maps
 from labkit.papers.crt.method.prroi import descriptors
+from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.refine import Refiner
 from labkit.papers.crt.method.ridge_head import Head, Ridge, RidgeHead, Rivals, Rows
 from labkit.papers.crt.method.sampling import admitted, away, boxes_at, labels, ring_boxes
@@ -52,14 +58,27 @@ class Settings:
     mix: float = 0.7  # m: weight of stage 2
     confident: float = 0.25  # fused score from which a frame is learned from
     present: float = 0.25  # score of the winner (stage 2's, where there is one) from which the target counts as present
+    widen: float = 2.0  # a lost target is searched in an area so many times as wide; 1: never lost, it goes on
+    again: float = 0.8  # a lost target is found from this share of its usual score on
+    misfit: float = 0.6  # with a usual score below this the target has changed: a frame counts twice for stage 2
     refine: bool = False  # box refinement by gradient ascent; needs a trained `Refiner`
     gate: tuple[float, float, float] = (0.4, 0.3, 0.5)  # mining: winner above, margin above, rival above
 
     def __post_init__(self) -> None:
         if not 0 <= self.mix <= 1:
             raise InputError(f"mix must lie between 0 (stage 1 alone) and 1 (stage 2 alone); got {self.mix}")
-        if self.size < 32 or self.search <= 1 or self.bins < 1 or min(self.learn_every, self.improve_every) < 1:
-            raise InputError("need size >= 32, search > 1, bins >= 1, learn_every and improve_every >= 1")
+        within(32, 4096, size=self.size)
+        within(1.1, 100, search=self.search)
+        within(1, 10**6, learn_every=self.learn_every, improve_every=self.improve_every, most=self.most)
+        within(1, 64, bins=self.bins, number_of_scales=len(self.scales))
+        within(0.01, 0.99, kappa=self.kappa)
+        within(0, 1, damping=self.damping, again=self.again)
+        within(1, 8, widen=self.widen)
+        within(-1e6, 1e6, floor=self.floor, confident=self.confident, present=self.present, misfit=self.misfit)
+        for scale in self.scales:
+            within(0.1, 10, scales=scale)
+        for value in self.gate:
+            within(-1e6, 1e6, gate=value)
 
 
 class Step(NamedTuple):
@@ -85,6 +104,11 @@ class Decision(NamedTuple):
     single: Bool[Tensor, " batch"]
     """One candidate or none: nothing to decide."""
 
+    @property
+    def place(self) -> Float[Tensor, "batch 2"]:
+        """Where the winner is."""
+        return self.at.gather(1, self.winner[:, None, None].expand(-1, -1, 2))[:, 0]
+
     def of_winner(self, values: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
         return values.gather(1, self.winner[:, None])[:, 0]
 
@@ -101,6 +125,8 @@ class Diagnostics(NamedTuple):
     mined: Bool[Tensor, "batch n"]
 
 
+USUAL = 0.05
+"""How much a frame counts in a target's usual score: a running mean over about twenty frames. [ours]"""
 AROUND = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2))
 """A cell and its eight neighbours, column and row; the cell itself is number 4."""
 
@@ -167,6 +193,8 @@ class Cascade:
         self.centre, self.extent = box[:, :2] + box[:, 2:] / 2, box[:, 2:].clone()
         self.generator = torch.Generator().manual_seed(self.seed)
         self.age = 0
+        self.lost = torch.zeros(len(box), dtype=torch.bool, device=self.device)
+        self.usual = torch.ones(len(box), device=self.device)  # score; until there is one, what the labels ask for
         target = self.target_in(self.view())
         maps, centres = self.first_frame(frames)
         self.regression = Regression(s.stage1, self.features.channels, target / self.features.stride / 4)
@@ -214,15 +242,17 @@ class Cascade:
         for frame in frames:
             check_frame(frame)
         self.age += 1
+        if bool(self.lost.any()):
+            self._search_again(frames)
         view = self.view()
         target = self.target_in(view)
         maps = self.features(crop(frames, view))
         scores = self.regression.score(maps.first)
         decision = self._decide(maps, scores, target)
-        place = decision.at.gather(1, decision.winner[:, None, None].expand(-1, -1, 2))[:, 0]
+        place = decision.place
         confidence = decision.of_winner(decision.fused)
         alive = decision.valid.any(1)
-        present = alive & (decision.of_winner(decision.s1 if s.mix == 0 else decision.s2) >= s.present)
+        present = alive & (self._judged(decision) >= torch.where(self.lost, s.again * self.usual, s.present))
         state = torch.full(alive.shape, int(State.NORMAL), device=self.device)
         if s.states:
             middle = torch.full_like(target, s.size / 2 / stride - self.regression.shift)
@@ -230,11 +260,35 @@ class Cascade:
             if not s.stage2:
                 place = (at + self.regression.shift) * stride
                 alive = present = state != State.NOT_FOUND
+        fresh = max(USUAL, 1 / self.age)  # a plain mean at first
+        self.usual = torch.where(present, self.usual.lerp(self._judged(decision), fresh), self.usual)
+        if s.widen > 1:
+            alive, self.lost = alive & present, ~present
         self._move(frames, view, place, decision.zoom, alive, maps, target)
         mined = self._learn(maps, view, place, target, alive, confidence, state, decision)
         self.last = Diagnostics(view, target, scores, decision, mined)
         boxes = torch.cat([self.centre - self.extent / 2, self.extent], 1)
         return Step(boxes.double().cpu().numpy(), confidence.cpu().numpy(), present.cpu().numpy())
+
+    def _judged(self, decision: Decision) -> Float[Tensor, " batch"]:
+        """The winner's score by which presence is judged: stage 2's, where it counts."""
+        return decision.of_winner(decision.s1 if self.settings.mix == 0 else decision.s2)
+
+    def _search_again(self, frames: Sequence[np.ndarray]) -> None:
+        """Look for the lost targets in a wider area, at the same resolution, and go where one is found."""
+        s, near, stride = self.settings, self.view(), self.features.stride
+        size = round(s.size * s.widen / stride) * stride
+        wide = View(near.centre, near.side * (size / s.size), size)
+        maps = self.features(crop(frames, wide))
+        decision = self._decide(maps, self.regression.score(maps.first), self.target_in(wide))
+        centre = wide.to_frame(decision.place[:, None])[:, 0]
+        inside = ((centre > 0) & (centre < self._edges(frames))).all(1)
+        found = self.lost & inside & decision.valid.any(1) & (self._judged(decision) >= s.again * self.usual)
+        self.centre = torch.where(found[:, None], centre, self.centre)
+
+    def _edges(self, frames: Sequence[np.ndarray]) -> Float[Tensor, "batch 2"]:
+        """Width and height of each frame."""
+        return torch.tensor([[f.shape[1], f.shape[0]] for f in frames], dtype=torch.float32, device=self.device)
 
     def _candidates(self, scores: Tensor) -> Candidates:
         s = self.settings
@@ -297,7 +351,7 @@ class Cascade:
             centre = view.to_frame((better[:, :2] + better[:, 2:] / 2)[:, None])[:, 0]
             wanted = better[:, 2:] * (view.side / view.size)[:, None]
             extent = self.extent + s.damping * (wanted - self.extent)
-        edge = torch.tensor([[f.shape[1], f.shape[0]] for f in frames], dtype=centre.dtype, device=self.device)
+        edge = self._edges(frames)
         centre = centre.clamp_min(0).minimum(edge)
         extent = extent.maximum(edge.new_tensor(4.0)).minimum(edge)
         self.centre = torch.where(moves[:, None], centre, self.centre)
@@ -313,7 +367,7 @@ class Cascade:
         learn = sure & (self.age % s.learn_every == 0)
         hard_state = state == State.HARD_NEGATIVE
         if s.states:
-            sure = (state == State.NORMAL) | hard_state
+            sure = alive & ((state == State.NORMAL) | hard_state)
             learn = sure & ((self.age % s.learn_every == 0) | hard_state)
         if bool(learn.any()):
             rate = torch.where(hard_state, min(2 * s.stage1.rate, 0.5), s.stage1.rate)
@@ -326,7 +380,8 @@ class Cascade:
                 mined = admitted(others, decision.fused, torch.where(sure, confidence, 0.0), s.gate)
                 rivals = self._rivals(maps, view, target, decision.at, mined)
             if bool(learn.any()) or bool(mined.any()):
-                self.head.update(self.rows(maps, place, target), learn, rivals)
+                counts = learn * torch.where(self.usual < s.misfit, 2.0, 1.0)
+                self.head.update(self.rows(maps, place, target), counts, rivals)
         if self.age % s.improve_every == 0:
             self.regression.improve()
         elif bool(hard_state.any()):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.crt.method.gauss_newton import Trace, gauss_newton
+from labkit.papers.crt.method.ranges import within
 
 
 def mlu(x: Float[Tensor, "*shape"], alpha: float = 0.05) -> Float[Tensor, "*shape"]:
@@ -44,6 +45,17 @@ class Convolution:
     first_steps: tuple[int, ...] = (40,)  # CG steps of each Gauss-Newton step in the first frame
     steps: int = 5  # CG steps of an update
     beta: Literal["PR", "FR"] = "PR"
+
+    def __post_init__(self) -> None:
+        within(1, 63, kernel=self.kernel)
+        within(0, 4096, projection=self.projection)
+        within(1e-12, 1e6, lam_filter=self.lam_filter, lam_projection=self.lam_projection)
+        within(0, 1e6, target_weight=self.target_weight)
+        within(1, 10_000, memory=self.memory)
+        within(0, 0.5, rate=self.rate)
+        within(0, 0.99, first_share=self.first_share)
+        for count in (len(self.first_steps), *self.first_steps, self.steps):
+            within(1, 10_000, steps=count)
 
 
 ATOM = Convolution(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from labkit import tensor_files
 from labkit.errors import InputError
 from labkit.vision import resnet18, resnet50
 
@@ -186,7 +187,7 @@ class ResNetFeatures:
             raise InputError(f"depth must be 18 or 50; got {depth}")
         net = resnet18() if depth == 18 else resnet50()
         if weights is not None:
-            net.load_state_dict(_weights_of(Path(weights)))
+            _load(net, Path(weights))
         self.net = net.eval().requires_grad_(False).to(device)
         self.channels, self.stride, self.strides = (256 if depth == 18 else 1024), 16, (8, 16)
 
@@ -201,16 +202,36 @@ class ResNetFeatures:
         return Maps(normalized_power(third), (second, third))
 
 
-def _weights_of(path: Path) -> dict[str, Tensor]:
+def _load(net: nn.Module, path: Path) -> None:
+    """Weights of the user's into `net`.
+
+    Raises InputError: no such file, damaged, of another network, or numbers that are not finite.
+    """
     if not path.is_file():
         raise InputError(
             f"there is no weight file {path}; give ImageNet weights of torchvision's layout, or leave it out"
         )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        weights = (
+            tensor_files.read_tensors(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, weights_only=True, map_location="cpu")
+        )
+    except Exception as error:  # damaged bytes make torch's reader raise nearly anything; it executes nothing
+        raise InputError(f"{path} is damaged, or holds no weights ({_first_line(error)}); get it anew") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{path} holds something else than tensors by name; give a network's state dict")
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: '{name}' holds numbers that are not finite; get it anew")
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:  # names or shapes
+        raise InputError(f"{path} holds another network's weights, or not torchvision's names ({error})") from error
 
-        return load_file(path)
-    return torch.load(path, weights_only=True, map_location="cpu")
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def normalized_power(maps: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.papers.crt.method import ridge
+from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.sampling import HardNegatives
 
 Mining = Literal["none", "naive", "rate", "negatives", "anchored", "irls"]
@@ -41,6 +42,12 @@ class Ridge:
     anchor_lam: float = 0.5
     gamma: float = 1.0
     capacity: int = 16  # hard negatives kept
+
+    def __post_init__(self) -> None:
+        within(1e-12, 1e6, lam=self.lam, anchor_lam=self.anchor_lam)
+        within(0, 1, eta=self.eta, hard_eta=self.hard_eta, keep_first=self.keep_first)
+        within(0, 1e6, hard_weight=self.hard_weight, gamma=self.gamma)
+        within(1, 10_000, frames=self.frames, capacity=self.capacity)
 
 
 class Rows(NamedTuple):
@@ -70,8 +77,11 @@ class Head(Protocol):
 
     def score(self, x: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch n"]: ...
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
-        """Learn from a frame in which the targets in `learn` are surely at their place; None: nothing is mined."""
+    def update(self, rows: Rows, counts: Float[Tensor, " batch"], rivals: Rivals | None) -> None:
+        """Learn from a frame that counts so much for each target: 1 as usual, 0 where its place is not sure.
+
+        rivals: None where nothing is mined.
+        """
         ...
 
 
@@ -95,12 +105,12 @@ class RidgeHead:
     def score(self, x: Float[Tensor, "batch n d"]) -> Float[Tensor, "batch n"]:
         return (x @ self.w[..., None])[..., 0]
 
-    def update(self, rows: Rows, learn: Bool[Tensor, " batch"], rivals: Rivals | None) -> None:
+    def update(self, rows: Rows, counts: Float[Tensor, " batch"], rivals: Rivals | None) -> None:
         """See `Head`; `rivals` were admitted by the gate."""
         s = self.settings
-        hard = torch.zeros_like(learn) if rivals is None else rivals.valid.any(1)
+        hard = torch.zeros_like(counts, dtype=torch.bool) if rivals is None else rivals.valid.any(1)
         mined = rivals if bool(hard.any()) else None
-        eta = s.eta * learn.to(rows.x.dtype)
+        eta = (s.eta * counts.to(rows.x.dtype)).clamp_max(1)
         if s.mining in ("naive", "irls") and mined is not None:
             rows = self._joined(rows, mined)
         if s.mining == "naive":
@@ -112,7 +122,7 @@ class RidgeHead:
         if s.solver == "gram":
             self.running.update(*rows, eta)
         else:
-            self.history.append(rows._replace(omega=rows.omega * (eta > 0)[:, None]))
+            self.history.append(rows._replace(omega=rows.omega * counts[:, None]))
             self.history = self.history[:1] + self.history[1:][-s.frames :]
         if mined is not None:
             self.hard.push(*mined, self.w)

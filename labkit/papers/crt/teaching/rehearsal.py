@@ -209,7 +209,7 @@ def replay(rehearsal: Rehearsal, choice: Choice) -> Replay:
         result.rows += learn * rows.y.shape[1] + result.mined[-1]
         if learn or result.mined[-1]:
             nowhere = torch.zeros(1, len(decision.mined), 4)
-            head.update(rows, torch.tensor([learn]), Rivals(decision.x[None], decision.mined[None], nowhere, t))
+            head.update(rows, torch.tensor([float(learn)]), Rivals(decision.x[None], decision.mined[None], nowhere, t))
     return result
 
 

@@ -13,8 +13,8 @@ class Arm:
     """One way to train: how the data are modified, what is minimised. Everything else is the experiment's.
 
     Args:
-        modifier: none, swap, uniform, weight, resample, oracle, mixup, adaptive, paired-swap, or edit-<edit>, where
-            `edits.EDITS` names the edits.
+        modifier: none, swap, uniform, weight, resample, oracle, mixup, interdomain, adaptive, paired-swap, or
+            edit-<edit>, where `edits.EDITS` names the edits.
         objective: erm, irm, irm-split, vrex, dro-environment, dro-group, consistency.
         lam: strength of the penalty; alpha: mixup's; eta: GroupDRO's.
         anneal: step from which lam counts, it is 1 before; None: the experiment's.
@@ -232,15 +232,18 @@ class Config(BaseConfig):
     log_every: int = Field(50, ge=1, description="steps between two logged lines")
     bf16: bool = Field(False, description="bfloat16 autocast in the forward pass")
     sweep: tuple[str, ...] = Field(
-        (), description="DomainBed protocol: data sets colored-mnist, rotated-mnist, or folder:NAME"
+        (),
+        description="DomainBed protocol: colored-mnist, rotated-mnist, or folder:PATH of <domain>/<class>/<image>, in "
+        "LABKIT_DATA or anywhere",
     )
-    algorithms: tuple[str, ...] = Field(
-        ("ERM", "IRM", "V-REx", "GroupDRO", "mixup", "IE-swap", "IE-edit"), description="DomainBed protocol: methods"
-    )
+    algorithms: tuple[str, ...] = Field((), description="DomainBed protocol: methods; empty: all that the data allow")
     draws: int = Field(20, ge=1, description="DomainBed protocol: random hyper-parameter draws")
     trials: int = Field(3, ge=1, description="DomainBed protocol: repetitions with other splits and weights")
     sweep_steps: int = Field(5001, ge=1, description="DomainBed protocol: training steps")
     max_images: int = Field(0, ge=0, description="DomainBed protocol: images per environment at most; 0: all")
+    image_size: int = Field(
+        64, ge=8, le=512, description="DomainBed protocol: side in pixels to which the images of a folder are resized"
+    )
 
     @field_validator("experiments")
     @classmethod
@@ -266,8 +269,10 @@ class Config(BaseConfig):
         for name in names:
             if name not in ("colored-mnist", "rotated-mnist") and not name.startswith("folder:"):
                 raise ValueError(
-                    f"'{name}' must be colored-mnist, rotated-mnist or folder:NAME (a folder of LABKIT_DATA)"
+                    f"'{name}' must be colored-mnist, rotated-mnist or folder:PATH (a folder of LABKIT_DATA, or any)"
                 )
+        if len(set(names)) < len(names):
+            raise ValueError("a data set is named twice")
         return names
 
     @model_validator(mode="after")
@@ -294,13 +299,13 @@ class Config(BaseConfig):
         )
 
 
-# DomainBed's methods; lam and the others are drawn, see `domainbed.draw_hyperparameters`
+# the methods of the sweep; lam and the others are drawn, see `domainbed.draw_hyperparameters`
 ALGORITHMS: dict[str, Arm] = {
     "ERM": ERM,
     "IRM": Arm(objective="irm-split", rescale=False),
     "V-REx": Arm(objective="vrex", rescale=False),
     "GroupDRO": Arm(objective="dro-environment"),
-    "mixup": Arm("mixup", alpha=0.2),
+    "mixup": Arm("interdomain", alpha=0.2),
     "IE-swap": SWAP,
     "IE-uniform": UNIFORM,
     "IE-edit": COLOUR,
@@ -316,14 +321,26 @@ CONFIGS: dict[Scale, Config] = {
         train_examples=300,
         test_examples=300,
         coverage_samples=20,
+        draws=1,
+        trials=1,
+        sweep_steps=20,
+        image_size=32,
     ),
     "lesson": Config(
         experiments=("backgrounds", "two-colours", "mild", "shifts-50", "shifts-200", "shifts-800"),
         replicas=3,
         coverage_samples=300,
+        draws=1,
+        trials=1,
+        sweep_steps=300,
     ),
-    "gpu": Config(experiments=("colored-mnist", "cifar-borders"), replicas=10, bf16=True),
+    "gpu": Config(
+        experiments=("colored-mnist", "cifar-borders"), replicas=10, bf16=True, draws=1, trials=1, sweep_steps=1000
+    ),
     "full": Config(
-        experiments=("cifar-borders", "cifar-plain"), sweep=("colored-mnist", "rotated-mnist"), bf16=True, steps=19_500
+        experiments=("cifar-borders", "cifar-plain"),
+        sweep=("colored-mnist", "rotated-mnist"),
+        bf16=True,
+        steps=19_500,
     ),
 }

@@ -6,16 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from labkit import data, paths
 from labkit.data.mnist import mnist_or_fashion
+from labkit.data.pictures import read_picture
 from labkit.errors import DataError, InputError
-from labkit.papers.itid.experiment.config import Experiment
-from labkit.papers.itid.method.batch import Batch
+from labkit.papers.itid.experiment.config import Config, Experiment
+from labkit.papers.itid.method.batch import Batch, unit_weights
 from labkit.papers.itid.method.renderers import (
     Backgrounds,
     Borders,
@@ -23,9 +25,10 @@ from labkit.papers.itid.method.renderers import (
     Renderer,
     Rotations,
     Shifts,
-    TwoColours,
+    TwoColors,
 )
 
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 HELD_OUT = 97  # images between training and test, on which IE-adaptive measures the network
 
 
@@ -213,7 +216,7 @@ def _cifar_plain(experiment: Experiment, generator: torch.Generator) -> Scene:
 
 def photographs(content: Tensor, labels: Tensor, environment: Tensor, domains: int) -> Batch:
     """Images that cannot be rendered anew; of their nuisance only the number of the domain is known."""
-    return Batch(content, labels, environment, environment, content, torch.ones(len(labels)), Photographs(domains))
+    return Batch(content, labels, environment, environment, content, unit_weights(content), Photographs(domains))
 
 
 def _shifts(experiment: Experiment, generator: torch.Generator) -> Scene:
@@ -255,7 +258,7 @@ def _two_colour_scene(
     name: str, split: Split, environment: Tensor, experiment: Experiment, generator: torch.Generator
 ) -> Scene:
     """y = (class < 5), flipped in 25 % of the data; the colour agrees with y with probability rho."""
-    renderer, rho = TwoColours(), torch.tensor(experiment.rho)
+    renderer, rho = TwoColors(), torch.tensor(experiment.rho)
     labels = _noisy_halves(split.labels, generator)
     nuisance = flipped(labels, 1 - rho[environment], generator)
     test_labels = _noisy_halves(split.test_labels, generator)
@@ -283,69 +286,117 @@ def _noisy_halves(classes: Int[Tensor, " n"], generator: torch.Generator) -> Int
 
 # -- DomainBed's data: several environments, one of them left out -----------------------------------------------------
 
+COLOUR_DISAGREES = {"+90%": 0.1, "+80%": 0.2, "-90%": 0.9}  # environments of coloured MNIST [peer code]
+FEWEST = 5  # images of an environment: one fifth is held out
+FOLDER = "folder:"
 
-def domainbed_environments(name: str, seed: int, max_images: int = 0) -> list[Batch]:
-    """The environments of a data set in DomainBed's protocol; environment numbers are positions in the list.
 
-    colored-mnist: +90 %, +80 %, -90 %, with 25 % label noise; rotated-mnist: 0, 15, ..., 75 degrees; folder:NAME:
-    LABKIT_DATA/NAME/<domain>/<class>/<image>.
+@dataclass(frozen=True, eq=False)
+class DomainSet:
+    """A task in several environments; images are 8 bits. `environment` of a batch is its position in the list."""
+
+    environments: list[Batch]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def photographs(self) -> bool:
+        return isinstance(self.environments[0].renderer, Photographs)
+
+
+def domainbed_environments(name: str, seed: int, config: Config) -> DomainSet:
+    """A data set of DomainBed's protocol: colored-mnist (2x28x28, a quarter of the labels wrong), rotated-mnist (28x28;
+    0, 15, ..., 75 degrees, bilinear, where the [peer code] is bicubic), or folder:PATH, see `domain_folder`.
 
     Raises:
         DataError: a folder is missing or not laid out like that.
     """
-    if name.startswith("folder:"):
-        return domain_folder(paths.data_dir() / name.removeprefix("folder:"), max_images=max_images)
+    if name.startswith(FOLDER):
+        return domain_folder(domain_path(name), config.image_size, config.max_images)
     if name not in ("colored-mnist", "rotated-mnist"):
-        raise InputError(f"there is no data set '{name}'; use colored-mnist, rotated-mnist or folder:NAME.")
+        raise InputError(f"there is no data set '{name}'; use colored-mnist, rotated-mnist or folder:PATH.")
     train, test = mnist_or_fashion("train"), mnist_or_fashion("test")
-    content = torch.cat([train.images, test.images]).float() / 255
-    classes = torch.cat([train.labels, test.labels])
+    content, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(classes), generator=generator)
-    renderer: Renderer = TwoColours() if name == "colored-mnist" else Rotations()
-    count = 3 if name == "colored-mnist" else renderer.nuisances
+    order = torch.randperm(len(labels), generator=generator)
+    colored, rotations = name == "colored-mnist", Rotations()
+    names = tuple(COLOUR_DISAGREES) if colored else tuple(f"{angle:g} degrees" for angle in rotations.angles)
     environments = []
-    for number in range(count):
-        members = order[number::count][: max_images or None]
-        images, labels = content[members], classes[members]
-        environment = nuisance = torch.full((len(members),), number)
-        if name == "colored-mnist":
-            images, labels = images[:, :, ::2, ::2], _noisy_halves(labels, generator)
-            nuisance = flipped(labels, torch.full((len(members),), (0.1, 0.2, 0.9)[number]), generator)
-        environments.append(Batch.render(images, labels, nuisance, environment, renderer))
-    return environments
+    for number, environment in enumerate(names):
+        members = order[number :: len(names)][: config.max_images or None]
+        position = torch.full((len(members),), number)
+        images, y = content[members], labels[members]
+        if colored:
+            y = _noisy_halves(y, generator)
+            z = flipped(y, torch.full((len(y),), COLOUR_DISAGREES[environment]), generator)
+            environments.append(Batch.render(images, y, z, position, TwoColors()))
+        else:
+            environments.append(Batch.render(images, y, position, position, rotations))
+    return DomainSet(environments, names, ("5 to 9", "0 to 4") if colored else train.classes)
 
 
-def domain_folder(folder: Path, size: int = 64, max_images: int = 0) -> list[Batch]:
-    """PACS, VLCS, OfficeHome, ...: `folder`/<domain>/<class>/<image>, each image resized to size x size.
+def domain_path(name: str) -> Path:
+    """The folder that folder:PATH names: in LABKIT_DATA, or any other."""
+    given = Path(name.removeprefix(FOLDER)).expanduser()
+    return inside if (inside := paths.data_dir() / given).is_dir() else given
+
+
+def domain_folder(folder: Path, size: int = 64, max_images: int = 0) -> DomainSet:
+    """PACS, VLCS, OfficeHome, or the reader's own: `folder`/<domain>/<class>/<image>, resized to size x size.
+
+    Hidden files and files that are no pictures by their ending are left out. Of a domain with more than `max_images`
+    (0: all) that many are taken, spread evenly over its sorted files, so that the shares of the classes stay.
 
     Raises:
-        DataError: no such folder, no domains, domains with other classes, or a damaged image.
+        DataError: no such folder, fewer than two domains, other classes in one of them, too few or damaged images.
     """
-    import numpy as np
-    from PIL import Image
-
-    domains = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
-    if len(domains) < 2:
-        raise DataError(f"{folder} must hold two or more domains as <domain>/<class>/<image>; it holds {len(domains)}.")
-    classes = sorted(path.name for path in domains[0].iterdir() if path.is_dir())
+    names = subfolders(folder)
+    if len(names) < 2:
+        raise DataError(
+            f"{folder} must hold two or more domains as <domain>/<class>/<image>; it has {', '.join(names) or 'none'}."
+        )
+    classes = subfolders(folder / names[0])
+    if len(classes) < 2:
+        raise DataError(
+            f"{folder / names[0]} must hold two or more folders, one for each class; it holds {len(classes)}."
+        )
+    files = [domain_files(folder / name, classes, max_images) for name in names]  # all mistakes before any decoding
     environments = []
-    for number, domain in enumerate(domains):
-        names = sorted(path.name for path in domain.iterdir() if path.is_dir())
-        if names != classes or not classes:
-            raise DataError(
-                f"{domain} holds the classes {names}, {domains[0].name} holds {classes}: they must be the same."
-            )
-        images, labels = [], []
-        for label, name in enumerate(classes):
-            for file in sorted((domain / name).iterdir())[: max_images or None]:
-                try:
-                    with Image.open(file) as image:
-                        pixels = np.asarray(image.convert("RGB").resize((size, size)), dtype=np.float32)
-                except OSError as error:
-                    raise DataError(f"{file} is not a readable image ({error}). Unpack it anew.") from error
-                images.append(torch.from_numpy(pixels.transpose(2, 0, 1) / 255))
-                labels.append(label)
-        environment = torch.full((len(labels),), number)
-        environments.append(photographs(torch.stack(images), torch.tensor(labels), environment, len(domains)))
-    return environments
+    for number, members in enumerate(files):
+        images = torch.stack([_square(path, size) for path, _ in members])
+        labels = torch.tensor([label for _, label in members])
+        environments.append(photographs(images, labels, torch.full_like(labels, number), len(names)))
+    return DomainSet(environments, tuple(names), tuple(classes))
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in `folder`, sorted, without hidden ones; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def domain_files(domain: Path, classes: list[str], max_images: int) -> list[tuple[Path, int]]:
+    """The picture files of a domain and their labels.
+
+    Raises:
+        DataError: other classes than the first domain has, or too few images.
+    """
+    if (names := subfolders(domain)) != classes:
+        raise DataError(f"{domain} holds the classes {names}, the first domain holds {classes}: they must be the same.")
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((domain / name).iterdir())
+        if path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".")
+    ]
+    if max_images and len(files) > max_images:
+        files = [files[k * len(files) // max_images] for k in range(max_images)]
+    if len(files) < FEWEST:
+        raise DataError(f"{domain} gives {len(files)} images; at least {FEWEST} are needed: one fifth is held out.")
+    return files
+
+
+def _square(path: Path, size: int) -> UInt8[Tensor, "3 size size"]:
+    picture = read_picture(path, "Replace it, or leave it out.").resize((size, size), resample=2)  # bilinear
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()

@@ -54,7 +54,7 @@ def test_view(job: Job, images: Tensor) -> Tensor:
     return job.scene.renderer.neutral(job.scene.test_content) if isinstance(job.modifier, Neutral) else images
 
 
-def summarise(networks: Stack | Single, jobs: Sequence[Job], workers: Workers) -> list[dict[str, Any]]:
+def summarize(networks: Stack | Single, jobs: Sequence[Job], workers: Workers) -> list[dict[str, Any]]:
     """The measures of each job's network."""
     tables = prediction_table(networks, jobs, workers).cpu()
     rows = []
@@ -131,7 +131,7 @@ def measure_delta(networks: Stack | Single, jobs: Sequence[Job], probes: int) ->
     return deltas
 
 
-def summarise_arm(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summarize_arm(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Mean and standard deviation over replicas; of what figures and claims need, each replica's own value too."""
     values = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
     summary: dict[str, Any] = {name: round(float(v.mean()), 6) for name, v in values.items()}

@@ -10,7 +10,7 @@ from labkit.papers.itid.experiment import data
 from labkit.papers.itid.experiment.config import Arm, Config, Experiment
 from labkit.papers.itid.experiment.data import Scene
 from labkit.papers.itid.experiment.model import Single, Stack, build_network
-from labkit.papers.itid.experiment.objectives import ERM, Consistency, GroupDRO, Objective, Penalised
+from labkit.papers.itid.experiment.objectives import ERM, Consistency, GroupDRO, Objective, Penalized
 from labkit.papers.itid.method import modifiers
 from labkit.papers.itid.method.batch import Batch
 from labkit.papers.itid.method.edits import EDITS
@@ -117,6 +117,7 @@ def build_modifier(arm: Arm, train: Batch) -> DistributionModifier:
         "weight": lambda: modifiers.Weight(train.labels, train.nuisance),
         "resample": lambda: modifiers.Resample(train),
         "mixup": lambda: modifiers.Mixup(arm.alpha),
+        "interdomain": lambda: modifiers.InterdomainMixup(arm.alpha),
         "adaptive": lambda: modifiers.Adaptive(modifiers.DEFAULT_FAMILIES),
         "paired": lambda: modifiers.Paired(modifiers.Swap()),
     }
@@ -131,4 +132,4 @@ def build_objective(arm: Arm, anneal: int = 0) -> Objective:
         return Consistency(arm.lam)
     if arm.objective == "erm":
         return ERM()
-    return Penalised(arm.objective, arm.lam, anneal if arm.anneal is None else arm.anneal, arm.rescale)
+    return Penalized(arm.objective, arm.lam, anneal if arm.anneal is None else arm.anneal, arm.rescale)

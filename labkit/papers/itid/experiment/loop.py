@@ -13,7 +13,7 @@ from labkit.papers.itid.experiment.config import Config, Experiment
 from labkit.papers.itid.experiment.evaluate import measure_delta, predict
 from labkit.papers.itid.experiment.jobs import Job, Purpose, build_objective
 from labkit.papers.itid.experiment.model import Single, Stack
-from labkit.papers.itid.experiment.objectives import GroupDRO, Objective, Penalised, Targets
+from labkit.papers.itid.experiment.objectives import GroupDRO, Objective, Penalized, Targets
 from labkit.papers.itid.method.batch import Batch
 from labkit.papers.itid.method.modifiers import Adaptive
 from labkit.progress import progress
@@ -70,7 +70,7 @@ def fit(
 
 def needs_fresh_optimizer(objective: Objective, step: int) -> bool:
     """DomainBed's way at the anneal step, where the loss is not divided by lam."""
-    return isinstance(objective, Penalised) and not objective.rescale and 0 < objective.anneal == step
+    return isinstance(objective, Penalized) and not objective.rescale and 0 < objective.anneal == step
 
 
 def build_optimizer(

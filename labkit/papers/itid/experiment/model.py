@@ -11,7 +11,7 @@ from labkit.errors import InputError
 from labkit.vision.resnet import resnet18
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """x - middle: pixels come in [0, 1]."""
 
     def __init__(self, middle: float) -> None:
@@ -26,7 +26,7 @@ def mlp(shape: Sequence[int], hidden: int, outputs: int, middle: float = 0.5, xa
     """Two hidden layers with ReLU. xavier: Glorot's uniform weights and zero biases [official code of IRM]."""
     inputs = int(torch.Size(shape).numel())
     network = nn.Sequential(
-        Centred(middle), nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(),
+        Centered(middle), nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(),
         nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs),
     )  # fmt: skip
     if xavier:
@@ -40,7 +40,7 @@ def mlp(shape: Sequence[int], hidden: int, outputs: int, middle: float = 0.5, xa
 def cnn(shape: Sequence[int], hidden: int, outputs: int) -> nn.Sequential:
     """Two strided convolutions and a mean over the image: small enough for a CPU; no batch statistics."""
     return nn.Sequential(
-        Centred(0.5), nn.Conv2d(shape[0], hidden, 5, stride=2, padding=2), nn.ReLU(),
+        Centered(0.5), nn.Conv2d(shape[0], hidden, 5, stride=2, padding=2), nn.ReLU(),
         nn.Conv2d(hidden, 2 * hidden, 3, stride=2, padding=1), nn.ReLU(),
         nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2 * hidden * _halved(shape[1], 3) * _halved(shape[2], 3), outputs),
     )  # fmt: skip
@@ -71,7 +71,16 @@ def resnet18_small(channels: int, outputs: int) -> nn.Module:
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()  # type: ignore[assignment]
-    return nn.Sequential(Centred(0.5), network)
+    return nn.Sequential(Centered(0.5), network)
+
+
+def fitting_network(shape: Sequence[int]) -> str:
+    """The name of the network of DomainBed's protocol for images of `shape` (channels, height, width).
+
+    The digits' network sees patches of 13x13 pixels, which is most of an image up to 32x32; larger ones get a ResNet-18
+    [ours]. The [peer code] takes a Wide ResNet for 32x32 and a ResNet-50 trained on ImageNet for 224x224.
+    """
+    return "mnist-cnn" if max(shape[1:]) <= 32 else "resnet18-large"
 
 
 def build_network(
@@ -90,7 +99,9 @@ def build_network(
         return mnist_cnn(shape, outputs)
     if name == "resnet18":
         return resnet18_small(shape[0], outputs)
-    raise InputError(f"there is no network '{name}'; there are mlp, cnn, mnist-cnn, resnet18.")
+    if name == "resnet18-large":
+        return nn.Sequential(Centered(0.5), resnet18(outputs, shape[0]))
+    raise InputError(f"there is no network '{name}'; there are mlp, cnn, mnist-cnn, resnet18, resnet18-large.")
 
 
 class Stack(nn.Module):
@@ -127,6 +138,10 @@ class Stack(nn.Module):
 
         return torch.func.vmap(one)(chosen, images)
 
+    def weights_of(self, member: int) -> dict[str, Tensor]:
+        """The state dict of one of the networks."""
+        return {name: value[member].detach() for name, value in zip(self.names, self.values, strict=True)}
+
     def squared_norms(self) -> Float[Tensor, " networks"]:
         """Sum of the squares of all parameters, for each network."""
         return torch.stack([value.square().flatten(1).sum(1) for value in self.values]).sum(0)
@@ -145,6 +160,9 @@ class Single(nn.Module):
         self, images: Float[Tensor, "one batch channels height width"], rows: slice = slice(None)
     ) -> Float[Tensor, "one batch classes"]:
         return self.network(images[0])[None]
+
+    def weights_of(self, member: int) -> dict[str, Tensor]:
+        return dict(self.network.state_dict())
 
     def squared_norms(self) -> Float[Tensor, " one"]:
         return torch.stack([p.square().sum() for p in self.network.parameters()]).sum()[None]

@@ -124,7 +124,7 @@ class ERM:
 
 
 @dataclass
-class Penalised:
+class Penalized:
     """mean_e R_e + lam * penalty. lam is 1 before step `anneal`; afterwards the loss is divided by it [official code].
 
     Args:
@@ -145,7 +145,7 @@ class Penalised:
             raise InputError(f"lam and anneal are not negative; got {self.lam} and {self.anneal}.")
 
     def strength(self, step: int) -> float:
-        return self.lam if step >= self.anneal else min(1.0, self.lam)
+        return self.lam if step >= self.anneal else 1.0
 
     def __call__(self, logits: Logits, targets: Targets, step: int) -> PerNetwork:
         return environment_risk(logits, targets) + self.strength(step) * PENALTIES[self.kind](logits, targets)
@@ -213,4 +213,4 @@ class Consistency:
         return 1.0
 
 
-Objective = ERM | Penalised | GroupDRO | Consistency
+Objective = ERM | Penalized | GroupDRO | Consistency

@@ -1,6 +1,8 @@
 """Model selection as an explicit step, and its regret, by the three criteria of DomainBed.  [peer code]
 
-An algorithm without a selection criterion is incomplete: the accuracy on the test environment must not be used.
+An algorithm without a selection criterion is incomplete: the accuracy on the test environment must not be used. Every
+environment is split 80 : 20. What is reported is the accuracy on the 80 % of the test environment, and no criterion
+looks at those images: the oracle selects on its other 20 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +17,10 @@ class Candidate:
 
     Args:
         held_out: accuracy on the held-out 20 % of each *training* environment, by number, at each checkpoint.
-        test: accuracy on the test environment at each checkpoint: for reporting, and for the oracle only.
-        left_out: accuracy on training environment e of a twin that was trained without e and the test environment.
+        test: accuracy on the 80 % of the test environment at each checkpoint: for reporting only.
+        test_held_out: accuracy on its other 20 % at each checkpoint: for the oracle only.
+        left_out: accuracy on the 80 % of training environment e, at each checkpoint, of a twin that was trained without
+            e and the test environment; None where there is but one training environment.
         draw: number of the hyper-parameter draw; algorithm, trial: as named.
     """
 
@@ -25,12 +29,13 @@ class Candidate:
     trial: int
     held_out: Mapping[int, Sequence[float]]
     test: Sequence[float]
-    left_out: Mapping[int, float] | None = None
+    test_held_out: Sequence[float]
+    left_out: Mapping[int, Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected run and checkpoint, its test accuracy, and `regret`, the distance to the best test accuracy."""
+    """The selected run and checkpoint, its reported test accuracy, and `regret`, the distance to the best one."""
 
     candidate: Candidate
     checkpoint: int
@@ -42,23 +47,28 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def best_mean(curves: Mapping[int, Sequence[float]]) -> tuple[float, int]:
+    """The highest mean over several curves, and at which checkpoint: early stopping."""
+    means = [_mean(values) for values in zip(*curves.values(), strict=True)]
+    best = max(range(len(means)), key=means.__getitem__)
+    return means[best], best
+
+
 def _training_domain(candidate: Candidate) -> tuple[float, int]:
     """Best mean accuracy over the training environments' held-out parts, with early stopping."""
-    at = [_mean([curve[k] for curve in candidate.held_out.values()]) for k in range(len(candidate.test))]
-    best = max(range(len(at)), key=at.__getitem__)
-    return at[best], best
+    return best_mean(candidate.held_out)
 
 
 def _leave_one_out(candidate: Candidate) -> tuple[float, int]:
-    """Best mean accuracy on training environments that a twin never saw; the last checkpoint."""
+    """Best mean accuracy on training environments that a twin never saw, with early stopping."""
     if not candidate.left_out:
         raise InputError("leave-one-domain-out needs twins trained without each training environment (`left_out`).")
-    return _mean(list(candidate.left_out.values())), len(candidate.test) - 1
+    return best_mean(candidate.left_out)
 
 
 def _oracle(candidate: Candidate) -> tuple[float, int]:
-    """Best accuracy on the test environment itself, the last checkpoint only: it may look, but not stop early."""
-    return candidate.test[-1], len(candidate.test) - 1
+    """Best accuracy on the test environment's held-out part, the last checkpoint: it may look, but not stop early."""
+    return candidate.test_held_out[-1], len(candidate.test_held_out) - 1
 
 
 CRITERIA: dict[str, Callable[[Candidate], tuple[float, int]]] = {
@@ -66,6 +76,11 @@ CRITERIA: dict[str, Callable[[Candidate], tuple[float, int]]] = {
     "leave-one-domain-out": _leave_one_out,
     "oracle": _oracle,
 }
+
+
+def criteria_for(candidates: Sequence[Candidate]) -> list[str]:
+    """The criteria that these candidates can be selected by: with one training environment there are no twins."""
+    return [name for name in CRITERIA if name != "leave-one-domain-out" or all(c.left_out for c in candidates)]
 
 
 def select(candidates: Sequence[Candidate], criterion: str) -> Selected:

@@ -5,7 +5,7 @@ from typing import Any
 from labkit import devices
 from labkit.papers.itid.experiment import domainbed
 from labkit.papers.itid.experiment.config import Config
-from labkit.papers.itid.experiment.evaluate import summarise, summarise_arm
+from labkit.papers.itid.experiment.evaluate import summarize, summarize_arm
 from labkit.papers.itid.experiment.jobs import build_networks, build_scene, job_groups
 from labkit.papers.itid.experiment.loop import fit
 from labkit.papers.itid.method.coverage import coverage_by_size
@@ -18,16 +18,19 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """All experiments of `config`, the sweep, the coverage of the bounds; finished parts are skipped.
 
     Returns:
-        {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarise_arm`}, ...}, "coverage": {...},
+        {"data": names, experiment: {"data": name, "arms": {arm: see `evaluate.summarize_arm`}, ...}, "coverage": {...},
         "sweep": {...}}
     """
     with training.workers(config.device) as workers, devices.one_thread():
+        swept = {name: domainbed.prepare(name, config) for name in config.sweep}  # bad data are refused before any work
         result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
         datasets = sorted({part["data"] for part in result.values()})
         if config.coverage_samples:
             result["coverage"] = coverage_by_size(config.coverage_samples, config.seed)
         if config.sweep:
-            result["sweep"] = {name: domainbed.sweep(name, config, workers, run) for name in config.sweep}
+            result["sweep"] = {
+                name: domainbed.sweep(name, domains, config, workers, run) for name, domains in swept.items()
+            }
         return {"data": "+".join([*datasets, *config.sweep])} | result
 
 
@@ -49,7 +52,7 @@ def train_experiment(name: str, config: Config, workers: Workers, run: Run) -> d
         else:
             fit(networks, jobs, experiment, config, workers, group)
             group.write_weights(networks)
-        for job, row in zip(jobs, summarise(networks, jobs, workers), strict=True):
+        for job, row in zip(jobs, summarize(networks, jobs, workers), strict=True):
             table[job.arm].append(row)
-    arms = {arm: summarise_arm(rows) for arm, rows in table.items()}
+    arms = {arm: summarize_arm(rows) for arm, rows in table.items()}
     return part.finish({"data": scenes[0].name, "arms": arms})

@@ -1,22 +1,25 @@
 """Renderers g(c, z): images from content and nuisance, so that every counterfactual is exact.
 
 A renderer is called as `renderer(content, nuisance)`. `nuisances` is the size of Z; `neutral(content)` are images that
-carry no nuisance, for the oracle. Contents are (n, channels, h, w) in [0, 1]; images stay in floating point.
+carry no nuisance, for the oracle. Contents are (n, channels, h, w), in [0, 1] or in 8 bits; images have their type.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.papers.itid.method.edits import turned_by
+from labkit.papers.itid.method.pixels import in_float
 
-Content = Float[Tensor, "n channels height width"]
-Images = Float[Tensor, "n image_channels image_height image_width"]
+Content = Num[Tensor, "n channels height width"]
+Images = Num[Tensor, "n image_channels image_height image_width"]
 Codes = Int[Tensor, " n"]
 
 # red, green, blue, yellow, magenta, cyan, dark red, dark green, dark blue, grey
@@ -42,8 +45,13 @@ def require_codes(nuisance: Tensor, nuisances: int) -> None:
         )
 
 
+def _colours(palette: tuple[tuple[float, float, float], ...], nuisance: Codes, like: Tensor) -> Tensor:
+    """The colour of each datum, (n, 3, 1, 1)."""
+    return torch.tensor(palette, dtype=like.dtype, device=like.device)[nuisance][:, :, None, None]
+
+
 @dataclass(frozen=True)
-class TwoColours:
+class TwoColors:
     """The grey image in the red (z = 0) or the green (z = 1) channel, the other one empty [peer code: IRM]."""
 
     nuisances: int = 2
@@ -53,7 +61,7 @@ class TwoColours:
         return F.one_hot(nuisance, 2)[:, :, None, None].to(content.dtype) * content
 
     def neutral(self, content: Content) -> Images:
-        return content.expand(-1, 2, -1, -1) / 2
+        return in_float(lambda grey: grey.expand(-1, 2, -1, -1) / 2, content)
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,10 @@ class Backgrounds:
 
     def __call__(self, content: Content, nuisance: Codes) -> Images:
         require_codes(nuisance, self.nuisances)
-        colour = torch.tensor(self.palette, dtype=content.dtype, device=content.device)[nuisance]
-        return content + (1 - content) * colour[:, :, None, None]
+        return in_float(lambda m: m + (1 - m) * _colours(self.palette, nuisance, m), content)
 
     def neutral(self, content: Content) -> Images:
-        return (content + (1 - content) * 0.5).expand(-1, 3, -1, -1)
+        return in_float(lambda m: (m + (1 - m) * 0.5).expand(-1, 3, -1, -1), content)
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,12 @@ class Borders:
 
     def __call__(self, content: Content, nuisance: Codes) -> Images:
         require_codes(nuisance, self.nuisances)
-        colour = torch.tensor(self.palette, dtype=content.dtype, device=content.device)[nuisance]
-        mask = self.covered(*content.shape[2:]).to(content)
-        return content * (1 - mask) + mask * colour[:, :, None, None]
+        mask = self.covered(*content.shape[2:]).to(content.device)
+        return in_float(lambda x: x * (1 - mask) + mask * _colours(self.palette, nuisance, x), content)
 
     def neutral(self, content: Content) -> Images:
-        mask = self.covered(*content.shape[2:]).to(content)
-        return content * (1 - mask) + mask * 0.5
+        mask = self.covered(*content.shape[2:]).to(content.device)
+        return in_float(lambda x: x * (1 - mask) + mask * 0.5, content)
 
 
 @dataclass(frozen=True)
@@ -146,10 +152,7 @@ class Rotations:
     def __call__(self, content: Content, nuisance: Codes) -> Images:
         require_codes(nuisance, self.nuisances)
         radians = torch.tensor([math.radians(a) for a in self.angles], device=content.device)[nuisance]
-        cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-        turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-        grid = F.affine_grid(turn.to(content.dtype), list(content.shape), align_corners=False)
-        return F.grid_sample(content, grid, align_corners=False)
+        return in_float(lambda images: turned_by(images, radians), content)
 
     def neutral(self, content: Content) -> Images:
         return content
@@ -168,3 +171,45 @@ class Photographs:
 
     def neutral(self, content: Content) -> Images:
         raise InputError("photographs have no version without their nuisance: there is no oracle for them.")
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """Objects before the backgrounds of other photographs: what IE-swap needs where masks are known.
+
+    Content is the photograph with the object's mask (above 0: object) as its last channel, the nuisance is a whole
+    photograph, its own or another's: `(torch.cat([image, mask]), label, image)` is a sample.
+    """
+
+    nuisances: int = 0  # photographs are not numbered
+
+    def __call__(self, content: Content, nuisance: Num[Tensor, "n image_channels height width"]) -> Images:
+        if content.shape[1] != nuisance.shape[1] + 1:
+            raise InputError(
+                f"content must have one channel more than the photographs, the object's mask; got {content.shape[1]} "
+                f"and {nuisance.shape[1]} channels."
+            )
+        return torch.where(content[:, -1:] > 0, content[:, :-1], nuisance)
+
+    def neutral(self, content: Content) -> Images:
+        """The object before black."""
+        return torch.where(content[:, -1:] > 0, content[:, :-1], torch.zeros_like(content[:, :-1]))
+
+
+@dataclass(frozen=True)
+class OwnRenderer:
+    """A function of the reader's own as renderer: `function(content, nuisance)` gives images.
+
+    nuisances: their number, for IE-uniform; 0: not known.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    nuisances: int = 0
+
+    def __call__(self, content: Tensor, nuisance: Tensor) -> Images:
+        return self.function(content, nuisance)
+
+    def neutral(self, content: Tensor) -> Images:
+        raise InputError(
+            "a function alone does not say what an image without nuisance is: give the renderer `neutral`."
+        )

@@ -238,7 +238,7 @@ EXERCISES = (
         task="Write an edit that makes a network ignore the colour without touching the digit: after 150 steps at "
         "least .05 better than plain ERM.",
         properties={"labels stay true": check_edit_keeps_digits, "it helps": check_edit_helps},
-        solution=edits.colour_matrix,
+        solution=edits.color_matrix,
         wrong={"half a turn": edits.half_turn, "a shift": edits.shift, "nothing": identity},
         difficulty=3,
         minutes=25,

@@ -332,8 +332,8 @@ def example_sweep(seed: int = 0, draws: int = 20) -> list[Candidate]:
         s, noise = generator.random(), generator.normal(0, 0.02, 6)
         held = {e: [0.70 + 0.15 * s + 0.05 * (1 - e) * s + noise[e]] for e in (0, 1)}
         test = 0.73 - 0.6 * s**0.5 + noise[2]
-        left = {e: 0.68 + 0.12 * s + noise[3 + e] for e in (0, 1)}
-        candidates.append(Candidate("draws", draw, 0, held, [float(test)], left))
+        left = {e: [0.68 + 0.12 * s + noise[3 + e]] for e in (0, 1)}
+        candidates.append(Candidate("draws", draw, 0, held, [float(test)], [float(test)], left))
     return candidates
 
 

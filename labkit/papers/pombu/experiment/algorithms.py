@@ -16,9 +16,11 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.baselines import train_replica
 from labkit.papers.pombu.experiment.config import ALGORITHMS, Config
+from labkit.papers.pombu.experiment.kept import policy_name
 from labkit.papers.pombu.experiment.offline import History
 from labkit.papers.pombu.experiment.trust_region import TrustRegionPass
 from labkit.papers.pombu.experiment.worlds import make_world
+from labkit.papers.pombu.method.algorithm import policy_file
 from labkit.papers.pombu.method.loop import Learner
 from labkit.progress import progress
 from labkit.seeds import derive
@@ -61,7 +63,10 @@ def learner_for(algorithm: str, environment: str, config: Config, device: torch.
 
 
 def run_loop(learner: Learner, run: Run) -> dict[str, Any]:
-    """All iterations in `run`; resumes after the last finished iteration, and ends as if never killed (on a CPU)."""
+    """All iterations in `run`, which keeps the policies.
+
+    It resumes after the last finished iteration, and ends as if it had never been killed (on a CPU).
+    """
     settings, history = learner.settings, History()
     state = {**learner.state(), "history": history}
     first = run.resume(state)
@@ -76,6 +81,9 @@ def run_loop(learner: Learner, run: Run) -> dict[str, Any]:
         )
         run.save_if_due(iteration + 1, state)
     steps = [settings.episodes * settings.horizon * (i + 1) for i in range(settings.iterations)]
+    for replica, seed in enumerate(learner.seeds):
+        name = learner.task.name
+        run.write_bytes(policy_name(replica), policy_file(learner.policy, replica, name, seed, steps[-1]))
     return {"steps": steps, **{name: _by_replica(history[name]) for name in history.values}}
 
 

@@ -18,7 +18,6 @@ from labkit.papers.pombu.experiment import worlds
 from labkit.papers.pombu.experiment.config import Config
 from labkit.papers.pombu.experiment.gaussian_members import GaussianEnsemble
 from labkit.papers.pombu.experiment.tasks import task_named
-from labkit.papers.pombu.method.episodes import play
 from labkit.papers.pombu.method.loop import Experience, Purpose, fit_models
 from labkit.rl.streams import Streams
 from labkit.seeds import derive
@@ -97,7 +96,7 @@ class Curve:
                 return torch.from_numpy(predict(state[0].double().numpy(), deterministic))[None]
 
             seed = derive(self.seed, len(self.steps), purpose)
-            episodes = play(self.world, act, [seed], self.config.evaluations)
+            episodes = self.world.play(act, [seed], self.config.evaluations)
             means.append(episodes.reward.sum(-1).mean().item())
         self.steps.append(steps)
         self.stochastic.append(means[0])
@@ -112,7 +111,7 @@ class Curve:
 
 
 def model_free(algorithm: str, curve: Curve, device: torch.device) -> None:
-    """PPO or SAC with stable-baselines3's defaults; PPO sees normalised observations and rewards, as is usual."""
+    """PPO or SAC with stable-baselines3's defaults; PPO sees normalized observations and rewards, as is usual."""
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -128,8 +127,8 @@ def model_free(algorithm: str, curve: Curve, device: torch.device) -> None:
                     learning_starts=min(1000, curve.every // 2))  # fmt: skip
 
     def predict(observation: NDArray[np.float64], deterministic: bool) -> NDArray[np.float32]:
-        normalised = environments.normalize_obs(observation) if algorithm == "ppo" else observation
-        return model.predict(normalised, deterministic=deterministic)[0]
+        normalized = environments.normalize_obs(observation) if algorithm == "ppo" else observation
+        return model.predict(normalized, deterministic=deterministic)[0]
 
     for number in range(1, curve.config.iterations + 1):
         model.learn(curve.every, reset_num_timesteps=number == 1)
@@ -184,7 +183,7 @@ def model_based_sac(curve: Curve, device: torch.device) -> None:
         for number in range(config.episodes):
             keys = (Purpose.COLLECTION, Purpose.SPLITS)
             world_seed, split_seed = (derive(curve.seed, iteration, key, number) for key in keys)
-            experience.add(play(curve.world, act, [world_seed], 1), torch.Generator().manual_seed(split_seed))
+            experience.add(curve.world.play(act, [world_seed], 1), torch.Generator().manual_seed(split_seed))
             steps += config.horizon
             if fitted == 0 or steps - fitted >= config.mbpo_keep:
                 generator = torch.Generator(device).manual_seed(derive(curve.seed, steps, Purpose.MODEL_FIT))
@@ -231,7 +230,7 @@ def _add_model_steps(
         noise = streams.normal(rollouts, expected.shape[-1])[0].to(expected)
         member = (streams.uniform(rollouts)[0] * ensemble.members).long().clamp_max(ensemble.members - 1)
         next_state = (expected + std * noise)[member, torch.arange(rollouts, device=member.device)]
-        reward = experience.task.reward(state[0], action[0])
+        reward = experience.task.imagined_reward(state[0], action[0], next_state)
         numbers = [x.cpu().numpy() for x in (state[0], next_state, action[0], reward)]
         sac.replay_buffer.add(*numbers, np.zeros(rollouts), [{}] * rollouts)
         state = next_state[None]

@@ -155,7 +155,7 @@ def true_q(
 # -- in numbers -------------------------------------------------------------------------------------------------------
 
 
-def summarise(result: Calibration) -> dict[str, Any]:
+def summarize(result: Calibration) -> dict[str, Any]:
     """Ranking, coverage and scale, for sqrt(U) and for the persistent members."""
     rows = {"sqrt_u": measures(result.predicted, result.error)}
     if result.persistent is not None and result.persistent_error is not None:

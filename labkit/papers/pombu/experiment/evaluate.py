@@ -8,7 +8,7 @@ from torch import Tensor
 from labkit.papers.pombu.experiment.offline import Arms, History
 
 
-def summarise_zone(history: History, arms: Arms) -> dict[str, Any]:
+def summarize_zone(history: History, arms: Arms) -> dict[str, Any]:
     """A Zone study in numbers, by arm; gains are returns minus those of the policy that every arm started from.
 
     Returns:

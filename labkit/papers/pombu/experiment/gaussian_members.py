@@ -61,9 +61,9 @@ class StackedGaussianMLP(nn.Module):
         self.highest = nn.Parameter(torch.full((copies, 1, outputs), FIRST_BOUNDS[1]))
 
     @torch.no_grad()
-    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+    def initialize(self, generators: Sequence[torch.Generator] | None) -> None:
         """Weights and bounds anew, in place."""
-        self.body.initialise("xavier", 1.0, generators)
+        self.body.initialize(1.0, generators)
         self.lowest.fill_(FIRST_BOUNDS[0])
         self.highest.fill_(FIRST_BOUNDS[1])
 
@@ -109,4 +109,4 @@ class GaussianEnsemble(DynamicsEnsemble):
         assert isinstance(self.net, StackedGaussianMLP)
         change, log_variance = self.net.distribution(self.network_inputs(state, action))
         std = (log_variance / 2).exp().view(self.copies, self.members, *change.shape[1:])
-        return self.next_states(state, change), std * self.output_std[:, None]
+        return self.outcomes(state, change), std * self.output_std[:, None]

@@ -23,7 +23,7 @@ from labkit.papers.pombu.method.ensemble import DynamicsEnsemble, FitSettings, T
 from labkit.papers.pombu.method.imagination import Dynamics, Rollout, draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, PolicyPass
 from labkit.papers.pombu.method.networks import GaussianPolicy
-from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardise
+from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardize
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
@@ -31,6 +31,8 @@ from labkit.seeds import derive
 from labkit.workbench.runs import Run, State
 
 Copies = TypeVar("Copies", bound=nn.Module)
+
+SNAPSHOTS = 5  # updates between two policies that are kept
 
 
 @runtime_checkable
@@ -275,7 +277,7 @@ def train_ensemble(
     keys = [derive(seed, Purpose.MEMBER, member) for seed in seeds for member in range(setting.members)]
     steep_weights(ensemble.net, 0.3, [torch.Generator().manual_seed(key) for key in keys])
     inputs, change = torch.cat([states, actions], -1), next_states - states
-    ensemble.normalise_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
+    ensemble.normalize_by(inputs.mean(1), inputs.std(1) + 1e-3, change.mean(1), change.std(1) + 1e-4)
     generator = generator_for(seeds, Purpose.MODEL_FIT)
     splits = TrajectorySplits(len(seeds), setting.members)
     splits.add(setting.episodes, task.horizon, generator)
@@ -423,7 +425,7 @@ def batch_for_arms(
         state,
         action,
         log_prob,
-        standardise(advantage, clip_first=False),
+        standardize(advantage, clip_first=False),
         arms.penalties(sqrt_u, streams),
         value_target,
         u,
@@ -500,12 +502,11 @@ def improve(
     setting: Setting,
     seeds: Sequence[int],
     run: Run,
-    snapshots: int = 5,
 ) -> Improved:
     """`setting.updates` policy updates in the ensemble, all arms and seeds at once; resumes from the run's checkpoint.
 
     The history holds, per copy: real (left half of the starts, right half), model, ratio = mean sqrt(U) / std(A), and
-    every `snapshots` updates the policies' parameters of the first seed.
+    every `SNAPSHOTS` updates the policies' parameters of the first seed.
     """
     referee, count = Referee(task, setting, seeds), len(arms.names)
     first = first_value(task, setting, prepared.policy, prepared.ensemble, seeds)
@@ -525,7 +526,7 @@ def improve(
         batch, ratio = batch_for_arms(task, setting, arms, rollout, streams)
         real, model = referee.returns(policy), rollout.reward.sum(0).mean(1)
         history.add(left=real[:, 0::2].mean(1), right=real[:, 1::2].mean(1), model=model, ratio=ratio)
-        if number % snapshots == 0 or number == setting.updates:
+        if number % SNAPSHOTS == 0 or number == setting.updates:
             history.add(**{f"policy/{name}": x[:: len(seeds)] for name, x in policy.state_dict().items()})
         if number < setting.updates:
             improvement(batch, arms.alpha, setting.epochs, batch.advantage.shape[1] // setting.minibatches, streams)

@@ -5,6 +5,7 @@ code's models take the height of walker and hopper from the next state, its simu
 take the current one.  [ours]
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.pombu.method.episodes import Array, Task
+from labkit.papers.pombu.method.episodes import Array, OfTransition, Task
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,28 @@ def _squared(action: Array) -> Array:
     return (action.clip(-1, 1) ** 2).sum(-1)
 
 
+def before_the_step(reward: Callable[[Array, Array], Array]) -> OfTransition:
+    """r(s, a) as a reward of the transition."""
+    return lambda state, action, next_state: reward(state, action)
+
+
 _HEALTHY = {"terminate_when_unhealthy": False}
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        GymnasiumTask("half-cheetah", half_cheetah, 17, 6, "HalfCheetah-v5"),
-        GymnasiumTask("swimmer", swimmer, 8, 2, "Swimmer-v5"),
-        GymnasiumTask("walker2d", walker2d, 17, 6, "Walker2d-v5", _HEALTHY),
-        GymnasiumTask("hopper", hopper, 11, 3, "Hopper-v5", _HEALTHY),
-        GymnasiumTask("ant", ant, 27, 8, "Ant-v5", {**_HEALTHY, "include_cfrc_ext_in_observation": False}),
-        Task("pendulum", pendulum, 3, 1),
+        GymnasiumTask("half-cheetah", before_the_step(half_cheetah), 17, 6, gym="HalfCheetah-v5"),
+        GymnasiumTask("swimmer", before_the_step(swimmer), 8, 2, gym="Swimmer-v5"),
+        GymnasiumTask("walker2d", before_the_step(walker2d), 17, 6, gym="Walker2d-v5", options=_HEALTHY),
+        GymnasiumTask("hopper", before_the_step(hopper), 11, 3, gym="Hopper-v5", options=_HEALTHY),
+        GymnasiumTask(
+            "ant",
+            before_the_step(ant),
+            27,
+            8,
+            gym="Ant-v5",
+            options={**_HEALTHY, "include_cfrc_ext_in_observation": False},
+        ),
+        Task("pendulum", before_the_step(pendulum), 3, 1),
     )
 }
 

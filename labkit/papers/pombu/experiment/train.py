@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from labkit import devices
+from labkit import devices, tensor_files
 from labkit.papers.pombu.experiment import calibration, zone
 from labkit.papers.pombu.experiment.algorithms import learning_curves
 from labkit.papers.pombu.experiment.config import Config
-from labkit.papers.pombu.experiment.evaluate import summarise_zone
-from labkit.papers.pombu.experiment.offline import Arms, Improved, Prepared
+from labkit.papers.pombu.experiment.evaluate import summarize_zone
+from labkit.papers.pombu.experiment.kept import MAPS, PAIRS, PairsHeader, maps_content
+from labkit.papers.pombu.experiment.offline import SNAPSHOTS, Arms
 from labkit.papers.pombu.method import tabular
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -65,12 +65,12 @@ def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[st
     pairs: dict[str, Tensor] = {}
     for name in config.calibrations:
         row = calibration.calibrate(name, config)
-        results[name] = calibration.summarise(row)
+        results[name] = calibration.summarize(row)
         tensors = {"predicted": row.predicted, "error": row.error}
         if row.persistent is not None and row.persistent_error is not None:
             tensors |= {"persistent": row.persistent, "persistent_error": row.persistent_error}
-        pairs |= {f"{name}/{key}": value.contiguous() for key, value in tensors.items()}
-    part.write_bytes("pairs.safetensors", save(pairs))
+        pairs |= {f"{name}/{key}": value for key, value in tensors.items()}
+    part.write_bytes(PAIRS, tensor_files.to_bytes(pairs, PairsHeader()))
     return results
 
 
@@ -79,21 +79,12 @@ def zone_unit(name: str) -> Unit:
 
     def work(config: Config, part: Run, device: torch.device) -> dict[str, Any]:
         _, prepared, improved = zone.run_study(name, config, part)
-        part.write_bytes("maps.safetensors", save(map_tensors(prepared, improved)))
-        return summarise_zone(improved.history, Arms(zone.arms_of(name, config), config.zone_copies))
+        arms, updates = zone.arms_of(name, config), zone.setting_of(name, config).updates
+        kept = (*range(0, updates, SNAPSHOTS), updates)
+        part.write_bytes(MAPS, maps_content(prepared, improved, arms, kept))
+        return summarize_zone(improved.history, Arms(arms, config.zone_copies))
 
     return work
-
-
-def map_tensors(prepared: Prepared, improved: Improved) -> dict[str, Tensor]:
-    """The first seed's data, models, first V, and the policy of every arm after some updates."""
-    history, tensors = improved.history, {"data": prepared.states[0]}
-    tensors |= {name: torch.stack(values) for name, values in history.values.items() if name.startswith("policy/")}
-    members = prepared.ensemble.members
-    for name, value in prepared.ensemble.state_dict().items():
-        tensors[f"ensemble/{name}"] = value[: members if name.startswith("net.") else 1]
-    tensors |= {f"value/{name}": value[:1] for name, value in improved.first_value.state_dict().items()}
-    return {name: value.contiguous().clone() for name, value in tensors.items()}
 
 
 def loop_unit(environment: str, algorithm: str) -> Unit:

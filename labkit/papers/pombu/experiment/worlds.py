@@ -19,7 +19,7 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment import tasks
 from labkit.papers.pombu.experiment.tasks import GymnasiumTask, task_named
-from labkit.papers.pombu.method.episodes import Task, World
+from labkit.papers.pombu.method.episodes import Act, Episodes, Task, World, finite_actions
 from labkit.seeds import derive
 
 # -- one environment --------------------------------------------------------------------------------------------------
@@ -39,8 +39,9 @@ class KnownReward(gymnasium.Wrapper[NDArray[np.float64], NDArray[np.float32], An
         return self._state, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        reward = float(self.task.reward(self._state, np.asarray(action, dtype=np.float64)))
-        self._state, _, _, _, info = self.env.step(np.clip(action, -1, 1))
+        assert self.task.reward is not None
+        before, (self._state, _, _, _, info) = self._state, self.env.step(np.clip(action, -1, 1))
+        reward = float(self.task.reward(before, np.asarray(action, dtype=np.float64), self._state))
         self._time += 1
         return self._state, reward, False, self._time >= self.horizon, info
 
@@ -131,7 +132,42 @@ def make_environment(
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
-class MujocoWorld:
+class LockStep:
+    """Many environments that take their steps together, and all end at the horizon."""
+
+    task: Task
+    horizon: int
+
+    def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
+        """New episodes; those of a copy depend on its seed alone."""
+        raise NotImplementedError
+
+    def step(
+        self, action: Float[Tensor, "copies episodes action"]
+    ) -> tuple[Float[Tensor, "copies episodes observation"], Float[Tensor, "copies episodes"]]:
+        """Next states and rewards, in float64."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def play(self, act: Act, seeds: Sequence[int], episodes: int) -> Episodes:
+        """`episodes` real episodes of every copy, from reset to the horizon.
+
+        Raises:
+            InputError: the policy gave a number that is not finite (it diverged).
+        """
+        state = self.reset(seeds, episodes).float()
+        steps: list[tuple[Tensor, ...]] = []
+        for _ in range(self.horizon):
+            action = finite_actions(act(state))
+            next_state, reward = self.step(action)
+            steps.append((state, action, next_state.float(), reward.float()))
+            state = next_state.float()
+        states, actions, next_states, rewards = (torch.stack(parts, 2) for parts in zip(*steps, strict=True))
+        length = torch.full((len(seeds), episodes), self.horizon)
+        return Episodes(states, actions, next_states, rewards, length, torch.zeros_like(length, dtype=torch.bool))
+
+
+class MujocoWorld(LockStep):
     """Environments of `make_environment`, built once and stepped in turn in this process.
 
     Worker processes would pay more for sending observations than a step costs.
@@ -142,16 +178,23 @@ class MujocoWorld:
         self._make = lambda: make_environment(name, horizon, observation_noise, action_noise)
         self._pool: list[gymnasium.Env[Any, Any]] = []
         self._vector: SyncVectorEnv | None = None
+        self._for_starts: gymnasium.Env[Any, Any] | None = None
         self._shape = (0, 0)
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
-        """New episodes; those of a copy depend on its seed alone."""
         self._shape, count = (len(seeds), episodes), len(seeds) * episodes
         self._pool += [self._make() for _ in range(count - len(self._pool))]
         builders = [lambda environment=environment: environment for environment in self._pool[:count]]
         self._vector = SyncVectorEnv(builders, autoreset_mode=AutoresetMode.DISABLED)
         observation, _ = self._vector.reset(seed=[derive(seed, index) for seed in seeds for index in range(episodes)])
         return torch.from_numpy(observation).view(*self._shape, -1)
+
+    def starts(self, seeds: Sequence[int], count: int) -> Float[Tensor, "copies count observation"]:
+        """One environment is reset again and again: hundreds of them would fill the memory for nothing."""
+        if self._for_starts is None:
+            self._for_starts = self._make()
+        first = [self._for_starts.reset(seed=derive(seed, index))[0] for seed in seeds for index in range(count)]
+        return torch.from_numpy(np.stack(first)).view(len(seeds), count, -1)
 
     def step(
         self, action: Float[Tensor, "copies episodes action"]
@@ -161,7 +204,7 @@ class MujocoWorld:
         return torch.from_numpy(observation).view(*self._shape, -1), torch.from_numpy(reward).view(*self._shape)
 
 
-class TorchPendulum:
+class TorchPendulum(LockStep):
     """Swing-up and balance, all episodes in one tensor: g = 10, mass and length 1, 0.05 s a step, torque 2 a."""
 
     def __init__(self, horizon: int, observation_noise: float = 0.0, action_noise: float = 0.0) -> None:
@@ -172,27 +215,34 @@ class TorchPendulum:
 
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        drawn = self._uniform(episodes, 2)
-        angle, speed = math.pi * drawn[..., 0], drawn[..., 1]
-        self._state = torch.stack([angle.cos(), angle.sin(), speed], -1)
+        self._state = self._first_states(self._generators, episodes)
         return self._state
+
+    def starts(self, seeds: Sequence[int], count: int) -> Float[Tensor, "copies count observation"]:
+        return self._first_states([torch.Generator().manual_seed(seed) for seed in seeds], count)
+
+    def _first_states(self, generators: Sequence[torch.Generator], count: int) -> Tensor:
+        drawn = _uniform(generators, count, 2)
+        angle, speed = math.pi * drawn[..., 0], drawn[..., 1]
+        return torch.stack([angle.cos(), angle.sin(), speed], -1)
 
     def step(
         self, action: Float[Tensor, "copies episodes action"]
     ) -> tuple[Float[Tensor, "copies episodes observation"], Float[Tensor, "copies episodes"]]:
         force = action.double()
         if self.action_noise:
-            force = force + self.action_noise * self._uniform(*force.shape[1:])
+            force = force + self.action_noise * _uniform(self._generators, *force.shape[1:])
         reward = tasks.pendulum(self._state, force)
         self._state = pendulum_step(self._state, force)
         observation = self._state
         if self.observation_noise:
-            observation = observation + self.observation_noise * self._uniform(*observation.shape[1:])
+            observation = observation + self.observation_noise * _uniform(self._generators, *observation.shape[1:])
         return observation, reward
 
-    def _uniform(self, *shape: int) -> Tensor:
-        """Uniform in (-1, 1), each copy from its own generator."""
-        return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators]) * 2 - 1
+
+def _uniform(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """Uniform in (-1, 1), each copy from its own generator."""
+    return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in generators]) * 2 - 1
 
 
 def pendulum_step(state: Float[Tensor, "*copies 3"], action: Float[Tensor, "*copies 1"]) -> Float[Tensor, "*copies 3"]:
@@ -205,7 +255,7 @@ def pendulum_step(state: Float[Tensor, "*copies 3"], action: Float[Tensor, "*cop
 
 
 def make_world(name: str, horizon: int, observation_noise: float = 0.0, action_noise: float = 0.0) -> World:
-    """The task's world, for `episodes.play`."""
+    """The task's world, for the loop and its rivals."""
     if name == "pendulum":
         make_environment(name, horizon, observation_noise, action_noise)  # refuses what is not possible
         return TorchPendulum(horizon, observation_noise, action_noise)

@@ -2,6 +2,8 @@
 
     f_k(s, a) = s + std_out net_k((s, a) normalised) + mean_out        k = 1 .. K, the net predicts the change of state
 
+A member may predict further numbers, a reward or an end: outputs behind those of the state, to which no s is added.
+
 Copies are independent problems (seeds, values of alpha) with data of their own; copy number copy K + k is member k.
 """
 
@@ -41,10 +43,10 @@ class StackedWeightNormLinear(nn.Module):
         self.direction = nn.Parameter(torch.empty(copies, inputs, outputs))
         self.gain = nn.Parameter(torch.ones(copies, 1, outputs))
         self.bias = nn.Parameter(torch.zeros(copies, 1, outputs))
-        self.initialise(generators)
+        self.initialize(generators)
 
     @torch.no_grad()
-    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+    def initialize(self, generators: Sequence[torch.Generator] | None) -> None:
         for copy in range(self.copies):  # drawn on the CPU: every device gets the same numbers
             generator = None if generators is None else generators[copy]
             self.direction[copy] = 0.05 * torch.randn(self.inputs, self.outputs, generator=generator).to(self.direction)
@@ -75,10 +77,10 @@ class StackedWeightNormMLP(nn.Module):
         pairs = itertools.pairwise(sizes)
         self.layers = nn.ModuleList(StackedWeightNormLinear(copies, a, b, generators) for a, b in pairs)
 
-    def initialise(self, generators: Sequence[torch.Generator] | None) -> None:
+    def initialize(self, generators: Sequence[torch.Generator] | None) -> None:
         for layer in self.layers:
             assert isinstance(layer, StackedWeightNormLinear)
-            layer.initialise(generators)
+            layer.initialize(generators)
 
     def forward(self, x: Float[Tensor, "copies batch inputs"]) -> Float[Tensor, "copies batch outputs"]:
         for layer in self.layers[:-1]:
@@ -112,6 +114,7 @@ class DynamicsEnsemble(nn.Module):
         hidden: widths of the hidden layers; 512, 512 with relu and weight norm are those of the [official code].
         weight_norm: else plain layers whose last one starts `final_gain` times as large.
         seeds: one per copy: member k of a copy has the same weights whatever other copies there are.
+        extra_outputs: numbers that members predict beside the next state.
 
     Raises:
         InputError: fewer than two members, sizes below 1, not one seed a copy.
@@ -134,6 +137,7 @@ class DynamicsEnsemble(nn.Module):
         weight_norm: bool = True,
         final_gain: float = 1.0,
         seeds: Sequence[int] | None = None,
+        extra_outputs: int = 0,
     ) -> None:
         super().__init__()
         if members < 2:
@@ -142,10 +146,11 @@ class DynamicsEnsemble(nn.Module):
             raise InputError("copies, observation, action and hidden widths must be at least 1.")
         self.copies, self.members, self.observation, self.action = copies, members, observation, action
         self.final_gain = final_gain
-        sizes = (observation + action, *hidden, observation)
+        self.extra_outputs, outputs = extra_outputs, observation + extra_outputs
+        sizes = (observation + action, *hidden, outputs)
         self.net = self.build(sizes, activation, weight_norm)
-        self.initialise(list(range(copies)) if seeds is None else seeds)
-        for name, size in (("input", observation + action), ("output", observation)):
+        self.initialize(list(range(copies)) if seeds is None else seeds)
+        for name, size in (("input", observation + action), ("output", outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(copies, 1, size))
             self.register_buffer(f"{name}_std", torch.ones(copies, 1, size))
         self._plain: list[StackedMLP] = []  # a list: not a submodule, not in the state dict
@@ -158,9 +163,9 @@ class DynamicsEnsemble(nn.Module):
 
     def draw_weights(self, generators: Sequence[torch.Generator]) -> None:
         if isinstance(self.net, StackedMLP):
-            self.net.initialise("xavier", self.final_gain, generators)
+            self.net.initialize(self.final_gain, generators)
         else:
-            self.net.initialise(generators)  # type: ignore[operator]
+            self.net.initialize(generators)  # type: ignore[operator]
 
     def losses(
         self, inputs: Float[Tensor, "networks batch inputs"], targets: Float[Tensor, "networks batch outputs"]
@@ -173,7 +178,7 @@ class DynamicsEnsemble(nn.Module):
         """Networks in the stack: K of every copy."""
         return self.copies * self.members
 
-    def initialise(self, seeds: Sequence[int]) -> None:
+    def initialize(self, seeds: Sequence[int]) -> None:
         """All members' weights anew, in place; member k of a copy depends on the copy's seed and on k."""
         if len(seeds) != self.copies:
             raise InputError(f"one seed a copy: {self.copies} copies, {len(seeds)} seeds.")
@@ -184,14 +189,14 @@ class DynamicsEnsemble(nn.Module):
         self._frozen = False
 
     @torch.no_grad()
-    def normalise_by(
+    def normalize_by(
         self,
         input_mean: Float[Tensor, "copies inputs"],
         input_std: Float[Tensor, "copies inputs"],
         output_mean: Float[Tensor, "copies outputs"],
         output_std: Float[Tensor, "copies outputs"],
     ) -> None:
-        """Take these statistics of (s, a) and of the change of state, one row a copy."""
+        """Take these statistics of (s, a) and of the change of state (and what else is predicted), one row a copy."""
         if not (bool((input_std > 0).all()) and bool((output_std > 0).all())):
             raise InputError("standard deviations must be positive; give constant components a floor.")
         for buffer, values in (
@@ -200,19 +205,23 @@ class DynamicsEnsemble(nn.Module):
         ):  # fmt: skip
             buffer.copy_(values[:, None])
 
-    def normalised(
+    def normalized(
         self,
         state: Float[Tensor, "copies rows observation"],
         action: Float[Tensor, "copies rows action"],
-        next_state: Float[Tensor, "copies rows observation"],
-    ) -> tuple[Float[Tensor, "copies rows inputs"], Float[Tensor, "copies rows observation"]]:
-        """Inputs and targets as the networks see them."""
+        outcome: Float[Tensor, "copies rows outputs"],
+    ) -> tuple[Float[Tensor, "copies rows inputs"], Float[Tensor, "copies rows outputs"]]:
+        """Inputs and targets as the networks see them; outcome: the next state and what else is predicted."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
-        return inputs, (next_state - state - self.output_mean) / self.output_std
+        return inputs, (outcome - self._base(state) - self.output_mean) / self.output_std
+
+    def _base(self, state: Float[Tensor, "*batch observation"]) -> Float[Tensor, "*batch outputs"]:
+        """What predictions are added to: the state, and 0 for all that is no state."""
+        return torch.nn.functional.pad(state, (0, self.extra_outputs))
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Multiply the weight norm out; until the next `fit` or `initialise` rollouts use the result.
+        """Multiply the weight norm out; until the next `fit` or `initialize` rollouts use the result.
 
         Later calls write to the same memory: a recorded CUDA graph sees the new weights.
         """
@@ -229,31 +238,31 @@ class DynamicsEnsemble(nn.Module):
 
     def forward(
         self, state: Float[Tensor, "copies batch observation"], action: Float[Tensor, "copies batch action"]
-    ) -> Float[Tensor, "copies members batch observation"]:
-        """The next states that all members of the copy expect."""
-        return self.next_states(state, self._net(self.network_inputs(state, action)))
+    ) -> Float[Tensor, "copies members batch outputs"]:
+        """The next states that all members of the copy expect, and what else they predict."""
+        return self.outcomes(state, self._net(self.network_inputs(state, action)))
 
     def network_inputs(self, state: Tensor, action: Tensor) -> Tensor:
-        """Normalised inputs, the same for all members of a copy: (networks, batch, inputs)."""
+        """Normalized inputs, the same for all members of a copy: (networks, batch, inputs)."""
         inputs = (torch.cat([state, action], -1) - self.input_mean) / self.input_std
         copies, batch, size = inputs.shape
         return inputs[:, None].expand(copies, self.members, batch, size).reshape(self.networks, batch, size)
 
-    def next_states(self, state: Tensor, change: Tensor) -> Tensor:
-        """(copies, members, batch, observation) from the networks' outputs."""
+    def outcomes(self, state: Tensor, change: Tensor) -> Tensor:
+        """(copies, members, batch, outputs) from the networks' outputs."""
         change = change.view(self.copies, self.members, *change.shape[1:])
-        return state[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
+        return self._base(state)[:, None] + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def by_member(
         self,
         state: Float[Tensor, "copies members batch observation"],
         action: Float[Tensor, "copies members batch action"],
-    ) -> Float[Tensor, "copies members batch observation"]:
+    ) -> Float[Tensor, "copies members batch outputs"]:
         """Each member's next state from a state of its own: for rollouts that follow one member to the end."""
         copies, members, batch, _ = state.shape
         inputs = (torch.cat([state, action], -1) - self.input_mean[:, None]) / self.input_std[:, None]
         change = self._net(inputs.reshape(self.networks, batch, -1)).view(copies, members, batch, -1)
-        return state + change * self.output_std[:, None] + self.output_mean[:, None]
+        return self._base(state) + change * self.output_std[:, None] + self.output_mean[:, None]
 
     def _net(self, x: Tensor) -> Tensor:
         net = self._plain[0] if self._frozen else self.net
@@ -271,8 +280,9 @@ def _fresh(count: int) -> list[torch.Generator]:
 class TrajectorySplits:
     """Which rows each member trains on and which it is validated on: a random 80/20 cut inside every trajectory.
 
-    Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn once,
-    when its trajectory arrives, and kept. Drawing anew on every training would show all members all rows.
+    Besides the initialisation this is all that makes members differ  [official code], so a row's side is drawn when its
+    trajectory arrives, and kept for as long as the members keep their weights: drawing anew on every training would
+    show all members all rows. Members that start from fresh weights get fresh cuts, see `redraw`.
 
     train, valid: (networks, rows of the copy's data), in the order of arrival.
     """
@@ -281,19 +291,23 @@ class TrajectorySplits:
         if not 0 < valid_fraction < 1:
             raise InputError(f"valid_fraction must lie between 0 and 1; got {valid_fraction}.")
         self.copies, self.members, self.valid_fraction = copies, members, valid_fraction
+        self._forget()
+
+    def _forget(self) -> None:
+        self.trajectories: list[tuple[int, int]] = []  # (how many, how long), in the order of arrival
         self.rows = 0
-        self.train = torch.zeros(copies * members, 0, dtype=torch.long)
-        self.valid = torch.zeros(copies * members, 0, dtype=torch.long)
+        self.train = torch.zeros(self.copies * self.members, 0, dtype=torch.long)
+        self.valid = torch.zeros(self.copies * self.members, 0, dtype=torch.long)
 
     def add(self, trajectories: int, length: int, generator: torch.Generator) -> None:
-        """Every copy has got `trajectories` more of `length` steps; draw their cuts.
+        """Every copy has got `trajectories` more of `length` steps; draw their cuts. A single step is trained on.
 
         Raises:
-            InputError: a trajectory too short to be cut in two.
+            InputError: no trajectory, or of no step.
         """
-        held_out = max(1, round(self.valid_fraction * length))
-        if trajectories < 1 or held_out >= length:
+        if min(trajectories, length) < 1:
             raise InputError(f"cannot cut {trajectories} trajectories of {length} steps in two parts each.")
+        held_out = min(max(1, round(self.valid_fraction * length)), length - 1)
         networks = self.copies * self.members
         order = (
             torch.rand(networks, trajectories, length, generator=generator, device=generator.device).argsort(-1).cpu()
@@ -302,20 +316,36 @@ class TrajectorySplits:
         self.valid = torch.cat([self.valid, order[..., :held_out].flatten(1)], 1)
         self.train = torch.cat([self.train, order[..., held_out:].flatten(1)], 1)
         self.rows += trajectories * length
+        self.trajectories.append((trajectories, length))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Cut all trajectories anew, for members that start anew.  [official code]"""
+        trajectories = self.trajectories
+        self._forget()
+        for number, length in trajectories:
+            self.add(number, length, generator)
 
     def resampled(self, generator: torch.Generator) -> "TrajectorySplits":
         """Each member's training rows drawn from them with replacement, once: the bootstrap proper.  [ours: Zone]"""
         splits = TrajectorySplits(self.copies, self.members, self.valid_fraction)
-        splits.rows, splits.valid = self.rows, self.valid
+        splits.trajectories, splits.rows, splits.valid = list(self.trajectories), self.rows, self.valid
         drawn = torch.randint(self.train.shape[1], self.train.shape, generator=generator, device=generator.device)
         splits.train = self.train.gather(1, drawn.cpu())
         return splits
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "train": self.train, "valid": self.valid}
+        shapes = torch.tensor(self.trajectories, dtype=torch.long).view(-1, 2)
+        return {"trajectories": shapes, "train": self.train, "valid": self.valid}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.train, self.valid = state_dict["rows"], state_dict["train"], state_dict["valid"]
+        """Raises ValueError: rows that the trajectories do not have."""
+        trajectories = [(int(number), int(length)) for number, length in state_dict["trajectories"]]
+        train, valid = state_dict["train"], state_dict["valid"]
+        rows, both = sum(number * length for number, length in trajectories), torch.cat([train, valid], 1)
+        shape = (self.copies * self.members, rows)
+        if both.shape != shape or both.dtype != torch.long or bool(((both < 0) | (both >= rows)).any()):
+            raise ValueError(f"the cuts are of {tuple(both.shape)} rows, the trajectories have {shape}")
+        self.trajectories, self.rows, self.train, self.valid = trajectories, rows, train, valid
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -331,7 +361,8 @@ class FitSettings:
         by_epoch: a round is one pass over the member's rows in an order of its own; else one minibatch, drawn with
             replacement.
         rounds: most rounds. validate_every, patience: in rounds; a member stops when its validation error has had no
-            new best for `patience` rounds.
+            new best for more than `patience` rounds. All held-out rows are asked, after rounds 5, 10, ... and the last
+            [ours]; the official code asks 20,000 of them at most, after rounds 1, 6, ...
         max_norm: bound of a member's gradient norm; math.inf for none.
     """
 
@@ -367,7 +398,7 @@ def fit(
     ensemble: DynamicsEnsemble,
     state: Float[Tensor, "copies rows observation"],
     action: Float[Tensor, "copies rows action"],
-    next_state: Float[Tensor, "copies rows observation"],
+    outcome: Float[Tensor, "copies rows outputs"],
     splits: TrajectorySplits,
     generator: torch.Generator,
     settings: FitSettings = FitSettings(),
@@ -379,19 +410,22 @@ def fit(
     A member that has stopped goes on being computed, but its best weights are kept: the result is that of K trainings.
 
     Args:
+        outcome: the next state, and what else members predict.
         generator: of the minibatches, on the ensemble's device.
         graphs: on a GPU, replay the steps from a CUDA graph.
 
     Raises:
-        InputError: rows that do not fit the splits, or the ensemble.
+        InputError: rows that do not fit the splits, or the ensemble; none to validate on.
     """
     if state.shape[:2] != (ensemble.copies, splits.rows) or splits.train.shape[0] != ensemble.networks:
         raise InputError(
             f"the splits are of {splits.copies} copies x {splits.rows} rows, the ensemble has {ensemble.copies} copies "
             f"of {ensemble.members} members; got states of shape {tuple(state.shape)}."
         )
+    if splits.valid.shape[1] == 0:
+        raise InputError("every episode ended with its first step: there is no trajectory to learn dynamics from.")
     ensemble.thaw()
-    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalised(state, action, next_state))
+    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalized(state, action, outcome))
     optimizer = make_adam(ensemble.net.parameters(), settings.learning_rate)
     train_rows, valid_rows = (_rows_in_flat(part, splits, inputs.device) for part in (splits.train, splits.valid))
     best_error = torch.full((ensemble.networks,), math.inf, device=inputs.device)
@@ -407,11 +441,11 @@ def fit(
             continue
         error = validation_error(ensemble.net, inputs, targets, valid_rows)
         history.append(error)
-        better = (error < best_error) & (stale < settings.patience)
+        better = (error < best_error) & (stale <= settings.patience)
         best_error = torch.where(better, error, best_error)
         _keep_where(better, best_weights, ensemble.net)
         stale = torch.where(better, 0, stale + settings.validate_every)
-        if bool((stale >= settings.patience).all()):
+        if bool((stale > settings.patience).all()):
             break
     with torch.no_grad():
         for parameter, value in zip(ensemble.net.parameters(), best_weights, strict=True):

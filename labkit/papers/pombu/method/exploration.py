@@ -65,7 +65,7 @@ def explore(
     for number in range(policies):
         batch = imagined(mixture_weights(streams, members))
         bonus = batch._replace(advantage=exploration_advantage(batch.advantage, batch.sqrt_u, beta))
-        policy_pass(bonus, no_penalty, epochs, minibatch, streams)
+        policy_pass(bonus, no_penalty, epochs, min(minibatch, batch.advantage.shape[1]), streams)
         episodes.append(play_one(number))
         with torch.no_grad():
             for parameter, value in zip(policy.parameters(), before, strict=True):

@@ -3,6 +3,12 @@
     s_{t+1} = f_k(s_t, a_t), k drawn anew for every sample and step        r_t = mean_k r(s_t, a_t)
     q_k = r + gamma V(f_k(s_t, a_t))                                       u_t = Var_k[q_k]                         (4)
 
+The last step counts gamma V(s_T) in its u as every other does  [official code]: members that disagree about where the
+rollout ends are not sure what it is worth. A V that knows the time is 0 there, as in the theory.
+
+Members may predict more than the next state, a reward or an end: `reward` and `terminates` then look there. What comes
+after an end counts nothing: V is 0 there for the members that see it; the episode ends where the one that moves does.
+
 All random numbers come in from outside (`Draws`): common random numbers are the same draws given twice, and a CUDA
 graph can hold the whole rollout. Time is the first axis of what comes out.
 """
@@ -19,10 +25,10 @@ from labkit.papers.pombu.method.uncertainty import local_uncertainty
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.streams import Streams
 
-Dynamics = Callable[[Tensor, Tensor], Tensor]  # (copies, batch, s), (copies, batch, a) -> (copies, members, batch, s)
+Dynamics = Callable[[Tensor, Tensor], Tensor]  # (copies, batch, s), (copies, batch, a) -> (copies, members, batch, out)
 Policy = Callable[[Tensor], tuple[Tensor, Tensor]]  # (copies, batch, s) -> mean, log std
 Value = Callable[[Tensor, int], Tensor]  # (copies, batch, s), step -> (copies, batch)
-RewardOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # s, a, s' with any leading axes -> leading axes
+OfOutcome = Callable[[Tensor, Tensor, Tensor], Tensor]  # s, a, what a member predicts, any leading axes -> those axes
 
 
 class Draws(NamedTuple):
@@ -42,7 +48,8 @@ class Rollout(NamedTuple):
     task_reward: Tensor  # mean over members, before it: in the task's units
     uncertainty: Tensor  # u_t
     value: Tensor  # V(s_t)
-    done: Tensor  # the members left the finite numbers in this step
+    done: Tensor  # the task ends with this step: what is imagined after it is to be dropped
+    diverged: Tensor  # the members left the finite numbers in this step
 
 
 def draw(
@@ -79,11 +86,12 @@ def imagine(
     dynamics: Dynamics,
     policy: Policy,
     value: Value,
-    reward: RewardOf,
+    reward: OfOutcome,
     start: Float[Tensor, "copies rollouts observation"],
     draws: Draws,
     *,
     gamma: float,
+    terminates: OfOutcome | None = None,
     transform: Callable[[Tensor], Tensor] | None = None,
     state_bound: float | tuple[Tensor, Tensor] = 1e5,
     action_bound: float = 1.0,
@@ -92,8 +100,10 @@ def imagine(
     """Follow the policy from `start` for as many steps as `draws` has.
 
     Args:
-        value: V(s, t); after the last step V is 0, whatever `value` says.
-        reward: r(s, a, s') in the task's units; `transform` maps it to what V is in.
+        value: V(s, t), t from 0 to the horizon: what V is after the last step counts in the uncertainty.
+        dynamics: what every member predicts: the next state first, as long as `start`'s.
+        reward: in the task's units; `transform` maps it to what V is in.
+        terminates: whether the task is over after the step; None: it never is.
         state_bound: imagined states stay within +-bound, or between two tensors.  [official code]
         action_bound: the models see actions clipped to it, as the simulator does; log-probabilities do not.  [ours]
         bessel: divide by K - 1.
@@ -106,34 +116,43 @@ def imagine(
         raise InputError(f"draws are for {copies} copies of {rollouts} rollouts; start has shape {tuple(start.shape)}.")
     low, high = state_bound if isinstance(state_bound, tuple) else (start.new_full((), -state_bound), None)
     high = -low if high is None else high
-    state, steps = start, []
+    state, size, steps = start, start.shape[-1], []
+    never = torch.zeros_like(draws.member[0], dtype=torch.bool)
     for t in range(horizon):
         mean, log_std = policy(state)
         action = mean + log_std.exp() * draws.noise[t]
         used = action.clamp(-action_bound, action_bound)
-        predictions = dynamics(state, used)  # (copies, members, rollouts, observation)
-        finite = torch.isfinite(predictions).all(-1).all(1)
-        predictions = torch.where(finite[:, None, :, None], predictions, state[:, None]).clamp(low, high)
-        wide = state[:, None].expand_as(predictions), used[:, None].expand(*predictions.shape[:3], -1)
-        task_reward = reward(*wide, predictions)
-        normalised = task_reward if transform is None else transform(task_reward)
-        q = normalised
-        if t < horizon - 1:
-            next_value = value(predictions.flatten(1, 2), t + 1).view(q.shape)
-            q = normalised + gamma * next_value * finite[:, None]
-        uncertainty = local_uncertainty(q, 1, bessel=bessel)
+        outcomes = dynamics(state, used)  # (copies, members, rollouts, what a member predicts)
+        finite = torch.isfinite(outcomes).all(-1).all(1)
+        outcomes = torch.where(finite[:, None, :, None], outcomes, _padded(state, outcomes.shape[-1])[:, None])
+        states = outcomes[..., :size].clamp(low, high)
+        outcomes = states if outcomes.shape[-1] == size else torch.cat([states, outcomes[..., size:]], -1)
+        step = state[:, None].expand_as(states), used[:, None].expand(*states.shape[:3], -1), outcomes
+        task_reward = reward(*step)
+        normalized = task_reward if transform is None else transform(task_reward)
+        next_value = value(states.flatten(1, 2), t + 1).view(normalized.shape) * finite[:, None]
+        done = never
+        if terminates is not None:
+            ends = terminates(*step)
+            next_value, done = next_value * ~ends, _of_member(ends[..., None], draws.member[t])[..., 0]
+        uncertainty = local_uncertainty(normalized + gamma * next_value, 1, bessel=bessel)
         log_prob = gaussian_log_prob(action, mean, log_std)
-        rewards = normalised.mean(1), task_reward.mean(1)
-        steps.append((state, action, log_prob, *rewards, uncertainty, value(state, t), ~finite))
-        state = _of_member(predictions, draws.member[t])
+        rewards = normalized.mean(1), task_reward.mean(1)
+        steps.append((state, action, log_prob, *rewards, uncertainty, value(state, t), done, ~finite))
+        state = _of_member(states, draws.member[t])
     return Rollout(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+
+
+def _padded(state: Tensor, outputs: int) -> Tensor:
+    """A state that stands still, with zeros for what else members predict."""
+    return torch.nn.functional.pad(state, (0, outputs - state.shape[-1]))
 
 
 @torch.no_grad()
 def follow_members(
     by_member: Dynamics,
     policy: Policy,
-    reward: RewardOf,
+    reward: OfOutcome,
     start: Float[Tensor, "copies rollouts observation"],
     noise: Float[Tensor, "time copies rollouts action"],
     members: int,
@@ -160,6 +179,6 @@ def follow_members(
 
 
 def _of_member(predictions: Tensor, member: Tensor) -> Tensor:
-    """predictions (copies, members, batch, s) at member (copies, batch)."""
+    """predictions (copies, members, batch, .) at member (copies, batch)."""
     index = member[:, None, :, None].expand(-1, 1, -1, predictions.shape[-1])
     return predictions.gather(1, index)[:, 0]

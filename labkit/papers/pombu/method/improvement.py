@@ -23,9 +23,9 @@ from labkit.papers.pombu.method.objective import (
     ratio_change,
     risk,
     scale_uncertainty,
-    standardise,
+    standardize,
 )
-from labkit.papers.pombu.method.uncertainty import propagate
+from labkit.papers.pombu.method.uncertainty import alive, propagate
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.networks import clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
@@ -54,31 +54,35 @@ def batch_of(
     lam: float,
     scaling: Scaling = "paper",
 ) -> Batch:
-    """uv-trace, then the two scales.
+    """uv-trace, then the two scales; steps after an end are left out  [official code].
 
     Raises:
-        InputError: the models left the finite numbers.
+        InputError: the models left the finite numbers; several copies whose episodes end when they like.
     """
-    if bool(rollout.done.any()):
+    done = rollout.done if bool(rollout.done.any()) else None
+    kept = None if done is None else alive(done)
+    if bool((rollout.diverged if kept is None else rollout.diverged & kept).any()):
         raise InputError("the models' predictions are not finite: their training diverged. Lower model_learning_rate.")
+    if kept is not None and kept.shape[1] > 1:
+        raise InputError("episodes that end by themselves differ in length: train one copy at a time.")
+
+    def samples(x: Tensor) -> Tensor:
+        """(time, copies, rollouts, ...) -> (copies, samples, ...)."""
+        return x.movedim(0, 1).flatten(1, 2).contiguous() if kept is None else x[kept][None]
+
     trace = propagate(
-        rollout.reward, rollout.uncertainty, rollout.value, uncertainty_value, gamma=gamma, lam=lam
+        rollout.reward, rollout.uncertainty, rollout.value, uncertainty_value, gamma=gamma, lam=lam, done=done
     )  # fmt: skip
-    advantage, u = _copies_first(trace.advantage), _copies_first(trace.uncertainty_target)
+    advantage, u = samples(trace.advantage), samples(trace.uncertainty_target)
     return Batch(
-        state=_copies_first(rollout.state),
-        action=_copies_first(rollout.action),
-        log_prob=_copies_first(rollout.log_prob),
-        advantage=standardise(advantage),
+        state=samples(rollout.state),
+        action=samples(rollout.action),
+        log_prob=samples(rollout.log_prob),
+        advantage=standardize(advantage),
         sqrt_u=scale_uncertainty(u, advantage, scaling),
-        value_target=_copies_first(trace.value_target),
+        value_target=samples(trace.value_target),
         uncertainty_target=u,
     )
-
-
-def _copies_first(x: Tensor) -> Tensor:
-    """(time, copies, rollouts, ...) -> (copies, samples, ...)."""
-    return x.movedim(0, 1).flatten(1, 2).contiguous()
 
 
 class Pass:

@@ -6,13 +6,14 @@ Seeds run at once, as stacked copies: networks, models and data have a leading d
 import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
+from labkit.errors import InputError
 from labkit.kernels.discounted_trace import discounted_trace
 from labkit.papers.pombu.method.ensemble import (
     DynamicsEnsemble,
@@ -22,19 +23,18 @@ from labkit.papers.pombu.method.ensemble import (
     fit,
     set_learning_rate,
 )
-from labkit.papers.pombu.method.episodes import Episodes, Task, World, play
+from labkit.papers.pombu.method.episodes import Episodes, Task, World
 from labkit.papers.pombu.method.exploration import explore
 from labkit.papers.pombu.method.imagination import Draws, Rollout, draw, imagine
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, PolicyPass, UpdateSize, batch_of, update_size
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
 from labkit.papers.pombu.method.objective import Objective, Scaling, dead_zone
+from labkit.papers.pombu.method.uncertainty import alive
 from labkit.rl.normalizer import RunningNormalizer
 from labkit.rl.recorded import Recorded
 from labkit.rl.streams import Streams
 from labkit.seeds import derive
 
-REWARD_CLIP = 5.0  # before the division by the returns' spread  [official code]
-STATE_BOUND = 1e5
 STD_FLOOR = 1e-3  # of states, actions and state changes  [ours]
 
 
@@ -51,21 +51,36 @@ class Purpose(IntEnum):
     IMAGINATION = 7
     EVALUATION = 8
     MEAN_EVALUATION = 9
+    CUTS = 10  # the splits of all data anew, when the models start anew
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
+MOST = 1_000_000  # of whatever is counted in a setting
+Width = Annotated[int, Field(ge=1, le=16_384)]
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Hyper-parameters of the algorithm. The defaults are the official code's for half-cheetah with horizon 200."""
 
-    iterations: int = Field(100, ge=1, description="rounds of collecting, model training and policy updates")
-    episodes: int = Field(10, ge=1, description="real episodes per iteration")
-    horizon: int = Field(200, ge=2, description="steps per episode, real and imagined")
-    updates: int = Field(20, ge=1, description="policy updates per iteration")
-    rollouts: int = Field(200, ge=1, description="imagined episodes per update")
-    epochs: int = Field(10, ge=1, description="passes over the imagined data, for policy and for V and U")
+    iterations: int = Field(100, ge=1, le=MOST, description="rounds of collecting, model training and policy updates")
+    episodes: int = Field(10, ge=1, le=MOST, description="real episodes per iteration")
+    horizon: int = Field(200, ge=2, le=MOST, description="steps per episode at most, real and imagined")
+    starts: Literal["reset", "recorded"] = Field(
+        "reset",
+        description="where imagined episodes begin: the simulator's resets, which count as no real steps "
+        "[official code], or the first states of the real episodes, where a reset has its price [ours]",
+    )
+    updates: int = Field(20, ge=1, le=MOST, description="policy updates per iteration")
+    rollouts: int = Field(200, ge=1, le=MOST, description="imagined episodes per update")
+    epochs: int = Field(10, ge=1, le=MOST, description="passes over the imagined data, for policy and for V and U")
     batch_size: int = Field(500, ge=1, description="imagined transitions per gradient step")
     gamma: float = Field(0.99, gt=0, le=1, description="discount; U is discounted by its square")
     lam: float = Field(1.0, ge=0, le=1, description="lambda of the traces of advantages and uncertainty")
-    members: int = Field(5, ge=2, description="K, models in the ensemble")
+    members: int = Field(5, ge=2, le=1000, description="K, models in the ensemble")
+    reward_clip: float | None = Field(
+        5.0,
+        gt=0,
+        description="bound of a reward before it is divided by the returns' spread; null: none [official code]",
+    )
     alpha: float = Field(0.5, ge=0, description="standard deviations of caution in the policy's objective")
     objective: Objective = Field(
         "variance_constrain", description="penalty alpha |delta| sqrt(U); ratio to it; alpha from that ratio"
@@ -86,8 +101,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         "mixture", description="episodes by exploration policies in random mixtures of models, or by the policy"
     )
     beta: float = Field(10.0, ge=0, description="weight of sqrt(U) in the exploration advantage")
-    policy_hidden: tuple[int, ...] = Field((64, 64), description="widths of policy, V and U")
-    model_hidden: tuple[int, ...] = Field((512, 512), description="widths of a dynamics model")
+    policy_hidden: tuple[Width, ...] = Field((64, 64), description="widths of policy, V and U")
+    model_hidden: tuple[Width, ...] = Field((512, 512), description="widths of a dynamics model")
     model_learning_rate: float = Field(2e-4, gt=0, description="Adam step size of the dynamics models")
     model_batch: int = Field(1000, ge=1, description="real transitions per gradient step of a dynamics model")
     model_epochs: int = Field(10_000, ge=1, description="epochs of model training at most, per iteration")
@@ -100,6 +115,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _enough(self) -> "Settings":
+        if self.rollouts * self.horizon > 100 * MOST:
+            raise ValueError(f"{self.rollouts} rollouts of {self.horizon} steps fit in no memory")
         if self.batch_size > self.rollouts * self.horizon:
             raise ValueError(
                 f"batch_size {self.batch_size} is more than the {self.rollouts * self.horizon} imagined transitions"
@@ -111,11 +128,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class Experience:
-    """All real transitions of every copy, the models' share of them, and the running statistics."""
+    """All real transitions of every copy, the models' share of them, and the running statistics.
+
+    rows: state, action, outcome (see `Task.outcomes`), each (copies, rows, .), episode after episode.
+    """
 
     def __init__(self, task: Task, copies: int, members: int, gamma: float) -> None:
         self.task, self.gamma = task, gamma
-        sizes = {"state": task.observation, "action": task.action, "next_state": task.observation}
+        outputs = task.observation + task.extra_outputs
+        sizes = {"state": task.observation, "action": task.action, "outcome": outputs}
         self.rows = {name: torch.zeros(copies, 0, size) for name, size in sizes.items()}
         self.starts = torch.zeros(copies, 0, task.observation)
         self.splits = TrajectorySplits(copies, members)
@@ -123,26 +144,42 @@ class Experience:
         self.normalizers = {
             "state": RunningNormalizer(task.observation, **options),  # type: ignore[arg-type]
             "action": RunningNormalizer(task.action, **options),  # type: ignore[arg-type]
-            "change": RunningNormalizer(task.observation, **options),  # type: ignore[arg-type]
+            "change": RunningNormalizer(outputs, **options),  # type: ignore[arg-type]
             "return": RunningNormalizer(1, **options),  # type: ignore[arg-type]
         }
 
     def add(self, new_episodes: Episodes, generator: torch.Generator) -> None:
-        """Take in whole episodes; the models see actions as the simulator does, clipped."""
-        _, episodes, horizon, _ = new_episodes.state.shape
+        """Take in episodes; the models see actions as the simulator does, clipped.
+
+        Raises:
+            InputError: several copies whose episodes differ in length.
+        """
+        copies, episodes, horizon, _ = new_episodes.state.shape
+        played = new_episodes.played()
+        whole = bool(played.all())
+        if copies > 1 and not whole:
+            raise InputError("episodes that end by themselves differ in length: train one copy at a time.")
+
+        def rows(x: Tensor) -> Tensor:
+            return x.flatten(1, 2) if whole else x[played][None]
+
         new = {
-            "state": new_episodes.state,
-            "action": new_episodes.action.clamp(-1, 1),
-            "next_state": new_episodes.next_state,
+            "state": rows(new_episodes.state),
+            "action": rows(new_episodes.action.clamp(-1, 1)),
+            "outcome": rows(self.task.outcomes(new_episodes)),
         }
-        flat = {name: x.flatten(1, 2) for name, x in new.items()}
-        self.rows = {name: torch.cat([self.rows[name], flat[name]], 1) for name in flat}
+        self.rows = {name: torch.cat([self.rows[name], new[name]], 1) for name in new}
         self.starts = torch.cat([self.starts, new_episodes.state[:, :, 0]], 1)
-        self.splits.add(episodes, horizon, generator)
-        self.normalizers["state"].update(flat["state"])
-        self.normalizers["action"].update(flat["action"])
-        self.normalizers["change"].update(flat["next_state"] - flat["state"])
-        self.normalizers["return"].update(self._returns_to_go(new_episodes.reward).flatten(1)[..., None])
+        if whole:
+            self.splits.add(episodes, horizon, generator)
+        else:
+            for length in new_episodes.length[0].tolist():
+                self.splits.add(1, length, generator)
+        self.normalizers["state"].update(new["state"])
+        self.normalizers["action"].update(new["action"])
+        before = torch.nn.functional.pad(new["state"], (0, self.task.extra_outputs))
+        self.normalizers["change"].update(new["outcome"] - before)
+        self.normalizers["return"].update(rows(self._returns_to_go(new_episodes.reward)[..., None]))
 
     def _returns_to_go(self, reward: Float[Tensor, "copies episodes time"]) -> Float[Tensor, "copies episodes time"]:
         by_time = reward.movedim(-1, 0)
@@ -165,8 +202,14 @@ class Experience:
         return {"rows": self.rows, "starts": self.starts, "splits": self.splits.state_dict(), "statistics": statistics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.starts = state_dict["rows"], state_dict["starts"]
+        """Raises ValueError: rows of other sizes, or not as many as the splits have."""
         self.splits.load_state_dict(state_dict["splits"])
+        for name, value in {**self.rows, "starts": self.starts}.items():
+            new = state_dict["starts"] if name == "starts" else state_dict["rows"][name]
+            rows = new.shape[1] if name == "starts" else self.splits.rows
+            if new.shape != (value.shape[0], rows, value.shape[2]) or new.dtype != value.dtype:
+                raise ValueError(f"{name} has the shape {tuple(new.shape)}")
+        self.rows, self.starts = {name: state_dict["rows"][name] for name in self.rows}, state_dict["starts"]
         for name, normalizer in self.normalizers.items():
             normalizer.load_state_dict(state_dict["statistics"][name])
 
@@ -202,7 +245,10 @@ class Learner:
         states, actions = self.task.observation, self.task.action
         self.policy = GaussianPolicy(states, actions, c.policy_hidden, self._seeds(0, Purpose.POLICY)).to(device)
         self.critics = Critics(states, c.policy_hidden, self._seeds(0, Purpose.CRITICS)).to(device)
-        self.ensemble = DynamicsEnsemble(len(seeds), c.members, states, actions, c.model_hidden, seeds=seeds).to(device)
+        self.ensemble = DynamicsEnsemble(
+            len(seeds), c.members, states, actions, c.model_hidden, seeds=seeds, extra_outputs=self.task.extra_outputs
+        ).to(device)
+        self._state_bounds = self.task.state_bounds(device)
         options = {"learning_rate": c.learning_rate, "max_norm": c.max_grad_norm, "graphs": c.compiled}
         improve = PolicyPass(self.policy, clip=c.clip, objective=c.objective, **options)  # type: ignore[arg-type]
         self.improve: PolicyStep = improve if policy_step is None else policy_step(self.policy)
@@ -232,13 +278,17 @@ class Learner:
         self.ensemble.freeze()
 
     def iterate(self, iteration: int) -> dict[str, Float[Tensor, " copies"]]:
-        """One round: real episodes, models, policy, evaluation. Returns what was measured, one number a copy."""
+        """One round and its evaluation. Returns what was measured, one number a copy."""
+        return self.train(iteration) | self.evaluate(iteration)
+
+    def train(self, iteration: int) -> dict[str, Float[Tensor, " copies"]]:
+        """One round: real episodes, models, policy."""
         self.begin(iteration)
         measured = {"collected_return": self.collect(iteration)}
         self.refresh()
         report = self.learn_models(iteration)
         measured["validation_error"] = report.best.view(-1, self.settings.members).mean(1)
-        return measured | self.improve_policy(iteration) | self.evaluate(iteration)
+        return measured | self.improve_policy(iteration)
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
@@ -273,10 +323,11 @@ class Learner:
         return episodes.reward.sum(-1).mean(-1)
 
     def learn_models(self, iteration: int) -> FitReport:
-        """Train the ensemble on all real transitions; every so often from fresh weights."""
+        """Train the ensemble on all real transitions; every so often from fresh weights, on fresh cuts of the data."""
         c = self.settings
         if iteration % c.reinitialise_every == 0:
-            self.ensemble.initialise(self._seeds(iteration, Purpose.MODELS))
+            self.ensemble.initialize(self._seeds(iteration, Purpose.MODELS))
+            self.experience.splits.redraw(torch.Generator().manual_seed(self._seeds(iteration, Purpose.CUTS)[0]))
         generator = torch.Generator(self.device).manual_seed(self._seeds(iteration, Purpose.MODEL_FIT)[0])
         return fit_models(self.ensemble, self.experience, c, generator)
 
@@ -284,7 +335,11 @@ class Learner:
         """Statistics of the real data for policy, V, U and the reward; until the next iteration they stand still."""
         states = self.experience.normalizers["state"]
         for network in (self.policy, self.critics):
-            network.normalise_by(states.mean.float().to(self.device), states.std.float().to(self.device))
+            network.normalize_by(states.mean.float().to(self.device), states.std.float().to(self.device))
+        real = self.experience.rows["state"].flatten(0, 1)  # some environments leave the bounds that they name
+        low, high = self._state_bounds
+        low.copy_(low.minimum(real.amin(0).to(self.device)))
+        high.copy_(high.maximum(real.amax(0).to(self.device)))
         self.reward_scale.copy_(self.experience.reward_scale())
 
     def improve_policy(self, iteration: int) -> dict[str, Tensor]:
@@ -298,8 +353,9 @@ class Learner:
         c, streams, updates = self.settings, self.streams(iteration, Purpose.IMAGINATION), []
         for _ in range(c.updates):
             batch, promised = self.imagined(streams)
-            self.critics_pass(batch, c.epochs, c.batch_size, streams)
-            self.improve(batch, self.alpha, c.epochs, c.batch_size, streams)
+            minibatch = min(c.batch_size, batch.advantage.shape[1])  # imagined episodes may be short
+            self.critics_pass(batch, c.epochs, minibatch, streams)
+            self.improve(batch, self.alpha, c.epochs, minibatch, streams)
             uncertainties = (dead_zone(batch.advantage, batch.sqrt_u, self.alpha), batch.sqrt_u.mean(-1),
                              batch.uncertainty_target.sqrt().mean(-1))  # fmt: skip
             updates.append((*update_size(self.policy, batch, c.clip), *uncertainties))
@@ -330,16 +386,14 @@ class Learner:
             mean, log_std = self.policy(state.to(self.device))
             if not stochastic:
                 return mean
-            return mean + log_std.exp() * noise.normal(episodes, self.task.action).to(mean)
+            return mean + log_std.exp() * noise.normal(state.shape[1], self.task.action).to(mean)
 
-        return play(self.world, act, self._seeds(iteration, *keys, 0), episodes)
+        return self.world.play(act, self._seeds(iteration, *keys, 0), episodes)
 
     def imagined(self, streams: Streams, mixture: Tensor | None = None) -> tuple[Batch, Float[Tensor, " copies"]]:
         """A batch of imagined steps, and the mean return the models promise, in the task's units."""
         c = self.settings
-        starts = self.experience.starts
-        chosen = (streams.uniform(c.rollouts).cpu() * starts.shape[1]).long().clamp_max(starts.shape[1] - 1)
-        self._start.copy_(starts.gather(1, chosen[..., None].expand(-1, -1, starts.shape[2])))
+        self._start.copy_(self.starts(streams))
         draws = draw(streams, c.horizon, c.rollouts, self.task.action, c.members, mixture)
         if self._draws is None:
             self._draws = draws
@@ -347,22 +401,33 @@ class Learner:
             buffer.copy_(new)
         rollout, uncertainty_value = self._imagine()
         batch = batch_of(rollout, uncertainty_value, gamma=c.gamma, lam=c.lam, scaling=c.u_scaling)
-        return batch, rollout.task_reward.sum(0).mean(-1)
+        return batch, (rollout.task_reward * alive(rollout.done)).sum(0).mean(-1)
+
+    def starts(self, streams: Streams) -> Float[Tensor, "copies rollouts observation"]:
+        """Where imagined episodes begin."""
+        c, recorded = self.settings, self.experience.starts
+        if c.starts == "reset":
+            return self.world.starts(streams.integers(), c.rollouts).float()
+        chosen = (streams.uniform(c.rollouts).cpu() * recorded.shape[1]).long().clamp_max(recorded.shape[1] - 1)
+        return recorded.gather(1, chosen[..., None].expand(-1, -1, recorded.shape[2]))
 
     def _imagine_from_buffers(self) -> tuple[Rollout, Tensor]:
         """The rollout and U_phi along it, from starts and draws that lie where a CUDA graph reads them."""
         assert self._draws is not None
+        c = self.settings
+        clip = math.inf if c.reward_clip is None else c.reward_clip
         rollout = imagine(
             self.ensemble,
             self.policy,
             lambda state, _: self.critics.value(state),
-            lambda state, action, _: self.task.reward(state, action),
+            self.task.imagined_reward,
             self._start,
             self._draws,
-            gamma=self.settings.gamma,
-            transform=lambda reward: reward.clamp(-REWARD_CLIP, REWARD_CLIP) / self.reward_scale,
-            state_bound=STATE_BOUND,
-            bessel=self.settings.bessel,
+            gamma=c.gamma,
+            terminates=None if self.task.terminates is False else self.task.imagined_end,
+            transform=lambda reward: reward.clamp(-clip, clip) / self.reward_scale,
+            state_bound=self._state_bounds,
+            bessel=c.bessel,
         )
         time, copies, rollouts, size = rollout.state.shape
         with torch.no_grad():
@@ -384,13 +449,13 @@ def fit_models(
 ) -> FitReport:
     """Train the members on all transitions, normalised by their statistics, and freeze them for rollouts."""
     device = ensemble.input_mean.device
-    ensemble.normalise_by(*(x.to(device) for x in experience.model_statistics()))
-    state, action, next_state = (experience.rows[name].to(device) for name in ("state", "action", "next_state"))
+    ensemble.normalize_by(*(x.to(device) for x in experience.model_statistics()))
+    state, action, outcome = (experience.rows[name].to(device) for name in ("state", "action", "outcome"))
     c = settings
     fit_settings = FitSettings(
         c.model_learning_rate, batch=c.model_batch, rounds=c.model_epochs, validate_every=c.validate_every,
         patience=c.patience, max_norm=c.max_grad_norm,
     )  # fmt: skip
-    report = fit(ensemble, state, action, next_state, experience.splits, generator, fit_settings, graphs=c.compiled)
+    report = fit(ensemble, state, action, outcome, experience.splits, generator, fit_settings, graphs=c.compiled)
     ensemble.freeze()
     return report

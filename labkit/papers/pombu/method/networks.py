@@ -12,7 +12,7 @@ from labkit.rl.networks import StackedMLP
 STATE_CLIP = 10.0  # bound of a normalised state  [ours]
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """Networks that see (s - mean) / std of their copy's real data; the statistics stand still within an iteration."""
 
     state_mean: Tensor
@@ -24,15 +24,15 @@ class Normalised(nn.Module):
         self.register_buffer("state_std", torch.ones(copies, 1, observation))
 
     @torch.no_grad()
-    def normalise_by(self, mean: Float[Tensor, "copies observation"], std: Float[Tensor, "copies observation"]) -> None:
+    def normalize_by(self, mean: Float[Tensor, "copies observation"], std: Float[Tensor, "copies observation"]) -> None:
         self.state_mean.copy_(mean[:, None])
         self.state_std.copy_(std[:, None])
 
-    def normalised(self, state: Float[Tensor, "copies batch observation"]) -> Float[Tensor, "copies batch observation"]:
+    def normalized(self, state: Float[Tensor, "copies batch observation"]) -> Float[Tensor, "copies batch observation"]:
         return ((state - self.state_mean) / self.state_std).clamp(-STATE_CLIP, STATE_CLIP)
 
 
-class GaussianPolicy(Normalised):
+class GaussianPolicy(Normalized):
     """pi(a|s) = N(mu(s), diag(sigma^2)), one a copy: a linear mean that starts near 0, sigma without state.
 
     forward: mean (copies, batch, action) and log sigma (copies, 1, action).
@@ -54,10 +54,10 @@ class GaussianPolicy(Normalised):
     def forward(
         self, state: Float[Tensor, "copies batch observation"]
     ) -> tuple[Float[Tensor, "copies batch action"], Float[Tensor, "copies 1 action"]]:
-        return self.mean(self.normalised(state)), self.log_std
+        return self.mean(self.normalized(state)), self.log_std
 
 
-class Critics(Normalised):
+class Critics(Normalized):
     """V_phi(s) and U_phi(s), two networks a copy.  [official code]"""
 
     def __init__(self, observation: int, hidden: Sequence[int], seeds: Sequence[int]) -> None:
@@ -69,8 +69,8 @@ class Critics(Normalised):
         self.uncertainty_net = StackedMLP(copies, sizes, "tanh", final_gain=0.1, generators=generators)
 
     def value(self, state: Float[Tensor, "copies batch observation"]) -> Float[Tensor, "copies batch"]:
-        return self.value_net(self.normalised(state))[..., 0]
+        return self.value_net(self.normalized(state))[..., 0]
 
     def uncertainty(self, state: Float[Tensor, "copies batch observation"]) -> Float[Tensor, "copies batch"]:
         """May be negative: `propagate` counts that as 0."""
-        return self.uncertainty_net(self.normalised(state))[..., 0]
+        return self.uncertainty_net(self.normalized(state))[..., 0]

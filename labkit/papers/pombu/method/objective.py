@@ -59,7 +59,7 @@ def conservative_loss(
     """(5), one loss a copy. alpha = 0 is PPO in a model ensemble (MEPPO).
 
     Args:
-        advantage, sqrt_u: as `standardise` and `scale_uncertainty` leave them; no gradient goes there.
+        advantage, sqrt_u: as `standardize` and `scale_uncertainty` leave them; no gradient goes there.
         alpha: caution in standard deviations, one number or one a copy.
         clip: eps of PPO, acting on delta.
 
@@ -131,7 +131,7 @@ def dead_zone(
 # -- scales -----------------------------------------------------------------------------------------------------------
 
 
-def standardise(
+def standardize(
     advantage: Float[Tensor, "*copies samples"], clip: float = 5.0, *, clip_first: bool = True
 ) -> Float[Tensor, "*copies samples"]:
     """(A - mean) / std over all samples of an update, each copy by itself.
@@ -171,7 +171,7 @@ def scale_uncertainty(
             division must be for]. "official": Var of the advantage after it was standardised, which is 1: no rescaling
             at all, and rewards ten times larger make the penalty ten times stronger.  [official code]
         low, high: bounds of U / Var[A].  [official code]
-        clip, clip_first: as given to `standardise`: U is divided by the very variance that A was.
+        clip, clip_first: as given to `standardize`: U is divided by the very variance that A was.
 
     Raises:
         InputError: another mode, bounds out of order, shapes that differ, a negative U.
@@ -182,7 +182,7 @@ def scale_uncertainty(
     if mode == "paper":
         scaled = advantage.clamp(-clip, clip) if clip_first else advantage
     elif mode == "official":
-        scaled = standardise(advantage, clip, clip_first=clip_first)
+        scaled = standardize(advantage, clip, clip_first=clip_first)
     else:
         raise InputError(f"mode must be 'paper' or 'official'; got {mode!r}.")
     return (u / (_deviation(scaled) + TINY).square()).clamp(low, high).sqrt()

@@ -11,7 +11,7 @@ from torch import Tensor
 from labkit import devices
 from labkit.papers.pombu.experiment import zone
 from labkit.papers.pombu.experiment.config import Config, parse_arm
-from labkit.papers.pombu.experiment.evaluate import summarise_zone
+from labkit.papers.pombu.experiment.evaluate import summarize_zone
 from labkit.papers.pombu.experiment.offline import Arms
 from labkit.papers.pombu.teaching import checks, scenes
 from labkit.workbench.exercises import Exercise
@@ -135,7 +135,7 @@ def train_arms(*arms: str) -> dict[str, dict[str, Any]]:
         run = Run.open(folder, config)
         _, _, improved = zone.run_study("zone", config, run)
         run.close()
-    return summarise_zone(improved.history, Arms(arms, config.zone_copies))["arms"]
+    return summarize_zone(improved.history, Arms(arms, config.zone_copies))["arms"]
 
 
 @cache

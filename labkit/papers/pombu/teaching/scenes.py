@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
-from labkit.errors import RunError
 from labkit.papers.pombu.experiment import zone
 from labkit.papers.pombu.experiment.calibration import Calibration
-from labkit.papers.pombu.experiment.config import Config
+from labkit.papers.pombu.experiment.kept import MapFile, pairs_of
 from labkit.papers.pombu.experiment.offline import TimedValue
 from labkit.papers.pombu.experiment.zone import Zone
 from labkit.papers.pombu.method.ensemble import DynamicsEnsemble
@@ -86,66 +84,41 @@ class Maps:
         return u[0, 0].view(-1, rollouts).mean(1).sqrt()
 
 
-def maps_of(config: Config, run: Run, study: str = "zone") -> Maps:
+def maps_of(run: Run, study: str = "zone") -> Maps:
     """What the run kept of a Zone study.
 
     Raises:
-        RunError: the run has no such study.
+        RunError: the run has no such study. TensorFileError: what it kept is damaged.
     """
-    kept = _kept(run, study, "maps.safetensors")
-    task, setting, arms = zone.task_of(study), zone.setting_of(study, config), zone.arms_of(study, config)
-    groups: dict[str, dict[str, Tensor]] = {"policy": {}, "ensemble": {}, "value": {}}
-    for name, value in kept.items():
-        kind, _, rest = name.partition("/")
-        if kind in groups:
-            groups[kind][rest] = value.flatten(0, 1) if kind == "policy" else value
-    snapshots = len(groups["policy"]["log_std"]) // len(arms)
-    updates = [*range(0, setting.updates, 5), setting.updates]
-    policies = GaussianPolicy(2, 2, (setting.hidden,) * 2, [0] * (snapshots * len(arms)))
-    ensemble = DynamicsEnsemble(
-        1, setting.members, 2, 2, (setting.model_hidden,) * 2, "tanh", weight_norm=False
-    ).requires_grad_(False)
-    first = TimedValue(1, task, setting.hidden, [torch.Generator()])
-    policies.load_state_dict(groups["policy"])
-    ensemble.load_state_dict(groups["ensemble"])
-    first.load_state_dict(groups["value"])
-    return Maps(task, kept["data"], arms, tuple(updates), policies, ensemble, first)
+    task, kept = zone.task_of(study), MapFile(run.directory, study)
+    policies, ensemble, first = kept.policies(task), kept.ensemble(task), kept.value(task)
+    return Maps(task, kept.data(task), kept.header.arms, kept.header.updates, policies, ensemble, first)
 
 
 def calibrations_of(run: Run) -> dict[str, Calibration]:
     """The pairs of prediction and error behind the calibration table, by row.
 
     Raises:
-        RunError: the run has no calibration study.
+        RunError: the run has no calibration study. TensorFileError: what it kept is damaged.
     """
-    rows: dict[str, dict[str, Tensor]] = {}
-    for name, value in _kept(run, "calibration", "pairs.safetensors").items():
-        row, _, key = name.rpartition("/")
-        rows.setdefault(row, {})[key] = value
-    return {row: Calibration(**found) for row, found in rows.items()}
-
-
-def _kept(run: Run, part: str, name: str) -> dict[str, Tensor]:
-    path = run.directory / part / name
-    if not path.exists():
-        raise RunError(f"{run.directory} holds no {part}/{name}: it was run without the study '{part}'.")
-    return load_file(path)
+    return {row: Calibration(**pairs) for row, pairs in pairs_of(run.directory).items()}
 
 
 def pooled(study: str) -> Mapping[str, Any] | None:
-    """A Zone study of all recorded runs at scale lesson, its seeds put together; None where there is no record.
+    """A Zone study of all recorded runs at scale lesson: the arms that all have, the seeds of all together, or None.
 
     Returns:
         {"arms": {arm: {"real", "claimed": one gain a seed, "left", "right": means}}}, and "record": its file.
     """
     for record in records.load_all("pombu"):
-        found = [result[study]["arms"] for result in record.results if study in result]
-        if record.scale != "lesson" or not found:
+        measured = [result[study]["arms"] for result in record.results if study in result]
+        if record.scale != "lesson" or not measured:
             continue
         arms = {
-            arm: {key: [x for one in found for x in one[arm][key]] for key in ("real", "claimed")}
-            | {key: float(np.mean([one[arm][key] for one in found])) for key in ("left", "right")}
-            for arm in found[0]
+            arm: {key: [x for one in measured for x in one[arm][key]] for key in ("real", "claimed")}
+            | {key: float(np.mean([one[arm][key] for one in measured])) for key in ("left", "right")}
+            for arm in measured[0]
+            if all(arm in one for one in measured)
         }
         return {"arms": arms, "record": record.name}
     return None
@@ -154,4 +127,4 @@ def pooled(study: str) -> Mapping[str, Any] | None:
 def by_left() -> dict[int, Mapping[str, Any]]:
     """The recorded Zone studies that differ in the amount of data on the left only, by that amount, as `pooled` gives
     them; those without a record are left out."""
-    return {episodes: found for episodes, study in LEFT.items() if (found := pooled(study))}
+    return {episodes: measured for episodes, study in LEFT.items() if (measured := pooled(study))}

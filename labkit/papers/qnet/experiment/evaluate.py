@@ -29,8 +29,9 @@ def evaluate_hard(model: nn.Module, task: ImageTask, workers: Workers, calibrati
     The second needs no labels: statistics collected under soft weights do not fit hard ones, least of all before any
     training, and a comparison that leaves this out beats a straw man. `model` is left in eval mode.
     """
-    refitted = copy.deepcopy(model)
-    reestimate_batch_norm(refitted, task.calibration_inputs(calibration_examples, 250))
+    refitted, count = copy.deepcopy(model), min(calibration_examples, task.train_examples)
+    size = 249 if count % 250 == 1 else 250  # a last batch of one image has no variance
+    reestimate_batch_norm(refitted, task.calibration_inputs(count, size))
     return {
         "hard": accuracy_in_mode(model, "hard", task, workers),
         "hard_bn": accuracy_in_mode(refitted, "hard", task, workers),

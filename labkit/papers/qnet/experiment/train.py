@@ -1,13 +1,13 @@
 """Train the float network, then each arm from it: same batches, same budget, one plain loop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from labkit.papers.qnet.experiment import baselines, data
 from labkit.papers.qnet.experiment.config import ARMS, Arm, Config
@@ -34,7 +34,7 @@ from labkit.progress import progress
 from labkit.vision.weights import load_float_weights
 from labkit.workbench import training
 from labkit.workbench.images import ImageTask
-from labkit.workbench.runs import Run, State
+from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
 
 HISTOGRAM_BINS = torch.linspace(-1.5, 1.5, 61)  # stored weights as beta * w / largest level, see `weight_histogram`
@@ -66,7 +66,8 @@ def train_float(config: Config, task: ImageTask, workers: Workers, run: Run) -> 
         load_float_weights(model, config.float_weights)
         model.to(workers.device)
     else:
-        optimize(model, task, workers, config, part, config.float_steps, config.float_learning_rate)
+        batches = data.training_batches(task, config)
+        optimize(model, batches, workers, config, config.float_steps, config.float_learning_rate, run=part)
     part.write_weights(model)
     return part.finish({"hard": accuracy_in_mode(model, "hard", task, workers)})
 
@@ -81,16 +82,12 @@ def train_arm(name: str, config: Config, task: ImageTask, workers: Workers, run:
     model = start_of(arm, config, task, workers, run).to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
     untrained = evaluate_hard(model, task, workers, config.calibration_examples)
 
-    weights, activations = schedules(arm, config, task)
-
-    def anneal(fraction: float) -> None:
-        set_temperature(model, weights(fraction), which="weights")
-        set_temperature(model, activations(fraction), which="activations")
-
+    anneal = annealing(model, *schedules(arm, config, task))
     anneal(0.5)
     mismatch = gradient_error(model, *next(data.training_batches(task, config)))
     clip = OfficialClipping(model).clip if arm.official else None
-    optimize(model, task, workers, config, part, config.steps, config.learning_rate, anneal, clip)
+    batches = data.training_batches(task, config)
+    optimize(model, batches, workers, config, config.steps, config.learning_rate, anneal, clip, run=part)
     trained = evaluate_hard(model, task, workers, config.calibration_examples)
     soft = accuracy_in_mode(model, "soft", task, workers)
     part.write_weights(model)
@@ -112,46 +109,60 @@ def schedules(arm: Arm, config: Config, task: ImageTask) -> tuple[Schedule, Sche
     return weights, temperature.constant(end) if math.isinf(end) else temperature.linear(end)
 
 
+def annealing(model: nn.Module, weights: Schedule, activations: Schedule) -> Callable[[float], None]:
+    """Sets the temperatures of `model` for the fraction of its training done, in (0, 1]."""
+
+    def anneal(fraction: float) -> None:
+        set_temperature(model, weights(fraction), which="weights")
+        set_temperature(model, activations(fraction), which="activations")
+
+    return anneal
+
+
 def optimize(
     model: nn.Module,
-    task: ImageTask,
+    batches: Iterator[tuple[Tensor, Any]],
     workers: Workers,
     config: Config,
-    run: Run,
     steps: int,
     learning_rate: float,
     anneal: Callable[[float], None] = lambda fraction: None,
     clip: Callable[[float], object] | None = None,
+    loss_of: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    run: Run | None = None,
 ) -> None:
-    """Train `model` in place.
+    """Train `model` in place: the one loop of this room, for its own arms and for `fit`.
 
     Args:
+        batches: endless pairs of inputs and targets, on the workers' device.
         anneal: sets the temperatures for the fraction of the training done, in (0, 1].
         clip: limits the norm of all gradients to the number it is given; None: that of the parameters' gradients.
+        loss_of: from the network's outputs and the targets to a scalar.
+        run: where checkpoints and metrics go, and where a killed training is taken up again; None: nowhere.
     """
     model.to(memory_format=data.memory_format(config))  # type: ignore[call-overload]
     network = workers.wrap(model.train())  # it notes how parameters lie in memory, and moves them: before the optimiser
-    batches = data.training_batches(task, config)
     optimizer = torch.optim.SGD(parameter_groups(model, config, learning_rate), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     clip = clip or partial(nn.utils.clip_grad_norm_, list(model.parameters()))
-    state: State = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
-    first = run.resume(state)
+    state: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    first = run.resume(state) if run else 0
     if config.compile:
         network = torch.compile(network)  # type: ignore[assignment]
-    for step in progress(range(first, steps), run.directory.name, total=steps, initial=first):
+    for step in progress(range(first, steps), run.directory.name if run else "training", total=steps, initial=first):
         anneal((step + 1) / steps)
-        images, labels = next(batches)
+        inputs, targets = next(batches)
         with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            loss = F.cross_entropy(network(images), labels)
+            loss = loss_of(network(inputs), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         clip(config.clip_norm)
         optimizer.step()
         schedule.step()
-        if step % config.log_every == 0 or step == steps - 1:
+        if run and (step % config.log_every == 0 or step == steps - 1):
             run.log(step, loss=workers.mean(loss).item(), **observations(model))
-        run.save_if_due(step + 1, state)
+        if run:
+            run.save_if_due(step + 1, state)
 
 
 def parameter_groups(model: nn.Module, config: Config, learning_rate: float) -> list[dict[str, Any]]:

@@ -46,9 +46,14 @@ def level_set(name: str) -> tuple[float, ...]:
     return LEVELS[name]
 
 
+MOST_LEVELS = 256  # a level's index, its code, is one byte
+
+
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """`levels` as a tuple of floats, if they are at least two finite numbers in ascending order; InputError if not."""
+    """`levels` as a tuple of floats, if they are 2 to 256 finite numbers in ascending order; InputError if not."""
     values = tuple(float(level) for level in levels)
+    if len(values) > MOST_LEVELS:
+        raise InputError(f"a code is one byte and tells {MOST_LEVELS} levels apart; got {len(values)} levels")
     ascending = all(low < high for low, high in itertools.pairwise(values))
     if len(values) < 2 or not ascending or not all(map(math.isfinite, values)):
         raise InputError(f"levels must be two or more finite numbers in ascending order; got {values}")

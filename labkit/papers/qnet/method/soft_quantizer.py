@@ -39,22 +39,25 @@ __all__ = [
 
 Which = Literal["all", "weights", "activations"]
 Mode = Literal["soft", "hard"]
-WEIGHT_SUFFIX = ".parametrizations.weight.0"  # where `quantize_weights` puts a quantiser in a layer
-ACTIVATION_SUFFIX = ".1"  # ... and `quantize_activations` in place of a ReLU: Sequential(relu, quantizer)
+SUFFIXES = {
+    "weights": ".parametrizations.weight.0",  # where `quantize_weights` puts a quantiser in a layer
+    "activations": ".1",  # ... and `quantize_activations` in place of a ReLU: Sequential(relu, quantizer)
+}
 
 
 def hard_quantize(
     x: Float[Tensor, "*shape"],
     levels: Float[Tensor, " steps_and_one"],
     thresholds: Float[Tensor, " steps"],
-    alpha: Float[Tensor, ""],
-    beta: Float[Tensor, ""],
+    alpha: Float[Tensor, ""] | float,
+    beta: Float[Tensor, ""] | float,
 ) -> Float[Tensor, "*shape"]:
     """y = alpha Y_k, k the number of thresholds below beta x: a member of alpha Y.  [paper]
 
     To the last bit where the gaps add up without rounding, as whole numbers do. Differentiable in alpha only.
     """
-    fixed = (levels, thresholds.detach(), alpha, beta.detach(), math.inf)
+    beta = beta.detach() if isinstance(beta, Tensor) else beta
+    fixed = (levels, thresholds.detach(), alpha, beta, math.inf)
     return soft_quantize(x.detach(), *fixed, bell_temperature=1.0)  # the bell would be for gradients nobody takes
 
 
@@ -236,7 +239,7 @@ def quantizers(model: nn.Module, which: Which = "all") -> dict[str, Quantizer]:
     if which not in get_args(Which):
         raise InputError(f"which must be one of {', '.join(get_args(Which))}; got '{which}'")
     return {
-        name.removesuffix(WEIGHT_SUFFIX).removesuffix(ACTIVATION_SUFFIX): module
+        name.removesuffix(SUFFIXES.get(module.role, "")): module
         for name, module in model.named_modules()
         if isinstance(module, Quantizer) and which in ("all", module.role)
     }

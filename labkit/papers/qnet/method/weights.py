@@ -7,6 +7,7 @@ checkpoint would hold the wrong ones.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,13 @@ from labkit.papers.qnet.method.soft_quantizer import (
     quantizers,
 )
 from labkit.papers.qnet.method.thresholds import Init
+
+WEIGHTED = (
+    nn.Linear,
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+"""Layers whose weights are quantised; all others that have weights, such as embeddings and LSTMs, stay float."""
 
 Method = Sequence[float] | Callable[[Tensor], Quantizer]
 """Levels, for the paper's quantiser; or a function from a sample of values to a quantiser, for any other."""
@@ -42,36 +50,73 @@ def quantize_weights(
     init: Init = "range",
     backward: Backward = EXACT,
     learn_thresholds: bool = False,
+    keep_float: Sequence[str] | None = None,
 ) -> Placement:
-    """Quantises every convolution and linear layer of `model`, in place, except the first and the last.
-
-    "First" and "last" go by the order in which modules are registered; strided 1x1 shortcuts count as any other layer
-    and are quantised  [official code].
+    """Quantises the layers of `WEIGHTED` of `model`, in place, all or (after an error) none of them.
 
     Args:
         method: levels such as `LEVELS["W1"]`, or a baseline such as `baselines.binary_weights`.
         init, backward, learn_thresholds: how the paper's quantiser starts and trains; baselines ignore them.
+        keep_float: names of layers that stay as they are. None: the first and the last in the order in which modules
+            are registered; strided 1x1 shortcuts count as any other layer and are quantised  [official code].
 
     Raises:
-        InputError: nothing is left to quantise, or the weights are quantised already.
+        InputError: nothing is left to quantise, the weights are quantised already, a layer that cannot be quantised,
+            or a name in `keep_float` that is no layer.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    chosen = layers[1:-1]
-    if not chosen:
-        raise InputError(
-            f"the model has {len(layers)} convolutions and linear layers, of which the first and the last stay float: "
-            "none is left to quantise"
-        )
     if done := quantizers(model, "weights"):
         raise InputError(f"weights are quantised already ({', '.join(done)}); start from a float network")
-    for name, layer in chosen:
-        quantizer = make_quantizer(
-            name, layer.weight, method, init=init, backward=backward, learn_thresholds=learn_thresholds
+    layers = weighted_layers(model)
+    chosen = _chosen(layers, keep_float)
+    options = {"init": init, "backward": backward, "learn_thresholds": learn_thresholds}
+    new = {name: _weight_quantizer(name, layer, method, options) for name, layer in chosen.items()}
+    for name, layer in chosen.items():  # nothing can fail any more
+        parametrize.register_parametrization(layer, "weight", new[name])
+    return Placement(tuple(chosen), float_layers(model))
+
+
+def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of `WEIGHTED`, by name, in the order in which modules are registered."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, WEIGHTED)}
+
+
+def float_layers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that hold a matrix or kernel of float weights and no quantiser for it."""
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+        and not name.endswith(".parametrizations.weight")  # there lie the float weights behind a quantiser
+    )
+
+
+def _chosen(layers: dict[str, nn.Module], keep_float: Sequence[str] | None) -> dict[str, nn.Module]:
+    if keep_float is None:
+        chosen = dict(list(layers.items())[1:-1])
+        kept = "the first and the last stay float"
+    else:
+        if isinstance(keep_float, str) or (unknown := [name for name in keep_float if name not in layers]):
+            wrong = keep_float if isinstance(keep_float, str) else ", ".join(unknown)
+            raise InputError(f"keep_float names layers of the model, of {', '.join(layers)}; got {wrong}")
+        chosen = {name: layer for name, layer in layers.items() if name not in keep_float}
+        kept = f"{', '.join(keep_float) or 'none'} stay float"
+    if not chosen:
+        raise InputError(
+            f"the model has {len(layers)} convolutions and linear layers, of which {kept}: none is left to quantise"
         )
-        quantizer.role = "weights"
-        quantizer.train(layer.training)
-        parametrize.register_parametrization(layer, "weight", quantizer)
-    return Placement(tuple(name for name, _ in chosen), (layers[0][0], layers[-1][0]))
+    return chosen
+
+
+def _weight_quantizer(name: str, layer: nn.Module, method: Method, options: dict[str, Any]) -> Quantizer:
+    weight = layer._parameters.get("weight")
+    if weight is None or isinstance(weight, nn.parameter.UninitializedParameter):
+        raise InputError(
+            f"'{name}' cannot be quantised: its weight is computed from others (weight norm, spectral norm) or not "
+            "there yet (a lazy layer); remove the norm, or run one batch through the model, first"
+        )
+    quantizer = make_quantizer(name, weight, method, **options)
+    quantizer.role = "weights"
+    return quantizer.train(layer.training)
 
 
 def make_quantizer(
@@ -115,20 +160,32 @@ class OfficialClipping:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._squared_norms: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
         self._quantized = quantizers(model, "weights")
         if not self._quantized:
             raise InputError("OfficialClipping is for quantised weights; call quantize_weights first")
+        self._running = False  # the model's own forward pass: who looks at a quantiser by itself trains nothing
         self._hooks = [
-            quantizer.register_forward_hook(self._watch(name)) for name, quantizer in self._quantized.items()
+            model.register_forward_pre_hook(self._start),
+            model.register_forward_hook(self._end, always_call=True),
+            *(quantizer.register_forward_hook(self._watch(name)) for name, quantizer in self._quantized.items()),
         ]
+
+    def _start(self, *_: Any) -> None:
+        self._running = True
+        if all(float_weight(self._model, name).grad is None for name in self._quantized):
+            self._gradients.clear()  # those of a backward pass that was never clipped
+
+    def _end(self, *_: Any) -> None:
+        self._running = False
 
     def _watch(self, name: str) -> Callable[..., None]:
         def remember(gradient: Tensor) -> None:
-            self._squared_norms[name] = gradient.detach().square().sum()
+            before = self._gradients.get(name)  # of the same weights, used once more, or by an earlier backward pass
+            self._gradients[name] = gradient.detach() if before is None else before + gradient.detach()
 
         def hook(quantizer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if output.requires_grad:
+            if self._running and output.requires_grad:
                 output.register_hook(remember)
 
         return hook
@@ -138,13 +195,14 @@ class OfficialClipping:
         """Scales every gradient of the model by min(1, max_norm / norm), in place; returns the norm before."""
         if not max_norm > 0:
             raise InputError(f"max_norm must be positive; got {max_norm}")
-        if set(self._squared_norms) != set(self._quantized):
+        if set(self._gradients) != set(self._quantized):
             raise InputError("clip works on the gradients of a backward pass: call loss.backward() before each clip")
         behind = {id(float_weight(self._model, name)) for name in self._quantized}
         scales = {id(parameter) for quantizer in self._quantized.values() for parameter in quantizer.parameters()}
         gradients = {id(p): p.grad for p in self._model.parameters() if p.grad is not None}
         others = [gradient.square().sum() for key, gradient in gradients.items() if key not in behind | scales]
-        total = torch.stack([*self._squared_norms.values(), *others]).sum()
+        quantized = [gradient.square().sum() for gradient in self._gradients.values()]
+        total = torch.stack([*quantized, *others]).sum()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
             total /= torch.distributed.get_world_size()
@@ -152,7 +210,7 @@ class OfficialClipping:
         factor = (max_norm / norm).clamp(max=1.0)
         for gradient in gradients.values():
             gradient.mul_(factor)
-        self._squared_norms.clear()
+        self._gradients.clear()
         return norm
 
     def remove(self) -> None:

@@ -114,7 +114,8 @@ def trained_at(final_temperature: float) -> tuple[float, float, float]:
         def anneal(fraction: float) -> None:
             set_temperature(model, final_temperature * fraction)
 
-        optimize(model, task, workers, ABLATION, run.part("W1"), ABLATION.steps, ABLATION.learning_rate, anneal)
+        batches = data.training_batches(task, ABLATION)
+        optimize(model, batches, workers, ABLATION, ABLATION.steps, ABLATION.learning_rate, anneal, run=run.part("W1"))
         run.part("W1").close()
         soft, hard = (accuracy_in_mode(model, mode, task, workers) for mode in ("soft", "hard"))
         set_temperature(model, final_temperature / 2)

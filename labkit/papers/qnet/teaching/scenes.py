@@ -11,7 +11,8 @@ from labkit.papers.qnet.experiment import data
 from labkit.papers.qnet.experiment.config import Arm, Config
 from labkit.papers.qnet.experiment.diagnostics import GradientAgreement, gradient_agreement
 from labkit.papers.qnet.experiment.train import load_arm, start_of
-from labkit.papers.qnet.method.packing import load_packed, pack_network, save_packed
+from labkit.papers.qnet.method.packed_file import load, save
+from labkit.papers.qnet.method.packing import pack
 from labkit.papers.qnet.method.soft_quantizer import set_temperature
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -60,8 +61,8 @@ def stored_networks(config: Config, run: Run, arms: tuple[str, ...]) -> dict[str
         for arm in arms:
             model = load_arm(arm, config, task, workers, run).eval()
             path = run.directory / arm / "packed.safetensors"
-            size = save_packed(pack_network(model), path)
-            loaded = load_packed(path, start_of(Arm(), config, task, workers, run).eval())
+            size = save(pack(model), path)
+            loaded = load(path, start_of(Arm(), config, task, workers, run).eval())
             with torch.no_grad():
                 wanted, got = model(images), loaded(images)
             same = torch.allclose(wanted, got, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))

@@ -17,6 +17,8 @@ from labkit.papers.brelu.experiment.config import CONFIGS
         ({"test_sets": ["Set5", "Set5"]}, "name each once"),
         ({"batch_size": 500, "patches": 100}, "larger than the number of patches"),
         ({"upscales": [1]}, "between 2 and 8"),
+        ({"patches": 10**12}, "less than or equal to 10000000"),
+        ({"patches": 10**7, "patch_size": 1024}, "do not fit into memory"),
         ({"dept": 3}, "did you mean depth"),
         ({"classification.tuned_rules": ["3.5sigma", "kl"]}, "kl must also stand in rules"),
         ({"classification": {"rules": ["max"], "tuned_rules": ["max"]}}, "the paper's own rule, 3.5sigma"),

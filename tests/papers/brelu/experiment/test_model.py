@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from labkit.errors import InputError
-from labkit.papers.brelu.experiment.model import SmallResNet, classifier, from_resnet, parameter_count, vdsr, vrcnn
-from labkit.papers.brelu.method.bounded_relu import BoundedReLU, bounded_relus
-from labkit.papers.brelu.method.network import Network, Node, calibrate, layer_report, set_bounds
+from labkit.papers.brelu.experiment.model import MobileNet, SmallResNet, classifier, parameter_count, vdsr, vrcnn
+from labkit.papers.brelu.method.bounded_relu import bounded_relus
+from labkit.papers.brelu.method.graph import Node
+from labkit.papers.brelu.method.network import Network, calibrate, layer_report, set_bounds
+from labkit.papers.brelu.method.trace import trace
 from labkit.papers.brelu.method.weights import Layer, layers
 
 
@@ -37,30 +39,31 @@ def test_a_resnet_as_a_graph_gives_the_same_scores(name, size):
     model = classifier(name, 7, 3, size)
     x = torch.randn(4, 3, size, size)
     model.train()(x)
-    network = from_resnet(model.eval()).eval()
+    network = trace(model.eval()).eval()
     with torch.no_grad():
         wanted = model(x)
         torch.testing.assert_close(network(x).flatten(1), wanted, rtol=0, atol=2e-5 * float(wanted.abs().max() + 1))
 
 
 def test_resnet152_as_a_graph():
-    network = from_resnet(classifier("resnet152", 1000, 3, 64))
+    network = trace(classifier("resnet152", 1000, 3, 64))
     assert len(layers(network)) == 1 + 3 * 50 + 4 + 1
     assert sum(node.operation == "add" for node in network.nodes) == 50
 
 
 def test_small_resnet_has_the_published_size():
-    assert parameter_count(from_resnet(SmallResNet())) == 38_058
+    assert parameter_count(trace(SmallResNet())) == 38_058
+    assert parameter_count(trace(MobileNet())) == 16_890
 
 
 def test_max_pool_stands_before_the_bounded_relu():
-    names = [node.name for node in from_resnet(classifier("resnet18", 10, 3, 32)).nodes]
+    names = [node.name for node in trace(classifier("resnet18", 10, 3, 32)).nodes]
     assert names[:3] == ["conv1", "maxpool", "relu"]
 
 
 def test_the_graph_has_weights_of_its_own():
     model = classifier("small", 10, 1, 28)
-    network = from_resnet(model)
+    network = trace(model)
     before = model.conv1.weight.clone()
     with torch.no_grad():
         network.parts["conv1"].conv.weight.zero_()
@@ -81,7 +84,7 @@ def test_bounds_of_concatenated_branches_are_joint_and_of_averages_absent():
     set_bounds(network, calibrate(network, [torch.randn(2, 1, 16, 16)]), "max")
     relus = bounded_relus(network.parts)
     assert float(relus["relu2_1"].bound) == float(relus["relu2_2"].bound)
-    classes = from_resnet(classifier("small", 4, 1, 28)).eval()
+    classes = trace(classifier("small", 4, 1, 28)).eval()
     set_bounds(classes, calibrate(classes, [torch.randn(2, 1, 28, 28)]), "max", factor=2.0)
     last = bounded_relus(classes.parts)["layer3_0_relu2"]
     assert float(last.bound) == float("inf")
@@ -107,17 +110,16 @@ def layer() -> Layer:
     [
         ([Node("a", "layer", ("b",))], {"a": layer()}, "reads 'b', which does not stand before it"),
         ([Node("a", "layer", ("input",))], {}, "no module of that name"),
-        ([Node("a", "bounded_relu", ("input",))], {"a": BoundedReLU()}, "last node of a network must be a layer"),
         (
             [Node("a", "layer", ("input",)), Node("b", "layer", ("a",))],
             {"a": layer(), "b": layer()},
-            "put a bounded ReLU between",
+            "layer 'b' reads sums of 'a'; put a bounded ReLU between",
         ),
-        (
-            [Node("r", "bounded_relu", ("input",)), Node("s", "add", ("r", "r"))],
-            {"r": BoundedReLU()},
-            "must be a layer: its step is adjusted",
-        ),
+        ([Node("s", "add", ("input",))], {}, "is a add of 1 inputs, not of 2"),
+        ([Node("c", "concat", ("input", "input"))], {}, "concatenates the input's own codes"),
+        ([Node("p", "pixel_shuffle", ("input",), (0,))], {}, "factor of 'p' must be 1 or more; got 0"),
+        ([Node("p", "pad", ("input",), (1, 1))], {}, "has 5 options"),
+        ([], {}, "at least one node"),
     ],
 )
 def test_graphs_that_do_not_hang_together(nodes, modules, message):
@@ -132,7 +134,7 @@ def test_graphs_that_do_not_hang_together(nodes, modules, message):
         (lambda: vrcnn(6), "multiple of 4; got 6"),
         (lambda: classifier("resnet34", 10, 3, 64), "no classifier 'resnet34'"),
         (lambda: classifier("resnet18", 10, 3, 16), "needs images of 32x32"),
-        (lambda: from_resnet(torch.nn.Linear(2, 2)), "takes the ResNets of labkit; got a Linear"),
+        (lambda: trace(torch.nn.Linear(2, 2)), "is a Linear that reads a feature map: flatten it first"),
         (lambda: calibrate(vdsr(2, 1), []), "at least one batch"),
     ],
 )

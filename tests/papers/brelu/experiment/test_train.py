@@ -47,7 +47,7 @@ def test_a_run_measures_everything(finished):
 @pytest.mark.slow
 def test_every_claim_is_measured(finished):
     _, _, result = finished
-    assert all(math.isfinite(claim.measure(result)) for claim in load("brelu").claims)
+    assert all(math.isfinite(claim.measure(result)) for claim in load("brelu").claims if claim.scale != "bench")
 
 
 @pytest.mark.slow
@@ -72,8 +72,6 @@ def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch)
                 paper.run(config, Run.open(tmp_path / "killed", config))
         resumed = paper.run(config, Run.open(tmp_path / "killed", config))
     assert kills == [("superresolution-float", 4), ("superresolution-float", 9), ("superresolution-longer", 2)]
-    for result in (whole, resumed):
-        del result["superresolution"]["speed"]
     assert resumed == whole
 
 

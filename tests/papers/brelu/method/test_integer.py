@@ -5,13 +5,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.errors import InputError
-from labkit.kernels.int8_conv import int8_conv2d
-from labkit.papers.brelu.experiment.model import classifier, from_resnet, vdsr, vrcnn
+from labkit.kernels.int8_conv import Geometry, int8_conv2d
+from labkit.papers.brelu.experiment.model import classifier, vdsr, vrcnn
 from labkit.papers.brelu.method.bounded_relu import bounded_relus, set_rounding
-from labkit.papers.brelu.method.integer import IntegerNetwork, max_pool, to_codes, to_integer
+from labkit.papers.brelu.method.integer import IntegerNetwork, to_integer
 from labkit.papers.brelu.method.multiply_shift import mul_shift
 from labkit.papers.brelu.method.network import calibrate, set_bounds
-from labkit.papers.brelu.method.snap import align_addition, align_concatenation, snap
+from labkit.papers.brelu.method.snap import InputScale, align_addition, align_concatenation, snap
+from labkit.papers.brelu.method.trace import trace
 from labkit.papers.brelu.method.weights import quantize_layers
 from labkit.papers.brelu.teaching import checks
 
@@ -29,18 +30,19 @@ def trained_like(name: str):
         model = classifier(name, 10, 3, size)
         ratio, shape = NORMALISED, (4, 3, size, size)
         model.train()(torch.randn(8, 3, size, size, generator=generator))
-        network = from_resnet(model.eval())
+        network = trace(model)
     codes = torch.randint(-128, 128, shape, generator=generator).to(torch.int8)
     return network.eval(), codes, codes.float() / ratio, ratio
 
 
-def deployed(name: str, levels: int = 127, units: bool = True):
+def deployed(name: str, levels: int = 127):
     network, codes, real, ratio = trained_like(name)
     quantize_layers(network)
     set_bounds(network, calibrate(network, [real]), "3.5sigma", levels)
-    output = GREY if units and name in ("vdsr", "vrcnn") else None
-    scales = snap(network, ratio, real, levels=levels, output_units=output)
-    return network, scales, to_integer(network, scales), codes, real
+    scales = snap(network, InputScale(ratio), levels)
+    integer = to_integer(network, scales)
+    integer.engine = "torch"
+    return network, scales, integer, codes, real
 
 
 NETWORKS = ["vdsr", "vrcnn", "small", "resnet20", "resnet18"]
@@ -49,9 +51,11 @@ NETWORKS = ["vdsr", "vrcnn", "small", "resnet20", "resnet18"]
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fast_and_plain_integers_are_the_same_bits(name):
     _, _, integer, codes, _ = deployed(name)
-    fast = integer(codes)
-    integer.reference = True
-    assert torch.equal(fast, integer(codes))
+    fast = integer.forward_integer(codes)
+    integer.engine = "reference"
+    assert torch.equal(fast, integer.forward_integer(codes))
+    integer.engine = "auto"
+    assert torch.equal(fast, integer.forward_integer(codes))
 
 
 @pytest.mark.parametrize("levels", [127, 15])
@@ -62,7 +66,7 @@ def test_every_layer_is_within_one_code_of_the_simulation(name, levels):
     computed = {}
     compute = integer._compute
     integer._compute = lambda node, values: record(compute(node, values), computed)
-    integer(codes)
+    integer.forward_integer(codes)
     set_rounding(network, True, levels)
     checked = 0
     for node in network.nodes:
@@ -90,11 +94,13 @@ def record(values, computed):
 
 @pytest.mark.parametrize("name", ["vdsr", "small"])
 def test_whole_network_is_near_its_simulation(name):
-    network, scales, integer, codes, real = deployed(name, units=False)
+    network, scales, integer, codes, real = deployed(name)
     set_rounding(network, True, 127)
     with torch.no_grad():
         wanted = network(real)
-    got = integer(codes).double() / scales.sums[network.nodes[-1].name]
+    got = integer(real)
+    assert torch.equal(integer.to_codes(real), codes)
+    assert torch.equal(got, (integer.forward_integer(codes).double() / scales.sums[network.nodes[-1].name]).float())
     assert float((got - wanted).abs().max()) < 0.06 * float(wanted.abs().max())
 
 
@@ -108,8 +114,8 @@ def test_additions_add_equal_ratios(name):
     for node in adds:
         main, shortcut = node.inputs
         source = network.node(main).inputs[0]
-        mul, shift = scales.shortcuts[node.name]
-        r_main = scales.codes[source] / network.parts[main].step
+        _, (mul, shift) = scales.factors[node.name]
+        r_main = scales.codes[source] / float(network.parts[main].step)
         assert abs(r_main / (scales.sums[shortcut] * mul / 2**shift) - 1) < 1e-12
 
 
@@ -123,7 +129,7 @@ def test_concatenated_branches_have_one_ratio():
                 source = network.node(name).inputs[0]
                 layer, before = network.parts[source], network.node(source).inputs[0]
                 requantizer = scales.requantizers[name]
-                ratio = scales.codes[before] / layer.step * requantizer.mul / 2**requantizer.shift
+                ratio = scales.codes[before] / float(layer.step) * requantizer.mul / 2**requantizer.shift
                 assert abs(ratio / first - 1) < 1e-12
                 assert float(network.parts[name].bound) == pytest.approx(127 / first)
 
@@ -146,16 +152,17 @@ def test_adding_nothing_changes_nothing():
     """A shortcut of zeros: the block gives what its main path gives."""
     _, scales, integer, codes, _ = deployed("small")
     add = next(n.name for n in integer.nodes if n.operation == "add")
-    shortcut, computed = integer._shortcut, {}
-    integer._shortcut = lambda node, values: shortcut(node, values) * 0
+    shortcut, computed = integer._operand, {}
+    integer._operand = lambda node, i, values: shortcut(node, i, values) * 0
     compute = integer._compute
     integer._compute = lambda node, values: record(compute(node, values), computed)
-    integer(codes)
+    integer.forward_integer(codes)
     relu = next(n.name for n in integer.nodes if add in n.inputs)
     main = next(n for n in integer.nodes if n.name == add).inputs or ()
     source = next(n for n in integer.nodes if n.name == main[0]).inputs[0]
     weight, bias = getattr(integer, f"{main[0]}_weight"), getattr(integer, f"{main[0]}_bias")
-    alone = int8_conv2d(computed[source][0], weight, bias, padding=1, requantizer=scales.requantizers[relu])
+    lies = Geometry(padding=(1, 1))
+    alone = int8_conv2d(computed[source][0], weight, bias, lies, requantizer=scales.requantizers[relu])
     assert torch.equal(alone.codes, computed[relu][0])
 
 
@@ -182,9 +189,10 @@ def test_no_floating_point_operation_from_input_to_output(name, monkeypatch):
     monkeypatch.setattr("labkit.kernels.int8_conv.reference.int8_matmul", lambda a, b: a.int() @ b.int())
     _, _, integer, codes, _ = deployed(name)
     with OnlyIntegers() as watch:
-        integer(codes)
+        integer.forward_integer(codes)
     assert watch.operations > 20
-    assert watch.dtypes == {torch.int8, torch.int32}
+    averages = any(node.operation == "adaptive_average" for node in integer.nodes)
+    assert watch.dtypes == {torch.int8, torch.int32} | ({torch.int64} if averages else set())
 
 
 def test_the_watch_would_see_a_float():
@@ -195,15 +203,15 @@ def test_the_watch_would_see_a_float():
 def test_bounds_are_snapped_to_what_integers_reach():
     network, scales, _, _, _ = deployed("vdsr")
     for name, relu in bounded_relus(network.parts).items():
-        u_max, mul, shift = scales.requantizers[name]
+        u_max, mul, shift, _ = scales.requantizers[name]
         assert float(relu.bound) * scales.sums[name] == pytest.approx(127 * 2**shift / mul)
         assert (u_max * mul + (1 << shift) // 2) >> shift == 127
 
 
 def test_snapping_again_hardly_moves_anything():
-    network, _, _, _, real = deployed("small")
+    network = deployed("small")[0]
     before = {name: float(relu.bound) for name, relu in bounded_relus(network.parts).items()}
-    snap(network, NORMALISED, real)
+    snap(network, InputScale(NORMALISED))
     for name, relu in bounded_relus(network.parts).items():
         assert float(relu.bound) == pytest.approx(before[name], rel=0.02)
 
@@ -213,7 +221,8 @@ def test_a_saved_network_gives_the_same_bits(name, tmp_path):
     _, _, integer, codes, _ = deployed(name)
     size = integer.save(tmp_path / "net.safetensors")
     assert size == (tmp_path / "net.safetensors").stat().st_size == integer.stored_bytes
-    assert torch.equal(IntegerNetwork.load(tmp_path / "net.safetensors")(codes), integer(codes))
+    again = IntegerNetwork.load(tmp_path / "net.safetensors")
+    assert torch.equal(again.forward_integer(codes), integer.forward_integer(codes))
 
 
 def test_vdsr_in_its_published_size_takes_a_quarter(tmp_path):
@@ -222,79 +231,76 @@ def test_vdsr_in_its_published_size_takes_a_quarter(tmp_path):
     quantize_layers(network)
     real = torch.rand(1, 1, 8, 8) - 0.5
     set_bounds(network, calibrate(network, [real]), "3.5sigma")
-    integer = to_integer(network, snap(network, GREY, real, output_units=GREY))
+    integer = to_integer(network, snap(network, InputScale(GREY)))
     size = integer.save(tmp_path / "vdsr")
     assert integer.weight_bytes == 664_704 + 4 * 1217
     assert 671_544 * 0.98 < size < 0.27 * 4 * 665_921
 
 
-@pytest.fixture
-def file(tmp_path):
-    _, _, integer, _, _ = deployed("vdsr")
-    integer.save(tmp_path / "net.safetensors")
-    return tmp_path / "net.safetensors"
-
-
-@pytest.mark.parametrize("keep", [0, 5, 500, -1])
-def test_a_truncated_file_is_refused(file, keep):
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(InputError, match="cut short or damaged"):
-        IntegerNetwork.load(file)
-
-
-def test_foreign_files_are_refused(file, tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.zeros(3)}, tmp_path / "other")
-    with pytest.raises(InputError, match="is not an integer network"):
-        IntegerNetwork.load(tmp_path / "other")
-    with pytest.raises(InputError, match="there is no file"):
-        IntegerNetwork.load(tmp_path / "missing")
-    text = file.read_bytes().replace(b"conv2_weight", b"conv2_waight")
-    file.write_bytes(text)
-    with pytest.raises(InputError, match="is damaged"):
-        IntegerNetwork.load(file)
-
-
-def test_max_pool_of_integers_is_torchs():
-    x = torch.randint(-5000, 5000, (2, 3, 11, 14), dtype=torch.int32)
-    for options in ((3, 2, 1), (2, 2, 0), (3, 1, 1)):
-        wanted = torch.nn.functional.max_pool2d(x.double(), *options)
-        assert torch.equal(max_pool(x, options).double(), wanted)
-
-
 def test_pixels_become_codes():
-    assert to_codes(torch.tensor([0, 128, 255], dtype=torch.uint8)).tolist() == [-128, 0, 127]
-    assert to_codes(torch.tensor([0.4, 127.6, 255.0])).tolist() == [-128, 0, 127]
+    """Also those out of range, as bicubic interpolation makes them: they are limited, and do not wrap."""
+    scale = InputScale(GREY)
+    pixels = torch.tensor([-50.0, 0.0, 0.4, 127.6, 128.0, 255.0, 300.0])
+    assert scale.codes((pixels - 128) / 255).tolist() == [-128, -128, -128, 0, 0, 127, 127]
 
 
-def test_output_is_in_grey_levels():
-    network, scales, integer, codes, real = deployed("vdsr")
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-128 / 255, 127 / 255), (-2.1, 2.6), (-3.0, -1.0), (0.2, 7.0)])
+def test_the_inputs_scale_reaches_both_ends(low, high):
+    """Pixels / 255, and (pixels - 128) / 255, become pixel - 128; 0 always has a code of its own."""
+    scale = InputScale.of(low, high)
+    ends = scale.codes(torch.tensor([low, high, 0.0])).tolist()
+    assert ends[0] >= -128
+    assert ends[1] <= 127
+    assert ends[2] == scale.zero
+    assert 127 in (-ends[0], ends[1]) or -128 in ends
+    back = (torch.tensor([low, high]) * scale.ratio).round() / scale.ratio
+    torch.testing.assert_close(back, torch.tensor([low, high]), rtol=0, atol=0.51 / scale.ratio)
+    if high in (1.0, 127 / 255):
+        assert ends[:2] == [-128, 127]
+
+
+def test_output_keeps_its_fraction():
+    """[official code]: the residual is rounded with the picture, not before."""
+    network, _, integer, _, real = deployed("vdsr")
     set_rounding(network, True, 127)
     with torch.no_grad():
         wanted = 255 * network(real)
-    assert float((integer(codes) - wanted).abs().max()) < 2.5
-    assert scales.output[0] / 2 ** scales.output[1] == pytest.approx(255 / scales.sums["conv5"], rel=1e-3)
+    got = 255 * integer(real)
+    assert float((got - wanted).abs().max()) < 2.5
+    assert float((got - got.round()).abs().max()) > 0.1
+
+
+def test_averages_over_large_pictures_stay_in_int32():
+    """The mean, not the sum: 96 x 96 pixels, and any size other than that of calibration."""
+    network, scales, integer, _, _ = deployed("small")
+    set_rounding(network, True, 127)
+    codes = torch.randint(-128, 128, (1, 3, 200, 192), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    with torch.no_grad():
+        wanted = network(codes.float() / scales.input.ratio)
+    got = integer(codes.float() / scales.input.ratio)
+    assert float((got - wanted).abs().max()) < 0.06 * float(wanted.abs().max())
 
 
 def test_bad_input():
-    network, _, real, ratio = trained_like("vdsr")
+    network, _, _, ratio = trained_like("vdsr")
     with pytest.raises(InputError, match="call quantize_layers"):
-        snap(network, ratio, real)
+        snap(network, InputScale(ratio))
     quantize_layers(network)
     with pytest.raises(InputError, match="call set_bounds"):
-        snap(network, ratio, real)
-    with pytest.raises(InputError, match="ratio must be positive"):
-        snap(network, 0.0, real)
+        snap(network, InputScale(ratio))
     quantize_layers(network, per_channel=True)
     with pytest.raises(InputError, match="one step per channel"):
-        snap(network, ratio, real)
+        snap(network, InputScale(ratio))
+    with pytest.raises(InputError, match="zero everywhere"):
+        InputScale.of(0.0, 0.0)
+    with pytest.raises(InputError, match="finite numbers"):
+        InputScale.of(0.0, float("inf"))
     _, _, integer, _, _ = deployed("small")
-    with pytest.raises(InputError, match="pixels to average"):
-        integer(torch.zeros(1, 3, 32, 32, dtype=torch.int8))
     if not hasattr(IntegerNetwork.forward, "__wrapped__"):  # the shape checks refuse it before
         with pytest.raises(InputError, match="takes int8"):
-            integer(torch.zeros(1, 3, 12, 12))
+            integer.forward_integer(torch.zeros(1, 3, 12, 12))
+        with pytest.raises(InputError, match="what the float network took"):
+            integer(torch.zeros(1, 3, 12, 12, dtype=torch.int8))
 
 
 def test_an_enormous_bias_is_refused():

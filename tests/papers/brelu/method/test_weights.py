@@ -52,7 +52,7 @@ def test_one_step_on_folded_weights_is_one_per_channel_through_batch_norm(layer)
     quantize_layers(layer)
     weight, _ = layer.used()
     k = layer.norm.weight / torch.sqrt(layer.norm.running_var + layer.norm.eps)
-    per_channel = (layer.step / k)[:, None, None, None]
+    per_channel = (float(layer.step) / k)[:, None, None, None]
     by_channel = torch.round(layer.conv.weight / per_channel).clamp(-128, 127) * per_channel
     flipped = (k < 0)[:, None, None, None]
     mirrored = torch.round(-layer.conv.weight / per_channel.abs()).clamp(-128, 127) * -per_channel.abs()
@@ -108,7 +108,8 @@ def test_only_layers_are_found(layer):
     [
         (lambda: weight_step(torch.zeros(3)), "all zero or not finite"),
         (lambda: weight_step(torch.ones(3), bits=9), "2 to 8 bits; got 9"),
-        (lambda: Layer(nn.Conv2d(4, 4, 3, groups=2)), "groups 1"),
+        (lambda: Layer(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), "`trace` pads with a node"),
+        (lambda: Layer(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), "no running statistics"),
         (lambda: Layer(nn.Conv2d(1, 1, 1)).codes(), "no step yet: call `quantize_layers`"),
     ],
 )

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounds import ActivationStatistics
-from labkit.papers.brelu.method.integer import to_codes
 from labkit.papers.brelu.teaching import figures, scenes
 from labkit.papers.brelu.teaching.roofline import Machine, layer_intensity, measure
 
@@ -77,13 +76,15 @@ def test_snapping_takes_the_nearest_ceiling():
 def test_the_followed_pixel_is_the_networks_own(shown):
     """The code at the end of a layer is what the integer network computes there."""
     lines = scenes.follow_pixel(shown, 10, 12, layers=2)
-    assert lines[0]["integer"] == int(to_codes(shown.picture[0])[10, 12])
+    assert lines[0]["integer"] == int(shown.picture[0][10, 12]) - 128
     computed = {}
     compute = shown.integer._compute
     try:
         shown.integer._compute = lambda node, values: computed.update(new := compute(node, values)) or new
-        shown.integer(to_codes(shown.picture[0])[None, None])
+        shown.integer.engine = "torch"
+        shown.integer(((shown.picture[0] - 128) / 255)[None, None])
     finally:
+        shown.integer.engine = "auto"
         del shown.integer._compute
     for line, relu in ((lines[5], "relu1"), (lines[10], "relu2")):
         channel = int(line["layer"].split()[-1])
@@ -104,7 +105,7 @@ def test_the_pixel_widget_shows_what_the_table_shows(shown):
     assert not any(" " in text for text in texts)  # a browser shows nothing of a text that plotly wraps
     assert box.children[-1].data[1].x == (31,)
     assert box.children[-1].data[1].y == (0,)
-    whole = to_codes(shown.picture[0])[None, None]
+    whole = shown.integer.to_codes((shown.picture[0] - 128) / 255)[None, None]
     weight, bias = (getattr(shown.integer, f"conv1_{kind}").long() for kind in ("weight", "bias"))
     sums = torch.nn.functional.conv2d(whole.long(), weight, padding=1)[0, :, 0, 31]
     channel = int(lines[1]["layer"].split()[-1])

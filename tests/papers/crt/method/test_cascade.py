@@ -26,6 +26,7 @@ from labkit.papers.crt.experiment.tracking import Census, arm_tracker
 from labkit.papers.crt.method.cascade import Decision, Diagnostics
 from labkit.papers.crt.method.convolution import Convolution, Regression
 from labkit.papers.crt.method.crop import View
+from labkit.papers.crt.method.ridge_head import RidgeHead
 
 EASY = LookAlikes(frames=10, rivals=1, similarity=0.3, height=120, width=160)
 CLIP = look_alikes(EASY, 0)
@@ -129,6 +130,85 @@ def test_presence():
     assert tracker.update(CLIP.frames[-1]).present
 
 
+def hidden_for_a_while(second: tuple[int, int], rival: float = 0.0) -> Sequence:
+    """A textured square that rests, is gone for eight frames and comes back at `second` (x, y of its corner).
+
+    rival: share of its texture in a look-alike that comes to where the target was two frames after it is gone.
+    """
+    random = np.random.default_rng(5)
+    ground = np.clip(random.normal(110, 6, (200, 420, 3)), 0, 255).astype(np.uint8)
+    texture, other = (random.integers(0, 256, (4, 4, 3)).repeat(6, 0).repeat(6, 1) for _ in range(2))
+    first, frames, boxes = (60, 80), [], []
+    for t in range(30):
+        picture, at = ground.copy(), None if 10 <= t < 18 else (first if t < 10 else second)
+        if rival and t >= 12:
+            picture[first[1] : first[1] + 24, first[0] : first[0] + 24] = rival * texture + (1 - rival) * other
+        if at is not None:
+            picture[at[1] : at[1] + 24, at[0] : at[0] + 24] = texture
+        frames.append(picture)
+        boxes.append((np.nan,) * 4 if at is None else (*at, 24, 24))
+    return Sequence("hidden", frames, np.array(boxes, dtype=float), np.isnan(boxes)[:, 0])
+
+
+FAR = (170, 100)  # 110 pixels on: outside of the 120 pixels of the search image, inside of twice as many
+
+
+def test_a_lost_target_is_found_again_where_it_comes_back():
+    """Its box rests meanwhile; without the search it is never seen again."""
+    clip = hidden_for_a_while(FAR)
+    (track,) = track_together(Cascade(), [clip])
+    assert track.present.tolist() == (~clip.absent).tolist()
+    overlaps = box_overlaps(track.boxes, np.where(np.isnan(clip.boxes), 0.0, clip.boxes))
+    assert overlaps[~clip.absent].min() > 0.6
+    np.testing.assert_array_equal(track.boxes[10:18], track.boxes[9:10].repeat(8, 0))
+    (without,) = track_together(Cascade(Settings(widen=1.0)), [clip])
+    assert box_overlaps(without.boxes, clip.boxes)[18:].max() == 0
+
+
+def test_nothing_is_learned_while_the_target_is_lost():
+    clip, cascade = hidden_for_a_while(FAR), Cascade()
+    filters = []
+    track_together(cascade, [clip], lambda t, c, last: filters.append((c.head.w.clone(), c.regression.weight.clone())))
+    for t in range(10, 17):  # w and the memory's weights after frame t + 1
+        torch.testing.assert_close(filters[t], filters[9], rtol=0, atol=0)
+    assert not torch.equal(filters[25][0], filters[9][0])
+
+
+def test_a_look_alike_is_not_taken_for_the_lost_target():
+    """A stranger with a third of its texture comes to where it was; by a lower bar it would be followed."""
+    clip = hidden_for_a_while(FAR, rival=0.35)
+    (track,) = track_together(Cascade(), [clip])
+    assert track.present.tolist() == (~clip.absent).tolist()
+    assert box_overlaps(track.boxes, clip.boxes)[18:].min() > 0.6
+    (taken,) = track_together(Cascade(Settings(again=0.3)), [clip])
+    assert taken.present[13:].all()
+    assert box_overlaps(taken.boxes, clip.boxes)[18:].max() == 0
+
+
+def test_a_target_that_has_changed_counts_twice():
+    """The usual score of a real clip lies between 0 and 1: always above a threshold of 0, soon below one of 1."""
+    counts = {0.0: set(), 1.0: set()}
+    for misfit, found in counts.items():
+
+        class Watched(RidgeHead):
+            def update(self, rows, counts, rivals, found=found):
+                found.add(float(counts))
+                super().update(rows, counts, rivals)
+
+        follow(CascadeTracker(Settings(misfit=misfit), head=lambda made=Watched: made(Ridge())), CLIP)
+    assert counts == {0.0: {1.0}, 1.0: {2.0}}
+
+
+def test_lost_beside_followed():
+    """In a batch each target is lost and found by itself."""
+    clips = (hidden_for_a_while(FAR), hidden_for_a_while((60, 80)))
+    together = track_together(Cascade(), clips)
+    for track, clip in zip(together, clips, strict=True):
+        assert track.present.tolist() == (~clip.absent).tolist()
+        (alone,) = track_together(Cascade(), [clip])
+        assert box_overlaps(track.boxes, alone.boxes).min() > 0.5
+
+
 def test_where_stage_2_is_left_out_stage_1_says_whether_the_target_is_there():
     """One target alone and beside another: a skipped frame is judged by the same score in both."""
     settings = Settings(skip_single=True, most=1)
@@ -211,7 +291,15 @@ def test_on_a_still_picture_the_box_stays_within_a_cell(kernel):
     ("call", "words"),
     [
         (lambda: Settings(mix=1.5), "mix must lie between"),
-        (lambda: Settings(bins=0), "bins >= 1"),
+        (lambda: Settings(bins=0), "bins must lie between 1 and 64"),
+        (lambda: Settings(widen=0.5), "widen must lie between 1 and 8; got 0.5"),
+        (lambda: Settings(present=float("nan")), "present must lie"),
+        (lambda: Settings(scales=()), "number_of_scales must lie between 1"),
+        (lambda: Settings(size=10**9), "size must lie between 32 and 4096"),
+        (lambda: Ridge(lam=0.0), "lam must lie between"),
+        (lambda: Ridge(keep_first=float("inf")), "keep_first must lie between 0 and 1"),
+        (lambda: Convolution(rate=1.0), "rate must lie between 0 and 0.5"),
+        (lambda: Convolution(first_steps=()), "steps must lie between 1"),
         (lambda: Cascade(Settings(refine=True)), "trained Refiner"),
         (lambda: Cascade(Settings(size=90)), "multiple of the features' stride"),
         (lambda: Cascade().update([CLIP.frames[0]]), "call init"),

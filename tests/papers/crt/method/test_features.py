@@ -1,5 +1,7 @@
 """Hand-made features against known pictures and OpenCV's Lab; ResNet layers against torch's own order; strides."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from labkit.papers.crt.method.features import (
     orientations,
     rgb_to_lab,
 )
-from labkit.vision import resnet18
+from labkit.vision import resnet18, resnet50
 
 
 def test_lab_is_opencvs():
@@ -114,6 +116,31 @@ def test_bad_input(tmp_path):
         ResNetFeatures(34)
     with pytest.raises(InputError, match="no weight file"):
         ResNetFeatures(18, tmp_path / "nothing.pth")
+
+
+def test_weight_files_that_are_none(tmp_path):
+    """Cut off, of something else, of another network, not finite: each in words; and nothing is unpickled."""
+    net = resnet18().state_dict()
+    stream = io.BytesIO()
+    torch.save(net, stream)
+    spoilt = {**net, "conv1.weight": torch.full_like(net["conv1.weight"], torch.nan)}
+    for content, words in (
+        (stream.getvalue()[:5000], "is damaged, or holds no weights"),
+        (b"", "is damaged, or holds no weights"),
+        (b"cos\nsystem\n(S'true'\ntR.", "is damaged, or holds no weights"),
+        ([1, 2], "something else than tensors"),
+        ({"conv1.weight": "text"}, "something else than tensors"),
+        (resnet50().state_dict(), "another network's weights"),
+        ({"conv1.weight": net["conv1.weight"]}, "another network's weights"),
+        (spoilt, "'conv1.weight' holds numbers that are not finite"),
+    ):
+        path = tmp_path / "weights.pth"
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        with pytest.raises(InputError, match=words):
+            ResNetFeatures(18, path)
+    (tmp_path / "weights.safetensors").write_bytes(bytes(100))
+    with pytest.raises(InputError, match="is damaged, or holds no weights"):
+        ResNetFeatures(18, tmp_path / "weights.safetensors")
 
 
 def test_power():

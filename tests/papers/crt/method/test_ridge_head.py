@@ -24,7 +24,7 @@ def rivals(seed, first, k=3):
 
 def learned(mining, mined, seed=0, **settings):
     """The head after a first frame and two more; `mined`: from rivals to what is handed over."""
-    head, first, everyone = RidgeHead(Ridge(mining=mining, **settings)), rows(seed), torch.ones(2, dtype=torch.bool)
+    head, first, everyone = RidgeHead(Ridge(mining=mining, **settings)), rows(seed), torch.ones(2)
     head.first([first])
     for t in (1, 2):
         head.update(rows(100 * seed + t), everyone, mined(rivals(100 * seed + 10 + t, first)))
@@ -64,3 +64,21 @@ def test_all_rows_kept_is_the_running_gram():
     """As long as nothing is forgotten: the weights of `eta` and `keep_first`, row by row (they are float32)."""
     gram, dual = (learned("none", lambda found: None, solver=solver) for solver in ("gram", "dual"))
     torch.testing.assert_close(gram.w, dual.w, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["gram", "dual"])
+def test_a_frame_that_counts_twice_weighs_twice(solver):
+    """By the running Gram it is eta doubled, and one that counts 0 leaves w as it is; the dual weighs its rows."""
+    heads = [RidgeHead(Ridge(eta=eta, solver=solver)) for eta in (0.02, 0.04, 0.02)]
+    for head, counts in zip(heads, (2.0, 1.0, 0.0), strict=True):
+        head.first([rows(0)])
+        before = head.w.clone()
+        head.update(rows(1), torch.full((2,), counts), None)
+    if solver == "gram":
+        torch.testing.assert_close(heads[0].w, heads[1].w, rtol=0, atol=0)
+        torch.testing.assert_close(heads[2].w, before, rtol=0, atol=1e-5)
+    else:
+        once = RidgeHead(Ridge(eta=0.02, solver=solver))
+        once.first([rows(0)])
+        once.update(rows(1), torch.ones(2), None)
+        assert (heads[0].w - heads[2].w).norm() > 1.2 * (once.w - heads[2].w).norm()

@@ -139,9 +139,9 @@ def test_a_frame_that_only_gives_negatives_gives_no_positives(monkeypatch):
     told = []
 
     class Watched(RidgeHead):
-        def update(self, rows, learn, rivals):
-            told.append((rivals.frame, bool(learn), bool(rivals.valid.any())))
-            super().update(rows, learn, rivals)
+        def update(self, rows, counts, rivals):
+            told.append((rivals.frame, bool(counts), bool(rivals.valid.any())))
+            super().update(rows, counts, rivals)
 
     monkeypatch.setattr(rehearsal, "RidgeHead", Watched)
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))

@@ -10,7 +10,7 @@ from labkit.papers.itid.experiment.objectives import (
     ERM,
     Consistency,
     GroupDRO,
-    Penalised,
+    Penalized,
     Targets,
     cross_entropy,
     environment_risk,
@@ -106,10 +106,10 @@ def test_lam_0_is_erm_where_environments_are_equal_and_the_environment_mean_wher
     logits, targets = example()
     for kind in ("irm", "irm-split", "vrex"):
         torch.testing.assert_close(
-            Penalised(kind, 0.0)(logits, targets, 0), ERM()(logits, targets, 0), rtol=1e-12, atol=0
+            Penalized(kind, 0.0)(logits, targets, 0), ERM()(logits, targets, 0), rtol=1e-12, atol=0
         )
     logits, uneven = example(equal=False)
-    risk = Penalised("irm", 0.0)(logits, uneven, 0)
+    risk = Penalized("irm", 0.0)(logits, uneven, 0)
     assert float((risk - ERM()(logits, uneven, 0)).abs().max()) > 1e-4
     torch.testing.assert_close(risk, environment_risk(logits, uneven))
 
@@ -122,11 +122,12 @@ def test_an_environment_missing_from_the_batch_counts_for_nothing():
 
 
 def test_annealing_and_rescaling():
-    objective = Penalised("irm", 1e4, anneal=100)
+    objective = Penalized("irm", 1e4, anneal=100)
     logits, targets = example()
     assert [objective.strength(step) for step in (0, 99, 100)] == [1.0, 1.0, 1e4]
     assert [objective.divisor(step) for step in (0, 99, 100)] == [1.0, 1.0, 1e4]
-    assert Penalised("irm", 1e4, anneal=100, rescale=False).divisor(100) == 1.0
+    assert [Penalized("irm", 0.1, anneal=100).strength(step) for step in (0, 99, 100)] == [1.0, 1.0, 0.1]  # [peer code]
+    assert Penalized("irm", 1e4, anneal=100, rescale=False).divisor(100) == 1.0
     late = objective(logits, targets, 100) / objective.divisor(100)
     torch.testing.assert_close(late, (environment_risk(logits, targets) + 1e4 * irm_penalty(logits, targets)) / 1e4)
 
@@ -216,8 +217,8 @@ def test_weighted_erm_finds_what_scikit_learn_finds():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: Penalised("rex", 1.0), "kind must be one of"),
-        (lambda: Penalised("irm", -1.0), "not negative"),
+        (lambda: Penalized("rex", 1.0), "kind must be one of"),
+        (lambda: Penalized("irm", -1.0), "not negative"),
         (lambda: GroupDRO("colour"), "groups are made by"),
         (lambda: GroupDRO(eta=-0.1), "eta is not negative"),
     ],

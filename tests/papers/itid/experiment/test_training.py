@@ -14,7 +14,7 @@ from labkit.papers.itid.experiment.config import CONFIGS, EXPERIMENTS, Arm, Conf
 from labkit.papers.itid.experiment.evaluate import measures_of, prediction_table
 from labkit.papers.itid.experiment.jobs import Job, build_networks, make_jobs
 from labkit.papers.itid.experiment.model import Single, Stack, build_network
-from labkit.papers.itid.experiment.objectives import Penalised
+from labkit.papers.itid.experiment.objectives import Penalized
 from labkit.papers.itid.method.modifiers import Unchanged
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -81,7 +81,7 @@ def distance(first, second):
 def test_penalties_of_strength_0_follow_erm(tmp_path):
     """Full batch: both environments have the same size. GroupDRO with eta 0 and equal groups, too."""
     erm, _ = trained(Arm(), tmp_path / "erm", batch=0)
-    same = {kind: Arm(objective=kind, lam=0.0) for kind in ("irm", "irm-split", "vrex")}
+    same = {kind: Arm(objective=kind, lam=0.0, anneal=0) for kind in ("irm", "irm-split", "vrex")}
     for name, arm in (same | {"dro": Arm(objective="dro-environment", eta=0.0)}).items():
         assert distance(erm, trained(arm, tmp_path / name, batch=0)[0]) < 1e-2  # rounding
     for name, arm in {"irm-100": Arm(objective="irm", lam=100.0, anneal=0), "swap": Arm("swap")}.items():
@@ -93,8 +93,8 @@ def test_a_large_penalty_needs_the_rescaling_or_a_fresh_optimiser(tmp_path):
     rescaled, _ = trained(Arm(objective="irm", lam=1e4, anneal=8), tmp_path / "rescaled")
     fresh, _ = trained(Arm(objective="irm", lam=1e4, anneal=8, rescale=False), tmp_path / "fresh")
     assert distance(rescaled, fresh) > 0.1
-    assert loop.needs_fresh_optimizer(Penalised("irm", 1e4, 8, rescale=False), 8)
-    assert not loop.needs_fresh_optimizer(Penalised("irm", 1e4, 8), 8)
+    assert loop.needs_fresh_optimizer(Penalized("irm", 1e4, 8, rescale=False), 8)
+    assert not loop.needs_fresh_optimizer(Penalized("irm", 1e4, 8), 8)
 
 
 def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
@@ -164,7 +164,7 @@ def test_killed_between_the_weights_and_the_result(tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "summarise", dying)
+        patch.setattr(train, "summarize", dying)
         with pytest.raises(Killed):
             PAPER.run(config, run_of(tmp_path / "run", config))
     assert PAPER.run(config, run_of(tmp_path / "run", config)) == undisturbed
@@ -218,7 +218,9 @@ def test_every_lesson_experiment_starts(tmp_path, name):
         ({"experiments": ("mild", "mild")}, "is named twice"),
         ({"experiments": (), "arms": ()}, "at least one experiment"),
         ({"arms": ("IE-magic",)}, "no experiment asked for has an arm 'IE-magic'"),
-        ({"sweep": ("pacs",)}, "folder:NAME"),
+        ({"sweep": ("pacs",)}, "folder:PATH"),
+        ({"sweep": ("folder:a", "folder:a")}, "named twice"),
+        ({"image_size": 4}, "image_size"),
         ({"algorithms": ("SGD",)}, "there is no algorithm 'SGD'"),
         ({"replicas": 0}, "replicas"),
         ({"step": 5}, "did you mean steps"),

@@ -23,7 +23,7 @@ from labkit.papers.itid.method.modifiers import (
     cell_counts,
     g_statistic,
 )
-from labkit.papers.itid.method.renderers import Backgrounds, Borders, Photographs, Rotations, Shifts, TwoColours
+from labkit.papers.itid.method.renderers import Backgrounds, Borders, Photographs, Rotations, Shifts, TwoColors
 from labkit.papers.itid.teaching import checks, exercises
 from labkit.workbench.exercises import close
 
@@ -192,7 +192,7 @@ def test_adaptive_moves_to_the_family_that_changes_answers():
     def answers(images):
         return images[:, 0].mean((1, 2)).gt(0.5).long()  # looks at the red channel's brightness: colours change it
 
-    adaptive = Adaptive({"colour": edits.colour_matrix, "shift": edits.shift})
+    adaptive = Adaptive({"colour": edits.color_matrix, "shift": edits.shift})
     for k in range(60):
         deltas = adaptive.update(answers, BATCH.images[:100], generator(k))
     assert deltas["shift"] == 0.0
@@ -203,7 +203,7 @@ def test_adaptive_moves_to_the_family_that_changes_answers():
     before = adaptive.probabilities.clone()
     adaptive.update(lambda images: torch.zeros(len(images)).long(), BATCH.images[:50], generator())
     assert torch.equal(adaptive.probabilities, before)  # nothing left to mend: it stops
-    other = Adaptive({"colour": edits.colour_matrix, "shift": edits.shift})
+    other = Adaptive({"colour": edits.color_matrix, "shift": edits.shift})
     other.load_state_dict(adaptive.state_dict())
     assert torch.equal(other.probabilities, before)
     assert adaptive(BATCH, generator()).edited
@@ -212,7 +212,7 @@ def test_adaptive_moves_to_the_family_that_changes_answers():
 # -- renderers and edits ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("renderer", [TwoColours(), Backgrounds(), Shifts(), Rotations(), Borders(2)])
+@pytest.mark.parametrize("renderer", [TwoColors(), Backgrounds(), Shifts(), Rotations(), Borders(2)])
 def test_counterfactuals_differ_in_the_nuisance_only(renderer):
     channels = 3 if isinstance(renderer, Borders) else 1
     content = torch.rand(6, channels, 8, 8, generator=generator())
@@ -229,7 +229,7 @@ def test_counterfactuals_differ_in_the_nuisance_only(renderer):
 def test_content_can_be_read_back():
     content = torch.rand(4, 1, 8, 8, generator=generator())
     z = torch.tensor([0, 1, 0, 1])
-    torch.testing.assert_close(TwoColours()(content, z).sum(1, keepdim=True), content, rtol=0, atol=0)
+    torch.testing.assert_close(TwoColors()(content, z).sum(1, keepdim=True), content, rtol=0, atol=0)
     backgrounds = Backgrounds()
     colour = torch.tensor(backgrounds.palette)[z][:, :, None, None]
     image = backgrounds(content, z)

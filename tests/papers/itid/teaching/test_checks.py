@@ -76,7 +76,7 @@ def test_claims_measure_what_they_say():
         assert claim.published is None
     coverage = {"50": {"iid_violations": 1.0, "itid_violations": 0.02, "rerendered_violations": 0.03}}
     assert by_key["itid-bound-holds"].measure({"coverage": coverage}) == pytest.approx(0.07)
-    swept = {"2": {k: {"training-domain": {"accuracy": a}} for k, a in (("ERM", 0.1), ("IE-swap", 0.7))}}
+    swept = {"-90%": {k: {"training-domain": {"accuracy": a}} for k, a in (("ERM", 0.1), ("IE-swap", 0.7))}}
     assert by_key["domainbed"].measure({"sweep": {"colored-mnist": swept}}) == pytest.approx(0.6)
     fashion = {"data": "fashion-mnist", "arms": {"ERM": {"target": 0.2}}}
     assert by_key["peer-reproduced"].measure({"colored-mnist": fashion}) is None

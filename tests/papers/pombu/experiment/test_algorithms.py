@@ -76,6 +76,7 @@ def plain_result(tmp_path_factory):
         {"alpha": 3.0}, {"u_scaling": "paper"}, {"exploration": "policy"}, {"bessel": True},
         {"objective": "p_improve_ppo"}, {"objective": "p_improve_ppo2"}, {"lam": 0.5}, {"beta": 0.0}, {"seed": 1},
         {"observation_noise": 0.1}, {"action_noise": 0.1}, {"std_resets": 0}, {"reinitialise_every": 1},
+        {"starts": "recorded"}, {"reward_clip": 1.0},
     ],
 )  # fmt: skip
 def test_every_switch_changes_what_comes_out(tmp_path, plain_result, changes):

@@ -71,7 +71,7 @@ def test_model_rollouts_go_on_from_where_a_member_led():
         assert (action == 1).all()
         assert not done.any()
         now = torch.tensor(state), torch.tensor(action)
-        assert reward == pytest.approx(task.reward(*now).numpy())
+        assert reward == pytest.approx(task.reward(*now, None).numpy())
         expected, std = (x[0].numpy() for x in models.outcome(*(x[None] for x in now)))
         drawn = (next_state - expected[0]) / std[0]
         assert drawn.mean() == pytest.approx(0, abs=0.15)  # 1,200 numbers from N(0, 1): 5 standard errors

@@ -40,7 +40,7 @@ def test_independent_errors_are_calibrated():
     """
     found = calibration.calibrate("fake-0.01", QUICK.override(calibration_copies=4, calibration_queries=40))
     assert found.persistent is None
-    row = calibration.summarise(found)["sqrt_u"]
+    row = calibration.summarize(found)["sqrt_u"]
     assert 0.4 < row["coverage"][0] < 0.75
     assert row["coverage"][1] > 0.75
     assert 0.9 < row["deviation"] < 1.7

@@ -79,7 +79,7 @@ def test_every_copy_has_its_own_loss_and_the_bounds_their_price():
     with torch.no_grad():
         net.highest.fill_(3.0)
     before = net.body.layers[0].weight.clone()
-    net.initialise([torch.Generator().manual_seed(i + 7) for i in range(2)])
+    net.initialize([torch.Generator().manual_seed(i + 7) for i in range(2)])
     assert (net.highest == 0.5).all()
     assert not torch.equal(net.body.layers[0].weight, before)
 
@@ -102,7 +102,7 @@ def fitted() -> g.GaussianEnsemble:
     made = g.GaussianEnsemble(1, 2, 2, 1, (32,), seeds=[3])
     state, action, after, _ = noisy_line(3000)
     inputs, change = torch.cat([state, action], -1), after - state
-    made.normalise_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
     splits, generator = e.TrajectorySplits(1, 2), torch.Generator().manual_seed(1)
     splits.add(30, 100, generator)
     settings = e.FitSettings(2e-2, 1e-3, batch=200, by_epoch=False, rounds=500, patience=500, max_norm=10.0)
@@ -132,7 +132,7 @@ def test_gaussian_members_begin_anew_like_the_others():
             parameter.add_(1.0)
     made.freeze()  # nothing to multiply out: rollouts go on using the network itself
     assert torch.equal(made(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)), made.outcome(*zeros())[0])
-    made.initialise([3])
+    made.initialize([3])
     assert all(torch.equal(value, first[name]) for name, value in made.state_dict().items())
 
 

@@ -27,8 +27,10 @@ def test_the_models_are_promised_what_the_simulator_gives(name):
             rewards.append(reward)
     state, action, wanted = (torch.from_numpy(np.array(x)) for x in (states, actions, rewards))
     assert len(wanted) == 1000
-    torch.testing.assert_close(TASKS[name].reward(state, action), wanted, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(TASKS[name].reward(state.float(), action.float()).double(), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(TASKS[name].reward(state, action, None), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        TASKS[name].reward(state.float(), action.float(), None).double(), wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", MUJOCO)
@@ -76,4 +78,4 @@ def cost_of_the_raw_action(state, action):
 @pytest.mark.parametrize(("name", "wrong"), [("hopper", height_forgotten), ("half-cheetah", cost_of_the_raw_action)])
 def test_a_wrong_reward_would_be_seen(name, wrong):
     state, action = torch.randn(5, TASKS[name].observation), torch.full((5, TASKS[name].action), 1.3)
-    assert not torch.allclose(wrong(state, action), TASKS[name].reward(state, action))
+    assert not torch.allclose(wrong(state, action), TASKS[name].reward(state, action, None))

@@ -96,7 +96,7 @@ def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     )
     run = Run.open(tmp_path, config)
     PAPER.run(config, run)
-    maps = scenes.maps_of(config, run)
+    maps = scenes.maps_of(run)
     assert maps.arms == ("alpha-0", "shuffled-2")
     assert maps.updates == (0, 4)
     states = maps.data[:5]
@@ -107,7 +107,7 @@ def test_the_run_keeps_what_the_notebook_draws(tmp_path):
     rows = scenes.calibrations_of(run)
     assert rows["fake-0.01"].predicted.shape == (1, 8)
     with pytest.raises(RunError, match="without the study 'zone-slow'"):
-        scenes.maps_of(config, run, "zone-slow")
+        scenes.maps_of(run, "zone-slow")
 
 
 def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
@@ -116,7 +116,8 @@ def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
     arm = {"real": [1.0, -1.0], "claimed": [2.0, 2.0], "left": 0.5, "right": 1.5}
     record = {
         "paper": "pombu", "scale": "lesson", "device": "cpu", "seeds": [0, 1],
-        "results": [{"zone": {"arms": {"alpha-2": arm}}}] * 2, "config": {}, "environment": {},
+        "results": [{"zone": {"arms": arms}} for arms in ({"alpha-2": arm, "alpha-9": arm}, {"alpha-2": arm})],
+        "config": {}, "environment": {},
         "wall_seconds": [1.0, 1.0], "command": "labkit record", "recorded": "2026-01-01",
     }  # fmt: skip
     (tmp_path / "pombu").mkdir()
@@ -124,6 +125,7 @@ def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
     found = scenes.pooled("zone")
     assert found["arms"]["alpha-2"]["real"] == [1.0, -1.0, 1.0, -1.0]
     assert found["arms"]["alpha-2"]["right"] == 1.5
+    assert set(found["arms"]) == {"alpha-2"}  # the other one is not in every run
     assert scenes.pooled("zone-slow") is None
 
 

@@ -9,7 +9,7 @@ from labkit.errors import InputError
 from labkit.papers.pombu.experiment import trust_region
 from labkit.papers.pombu.method.improvement import Batch, update_size
 from labkit.papers.pombu.method.networks import GaussianPolicy
-from labkit.papers.pombu.method.objective import standardise
+from labkit.papers.pombu.method.objective import standardize
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.streams import Streams
 
@@ -28,7 +28,7 @@ def a_batch(policy: GaussianPolicy, samples: int) -> Batch:
         mean, log_std = policy(state)
         action = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
         log_prob = gaussian_log_prob(action, mean, log_std)
-    advantage = standardise(-(action - torch.tensor([0.5, -0.5])).square().sum(-1))
+    advantage = standardize(-(action - torch.tensor([0.5, -0.5])).square().sum(-1))
     unused = torch.zeros(2, samples)
     return Batch(state, action, log_prob, advantage, unused, unused, unused)
 

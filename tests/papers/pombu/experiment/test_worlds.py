@@ -7,7 +7,6 @@ import torch
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.tasks import TASKS
 from labkit.papers.pombu.experiment.worlds import make_environment, make_world, pendulum_step
-from labkit.papers.pombu.method.episodes import play
 
 SHAPES = {"half-cheetah": (17, 6), "swimmer": (8, 2), "walker2d": (17, 6), "hopper": (11, 3), "ant": (27, 8)}
 SHAPES |= {"pendulum": (3, 1)}
@@ -38,13 +37,21 @@ def test_a_copies_episodes_depend_on_its_seed_alone(name):
     def act(state: torch.Tensor) -> torch.Tensor:
         return 0.3 * state[..., : TASKS[name].action].tanh()
 
-    pair = play(world, act, [11, 12], 2)
+    pair = world.play(act, [11, 12], 2)
     assert pair.state.shape == (2, 2, 5, TASKS[name].observation)
     assert torch.equal(pair.next_state[:, :, :-1], pair.state[:, :, 1:])
-    for mine, alone in zip(play(world, act, [12], 2), pair, strict=True):
+    for mine, alone in zip(world.play(act, [12], 2), pair, strict=True):
         assert torch.equal(mine[0], alone[1])
     assert not torch.equal(pair.state[0, 0], pair.state[0, 1])
     assert not torch.equal(pair.state[0], pair.state[1])
+
+
+@pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
+def test_starts_are_those_of_the_episodes(name):
+    world = make_world(name, horizon=5, observation_noise=0.1)
+    both = world.starts([11, 12], 3)
+    assert torch.equal(both, world.reset([11, 12], 3))
+    assert torch.equal(both[1:], world.starts([12], 3))
 
 
 @pytest.mark.parametrize("name", ["half-cheetah", "pendulum"])
@@ -103,4 +110,4 @@ def test_bad_input_is_refused(call, words):
 
 def test_a_policy_that_diverged_is_told():
     with pytest.raises(InputError, match="not finite"):
-        play(make_world("pendulum", 3), lambda state: state[..., :1] * float("nan"), [0], 1)
+        make_world("pendulum", 3).play(lambda state: state[..., :1] * float("nan"), [0], 1)

@@ -9,7 +9,7 @@ import torch
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment import offline, zone
 from labkit.papers.pombu.experiment.config import CONFIGS, ZONE_STUDIES
-from labkit.papers.pombu.experiment.evaluate import summarise_zone
+from labkit.papers.pombu.experiment.evaluate import summarize_zone
 from labkit.papers.pombu.experiment.offline import Arms, Referee, Setting, TimedValue
 from labkit.papers.pombu.experiment.point import FakeEnsemble, Point
 from labkit.papers.pombu.experiment.zone import Zone
@@ -290,7 +290,7 @@ def test_summary_counts_what_happened():
     for step in range(3):
         change = torch.tensor([0.0, 0.0, 1.0, -1.0]) * step
         history.add(left=-10 + change, right=-10 + change, model=-12 + 2 * change, ratio=torch.full((4,), 0.2))
-    found = summarise_zone(history, Arms(("alpha-0", "alpha-2"), 2))
+    found = summarize_zone(history, Arms(("alpha-0", "alpha-2"), 2))
     assert found["start"] == -10
     assert found["arms"]["alpha-2"]["real"] == [2.0, -2.0]
     assert found["arms"]["alpha-2"]["claimed"] == [4.0, -4.0]

@@ -21,7 +21,7 @@ def an_ensemble(weight_norm: bool = True, **options: object) -> e.DynamicsEnsemb
         COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[5, 8], **options
     )
     generator = torch.Generator().manual_seed(1)
-    made.normalise_by(
+    made.normalize_by(
         torch.randn(COPIES, 6, generator=generator), torch.rand(COPIES, 6, generator=generator) + 0.5,
         torch.randn(COPIES, 4, generator=generator), torch.rand(COPIES, 4, generator=generator) + 0.5,
     )  # fmt: skip
@@ -50,9 +50,9 @@ def some_data(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return state, action, state + 0.1 * torch.sin(state) * turn + 0.1 * torch.cat([action, -action], -1)
 
 
-def fitted_normalisation(made: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
+def fitted_normalization(made: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
     inputs, change = torch.cat([state, action], -1), after - state
-    made.normalise_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
 
 
 # -- the networks -----------------------------------------------------------------------------------------------------
@@ -122,12 +122,34 @@ def test_a_frozen_ensemble_is_the_same_function():
     torch.testing.assert_close(frozen, wanted, rtol=0, atol=1e-6)
     assert not frozen.requires_grad
     assert not any("plain" in name for name in made.state_dict())
-    made.initialise([1, 2])  # frozen weights would be stale
+    made.initialize([1, 2])  # frozen weights would be stale
     assert made(state, action).requires_grad
     fresh = made(state, action)
     assert not torch.allclose(fresh, wanted)
     made.freeze()
     torch.testing.assert_close(made(state, action), fresh, rtol=0, atol=1e-6)
+
+
+def test_further_outputs_are_predicted_as_they_are():
+    """No state is added to them, and they are normalized like the rest."""
+    made = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, seeds=[5, 8], extra_outputs=2)
+    state, action, after = some_data(200)
+    outcome = torch.cat([after, state[..., :1] * 3 + 7, (state[..., :1] > 0).float()], -1)
+    inputs, change = torch.cat([state, action], -1), torch.cat([after - state, outcome[..., 4:]], -1)
+    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    _, targets = made.normalized(state, action, outcome)
+    torch.testing.assert_close(targets.mean(1), torch.zeros(COPIES, 6), rtol=0, atol=1e-4)
+    torch.testing.assert_close(targets.std(1), torch.ones(COPIES, 6), rtol=0, atol=1e-4)
+    net = made.net(made.network_inputs(state, action)).view(COPIES, MEMBERS, 200, 6)
+    raw = net * made.output_std[:, None] + made.output_mean[:, None]
+    torch.testing.assert_close(made(state, action)[..., 4:], raw[..., 4:])
+    torch.testing.assert_close(made(state, action)[..., :4], raw[..., :4] + state[:, None])
+    wide = [x[:, None].expand(-1, MEMBERS, -1, -1).contiguous() for x in (state, action)]
+    torch.testing.assert_close(made.by_member(*wide), made(state, action), rtol=0, atol=1e-6)
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
+    splits.add(4, 50, generator)
+    report = e.fit(made, state, action, outcome, splits, generator, e.FitSettings(5e-3, batch=40, rounds=60))
+    assert (report.best < 0.5).all()  # a guess of the mean has 1; .05 +- .01 over 20 seeds, the worst member each
 
 
 def test_following_members_is_picking_them():
@@ -206,6 +228,39 @@ def test_splits_survive_a_checkpoint():
     again.load_state_dict(splits.state_dict())
     assert torch.equal(again.train, splits.train)
     assert again.rows == 20
+    for one in (splits, again):
+        one.redraw(torch.Generator().manual_seed(1))
+    assert torch.equal(again.train, splits.train)
+
+
+def test_fresh_cuts_are_cuts_of_the_same_trajectories():
+    splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(0)
+    splits.add(3, 10, generator)
+    splits.add(2, 5, generator)
+    before = splits.valid.clone()
+    splits.redraw(generator)
+    assert splits.rows == 40
+    assert not torch.equal(splits.valid, before)
+    fresh, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(3)
+    splits.redraw(generator)
+    fresh.add(3, 10, generator.manual_seed(3))
+    fresh.add(2, 5, generator)
+    assert torch.equal(splits.train, fresh.train)
+
+
+@pytest.mark.parametrize(("patience", "rounds"), [(4, 8), (5, 8), (6, 10)])
+def test_patience_is_what_a_member_may_wait(patience, rounds, monkeypatch):
+    """Validated every 2 rounds, with the first its best: stopped as soon as it has waited for longer than its patience,
+    after 2 + 6 rounds with a patience of 4 or 5, after 2 + 8 with one of 6."""
+    errors = iter(range(1, 100))
+    monkeypatch.setattr(e, "validation_error", lambda *a: torch.full((COPIES * MEMBERS,), float(next(errors))))
+    made, data, splits = an_ensemble(), some_data(20), e.TrajectorySplits(COPIES, MEMBERS)
+    generator = torch.Generator().manual_seed(0)
+    splits.add(2, 10, generator)
+    settings = e.FitSettings(batch=8, rounds=40, validate_every=2, patience=patience)
+    report = e.fit(made, *data, splits, generator, settings)
+    assert report.rounds == rounds
+    assert (report.best == 1).all()
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -214,9 +269,9 @@ def test_splits_survive_a_checkpoint():
 @pytest.mark.parametrize("by_epoch", [True, False])
 def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_precision):
     """Same minibatches, own stop each, best restored."""
-    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=40, validate_every=2, patience=6)
+    rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=80, validate_every=2, patience=6)
     together, data = an_ensemble(), some_data(40)
-    fitted_normalisation(together, *data)
+    fitted_normalization(together, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 10, generator)
     before, drawn = deepcopy(together.state_dict()), []
@@ -231,7 +286,7 @@ def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_p
             alone = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN)
             alone.load_state_dict(before)
             net = one_module(alone.net, network)
-            inputs, targets = (t.flatten(0, 1) for t in alone.normalised(*data))
+            inputs, targets = (t.flatten(0, 1) for t in alone.normalized(*data))
             best = train_alone(net, inputs, targets, [[b[network] for b in m] for m in drawn],
                                splits.valid[network] + copy * rows, settings)  # fmt: skip
             assert report.best[network].item() == pytest.approx(best, rel=1e-7)
@@ -260,7 +315,7 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
             best, kept, stale = error, deepcopy(net.state_dict()), 0
         else:
             stale += settings.validate_every
-            if stale >= settings.patience:
+            if stale > settings.patience:
                 break
     net.load_state_dict(kept)
     return best
@@ -269,10 +324,10 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
 def test_training_lowers_the_validation_error_and_restores_the_best():
     """Over 20 seeds at most .011 of the error is left."""
     made, data = an_ensemble(), some_data(300)
-    fitted_normalisation(made, *data)
+    fitted_normalization(made, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(6, 50, generator)
-    inputs, targets = (t.flatten(0, 1) for t in made.normalised(*data))
+    inputs, targets = (t.flatten(0, 1) for t in made.normalized(*data))
     copy = torch.arange(COPIES).repeat_interleave(MEMBERS)[:, None] * 300
     before = e.validation_error(made.net, inputs, targets, splits.valid + copy)
     report = e.fit(made, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
@@ -295,15 +350,23 @@ def test_the_step_size_falls():
     torch.testing.assert_close((before - net.weight).abs(), torch.full((1, 2), 0.5), rtol=1e-5, atol=0)
 
 
+def single_steps() -> e.TrajectorySplits:
+    splits = e.TrajectorySplits(COPIES, MEMBERS)
+    splits.add(5, 1, torch.Generator())
+    return splits
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: e.DynamicsEnsemble(1, 1, 3, 1), "two members"),
         (lambda: e.DynamicsEnsemble(1, 2, 0, 1), "at least 1"),
         (lambda: e.DynamicsEnsemble(2, 2, 3, 1, seeds=[1]), "one seed a copy"),
-        (lambda: an_ensemble().normalise_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
+        (lambda: an_ensemble().normalize_by(*[torch.zeros(2, n) for n in (6, 6, 4, 4)]), "must be positive"),
         (lambda: e.TrajectorySplits(1, 2, 1.5), "valid_fraction"),
-        (lambda: e.TrajectorySplits(1, 2).add(3, 1, torch.Generator()), "cannot cut"),
+        (lambda: e.TrajectorySplits(1, 2).add(0, 5, torch.Generator()), "cannot cut"),
+        (lambda: e.TrajectorySplits(1, 2).add(3, 0, torch.Generator()), "cannot cut"),
+        (lambda: e.fit(an_ensemble(), *some_data(5), single_steps(), torch.Generator()), "with its first step"),
         (lambda: e.FitSettings(batch=0), "at least 1"),
         (lambda: e.FitSettings(learning_rate=0.0), "must be positive"),
         (lambda: e.fit(an_ensemble(), *some_data(5), e.TrajectorySplits(2, 3), torch.Generator()), "the splits are of"),

@@ -59,8 +59,7 @@ def written_out(draws: Draws, gamma: float, bound: float) -> dict[str, Tensor]:
                 a = a.clamp(-bound, bound)
                 after = [A[copy, k] @ s + B[copy, k] @ a for k in range(MEMBERS)]
                 r = torch.stack([-(x @ x) - 0.1 * (a @ a) + s[0] for x in after])
-                v = torch.stack([(VALUE[copy] @ x) * (t + 2) for x in after]) if t < STEPS - 1 else torch.zeros(MEMBERS)
-                q = r + gamma * v
+                q = r + gamma * torch.stack([(VALUE[copy] @ x) * (t + 2) for x in after])
                 found["reward"][t, copy, n] = r.mean()
                 found["uncertainty"][t, copy, n] = ((q - q.mean()) ** 2).mean()
                 found["last"][t, copy, n] = s[0]
@@ -81,6 +80,7 @@ def test_a_rollout_of_linear_models_is_the_loop_written_out(bound):
         torch.testing.assert_close(got.log_prob[t], gaussian_log_prob(got.action[t], mean, log_std))
         torch.testing.assert_close(got.value[t], value(got.state[t], t))
     assert not got.done.any()
+    assert not got.diverged.any()
 
 
 def test_identical_models_are_sure_whatever_they_say():
@@ -89,6 +89,56 @@ def test_identical_models_are_sure_whatever_they_say():
 
     got = imagine(same, policy, value, reward, START, some_draws(), gamma=0.9)
     torch.testing.assert_close(got.uncertainty, torch.zeros_like(got.uncertainty), rtol=0, atol=1e-20)
+
+
+def test_the_last_step_is_unsure_of_where_it_leads():
+    """Where members agree on the reward gamma V(s_T) is left, as in the official code; nothing where V is 0 there."""
+
+    def known(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        return state[..., 0]
+
+    def timed(state: Tensor, step: int) -> Tensor:
+        return value(state, step) * (step < STEPS)
+
+    plain, theory = (imagine(dynamics, policy, v, known, START, some_draws(), gamma=0.9) for v in (value, timed))
+    last = dynamics(plain.state[-1], plain.action[-1].clamp(-1, 1))  # (copies, members, rollouts, state)
+    wanted = (0.9 * (STEPS + 1) * torch.einsum("lj,lkbj->lkb", VALUE, last)).var(1, correction=0)
+    torch.testing.assert_close(plain.uncertainty[-1], wanted)
+    assert wanted.min() > 1e-3
+    assert torch.equal(theory.uncertainty[:-1], plain.uncertainty[:-1])
+    assert theory.uncertainty[-1].abs().max() < 1e-20
+
+
+def test_members_may_predict_a_reward_and_an_end():
+    """Two further outputs; the reward is the first of them, the end where the second is above 1/2. For the members that
+    see an end nothing comes after it, and the episode ends where the member that moves sees it."""
+
+    def more(state: Tensor, action: Tensor) -> Tensor:
+        after = dynamics(state, action)
+        return torch.cat([after, after.sum(-1, keepdim=True), after[..., :1]], -1)
+
+    def learnt(state: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
+        return outcome[..., SIZE]
+
+    def ends(state: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
+        return outcome[..., -1] > 0.5
+
+    draws = some_draws()
+    got = imagine(more, policy, value, learnt, START, draws, gamma=0.9, terminates=ends)
+    for t in range(STEPS):
+        after = dynamics(got.state[t], got.action[t].clamp(-1, 1))
+        over = after[..., 0] > 0.5
+        v = torch.einsum("lj,lkbj->lkb", VALUE, after) * (t + 2) * ~over
+        torch.testing.assert_close(got.reward[t], after.sum(-1).mean(1))
+        torch.testing.assert_close(got.uncertainty[t], (after.sum(-1) + 0.9 * v).var(1, correction=0))
+        mover = draws.member[t][:, None]
+        assert torch.equal(got.done[t], over.gather(1, mover)[:, 0])
+        if t < STEPS - 1:
+            torch.testing.assert_close(
+                got.state[t + 1], after.gather(1, mover[..., None].expand(-1, -1, -1, SIZE))[:, 0]
+            )
+    assert got.done.any()
+    assert not got.done.all()
 
 
 def test_bessels_divisor():
@@ -114,7 +164,7 @@ def test_models_that_leave_the_numbers_are_marked():
         return dynamics(state, action) + torch.where(state[:, None] > 0.5, float("nan"), 0.0)
 
     got = imagine(broken, policy, value, reward, START, some_draws(), gamma=0.9)
-    assert got.done.any()
+    assert got.diverged.any()
     assert all(torch.isfinite(x).all() for x in got)
 
 

@@ -12,7 +12,7 @@ from labkit.papers.pombu.method.episodes import Episodes
 from labkit.papers.pombu.method.imagination import Rollout
 from labkit.papers.pombu.method.improvement import Batch, CriticPass, Pass, PolicyPass, batch_of, update_size
 from labkit.papers.pombu.method.networks import Critics, GaussianPolicy
-from labkit.papers.pombu.method.objective import scale_uncertainty, standardise
+from labkit.papers.pombu.method.objective import scale_uncertainty, standardize
 from labkit.papers.pombu.method.uncertainty import propagate
 from labkit.rl.gaussian import gaussian_log_prob
 from labkit.rl.recorded import Recorded
@@ -34,7 +34,7 @@ def a_batch(policy: GaussianPolicy, seed: int = 0, samples: int = SAMPLES) -> Ba
         action = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
         log_prob = gaussian_log_prob(action, mean, log_std)
     wanted = torch.tensor([0.5, -0.5])
-    advantage = standardise(-(action - wanted).square().sum(-1))
+    advantage = standardize(-(action - wanted).square().sum(-1))
     sqrt_u = torch.rand(copies, samples, generator=generator)
     return Batch(state, action, log_prob, advantage, sqrt_u, state.sum(-1), sqrt_u**2)
 
@@ -46,13 +46,14 @@ def a_pass(policy: GaussianPolicy, **changes: object) -> PolicyPass:
 # -- from rollout to batch --------------------------------------------------------------------------------------------
 
 
-def a_rollout(done: bool = False) -> Rollout:
+def a_rollout(diverged: bool = False, copies: int = 2) -> Rollout:
     generator = torch.Generator().manual_seed(0)
-    time, copies, rollouts = 5, 2, 4
+    time, rollouts = 5, 4
     r, task_reward, u, v, log_prob = torch.randn(5, time, copies, rollouts, generator=generator)
     state = torch.arange(time * copies * rollouts * STATE).float().view(time, copies, rollouts, STATE)
     action = torch.randn(time, copies, rollouts, ACTION, generator=generator)
-    return Rollout(state, action, log_prob, r, task_reward, u.abs(), v, torch.full((time, copies, rollouts), done))
+    flags = (torch.full((time, copies, rollouts), flag) for flag in (False, diverged))
+    return Rollout(state, action, log_prob, r, task_reward, u.abs(), v, *flags)
 
 
 @pytest.mark.parametrize("scaling", ["paper", "official"])
@@ -63,14 +64,34 @@ def test_a_batch_keeps_each_copies_samples_together(scaling):
     for copy in range(2):
         assert torch.equal(batch.state[copy], rollout.state[:, copy].reshape(20, STATE))
         advantage, u = trace.advantage[:, copy].flatten(), trace.uncertainty_target[:, copy].flatten()
-        torch.testing.assert_close(batch.advantage[copy], standardise(advantage))
+        torch.testing.assert_close(batch.advantage[copy], standardize(advantage))
         torch.testing.assert_close(batch.sqrt_u[copy], scale_uncertainty(u, advantage, scaling))
         torch.testing.assert_close(batch.value_target[copy], trace.value_target[:, copy].flatten())
 
 
 def test_models_that_diverged_are_told():
     with pytest.raises(InputError, match="not finite"):
-        batch_of(a_rollout(done=True), None, gamma=0.9, lam=1.0)
+        batch_of(a_rollout(diverged=True), None, gamma=0.9, lam=1.0)
+
+
+def test_what_is_imagined_after_an_end_is_left_out():
+    """A rollout that ends with its second step is one of two steps: its numbers are those of the short one alone."""
+    rollout = a_rollout(copies=1)
+    rollout.done[1, 0, 2] = True
+    rollout.diverged[3, 0, 2] = True  # after the end nobody cares
+    batch = batch_of(rollout, None, gamma=0.9, lam=0.8)
+    assert batch.advantage.shape == (1, 17)
+    ended = rollout.state[:2, 0, 2]
+    kept = [bool((ended == row).all(1).any()) for row in batch.state[0]]
+    assert sum(kept) == 2
+    short = propagate(*(x[:2, 0, 2] for x in (rollout.reward, rollout.uncertainty, rollout.value)), gamma=0.9, lam=0.8)
+    torch.testing.assert_close(batch.value_target[0, kept], short.value_target)
+    torch.testing.assert_close(batch.uncertainty_target[0, kept], short.uncertainty_target)
+    assert float(batch.advantage.mean()) == pytest.approx(0, abs=1e-5)  # standardized over what is left
+    two = a_rollout()
+    two.done[1, 0, 2] = True
+    with pytest.raises(InputError, match="one copy at a time"):
+        batch_of(two, None, gamma=0.9, lam=0.8)
 
 
 # -- passes -----------------------------------------------------------------------------------------------------------
@@ -184,7 +205,7 @@ def explored(policy: GaussianPolicy, policy_pass: PolicyPass):
 
     def play_one(number: int) -> Episodes:
         weights.append([p.detach().clone() for p in policy.parameters()])
-        return Episodes(*[torch.full((2, 1, 1), float(number))] * 4)
+        return Episodes(*[torch.full((2, 1, 1), float(number))] * 6)
 
     episodes = exploration.explore(
         policy, policy_pass, imagined, play_one, Streams([5, 6]),

@@ -189,7 +189,7 @@ def test_the_approximate_kl_of_two_gaussians():
 def test_standardised_advantages(clip_first):
     _, _, advantage, _ = samples()
     advantage = 0.5 * advantage + 1
-    standard = o.standardise(advantage, clip_first=clip_first)
+    standard = o.standardize(advantage, clip_first=clip_first)
     torch.testing.assert_close(standard.mean(-1), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-6)
     torch.testing.assert_close(standard.std(-1, correction=0), torch.ones(3, dtype=torch.float64), rtol=1e-6, atol=0)
 
@@ -197,9 +197,9 @@ def test_standardised_advantages(clip_first):
 def test_where_the_clip_acts():
     advantage = torch.zeros(1, 100, dtype=torch.float64)
     advantage[0, 0] = 1000.0
-    assert o.standardise(advantage).max().item() == pytest.approx(9.95, abs=0.01)  # 5 among 99 zeros
-    assert o.standardise(advantage, clip_first=False).max().item() == 5.0
-    assert o.standardise(advantage, math.inf).max().item() == pytest.approx(9.95, abs=0.01)
+    assert o.standardize(advantage).max().item() == pytest.approx(9.95, abs=0.01)  # 5 among 99 zeros
+    assert o.standardize(advantage, clip_first=False).max().item() == 5.0
+    assert o.standardize(advantage, math.inf).max().item() == pytest.approx(9.95, abs=0.01)
 
 
 @pytest.mark.parametrize("clip_first", [True, False])
@@ -235,7 +235,7 @@ def test_the_bounds_of_u():
         (lambda x: o.policy_loss("ppo", x, x, x, 1.0, 0.2), "objective must be one of"),
         (lambda x: o.scale_uncertainty(x, x, "raw"), "mode must be"),
         (lambda x: o.scale_uncertainty(x, x, low=2.0, high=1.0), "bounds of U"),
-        (lambda x: o.standardise(x, 0.0), "clip must be positive"),
+        (lambda x: o.standardize(x, 0.0), "clip must be positive"),
     ],
 )
 def test_bad_input_is_refused(call, words):

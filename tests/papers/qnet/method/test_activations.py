@@ -138,7 +138,7 @@ class Twice(nn.Module):
 class TestErrors:
     def test_a_relu_used_twice_or_never(self):
         model = Twice()
-        with pytest.raises(InputError, match=r"ReLU .relu. ran 2 times in 1 passes; each use needs an nn.ReLU"):
+        with pytest.raises(InputError, match=r"the model itself: its .* one ReLU several times; .* quantize\(model"):
             quantize_activations(model, LEVELS["A2"], [torch.randn(8, 2)])
         assert quantizers(model) == {}
         model.relu = nn.Sequential(nn.Identity())
@@ -147,11 +147,11 @@ class TestErrors:
 
     def test_one_relu_registered_under_two_names(self):
         relu = nn.ReLU()
-        with pytest.raises(InputError, match="ran 2 times"):
+        with pytest.raises(InputError, match="one ReLU several times"):
             quantize_activations(nn.Sequential(nn.Linear(2, 2), relu, relu), LEVELS["A1"], [torch.randn(8, 2)])
 
     def test_no_relu(self):
-        with pytest.raises(InputError, match=r"no nn.ReLU module.*F.relu is invisible"):
+        with pytest.raises(InputError, match="the model has no ReLU to put a quantiser behind"):
             quantize_activations(nn.Linear(2, 2), LEVELS["A2"], [torch.randn(8, 2)])
 
     def test_no_batch(self):

@@ -26,6 +26,25 @@ def test_dropout_is_off_and_every_mode_comes_back():
     assert [module.training for module in model.modules()] == before
 
 
+@pytest.mark.parametrize("batches", [[], [torch.ones(4, 3), torch.ones(4, 5)], [torch.ones(4, 3), "no tensor"]])
+def test_an_error_leaves_the_statistics(batches):
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model(torch.randn(64, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises((InputError, RuntimeError)):
+        reestimate_batch_norm(model, batches)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_pairs_with_labels_and_a_lone_tensor():
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    x = torch.randn(64, 3)
+    for batches in ([(x, torch.zeros(64))], x):
+        model[0].reset_running_stats()
+        reestimate_batch_norm(model, batches)
+        torch.testing.assert_close(model[0].running_mean, x.mean(0))
+
+
 def test_an_error_within_leaves_the_model_usable():
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).train()
     with pytest.raises(RuntimeError):

@@ -68,3 +68,10 @@ def test_unknown_names_and_bits():
     for make in (uniform_weight_levels, activation_levels):
         with pytest.raises(InputError, match="at least one bit; got 0"):
             make(0)
+
+
+def test_more_levels_than_a_byte_tells_apart():
+    """Codes are bytes: level 256 would have the code of level 0."""
+    assert len(check_levels(tuple(map(float, range(256))))) == 256
+    with pytest.raises(InputError, match="tells 256 levels apart; got 257 levels"):
+        check_levels(tuple(map(float, range(257))))

@@ -279,3 +279,10 @@ class TestModule:
     def test_bad_temperature(self):
         with pytest.raises(InputError, match="temperature must be positive; got 0"):
             set_temperature(network(), 0.0)
+
+
+def test_hard_quantize_takes_plain_numbers():
+    x, levels, thresholds = torch.linspace(-2, 2, 9), torch.tensor(LEVELS["W2"]), torch.tensor([-0.5, 0.5])
+    as_tensors = hard_quantize(x, levels, thresholds, torch.tensor(0.8), torch.tensor(1.5))
+    assert torch.equal(hard_quantize(x, levels, thresholds, 0.8, 1.5), as_tensors)
+    assert torch.equal(hard_quantize(x, levels, thresholds, alpha=0.8, beta=torch.tensor(1.5)), as_tensors)

@@ -8,6 +8,7 @@ from torch import nn
 
 from labkit.errors import InputError
 from labkit.papers.qnet.experiment.baselines import binary_weights
+from labkit.papers.qnet.method.activations import quantize_activations
 from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.soft_quantizer import (
     SoftQuantizer,
@@ -141,6 +142,20 @@ def test_training_moves_weights_and_scales():
     assert all(not torch.equal(a, b) for a, b in zip(before, own, strict=True))
 
 
+def test_layers_at_index_one_keep_their_names():
+    """The name of an activation quantiser ends in .1, where it stands behind its ReLU; that of a layer may as well."""
+    block = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)))
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), block, nn.Conv2d(4, 2, 1))
+    placement = quantize_weights(model, LEVELS["W2"])
+    quantize_activations(model, LEVELS["A2"], [X])
+    assert placement.quantized == ("1.1", "1.2.1")
+    assert tuple(quantizers(model, "weights")) == placement.quantized
+    assert tuple(quantizers(model, "activations")) == ("1.0",)
+    model(X).sum().backward()
+    OfficialClipping(model)
+    assert all(float_weight(model, name).grad is not None for name in placement.quantized)
+
+
 def test_set_temperature_tells_weights_from_activations():
     model = nn.Sequential(nn.Linear(2, 2), SoftQuantizer((0.0, 1.0), (0.5,)), nn.Linear(2, 2), nn.Linear(2, 2))
     quantize_weights(model, LEVELS["W1"])
@@ -178,6 +193,42 @@ class TestOfficialClipping:
             dx, dalpha = torch.autograd.grad(quantizer(x), [x, quantizer.alpha], dy)
             torch.testing.assert_close(float_weight(model, name).grad, dx, rtol=1e-5, atol=1e-12)
             torch.testing.assert_close(quantizer.alpha.grad, dalpha, rtol=1e-5, atol=1e-12)
+
+    def test_a_layer_used_twice_counts_with_the_sum_of_its_gradients(self):
+        """... as its weight does, which is one tensor in the official scheme."""
+
+        class Twice(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.shared, self.last = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+            def forward(self, x):
+                return self.last(self.shared(self.shared(self.first(x))))
+
+        model, x = Twice().double(), torch.randn(8, 3).double()
+        reference = copy.deepcopy(model)
+        quantize_weights(model, LEVELS["W2"])
+        clipping = OfficialClipping(model)
+        with torch.no_grad():
+            reference.shared.weight.copy_(model.shared.weight)
+        model(x).square().sum().backward()
+        model.get_submodule("shared.parametrizations.weight.0")(torch.ones(5, 5).double()).sum().backward()  # by itself
+        reference(x).square().sum().backward()
+        got = clipping.clip(1e9)
+        wanted = torch.stack([p.grad.square().sum() for p in reference.parameters()]).sum().sqrt()
+        torch.testing.assert_close(got, wanted)
+
+    def test_a_backward_pass_that_was_not_clipped_is_forgotten_with_its_gradients(self):
+        model = network()
+        quantize_weights(model, LEVELS["W2"])
+        clipping = OfficialClipping(model)
+        norms = []
+        for repeats in (1, 3):
+            for _ in range(repeats):
+                model.zero_grad()
+                F.cross_entropy(model.eval()(X), LABELS).backward()
+            norms.append(clipping.clip(1e9))
+        assert norms[0] == norms[1]
 
     def test_needs_quantised_weights_and_a_backward_pass(self):
         with pytest.raises(InputError, match="call quantize_weights first"):
@@ -227,12 +278,15 @@ class TestErrors:
         with pytest.raises(InputError, match=r"quantised already \(3.conv, .*start from a float network"):
             quantize_weights(model, binary_weights)
 
-    def test_a_layer_that_cannot_be_fitted_is_named(self):
+    @pytest.mark.parametrize("name", ["3.conv", "3.shortcut", "7"])
+    def test_a_layer_that_cannot_be_fitted_is_named_and_none_is_quantised(self, name):
         model = network()
-        nn.init.zeros_(model[3].conv.weight)
-        with pytest.raises(InputError, match=r"'3.conv' cannot be quantised: the samples are all zero"):
+        nn.init.zeros_(model.get_submodule(name).weight)
+        modules = dict(model.named_modules())
+        with pytest.raises(InputError, match=rf"'{name}' cannot be quantised: the samples are all zero"):
             quantize_weights(model, LEVELS["W2"])
         assert quantizers(model) == {}
+        assert dict(model.named_modules()) == modules
 
     def test_arguments(self):
         call = getattr(quantizers, "__wrapped__", quantizers)  # the hook that checks types would answer first
