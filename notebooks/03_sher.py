@@ -313,7 +313,7 @@ warm = scenes.recorded("alpha")
 viz.show(
     lambda: figures.arms_figure(warm, "alpha"),
     "Success of SHER at six temperatures. The IQM is .75 at alpha = 0, a little above .8 from .003 to .03, and lower at .1. "
-    "The seeds at alpha = 0 reach from .3 to 1.",
+    "The interval is widest at alpha = 0.",
     when=warm,
     otherwise="Not recorded yet: labkit record sher --label alpha, see section 10",
 )
@@ -339,7 +339,8 @@ from labkit.papers.sher.teaching.rendering import to_gif
 films, missing = scenes.fetch_films(config, run)
 viz.show(
     lambda: figures.film_figure(films),
-    "Two rows of frames. Before training the arm moves little and all frames are red; after training they turn green.",
+    "Two rows of frames. Before training the hand stays away from the red dot and all frames are red. After training it is at "
+    "the dot and all frames but the first are green.",
     when=films,
     otherwise=missing,
 )

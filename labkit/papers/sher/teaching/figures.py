@@ -73,7 +73,7 @@ def idea_figure(failure: Failure | None = None) -> Figure:
 
 
 def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
-    """An episode under the lens: the present t, a later moment as goal, every reward under that goal, the law of t'."""
+    """An episode, the present t, a later moment as goal, every reward under that goal, the probabilities of t'."""
     horizon = len(failure.path) - 1
     if not 0 <= t < horizon:
         raise InputError(f"t must lie between 0 and {horizon - 1}; got {t}.")
@@ -82,7 +82,7 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     goal = failure.path[later]
     near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
     future = np.arange(horizon + 1) > t
-    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], subplot_titles=("which later moment", "its probability"))
+    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], subplot_titles=("the episode", "probability of t'"))
     for (x0, y0), (x1, y1) in failure.walls:
         figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", showlegend=False,
                            line={"color": COLORS["hard"], "width": 4}, row=1, col=1)  # fmt: skip
@@ -114,7 +114,7 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     return figure.update_layout(
         template="none", height=400, margin={"t": 70, "b": 90, "l": 40, "r": 10},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
-        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} are 0",
+        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} rewards are 0",
                "font": {"size": 14}},
     )  # fmt: skip
 
@@ -203,7 +203,7 @@ def temperature_figure(alphas: Sequence[float] = (0.003, 0.1, 1.0), gamma: float
 
 
 def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = False) -> go.Figure:
-    """The same maze with handles: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
+    """The same maze at any temperature: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
     alpha = 10**log_alpha
     soft = soft_tabular.soft_values(_grid()[0], alpha, gamma, clip=clip, tolerance=1e-4)  # for the eye, and quick
     figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of pi", "p(O = 1) = exp(r / alpha)"))
@@ -410,7 +410,7 @@ def arms_figure(results: Sequence[Result], experiment: str) -> Figure:
 
 def paths_figure(shown: Mapping[str, tuple[np.ndarray, np.ndarray]], layout: str, tolerance: float = 0.15) -> Figure:
     """Test episodes of several learners in the same world: {name: (paths, goals)}; green arrives, red does not."""
-    figure, axes = subplots(1, len(shown), figsize=(3.1 * len(shown), 3.2), squeeze=False)
+    figure, axes = subplots(1, len(shown), figsize=(2.9 * len(shown), 3.4), squeeze=False)
     for axis, (name, (paths, goals)) in zip(axes[0], shown.items(), strict=True):
         for (x0, y0), (x1, y1) in LAYOUTS[layout].walls:
             axis.plot([x0, x1], [y0, y1], color=COLORS["hard"], lw=3)
@@ -457,7 +457,7 @@ def landscape_figure(
         )
     figure.add_scatter(x=[x], y=[y], mode="markers", marker={"color": COLORS["ours"], "size": 12}, row=1, col=1)
     figure.add_scatter(x=[gx], y=[gy], mode="markers", row=1, col=1,
-                       marker={"color": COLORS["baseline"], "size": 15, "symbol": "star"})  # fmt: skip
+                       marker={"color": COLORS["hard"], "size": 15, "symbol": "star"})  # fmt: skip
     side = np.linspace(-1, 1, SIDE)
     for column, agent in enumerate(agents.values(), 2):
         values, chosen = landscape(agent, (x, y), (gx, gy))
@@ -468,8 +468,11 @@ def landscape_figure(
                            marker={"color": COLORS["bad"], "size": 12 if len(chosen) == 1 else 4})  # fmt: skip
     figure.update_xaxes(range=[-1.02, 1.02])
     figure.update_yaxes(range=[-1.02, 1.02])
+    for column in range(2, 2 + len(agents)):
+        figure.update_xaxes(title_text="action, horizontal", row=1, col=column)
+    figure.update_yaxes(title_text="vertical", row=1, col=2)
     return figure.update_layout(
-        template="none", height=330, showlegend=False, margin={"t": 50, "b": 40, "l": 40, "r": 10}
+        template="none", height=340, showlegend=False, margin={"t": 50, "b": 50, "l": 40, "r": 10}
     )
 
 
