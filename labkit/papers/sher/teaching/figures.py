@@ -114,7 +114,7 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     return figure.update_layout(
         template="none", height=400, margin={"t": 70, "b": 90, "l": 40, "r": 10},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
-        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} rewards are 0",
+    """An episode, the present t, a later moment as goal, the rewards under that goal, the probabilities of t'."""
                "font": {"size": 14}},
     )  # fmt: skip
 
