@@ -110,11 +110,11 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     figure.update_xaxes(range=[-1, 1], row=1, col=1)
     figure.update_yaxes(range=[-1, 1], scaleanchor="x", row=1, col=1)
     figure.update_xaxes(title_text="later moment", range=[0, horizon + 1], row=1, col=2)
-    reward = "0" if near[t + 1] else "-1"
+    reward, reached = "0" if near[t + 1] else "-1", int(near[1:].sum())
     return figure.update_layout(
         template="none", height=400, margin={"t": 70, "b": 90, "l": 40, "r": 10},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
-    """An episode, the present t, a later moment as goal, the rewards under that goal, the probabilities of t'."""
+        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {reached} of {horizon} rewards are 0",
                "font": {"size": 14}},
     )  # fmt: skip
 
