@@ -28,7 +28,7 @@ check: $(INSTALLED) ## what to run while working: style, types, layers and the q
 test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebooks themselves
 	@$(BIN)/python tests/run.py
 
-lab: $(INSTALLED) ## JupyterLab on the start notebook
+lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in workspace/
 	@$(BIN)/labkit lab
 
 notebooks: $(INSTALLED) ## execute the notebooks in place and refresh the committed outputs

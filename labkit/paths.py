@@ -28,3 +28,8 @@ def records_dir() -> Path:
 
 def notebooks_dir() -> Path:
     return root() / "notebooks"
+
+
+def workspace_dir() -> Path:
+    """The reader's copies of the notebooks: $LABKIT_WORKSPACE, or `workspace/`."""
+    return Path(os.environ.get("LABKIT_WORKSPACE") or root() / "workspace").expanduser()

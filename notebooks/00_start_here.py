@@ -16,36 +16,23 @@
 # - **Scale up** without changing a line: `labkit run qnet --scale gpu` executes the same notebook headless.
 # - **Trust**: every statement of each abstract is a claim with a margin, measured over seeds, and shown whether it
 #   holds or not. Every notebook is executed and compared on every change.
+#
+# You work in copies. `make lab` made them in the folder `workspace/` and never overwrites them;
+# `labkit lab --fresh 01_qnet` gives you a new one beside the old one.
 
 # %% [markdown]
-# ## The papers
+# ## The notebooks, in reading order
 #
-# A paper appears here when its room is built.
-
-# %%
-from IPython.display import Markdown, display
-
-from labkit import papers, viz
-from labkit.workbench import doctor, show
-
-viz.use()
-rooms = [papers.load(slug) for slug in papers.names()]
-rows = [
-    f"| [{room.notebook}]({room.notebook}.ipynb) | {room.title} | [{room.arxiv}](https://arxiv.org/abs/{room.arxiv}) "
-    f"| {room.venue} | {room.idea} |"
-    for room in rooms
-]
-Markdown("\n".join(["| notebook | paper | arXiv | venue | idea |\n|---|---|---|---|---|", *rows]))
-
-# %% [markdown]
-# ## The ledger
+# Each stands on its own. Those of one field build on each other.
 #
-# What the abstracts say against what was measured, from the recorded runs in `data/records/`. A claim holds when the
-# near end of the 95 % interval over seeds passes the margin. A claim that does not hold is shown like any other: at the
-# scale of a lesson that is a finding about this scale, not a verdict on the paper.
-
-# %%
-show.ledger([verdict for room in rooms for verdict in room.verdicts()])
+# | notebook | what it teaches | what it needs |
+# |---|---|---|
+# | [01_qnet](01_qnet.ipynb) | *Quantisation.* Train a step function by making it out of sigmoids that sharpen; straight-through gradients and where they differ; store a weight in one bit | convolutional networks, gradient descent |
+# | [02_brelu](02_brelu.ipynb) | *Quantisation.* A network that computes in integers alone: where to clip, how to multiply and shift, what an addition of two scales needs | 01 helps: what a quantiser is |
+# | [03_sher](03_sher.ipynb) | *Reinforcement learning.* Learn from failures by asking which goal they reached; what an entropy bonus does to values and policies | Q-learning, the idea of a policy |
+# | [04_pombu](04_pombu.ipynb) | *Reinforcement learning.* Learned models are wrong somewhere: bound the uncertainty of a value, and change a policy only where the gain is larger | policy gradients, variance and expectation |
+# | [05_itid](05_itid.ipynb) | *Generalization.* What may vary between training and use, what a network that ignores it is worth, and how to change data until it does | conditional probability; no measure theory |
+# | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
 
 # %% [markdown]
 # ## Moving around
@@ -56,15 +43,17 @@ show.ledger([verdict for room in rooms for verdict in room.verdicts()])
 # |---|---|---|
 # | 1 The idea in one picture | 2 Parameters | 3 What the paper claims |
 # | 4 The method, step by step | 5 Prove it | 6 Train and compare |
-# | 7 Explore | 8 Verdict | 9 Your turn · 10 Full scale |
+# | 7 Explore | 8 Verdict | 9 Your turn |
+# | 10 Take it home, and full scale | | |
 #
-# A room has three floors: `labkit/papers/<slug>/method/` is the paper's idea, `experiment/` puts it to the test, `teaching/`
-# draws the pictures. `viz.show_source(thing)` shows the code behind anything. The notebooks hold no methods of their own: what you read is
-# what runs. Marks tell where a detail comes from: [paper], [official code], [inferred], [ours].
+# A room has three floors: `labkit/papers/<slug>/method/` is the paper's idea, `experiment/` puts it to the test, and
+# `teaching/` draws the pictures. `viz.show_source(thing)` shows the code behind anything. The notebooks hold no methods of
+# their own: what you read is what runs. Marks tell where a detail comes from: [paper], [official code], [inferred], [ours].
 #
-# ## Scales
+# **Exercises** say how hard they are (●○○ to ●●●) and how many minutes they take. `.check(answer)` names the property that
+# your answer breaks, `.hint()` in its place gives two hints, one after the other, and the solution is folded below.
 #
-# One code path, four configurations:
+# One code path has four scales:
 #
 # | scale | takes | on |
 # |---|---|---|
@@ -74,15 +63,27 @@ show.ledger([verdict for room in rooms for verdict in room.verdicts()])
 # | `full` | the paper's own setting | the paper's own data, one or many GPUs |
 
 # %% [markdown]
-# ## Gallery
+# ## The ledger
 #
-# One picture from each room.
+# What the abstracts say against what was measured, from the recorded runs in `data/records/`; a click opens a paper. A
+# claim holds when the near end of the 95 % interval over seeds passes the margin. A claim that does not hold is shown like
+# any other: at the scale of a lesson that is a finding about this scale, not a verdict on the paper.
 
 # %%
-import importlib
+from labkit import papers, viz
+from labkit.workbench import doctor, show
 
-for room in rooms:
-    display(importlib.import_module(f"{room.room}.teaching.figures").idea_figure())
+viz.use()
+rooms = sorted((papers.load(slug) for slug in papers.names()), key=lambda room: room.notebook)
+show.ledgers(rooms)
+
+# %% [markdown]
+# ## Gallery
+#
+# The first picture of each notebook.
+
+# %%
+show.gallery(rooms)
 
 # %% [markdown]
 # ## Is this machine ready?

@@ -12,7 +12,7 @@ import torch
 
 TESTS = Path(__file__).parent
 HANGS = 900  # seconds after which a process is taken to hang: ten times what the slowest needs on a quiet machine
-sys.path.insert(0, str(TESTS))  # for toy_paper
+sys.path[:0] = [str(TESTS), str(TESTS / "notebooks")]  # for toy_paper and second_edition
 
 torch.set_warn_always(True)  # not once a process: which test fails must not depend on the order
 # One thread, unless the caller says otherwise: the same sums in the same order, and two workers share two cores.

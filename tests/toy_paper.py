@@ -126,7 +126,16 @@ class Toy(Paper):
         ),
     )
     exercises = (
-        Exercise("three", "fill in", "A function that returns more than three.", {"above": is_above_three}, lambda: 4),
+        Exercise(
+            "three",
+            "fill in",
+            "A function that returns more than three.",
+            {"above": is_above_three},
+            lambda: 4,
+            difficulty=1,
+            minutes=1,
+            hints=("Which numbers are larger than three?", "`lambda: 4`"),
+        ),
     )
 
 

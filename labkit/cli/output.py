@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit.workbench.claims import Verdict
+from labkit.workbench.claims import Verdict, unmeasured
 from labkit.workbench.experiment import Paper
 
 # Without a terminal rich assumes 80 columns, too few for a table that is piped or logged.
@@ -18,6 +18,10 @@ console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ e
 
 
 def print_ledger(verdicts: Sequence[Verdict]) -> None:
+    """A table, or one line where nothing was measured."""
+    if not any(verdict.seeds for verdict in verdicts):
+        console.print(unmeasured(verdicts), soft_wrap=True)
+        return
     table = Table("", "claim", "the abstract says", "published", "measured", "margin", "verdict", "source")
     for v in verdicts:
         mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}[v.holds]

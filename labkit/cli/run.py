@@ -7,7 +7,7 @@ from labkit.cli import directories
 from labkit.cli.options import Device, Pairs, Resume, RunDir, Scale, Seed, Slug, asked
 from labkit.cli.output import console, print_ledger, short
 from labkit.errors import RunError
-from labkit.workbench import notebooks
+from labkit.workbench import notebooks, page
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import Run
 
@@ -34,10 +34,12 @@ def run(
     except RunError as error:
         way_on = directories.go_on_with("run", slug, scale, p, seed, device, directory)
         raise RunError(f"{error}{way_on}") from error
-    page = notebooks.to_html(executed)
+    written_page = page.write(executed)
     if written.result is not None:
         print_ledger(paper.verdicts(written.result, scale))
-    console.print(f"notebook  {short(executed)}\npage      {short(page)}\nrun       {short(directory)}", soft_wrap=True)
+    console.print(
+        f"notebook  {short(executed)}\npage      {short(written_page)}\nrun       {short(directory)}", soft_wrap=True
+    )
 
 
 def changed_fields(paper: Paper, scale: str, config: Config) -> dict[str, Any]:

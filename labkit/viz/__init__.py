@@ -1,12 +1,13 @@
 """How notebooks show things: colours with one meaning everywhere, source code, pictures with handles."""
 
 from labkit.viz.explorer import explore
-from labkit.viz.show import show_source
+from labkit.viz.page import show, show_source
 from labkit.viz.theme import COLORS, subplots, use
 
 __all__ = [
     "COLORS",
     "explore",
+    "show",
     "show_source",
     "subplots",
     "use",

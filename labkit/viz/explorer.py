@@ -23,7 +23,7 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
     Raises:
         ValueError: at a move of a handle, `figure` returned other kinds of traces than before.
     """
-    shown = go.FigureWidget(figure(**{name: control.value for name, control in controls.items()}))
+    shown = _WholeFigure(figure(**{name: control.value for name, control in controls.items()}))
     message = widgets.HTML()
 
     def redraw(_: Any) -> None:
@@ -43,6 +43,21 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
     for control in controls.values():
         control.observe(redraw, names="value")
     return widgets.VBox([*controls.values(), message, shown])
+
+
+class _WholeFigure(go.FigureWidget):
+    """A FigureWidget whose first message to the page holds the whole figure.
+
+    plotly opens the channel with an empty figure and sends the data in a second message; its view draws what it has
+    when it is made and never looks again. A view that was made in between, on a busy machine, stayed empty.
+    """
+
+    def __init__(self, figure: go.Figure) -> None:
+        super().__init__(figure)
+        super().open()
+
+    def open(self) -> None:
+        """Nothing: ipywidgets calls it before the data are there."""
 
 
 def _become(old: Any, new: Any) -> None:

@@ -98,6 +98,18 @@ def _over_all(choose: Callable[[list[float]], float], measures: Sequence[Measure
     return measure
 
 
+def _written(value: float, margin: float) -> str:
+    """With its sign and two digits of the margin, two to four decimals; a zero has no sign.
+
+    What four decimals cannot show has a power of ten, where the margin is as small: +3e-09.
+    """
+    digits = min(4, max(2, 1 - math.floor(math.log10(abs(margin))))) if margin else 2
+    text = f"{value:+.{digits}f}"
+    if float(text):
+        return text
+    return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
@@ -128,10 +140,11 @@ class Verdict:
         """The measured effect as people write it: mean, interval, seeds; with the digits that its margin needs."""
         if self.measured is None:
             return "not measured"
-        digits = max(2, 1 - math.floor(math.log10(abs(self.margin)))) if self.margin else 2
-        interval = f" [{self.low:+.{digits}f}, {self.high:+.{digits}f}]" if self.low is not None else ""
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" [{_written(self.low, self.margin)}, {_written(self.high, self.margin)}]"
         seeds = f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        return f"{self.measured:+.{digits}f}{interval} {self.unit}".rstrip() + seeds
+        return f"{_written(self.measured, self.margin)}{interval} {self.unit}".rstrip() + seeds
 
     @property
     def word(self) -> str:
@@ -196,5 +209,16 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
         (mark[v.holds], v.sentence, v.published or "–", v.effect, f"{v.margin:g} {v.unit}".rstrip(), v.word)
         for v in verdicts
     )
-    cells = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
-    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in cells)])
+    return "\n".join([head, *map(table_row, rows)])
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """A row of a Markdown table. A bar in a cell would end the cell, a line break the table."""
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def unmeasured(verdicts: Sequence[Verdict]) -> str:
+    """One line for a run that measures nothing, in place of a ledger of dashes."""
+    papers, scales = (sorted({getattr(v, name) for v in verdicts}) for name in ("paper", "scale"))
+    commands = ", ".join(f"labkit claims {paper}" for paper in papers)
+    return f"This scale measures no claim; they are about {', '.join(scales)}. The recorded ones: {commands}"

@@ -14,6 +14,9 @@ from labkit.errors import InputError, RunError
 # Every kernel warns that it talks over TCP without encryption: true of any notebook, and nothing a reader can act on.
 QUIET = ("--IPKernelApp.log_level=ERROR",)
 
+# A guard against hanging: ten times what the slowest cell (a lesson's training) needs on a quiet machine.
+CELL_SECONDS = 1800
+
 
 def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
     """Run `notebooks/<name>.ipynb` with papermill, headless, cells in order; the executed copy lands at `output`.
@@ -52,17 +55,7 @@ def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
     return output
 
 
-def to_html(notebook: Path) -> Path:
-    """The executed notebook as one HTML page beside it: text, code, pictures."""
-    from nbconvert import HTMLExporter
-
-    html, _ = HTMLExporter().from_filename(str(notebook))
-    page = notebook.with_suffix(".html")
-    page.write_text(html)
-    return page
-
-
-def refresh(name: str, timeout: int = 600) -> Path:
+def refresh(name: str, timeout: int = CELL_SECONDS) -> Path:
     """Execute the pair `notebooks/<name>` in place: the .py is the source, the .ipynb gets its cells and fresh outputs.
 
     Cell ids are kept. Widget state (5 MB a figure), execution times and tool versions are left out.

@@ -1,24 +1,113 @@
-"""Put before the reader of a notebook: the ledger, a config, the scales side by side."""
+"""Put before the reader of a notebook: what is claimed, the ledger, a config, the scales side by side."""
 
+import base64
+import difflib
+import io
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from IPython.display import Markdown, display
+from PIL import Image
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from labkit.workbench.claims import Verdict, ledger_markdown
-from labkit.workbench.experiment import fields_of
+from labkit import paths, viz
+from labkit.errors import InputError
+from labkit.workbench.claims import Claim, Verdict, ledger_markdown, table_row, unmeasured
+from labkit.workbench.experiment import Paper, fields_of
+
+
+def claims(paper: Paper, main: Sequence[str]) -> None:
+    """What the paper claims: the claims with the keys `main` as a list, all others in a folded table.
+
+    Raises:
+        InputError: a key that no claim of the paper has.
+    """
+    by_key = {claim.key: claim for claim in paper.claims}
+    for key in main:
+        if key not in by_key:
+            near = difflib.get_close_matches(key, by_key) or sorted(by_key)
+            raise InputError(f"{paper.slug} has no claim '{key}'; did you mean {' or '.join(near)}?")
+    leading = [f"{n}. **{by_key[key].sentence}** {_bar(by_key[key])}" for n, key in enumerate(main, 1)]
+    others = [claim for claim in paper.claims if claim.key not in main]
+    rows = [table_row((f"`{c.key}`", c.sentence, _margin(c), c.scale)) for c in others]
+    table = "\n".join(["| claim | in our words | counts from | measured at |\n|---|---|---|---|", *rows])
+    display(Markdown("\n".join(leading)))
+    if others:
+        _folded(f"The other {len(others)} claims, counter-checks among them", table)
+
+
+def _bar(claim: Claim) -> str:
+    figure = f"the paper's figure: {claim.published}; " if claim.published else ""
+    return f"({figure}counts from {_margin(claim)}, measured at `{claim.scale}`)"
+
+
+def _margin(claim: Claim) -> str:
+    return f"{claim.margin:g} {claim.unit}".rstrip()
 
 
 def ledger(verdicts: Iterable[Verdict]) -> None:
-    """Claims with their measured effects and verdicts, as a table."""
-    display(Markdown(ledger_markdown(verdicts)))
+    """Claims with their measured effects and verdicts, as a table; those that this scale does not measure are folded.
+
+    Where nothing was measured it is one line.
+    """
+    every = list(verdicts)
+    measured = [verdict for verdict in every if verdict.seeds]
+    rest = [verdict for verdict in every if not verdict.seeds]
+    if not measured:
+        print(unmeasured(rest))
+        return
+    display(Markdown(ledger_markdown(measured)))
+    if rest:
+        _folded(f"{len(rest)} more claims, not measured here", ledger_markdown(rest))
 
 
-def config(config: BaseModel) -> None:
-    """Every field of a config with its value and what it means."""
-    rows = [f"| {name} | {_plain(config, name)} | {field.description} |" for name, field in _fields(type(config))]
+def ledgers(papers: Iterable[Paper]) -> None:
+    """The recorded claims of several papers, one folded table a paper, with how many hold."""
+    for paper in papers:
+        verdicts = paper.verdicts()
+        holds = sum(verdict.holds is True for verdict in verdicts)
+        measured = sum(verdict.holds is not None for verdict in verdicts)
+        head = f"{paper.title}: {holds} of {measured} measured claims hold, {len(verdicts) - measured} not measured"
+        _folded(head, ledger_markdown(verdicts))
+
+
+def gallery(papers: Iterable[Paper], width: int = 460) -> None:
+    """The first picture of each paper's notebook, as it stands in the committed outputs, `width` CSS pixels wide."""
+    for paper in papers:
+        display(Markdown(f"**[{paper.notebook}]({paper.notebook}.ipynb)** {paper.idea}"))
+        if found := _first_picture(paper):
+            image, alt = found
+            image.thumbnail((2 * width, 4 * width))
+            small = io.BytesIO()
+            image.convert("RGB").quantize(256).save(small, format="png", optimize=True)
+            viz.show(small.getvalue(), alt or f"The first picture of {paper.notebook}: {paper.idea}")
+
+
+def _first_picture(paper: Paper) -> tuple[Image.Image, str] | None:
+    """With its sentence for readers who cannot see it; None where the notebook was not executed yet."""
+    import nbformat
+
+    notebook = nbformat.read(paths.notebooks_dir() / f"{paper.notebook}.ipynb", as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            image = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+            return image, output.metadata.get("image/png", {}).get("alt", "")
+    return None
+
+
+def config(config: BaseModel, fields: Sequence[str] = ()) -> None:
+    """A config's fields with value and meaning: those named, or all of them.
+
+    Raises:
+        InputError: the config has no such field.
+    """
+    known = dict(_fields(type(config)))
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, known) or sorted(known)
+            raise InputError(f"the config has no field '{name}'; did you mean {' or '.join(near)}?")
+    rows = [table_row((name, _plain(config, name), known[name].description or "")) for name in fields or known]
     display(Markdown("\n".join(["| field | value | meaning |\n|---|---|---|", *rows])))
 
 
@@ -26,9 +115,14 @@ def scales(configs: Mapping[str, BaseModel]) -> None:
     """The fields in which the scales of a paper differ, side by side."""
     names = [name for name, _ in _fields(type(next(iter(configs.values()))))]
     table = {name: [_plain(config, name) for config in configs.values()] for name in names}
-    rows = [f"| {name} | {' | '.join(values)} |" for name, values in table.items() if len(set(values)) > 1]
+    rows = [table_row((name, *values)) for name, values in table.items() if len(set(values)) > 1]
     head = f"| | {' | '.join(configs)} |\n|---{'|---' * len(configs)}|"
     display(Markdown("\n".join([head, *rows])))
+
+
+def _folded(summary: str, content: str) -> None:
+    """Markdown that opens at a click."""
+    display(Markdown(f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"))
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:

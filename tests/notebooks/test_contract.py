@@ -6,9 +6,12 @@ import re
 import nbformat
 import papermill
 import pytest
+import second_edition
+from second_edition import Edition
 
 from labkit import papers, paths
-from labkit.workbench import notebooks
+from labkit.workbench import notebooks, page
+from labkit.workbench.records import load_all
 
 HEADINGS = (
     "1 The idea in one picture",
@@ -20,8 +23,11 @@ HEADINGS = (
     "7 Explore",
     "8 Verdict",
     "9 Your turn",
-    "10 Full scale",
 )
+TENTH = ("10 Take it home, and full scale", "10 Full scale")  # the second until all notebooks have the first
+NOT_YET = ("01_qnet", "02_brelu", "03_sher", "04_pombu", "05_itid", "07_crt")  # not yet in the second edition
+LESSON_CPU_SECONDS = 150
+LONGER: dict[str, str] = {}  # a paper whose lesson takes more, and why
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 
@@ -41,7 +47,9 @@ def test_every_room_has_its_notebook_and_every_notebook_its_room():
 @pytest.mark.parametrize("name", ROOMS)
 def test_ten_headings_in_order(name):
     text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
-    assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
+    *nine, tenth = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert tuple(nine) == HEADINGS
+    assert tenth in TENTH
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -92,14 +100,46 @@ def test_at_least_one_cell_is_compared_and_none_that_holds_a_widget(name):
     assert "widget-view" not in json.dumps([cell.outputs for cell in compared])
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_static_picture_stands_before_every_widget(name):
-    seen_picture = False
-    for cell in read(name).cells:
-        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-        if "application/vnd.jupyter.widget-view+json" in kinds:
-            assert seen_picture
-        seen_picture |= "image/png" in kinds
+def marked(name: str) -> object:
+    """Strict: who brings a notebook into the second edition must take its name out of `NOT_YET`."""
+    return pytest.param(name, marks=pytest.mark.xfail(strict=True)) if name in NOT_YET else name
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in ROOMS])
+def test_a_notebook_keeps_to_the_second_edition(name):
+    """All checks of `second_edition.py`; `python tests/notebooks/second_edition.py NN_slug` prints what is amiss."""
+    assert second_edition.problems(name) == {}
+
+
+def test_the_start_notebook_has_a_row_and_a_link_for_every_room():
+    text = "\n".join(cell.source for cell in read("00_start_here").cells if cell.cell_type == "markdown")
+    assert re.findall(r"^\| \[(\w+)\]\((\w+)\.ipynb\) \|", text, re.MULTILINE) == [
+        (name, name) for name in sorted(ROOMS)
+    ]
+
+
+def test_the_start_notebook_loses_nothing_on_a_page_either():
+    start = Edition(next(iter(ROOMS.values())), read("00_start_here"))
+    for check in (second_edition.pictures_speak, second_edition.nothing_is_blank, second_edition.numbers_can_be_read):
+        assert list(check(start)) == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_page_is_small_and_asks_nothing_from_outside(name):
+    text = page.as_html(read(name), name)
+    assert len(text.encode()) < 3_000_000
+    assert not re.search(r"<script|<link|<iframe|@import|url\((?!['\"]?data:)|src=[\"'](?!data:)", text)
+    assert "MathJax" not in text
+    assert "VBox(" not in text
+    assert text.count("<details><summary>Solution") == len(tagged(read(name), "solution"))
+
+
+@pytest.mark.parametrize("slug", papers.names())
+def test_a_lesson_takes_no_more_processor_time_than_it_says(slug):
+    """The record that the lesson itself makes; arms that take longer have a record with a label of their own."""
+    for record in load_all(slug):
+        if record.scale == "lesson" and not record.label and record.cpu_seconds:
+            assert slug in LONGER or max(record.cpu_seconds) <= LESSON_CPU_SECONDS, record.name
 
 
 @pytest.mark.parametrize("name", ROOMS)

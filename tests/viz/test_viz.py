@@ -1,5 +1,7 @@
 """What notebooks show: the true source, the true ledger, figures that follow their handles."""
 
+import base64
+import io
 import subprocess
 import sys
 
@@ -8,9 +10,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import toy_paper
+from PIL import Image
+from plotly.subplots import make_subplots
 
 from labkit import paths, viz
 from labkit.errors import InputError
+from labkit.viz.picture import picture
 
 GRID = np.linspace(0, 1, 50)
 
@@ -97,10 +102,10 @@ def test_other_traces_than_before_are_an_error_of_the_author():
 
 def shown(monkeypatch: pytest.MonkeyPatch, *things: object) -> str:
     """What `show_source` puts on the page, as text."""
-    from labkit.viz import show
+    from labkit.viz import page
 
     pieces: list[str] = []
-    monkeypatch.setattr(show, "display", lambda thing: pieces.append(str(getattr(thing, "data", thing))))
+    monkeypatch.setattr(page, "display", lambda thing: pieces.append(str(getattr(thing, "data", thing))))
     viz.show_source(*things)
     return "\n".join(pieces)
 
@@ -115,7 +120,7 @@ def test_show_source_shows_what_runs_and_where_it_stands(monkeypatch):
 def test_show_source_of_a_method_keeps_its_indentation(monkeypatch):
     text = shown(monkeypatch, paths.root, go.Figure.add_scatter)
     assert "\ndef add_scatter(\n    self,\n" in text
-    compile(shown(monkeypatch, toy_paper.Paper.open_run).split("\n", 1)[1], "source", "exec")
+    compile(shown(monkeypatch, toy_paper.Paper.open_run).split("````")[1].removeprefix("python"), "source", "exec")
 
 
 def test_show_source_of_something_without_source_is_refused():
@@ -150,3 +155,125 @@ def test_use_keeps_figures_small_and_offline():
     )
     call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.root())
     assert call.returncode == 0, call.stderr
+
+
+# -- show -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, dict]]:
+    """What `viz.show` displays: the thing or its bundle of types, and the metadata."""
+    from labkit.viz import page
+
+    outputs: list[tuple[object, dict]] = []
+    monkeypatch.setattr(page, "display", lambda thing, metadata=None, raw=False: outputs.append((thing, metadata)))
+    return outputs
+
+
+def test_a_picture_has_twice_the_pixels_and_a_sentence_for_who_cannot_see_it(bundles):
+    figure, axes = viz.subplots(figsize=(3, 2))
+    axes.plot([1, 2])
+    viz.show(figure, "a rising line")
+    ((data, metadata),) = bundles
+    assert data["text/plain"] == "a rising line"
+    assert metadata["image/png"] == {"width": 240, "height": 160, "alt": "a rising line"}
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (480, 320)
+
+
+def test_a_plotly_figure_has_its_picture_above_it(bundles):
+    figure = wave()
+    viz.show(figure, "a wave")
+    assert [isinstance(bundles[0][0], dict), bundles[1][0] is figure] == [True, True]
+    assert bundles[0][0].keys() == {"image/png", "text/plain"}
+
+
+def test_a_widget_and_its_picture_are_one_output(bundles, box):
+    viz.show(box, "a wave with handles")
+    ((data, _),) = bundles
+    assert data.keys() == {"image/png", "text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert "VBox" not in data["text/plain"]
+
+
+def test_a_finished_png_is_shown_at_half_its_pixels(bundles):
+    image = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(image, format="png")
+    viz.show(image.getvalue(), "black")
+    assert bundles[0][1]["image/png"] == {"width": 20, "height": 10, "alt": "black"}
+
+
+def test_a_film_is_an_image_with_its_sentence(bundles):
+    viz.show(b"GIF89a", 'the "ball" rolls')
+    assert bundles[0][0].data == '<img src="data:image/gif;base64,R0lGODlh" alt="the &quot;ball&quot; rolls">'
+
+
+@pytest.mark.parametrize("missing", [None, False, [], {}, 0])
+def test_where_a_part_is_missing_nothing_is_drawn_and_a_line_says_so(bundles, capsys, missing):
+    viz.show(lambda: 1 / 0, "never drawn", when=missing, otherwise="not recorded yet: labkit record toy")
+    assert capsys.readouterr().out == "not recorded yet: labkit record toy\n"
+    assert bundles == []
+    viz.show(lambda: viz.subplots()[0], "drawn", when=[1])
+    assert len(bundles) == 1
+
+
+def test_a_picture_without_a_sentence_and_a_thing_without_a_picture_are_refused():
+    with pytest.raises(ValueError, match="alt is empty"):
+        viz.show(wave(), " ")
+    with pytest.raises(TypeError, match="no picture of a int"):
+        viz.show(3, "three")
+
+
+# -- a plotly figure as a still picture -------------------------------------------------------------------------------
+
+
+def everything() -> go.Figure:
+    """Each kind of trace that the rooms draw."""
+    figure = make_subplots(2, 3, specs=[[{}, {}, {}], [{}, {}, {"type": "table"}]], subplot_titles=("lines", "bars"))
+    figure.add_scatter(x=[1, 10, 100], y=[1, 2, None], name="line", line={"dash": "dot", "shape": "hv"}, row=1, col=1)
+    figure.add_scatter(y=[1, 2], mode="markers+text", text=["a", "b"], marker={"symbol": "x", "color": ["red", "blue"]},
+                       error_y={"type": "data", "array": [1, 1]}, row=1, col=1)  # fmt: skip
+    figure.add_bar(x=["one", "two"], y=[3, 4], name="first", row=1, col=2)
+    figure.add_bar(x=["one", "two"], y=[1, 1], name="second", marker_color="rgb(1, 2, 3)", row=1, col=2)
+    figure.add_heatmap(z=[[1, 2], [3, None]], texttemplate="%{z:.1f}", row=1, col=3)
+    figure.add_image(z=np.zeros((2, 2, 3)), row=2, col=1)
+    figure.add_histogram(x=[1, 1, 2], xbins={"start": 0, "end": 3, "size": 1}, row=2, col=2)
+    figure.add_table(header={"values": ["layer"]}, cells={"values": [["conv"]]}, row=2, col=3)
+    figure.update_xaxes(type="log", range=[0, 2], title_text="steps", row=1, col=1)
+    return figure.update_layout(title="five<br>kinds", barmode="stack", width=640, height=400)
+
+
+def test_a_picture_has_the_axes_words_and_values_of_the_figure():
+    drawn = picture(everything())
+    lines, bars, heat, image, histogram, table = drawn.axes
+    assert drawn.texts[0].get_text() == "five\nkinds"
+    assert (lines.get_title(), bars.get_title()) == ("lines", "bars")
+    assert (lines.get_xscale(), lines.get_xlim(), lines.get_xlabel()) == ("log", (1.0, 100.0), "steps")
+    assert lines.lines[0].get_xdata().tolist() == [1, 10, 100]
+    assert [patch.get_y() for patch in bars.patches] == [0, 0, 3, 4], "stacked"
+    assert bars.patches[2].get_facecolor()[:3] == pytest.approx((1 / 255, 2 / 255, 3 / 255))
+    assert [text.get_text() for text in heat.texts] == ["1.0", "2.0", "3.0"]
+    assert image.images[0].get_array().shape == (2, 2, 3)
+    assert [patch.get_height() for patch in histogram.patches] == [0, 2, 1]
+    assert {cell.get_text().get_text() for cell in table.tables[0].get_celld().values()} == {"layer", "conv"}
+    assert {text.get_text() for text in drawn.legends[0].get_texts()} == {"line", "first", "second"}
+
+
+def test_a_kind_of_trace_without_a_picture_is_refused_by_name():
+    with pytest.raises(InputError, match="no picture of a plotly pie"):
+        picture(go.Figure(go.Pie(values=[1, 2])))
+
+
+def test_the_first_message_of_a_widget_holds_the_whole_figure(monkeypatch):
+    """plotly opens its channel first and sends the data after; a view drawn in between stays empty for good."""
+    import comm
+
+    opened: list[dict] = []
+    plain = comm.create_comm
+
+    def spy(**options):
+        if "AnyModel" in str(options.get("data")):
+            opened.append(options["data"]["state"])
+        return plain(**options)
+
+    monkeypatch.setattr("ipywidgets.widgets.widget.comm.create_comm", spy)
+    viz.explore(wave, frequency=widgets.FloatSlider(2.0))
+    assert [len(state["_widget_data"]) for state in opened] == [2]

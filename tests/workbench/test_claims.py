@@ -45,6 +45,22 @@ def test_the_effect_shows_mean_interval_seeds_and_the_digits_its_margin_needs():
     assert verdict().effect == "not measured"
 
 
+@pytest.mark.parametrize(
+    ("effect", "margin", "words"),
+    [
+        (0.2727652892, 1e-9, "+0.2728"),
+        (-1e-12, 1e-6, "-1e-12"),
+        (-0.0, 1e-6, "0.0000"),
+        (0.0, 0.5, "0.00"),
+        (-0.004, 0.5, "0.00"),  # less than the margin can tell from nothing
+        (3e-9, 1e-9, "+3e-09"),
+        (12.345, 0.0, "+12.35"),
+    ],
+)
+def test_an_effect_has_no_more_digits_than_can_be_read_and_a_zero_no_sign(effect, margin, words):
+    assert verdict(effect, margin=margin, unit="").effect == f"{words}, 1 seed"
+
+
 def test_results_that_did_not_measure_a_claim_are_left_out():
     found = verdict(1.0, None, 1.0)
     assert (found.seeds, found.measured) == (2, 1.0)

@@ -1,5 +1,7 @@
 """An exercise answers in one sentence whatever the reader writes."""
 
+from dataclasses import replace
+
 import pytest
 from toy_paper import is_above_three
 
@@ -16,7 +18,14 @@ def silent(answer) -> None:
 
 
 THREE = Exercise(
-    "three", "fill in", "more than 3", {"above": is_above_three, "small": small, "four": silent}, lambda: 4
+    "three",
+    "fill in",
+    "more than 3",
+    {"above": is_above_three, "small": small, "four": silent},
+    lambda: 4,
+    difficulty=2,
+    minutes=5,
+    hints=("Count on.", "`lambda: 4`"),
 )
 
 
@@ -52,9 +61,34 @@ def test_a_wrong_answer_gets_the_property_it_breaks(answer, message):
     assert repr(outcome).startswith(message)
 
 
-def test_a_kind_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="kind must be one of fill in"):
-        Exercise("x", "riddle", "", {}, None)
+def test_an_exercise_shows_what_is_asked_how_hard_it_is_and_how_long_it_takes():
+    page = THREE._repr_markdown_()
+    assert page.splitlines()[0] == "**Fill in** · ●●○ · about 5 minutes"
+    assert "more than 3" in page
+    assert "lambda" not in page
+
+
+def test_hints_come_one_by_one_and_the_last_one_stays():
+    exercise = replace(THREE)
+    hints = [exercise.hint() for _ in range(3)]
+    assert repr(hints[0]) == "**Hint 1 of 2.** Count on. *Ask again for the next one.*"
+    assert hints[1] == hints[2]
+    assert hints[1]._repr_markdown_() == "**Hint 2 of 2.** `lambda: 4`"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "riddle"}, "kind must be one of fill in"),
+        ({"difficulty": 0}, "three: difficulty must be 1, 2 or 3; got 0"),
+        ({"difficulty": 4}, "got 4"),
+        ({"minutes": 0}, "three: minutes must be at least 1; got 0"),
+        ({"hints": ("only one", "")}, "three: two hints are asked for; got 1"),
+    ],
+)
+def test_an_exercise_that_leaves_something_out_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        replace(THREE, **changes)
 
 
 def test_an_exercise_that_does_not_exist_names_those_that_do(toy):

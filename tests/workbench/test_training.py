@@ -176,6 +176,7 @@ def test_tasks_side_by_side_work_at_the_same_time_and_answer_in_order():
 
     with devices.one_thread():
         assert side_by_side([partial(meet, name) for name in "abcd"], at_once=2) == [(n, 1) for n in "abcd"]
+        assert side_by_side([partial(meet, name) for name in "ab"], 2, "with a bar") == [(n, 1) for n in "ab"]
 
 
 @pytest.mark.parametrize(("tasks", "at_once"), [(3, 1), (1, 4), (0, 4)])

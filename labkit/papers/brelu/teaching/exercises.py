@@ -40,7 +40,7 @@ LARGEST_SHIFT = next(s for s in range(31, 0, -1) if 127.5 * 2**s + 2 ** (s - 1) 
 
 
 def search_with_a_bug(u_max: int) -> tuple[int, int]:
-    """Aims half a code too high: it works only where mul happens to be rounded down."""
+    """The smallest shift, and its mul, for which code 127 comes out at u_max."""
     for shift in range(1, 28):
         if 127.5 * 2**shift > u_max:
             mul = round(127.5 * 2**shift / u_max)
@@ -111,6 +111,12 @@ EXERCISES = (
             "clips codes, not sums": clips_the_codes,
             "floating point": stays_float,
         },
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "A right shift rounds down. What must be added before it, so that it rounds to the nearest?",
+            "Half of what one step of the result is worth: `(1 << shift) // 2`. Clip first, then multiply, add, shift.",
+        ),
     ),
     Exercise(
         key="overflow",
@@ -125,6 +131,12 @@ EXERCISES = (
         },
         solution=LARGEST_SHIFT,
         wrong={"one too many": 24, "forgets the codes": 31, "16 bits": 16},
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "Write both terms as a multiple of 2^shift and add them.",
+            "127.5 and one half make 128, which is a power of two as well: compare exponents with 31.",
+        ),
     ),
     Exercise(
         key="search",
@@ -137,6 +149,18 @@ EXERCISES = (
             "always shift 16": always_shift_16,
             "too few bits in mul": eight_bit_multiplier,
         },
+        difficulty=2,
+        minutes=15,
+        hints=(
+            (
+                "Put the largest sum, `u_max`, through the multiplier that it returns: which code should come out, "
+                "and which does the search aim at?"
+            ),
+            (
+                "Aim at the code itself, `round(127 * 2**shift / u_max)`, and try the largest shifts first, as far "
+                "as int32 allows."
+            ),
+        ),
     ),
     Exercise(
         key="rule",
@@ -149,6 +173,15 @@ EXERCISES = (
             "a share of the largest": share_of_the_largest,
             "all batches at once": of_all_at_once,
         },
+        difficulty=1,
+        minutes=10,
+        hints=(
+            (
+                "Sort one batch, all of its values, zeros too. Which place has the value that a share `rank` does "
+                "not exceed?"
+            ),
+            "`batch.flatten().sort().values[round(n * rank) - 1]` for each batch, then the mean of these numbers.",
+        ),
     ),
     Exercise(
         key="addition",
@@ -157,6 +190,18 @@ EXERCISES = (
         properties={"equal ratios, hardly another step": checks.check_alignment},
         solution=align_addition,
         wrong={"only close": only_close, "upside down": wrong_way, "all in the step": all_in_the_step},
+        difficulty=2,
+        minutes=15,
+        hints=(
+            (
+                "Two things can be turned: a multiplier and a shift bring the shortcut close to the main path. What"
+                " takes up the rest?"
+            ),
+            (
+                "Find `mul / 2**shift` near `(r_in / step) / r_shortcut`, then solve `r_in / new_step = r_shortcut "
+                "* mul / 2**shift` for the new step."
+            ),
+        ),
     ),
     Exercise(
         key="laplace",
@@ -169,5 +214,17 @@ EXERCISES = (
         },
         solution=LAPLACE,
         wrong={"the Gaussian's": 3.92, "the rule's 3.5": 3.5, "no clipping at all": 40.0},
+        difficulty=3,
+        minutes=15,
+        hints=(
+            (
+                "Two errors: what lies above the bound is clipped, what lies below is rounded in steps of bound / "
+                "127. Write both as functions of the bound k."
+            ),
+            (
+                "Half of the mass is positive. It clips with a mean squared error of e^-k, and rounds with (k / "
+                "127)^2 / 24: search for the smallest sum."
+            ),
+        ),
     ),
 )

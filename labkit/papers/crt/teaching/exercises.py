@@ -183,6 +183,12 @@ EXERCISES = (
         properties={"solves ridge": checks.check_ridge, "by the small system": checks.check_uses_small_system},
         solution=dual,
         wrong={"builds d x d": primal, "forgets lam": dual_without_lam, "a scalar": lambda x, y, lam: y.mean()},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "w is a combination of the rows: w = X^T a. What does the ridge equation say about a?",
+            "(X X^T + lam I) a = y, an n x n system: `torch.linalg.solve`.",
+        ),
     ),
     Exercise(
         key="phi",
@@ -191,6 +197,18 @@ EXERCISES = (
         properties={"is the integral": checks.check_phi},
         solution=prroi.phi,
         wrong={"one branch": phi_on_one_side, "not clamped": phi_unclamped, "a step": lambda u: (u > 0).to(u.dtype)},
+        difficulty=1,
+        minutes=10,
+        hints=(
+            (
+                "The hat consists of two straight pieces, so that its integral is two parabolas. What is it at -1, "
+                "0 and 1?"
+            ),
+            (
+                "Clamp u to [-1, 1]; up to 0 it is (u + 1)^2 / 2, and from there on one minus the same area seen "
+                "from the right."
+            ),
+        ),
     ),
     Exercise(
         key="half-a-cell",
@@ -199,6 +217,12 @@ EXERCISES = (
         properties={"right for every kernel": checks.check_place},
         solution=place_of,
         wrong={"the bug": place_with_a_bug, "always the edge": lambda index, kernel, stride: float(index * stride)},
+        difficulty=1,
+        minutes=10,
+        hints=(
+            "Draw filters of 7 and of 4 cells. Where is the middle of each?",
+            "`kernel % 2` tells the two cases apart. In one of them the middle is a border between cells, not a cell.",
+        ),
     ),
     Exercise(
         key="max-gm",
@@ -211,6 +235,15 @@ EXERCISES = (
             "the plain geometric mean": lambda tpr, tnr: math.sqrt(tpr * tnr),
             "always p = 1/2": lambda tpr, tnr: math.sqrt(0.5 * tpr * (0.5 * tnr + 0.5)),
         },
+        difficulty=2,
+        minutes=15,
+        hints=(
+            "For a fixed pair of rates it is a function of p alone. Where is its maximum, and can that be below 0?",
+            (
+                "The expression under the root is a parabola in p. Search a fine grid, or set its derivative to "
+                "zero and do not let p become negative."
+            ),
+        ),
     ),
     Exercise(
         key="presence",
@@ -234,6 +267,15 @@ EXERCISES = (
             "one answer for all": lambda scores: scores.mean() > 0.65,
             "numbers": lambda scores: scores - 0.65,
         },
+        difficulty=2,
+        minutes=20,
+        hints=(
+            "A threshold on the score is enough. What do scores look like when only look-alikes are left?",
+            (
+                "Use `exercises.presence_counts(rule).gm` to compare thresholds on the clips shown: far above the "
+                "tracker's own .25, and below what the target itself scores."
+            ),
+        ),
     ),
     Exercise(
         key="logistic",
@@ -246,6 +288,15 @@ EXERCISES = (
             "ridge on the labels": lambda x, y, lam, steps: ridge.fit(x[None], y[None], lam)[0],
             "one step": lambda x, y, lam, steps: logistic(x, y, lam, 1),
         },
+        difficulty=3,
+        minutes=25,
+        hints=(
+            "Newton's method: near the present w the logistic loss is a weighted sum of squares.",
+            (
+                "p = sigmoid(x w), weights p (1 - p), targets x w + (y - p) / weight: a weighted ridge regression "
+                "in each step. Keep the weights above 0."
+            ),
+        ),
     ),
     Exercise(
         key="break-it",
@@ -259,5 +310,14 @@ EXERCISES = (
             "a copy": LookAlikes(rivals=1, similarity=0.95),
             "covers the target": LookAlikes(rivals=1, similarity=0.9, gap=0.2),
         },
+        difficulty=2,
+        minutes=15,
+        hints=(
+            "The rival stays as it is. What happens to the target's own appearance if it changes while it moves?",
+            (
+                "Fields of `LookAlikes` that change the target alone: `turn` and `own_light`. Go to the limits that"
+                " are allowed in the others."
+            ),
+        ),
     ),
 )

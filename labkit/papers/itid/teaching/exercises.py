@@ -65,7 +65,7 @@ def one_nuisance_for_all(f: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def swap_within_classes(labels: Tensor, nuisance: Tensor, generator: torch.Generator) -> Tensor:
-    """The bug: donors come from the same class, where they all have the same colour."""
+    """Give every image the nuisance of another one."""
     swapped = nuisance.clone()
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
@@ -162,6 +162,15 @@ EXERCISES = (
         },
         solution=iota_and_bound,
         wrong={"absolute value outside": absolute_outside, "TV without the half": whole_sum},
+        difficulty=1,
+        minutes=10,
+        hints=(
+            "The absolute value stands inside the expectation over (c, y), and outside the sum over the nuisance.",
+            (
+                "`((q - q2) * f).sum(-1)` is one number for each (c, y). The oscillation is max minus min over the "
+                "nuisance; total variation is half of the sum of |q - q2|."
+            ),
+        ),
     ),
     Exercise(
         key="extreme-laws",
@@ -170,6 +179,15 @@ EXERCISES = (
         properties={"Omega is attained": checks.check_extreme_laws},
         solution=extreme,
         wrong={"one nuisance for all": one_nuisance_for_all, "the losses themselves": lambda f: (f, 1 - f)},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Between which two nuisances does the loss change most, for one given (c, y)?",
+            (
+                "All mass on the worst nuisance in one law, all on the best in the other, for each (c, y) apart: "
+                "`one_hot(f.argmax(-1), ...)`."
+            ),
+        ),
     ),
     Exercise(
         key="swap",
@@ -183,6 +201,15 @@ EXERCISES = (
             "other histogram": draw_uniformly,
             "nothing": lambda labels, nuisance, generator: nuisance,
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Count colours per label before and after the swap.",
+            (
+                "From whom may an image get its colour, if colour and label shall be independent afterwards? One "
+                "permutation is enough."
+            ),
+        ),
     ),
     Exercise(
         key="transition",
@@ -192,6 +219,18 @@ EXERCISES = (
         properties={"on both sides of the jump": pair(checks.check_phase_transition, "at .74, at .76")},
         solution=(0.75, 0.10),
         wrong={"the training accuracy": (0.75, 0.76), "a gentle slope": (0.74, 0.70), "one number": 0.75},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            (
+                "The classifier has two witnesses for the label: the content, right in a known share of cases, and "
+                "the colour. Which one does it believe when they disagree?"
+            ),
+            (
+                "Compare the colour's share with the content's. Then ask how often the witness that is believed is "
+                "right under flipped colours."
+            ),
+        ),
     ),
     Exercise(
         key="edit",
@@ -201,6 +240,18 @@ EXERCISES = (
         properties={"labels stay true": check_edit_keeps_digits, "it helps": check_edit_helps},
         solution=edits.color_matrix,
         wrong={"half a turn": edits.half_turn, "a shift": edits.shift, "nothing": identity},
+        difficulty=3,
+        minutes=25,
+        hints=(
+            (
+                "What a network should ignore must vary in its training data, and nothing else. What may change in "
+                "the three channels, and what may not?"
+            ),
+            (
+                "Mix the channels by a random 3 x 3 matrix with rows that sum to 1, another one for each image: "
+                "colours change, shapes stay."
+            ),
+        ),
     ),
     Exercise(
         key="v-rex",
@@ -213,5 +264,11 @@ EXERCISES = (
             "deviation": lambda risks: risks.std(correction=0),
             "detached": lambda risks: variance_of_risks(risks.detach()),
         },
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "How far apart are the risks?",
+            "The mean of the squared distances from the mean: divided by their number, and nothing is detached.",
+        ),
     ),
 )

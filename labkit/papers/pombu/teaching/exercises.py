@@ -51,7 +51,7 @@ def one_step_only(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, ga
 
 
 def official_scaling(u: Tensor, advantage: Tensor) -> Tensor:
-    """The bug: A is standardised first, so that its variance, by which U is divided, is 1."""
+    """sqrt(U) in units of the standardised advantage; `advantage` is raw."""
     advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
     return (u / advantage.var(correction=0)).sqrt()
 
@@ -210,6 +210,15 @@ EXERCISES = (
             "one step": one_step_only,
             "nothing": lambda u, transitions, policy, gamma: u,
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Go from the last step to the first: U is known there, it is u.",
+            (
+                "Average over the next action with `policy[h + 1]`, over the next state with `transitions[h] @ "
+                "...`; a variance carries the discount twice."
+            ),
+        ),
     ),
     Exercise(
         key="bias",
@@ -219,6 +228,12 @@ EXERCISES = (
         properties={"measured on 40,000 ensembles": checks.check_bias},
         solution=(0.5, 0.8, 0.95),
         wrong={"unbiased": (1.0, 1.0, 1.0), "the other way round": (2.0, 1.25, 1.05), "one number": 0.8},
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "The mean that is subtracted was made from the same K numbers.",
+            "Which divisor makes a sample variance unbiased? The share is that divisor over K.",
+        ),
     ),
     Exercise(
         key="scaling",
@@ -231,6 +246,12 @@ EXERCISES = (
             "U by the deviation": lambda u, advantage: (u / advantage.std(correction=0)).sqrt(),
             "no root": lambda u, advantage: u / advantage.var(correction=0),
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Which unit has U, when rewards are in euros? By what must it be divided to have none?",
+            "Follow the advantage through the function: what is its variance after the first line?",
+        ),
     ),
     Exercise(
         key="dead-zone",
@@ -243,6 +264,15 @@ EXERCISES = (
             "no caution": lambda advantage, sqrt_u, alpha, clip: best_step(advantage, sqrt_u, 0.0, clip),
             "gains only": lambda advantage, sqrt_u, alpha, clip: max(0.0, best_step(advantage, sqrt_u, alpha, clip)),
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Within the clip the loss is two straight lines that meet at 0. Where can a minimum of that be?",
+            (
+                "Compare the gain's slope |A| with the penalty's slope alpha sqrt(U): if it is smaller stay at 0, "
+                "if not go as far as the clip allows."
+            ),
+        ),
     ),
     Exercise(
         key="exact",
@@ -251,6 +281,18 @@ EXERCISES = (
         properties={"the recursion is exact": checks.check_exact_recursion},
         solution=exact_local,
         wrong={"the paper's term": without_the_gap, "mean values inside": mean_value_inside},
+        difficulty=3,
+        minutes=25,
+        hints=(
+            (
+                "Both terms are a variance of values over action and next state: once in the mean model, once in "
+                "each sampled model and then averaged."
+            ),
+            (
+                "`(policy[..., None] * models).sum(-2)` are the probabilities of the next state. Variance: mean of "
+                "squares minus square of the mean, with values of step h + 1."
+            ),
+        ),
     ),
     Exercise(
         key="caution",
@@ -263,6 +305,18 @@ EXERCISES = (
         },
         solution="alpha-3",
         wrong={"no caution": "alpha-0", "too much": "alpha-50", "not an arm": 2},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            (
+                "With alpha = 0 the models' promises are not kept; with a very large alpha the policy stays where "
+                "it is. The bars leave room between."
+            ),
+            (
+                "Section 6 judged alphas up to 2 by the share of policies that improve. The bar on illusion asks "
+                "for somewhat more caution than those: try whole numbers above."
+            ),
+        ),
     ),
     Exercise(
         key="data",
@@ -284,5 +338,14 @@ EXERCISES = (
             "one number": 2,
             "not an amount": (3, 0.5),
         },
+        difficulty=2,
+        minutes=5,
+        hints=(
+            "`figures.data_widget` in section 7 shows the recorded runs. Where does alpha = 0 cross one half?",
+            (
+                "Move the amount of data: read the height of the curve at alpha = 0. For the second number read the"
+                " mean gain, not the share."
+            ),
+        ),
     ),
 )

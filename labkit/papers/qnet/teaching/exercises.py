@@ -63,7 +63,7 @@ WIDTH = width_at_half_height(100.0, 2.5)
 
 
 def soft_reestimation(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """The bug: statistics are collected while the quantisers are soft, but the network is deployed hard."""
+    """Collect batch norm's statistics anew, for the network that will be deployed."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -172,6 +172,18 @@ EXERCISES = (
             "T inside the bracket": temperature_inside,
             "offset of symmetric levels for all": centred_offset,
         },
+        difficulty=1,
+        minutes=10,
+        hints=(
+            (
+                "A step from one level to the next is a sigmoid that begins at 0. Which level is there before the "
+                "first step?"
+            ),
+            (
+                "One sigmoid a threshold, `torch.sigmoid(temperature * (beta * x[..., None] - thresholds))`; weigh "
+                "each by its gap, sum over the last axis, add `levels[0]`, multiply by `alpha`."
+            ),
+        ),
     ),
     Exercise(
         key="width",
@@ -185,6 +197,12 @@ EXERCISES = (
         },
         solution=2 * math.log(3 + 2 * math.sqrt(2)) / (100 * 2.5),
         wrong={"forgets beta": 0.03525, "half the width": 0.00705, "one over T beta": 0.004},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "The slope of the sigmoid of z is s(1 - s). At its peak that is 1/4: for which z is it half of that?",
+            "Solve s(1 - s) = 1/8 for z = ln(s / (1 - s)). The width is twice that z, and z = T beta x.",
+        ),
     ),
     Exercise(
         key="batch-norm",
@@ -193,6 +211,15 @@ EXERCISES = (
         properties={"statistics of the hard network, all batches, nothing else": checks.check_batch_norm_reestimation},
         solution=reestimate_batch_norm,
         wrong={"soft weights": soft_reestimation, "the last batch only": last_batch_only},
+        difficulty=2,
+        minutes=15,
+        hints=(
+            "Which weights does the deployed network use, and which are used here while the statistics are collected?",
+            (
+                "`forward_mode(model.train(), ...)` says how the quantisers act inside of the `with`. Everything "
+                "else is right."
+            ),
+        ),
     ),
     Exercise(
         key="thresholds",
@@ -201,6 +228,18 @@ EXERCISES = (
         properties={"midpoints of the centres": checks.check_thresholds_are_midpoints},
         solution=thresholds.kmeans_thresholds,
         wrong={"quantiles": midway_between_quantiles, "evenly spaced": uniform_thresholds},
+        difficulty=2,
+        minutes=15,
+        hints=(
+            (
+                "Lloyd's iteration: give each sample to its nearest centre, move each centre to the mean of its "
+                "samples, again and again."
+            ),
+            (
+                "The border between two neighbouring centres is their middle, so `torch.bucketize(samples, "
+                "middles)` is the index of the nearest centre. Go on until nothing moves: a few hundred times."
+            ),
+        ),
     ),
     Exercise(
         key="temperature",
@@ -210,6 +249,15 @@ EXERCISES = (
         properties={"no gap": check_small_gap, "not frozen": check_still_learning},
         solution=150.0,
         wrong={"too low": 5.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            (
+                "Too low: soft and deployed differ. Too high: the weights freeze early. Look for the middle on a "
+                "logarithmic scale."
+            ),
+            "Begin at the lesson's own `weight_temperature`, and move by factors of two until both bars are passed.",
+        ),
     ),
     Exercise(
         key="packing",
@@ -218,5 +266,14 @@ EXERCISES = (
         properties={"round trip in true size": pair(checks.check_packing, "pack, unpack")},
         solution=(numpy_pack, numpy_unpack),
         wrong={"a byte a code": (one_byte_a_code, lambda packed, shape: packed.view(*shape))},
+        difficulty=2,
+        minutes=15,
+        hints=(
+            "Bit p of every code, together, is a plane of zeros and ones; eight of them fill a byte.",
+            (
+                "`np.packbits((codes.flatten().numpy() >> p) & 1)` for each bit p of the code; `np.unpackbits(row, "
+                "count=...)` on the way back, shifted by p and or-ed together."
+            ),
+        ),
     ),
 )

@@ -20,7 +20,7 @@ from labkit.workbench.exercises import Exercise, pair
 
 
 def relabel_goal_only(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
-    """The bug: the reward is still that of the goal that was missed, so nothing is ever reached."""
+    """Transitions as if `goal` had been the goal."""
     return {**batch, "goal": goal}
 
 
@@ -88,6 +88,12 @@ EXERCISES = (
             "never the last": lambda t, horizon, u: t + 1 + (u * (horizon - t - 1)).long(),
             "cut off at the end": lambda t, horizon, u: (t + 1 + (u * horizon).long()).clamp(max=horizon),
         },
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "From moment t there are T - t moments left. Which of them does a uniform number in [0, 1) choose?",
+            "`u * (horizon - t)` rounded down is 0 to T - t - 1, each as likely; the first moment allowed is t + 1.",
+        ),
     ),
     Exercise(
         key="relabel",
@@ -100,6 +106,15 @@ EXERCISES = (
             "always reached": relabel_as_reached,
             "overwrites what happened": relabel_in_place,
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "A transition has five parts. Which of them depend on the goal?",
+            (
+                "`checks.reward_of(batch['next_achieved'], goal)` says what the step is worth under a goal. Return "
+                "a new dictionary."
+            ),
+        ),
     ),
     Exercise(
         key="log-slope",
@@ -112,6 +127,12 @@ EXERCISES = (
             "with 1e-6 [official code]": lambda u: torch.log(1 - torch.tanh(u) ** 2 + 1e-6),
             "half of it": lambda u: log_tanh_slope(u) / 2,
         },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "1 - tanh(u)^2 = 4 / (e^u + e^-u)^2. Take the logarithm before anything is computed.",
+            "log(e^u + e^-u) = u + log(1 + e^(-2u)), and the last term is `softplus(-2 * u)`.",
+        ),
     ),
     Exercise(
         key="soft-backup",
@@ -128,14 +149,35 @@ EXERCISES = (
                 torch.softmax(q / alpha, -1),
             ),
         },
+        difficulty=3,
+        minutes=15,
+        hints=(
+            "Set the derivative of sum pi Q - alpha sum pi log pi - mu (sum pi - 1) with respect to pi(a) to zero.",
+            (
+                "pi is proportional to exp(Q / alpha). Put it in: V is alpha times the logarithm of the normalising"
+                " sum, `torch.logsumexp`."
+            ),
+        ),
     ),
     Exercise(
         key="width",
         kind="predict, then run",
         task="Q(a) = -2 (a - .3)^2 and alpha = .04. Which mean and deviation does the best Gaussian policy have?",
-        properties={"sigma^2 = alpha / |Q''|": pair(checks.check_width, "mean, standard deviation")},
+        properties={"mean and deviation of the best policy": pair(checks.check_width, "mean, standard deviation")},
         solution=(0.3, 0.1),
         wrong={"no width": (0.3, 0.0), "sigma = alpha / c": (0.3, 0.01), "towards the middle": (0.0, 0.1)},
+        difficulty=2,
+        minutes=10,
+        hints=(
+            (
+                "For a Gaussian both parts are known: E[Q] depends on the mean and the variance, the entropy on the"
+                " logarithm of the deviation."
+            ),
+            (
+                "Maximise -2 ((mu - .3)^2 + sigma^2) + alpha log sigma: set the derivative by mu and the one by "
+                "sigma to zero."
+            ),
+        ),
     ),
     Exercise(
         key="strategy",
@@ -148,5 +190,14 @@ EXERCISES = (
             "its own next state": {"strategy": "next", "k": 1e9},
             "k = 0": {"strategy": "future", "k": 0.0},
         },
+        difficulty=1,
+        minutes=5,
+        hints=(
+            "A goal is useful when some step on the way to it still has a reward of -1, and a later one has not.",
+            (
+                "Draw goals from what the same episode reached after the step, and make several such copies of each"
+                " transition."
+            ),
+        ),
     ),
 )
