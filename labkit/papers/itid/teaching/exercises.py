@@ -211,8 +211,8 @@ EXERCISES = (
         minutes=10,
         hints=(
             (
-                "The classifier has two sources of evidence: the content and the colour. Each is right in a known share "
-                "of the training data. Which one does it follow when they disagree?"
+                "The classifier has two sources of evidence: the content and the colour. Each is right in a known "
+                "share of the training data. Which one does it follow when they disagree?"
             ),
             (
                 "Compare the colour's share in training with the content's. Then ask how often the source that it "
@@ -223,9 +223,10 @@ EXERCISES = (
     Exercise(
         key="edit",
         kind="ablation",
-        task="Write an edit `(images, generator)` of images with the shape (n, 3, 8, 8) and values in [0, 1]. A network "
-        "is trained on edited images for 150 steps. Under uniform colours its accuracy must be at least .05 higher than "
-        "that of plain ERM. The edit must not change labels: a network that reads grey digits must still read them.",
+        task="Write an edit `(images, generator)` of images with the shape (n, 3, 8, 8) and values in [0, 1]. A "
+        "network is trained on edited images for 150 steps. Under uniform colours its accuracy must be at least .05 "
+        "higher than that of plain ERM. The edit must not change labels: a network that reads grey digits must still "
+        "read them.",
         properties={"labels stay true": check_edit_keeps_digits, "it helps": check_edit_helps},
         solution=edits.color_matrix,
         wrong={"half a turn": edits.half_turn, "a shift": edits.shift, "nothing": identity},
