@@ -49,7 +49,7 @@ def idea_figure(scene: Scene, answers: Mapping[str, Sequence[int]]) -> Figure:
     Args:
         answers: the ten labels predicted for `recolored_digits`, by how the network was trained.
     """
-    figure, axis = subplots(figsize=(9, 0.9 * 2.5 + 0.4 * len(answers)))
+    figure, axis = subplots(figsize=(9, 1.6 + 0.3 * len(answers)))
     training = scene.train.images[[int((scene.train.labels == y).nonzero()[0]) for y in range(10)]]
     for bottom, title, images in ((1.3, "training", training), (0, "test", recolored_digits(scene))):
         axis.text(-0.2, bottom + 0.5, title, ha="right", va="center")
@@ -252,7 +252,7 @@ def ladder_figure(result: Mapping[str, Any], experiment: str, arms: Sequence[str
 
 # -- 7 explore --------------------------------------------------------------------------------------------------------
 
-_GRID = np.linspace(0.5, 0.99, 99)
+_GRID = np.linspace(0.5, 0.99, 99) + 1e-9  # off the tie at rho = 1 - noise
 
 
 def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 0.1) -> go.Figure:
@@ -263,19 +263,20 @@ def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 
     train, test = np.array([bounds.two_colour_accuracies(float(r), noise, test_rho) for r in _GRID]).T
     here = bounds.two_colour_accuracies(rho, noise, test_rho)
     figure.add_scatter(x=_GRID, y=train, line_color=COLORS["float"], name="training")
-    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="colours flipped")
+    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="test")
     figure.add_scatter(
-        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="you"
+        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="chosen rho"
     )
     terms = [np.log((1 - noise) / noise), np.log(rho / (1 - rho))]
     figure.add_bar(x=["content", "colour"], y=terms, marker_color=[COLORS["ours"], COLORS["baseline"]],
                    showlegend=False, row=1, col=2)  # fmt: skip
     word = "colour" if rho > 1 - noise else "content"
-    figure.update_yaxes(range=[0, 1.02], row=1, col=1)
+    figure.update_xaxes(title_text="rho: how often the colour agrees with the label in training", row=1, col=1)
+    figure.update_yaxes(range=[0, 1.02], title_text="accuracy", row=1, col=1)
     figure.update_yaxes(range=[0, 4.7], row=1, col=2)
     return figure.update_layout(
-        template="none", height=340, margin={"t": 70, "b": 40, "l": 45, "r": 10},
-        title={"text": f"rho = {rho:.2f}: it follows the {word}; flipped {here[1]:.2f}", "font": {"size": 14}},
+        template="none", height=340, margin={"t": 70, "b": 50, "l": 55, "r": 10},
+        title={"text": f"rho = {rho:.2f}: it follows the {word}; test accuracy {here[1]:.2f}", "font": {"size": 14}},
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_interactive_figures_are_pure_and_keep_their_traces(figure, states):
 def test_the_transition_jumps_where_theory_says():
     before, after = (figures.transition_figure(rho) for rho in (0.74, 0.76))
     assert "follows the content" in before.layout.title.text
-    assert "follows the colour; flipped 0.10" in after.layout.title.text
+    assert "follows the colour; test accuracy 0.10" in after.layout.title.text
     with pytest.raises(InputError, match="choose 0 < label noise"):
         figures.transition_figure(0.3)
 
