@@ -92,7 +92,7 @@ def sample_size_figure(rho: float = 0.9, n: int = 1200) -> Figure:
     here = n / bounds.second_moment_aligned(rho, 10)
     axis.scatter([rho], [here], color=COLORS["hard"], zorder=3)
     axis.annotate(f"{here:.0f}", (rho, here), textcoords="offset points", xytext=(-8, 8), ha="right")
-    axis.set(xlabel=r"$\rho$: how often the colour is the class's", ylabel=f"effective size of {n}", yscale="log")
+    axis.set(xlabel=r"$\rho$: how often the colour is that of the class", ylabel=f"effective size of {n}", yscale="log")
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -244,9 +244,9 @@ def ladder_figure(result: Mapping[str, Any], experiment: str, arms: Sequence[str
         axis.scatter([], [], marker="s", s=60, color=COLORS[color], label=label)
     axis.scatter([], [], color=COLORS["hard"], label="true risk")
     axis.set_yticks(rows, list(arms))
-    axis.set(xlabel="risk under the target law", xlim=(0, 1.25))
+    axis.set(xlabel="risk under the target law", xlim=(0, 1.05))
     axis.axvline(1, color=COLORS["bad"], lw=1, label="a ceiling of 1 says nothing")
-    axis.legend(frameon=False, fontsize=8, ncols=5, loc="lower left", bbox_to_anchor=(-0.1, 1), columnspacing=1)
+    axis.legend(frameon=False, fontsize=8, ncols=5, loc="lower left", bbox_to_anchor=(-0.15, 1), columnspacing=0.8)
     return figure
 
 
@@ -348,6 +348,7 @@ def recolour_figure(predictions: Predictions, digit: int = 0) -> go.Figure:
     flips = {arm: float((t != t[torch.arange(len(t)), predictions.labels][:, None]).double().mean())
              for arm, t in predictions.tables.items()}  # fmt: skip
     figure.update_xaxes(visible=False)
+    figure.update_xaxes(range=[-0.5, len(PALETTE) - 0.5], row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(
         tickvals=list(range(len(predictions.tables))),
@@ -359,7 +360,8 @@ def recolour_figure(predictions: Predictions, digit: int = 0) -> go.Figure:
     counts = ", ".join(f"{arm} {value:.2f}" for arm, value in flips.items())
     return figure.update_layout(
         template="none", height=300, margin={"t": 50, "b": 20, "l": 90, "r": 10},
-        title={"text": f"a {label} in ten colours; predictions that a colour flips: {counts}", "font": {"size": 14}},
+        title={"text": f"a {label} in ten colours; share of predictions that a colour changes: {counts}",
+               "font": {"size": 14}},
     )  # fmt: skip
 
 
