@@ -47,18 +47,18 @@ def idea_figure() -> Figure:
         learning = bell > 0.01 * float(slope(quantizer, GRID).max())
         counts = axes.twinx()
         stacks = [weights[learning].numpy(), weights[~learning].numpy()]
-        labels = ["weights that still learn", "frozen weights"]
         colors = [COLORS["baseline"], COLORS["float"]]
-        _, _, bars = counts.hist(stacks, edges, stacked=True, alpha=0.4, color=colors, label=labels)
+        _, _, bars = counts.hist(stacks, edges, stacked=True, alpha=0.4, color=colors)
         counts.set(yticks=[], ylim=(0, 420))
         counts.spines["right"].set_visible(False)
         with torch.no_grad():
-            (soft,) = axes.plot(GRID, quantizer(GRID), color=COLORS["ours"], lw=2, label="value used in training")
+            (soft,) = axes.plot(GRID, quantizer(GRID), color=COLORS["ours"], lw=2)
         hard = hard_quantize(GRID, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta).detach()
-        (steps,) = axes.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--", label="value used when deployed")
+        (steps,) = axes.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--")
         axes.set(title=f"{when}: T = {temperature:.0f}", xlabel="stored weight / largest level")
     panels[0].set(ylabel="weight the network uses", ylim=(-1.2, 1.2))
-    figure.legend(handles=[soft, steps, *bars], loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    names = ["value used in training", "value used when deployed", "weights that still learn", "frozen weights"]
+    figure.legend([soft, steps, *bars], names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -144,6 +144,7 @@ def comparison_figure(result: Mapping[str, Any], arms: Sequence[str]) -> Figure:
         axes.set(xlabel=f"accuracy, {result['data']}, %")
         axes.grid(axis="x", alpha=0.3)
     upper = [result["float"]["hard"], *(result[arm][key] for arm in arms for key in ("ptq_bn", "hard"))]
+    top.locator_params(axis="x", nbins=6)
     room = 0.05 * (max(upper) - min(upper)) + 0.1
     top.set(xlim=(min(upper) - room, max(upper) + room), title="the upper end of the same axis")
     figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
