@@ -31,7 +31,7 @@
 # ## 1 The idea in one picture
 #
 # The optimiser moves a *stored weight*; the network uses the value of a staircase function at that weight. The
-# staircase is a sum of sigmoids with a common temperature $T$, which rises during training.
+# staircase is a sum of sigmoids with a common temperature $T$, which rises during training (*annealing*).
 #
 # - **Left, low $T$.** The function is smooth and every weight receives a gradient. But the network that trains is not
 #   the one that will be deployed.
@@ -54,8 +54,8 @@ viz.use()
 paper = load("qnet")
 viz.show(
     figures.idea_figure(),
-    "The same bell-shaped histogram of stored weights twice. Left, T = 3: a smooth curve far from the dashed staircase, "
-    "and all weights still learn. Right, T = 60: the curve lies on the staircase, and only weights at its two steps learn.",
+    "The same histogram of stored weights twice. Left, T = 3: a smooth curve far from the dashed staircase, and all "
+    "weights still learn. Right, T = 60: the curve lies on the staircase, and only weights at its two steps learn.",
 )
 
 # %% [markdown]
@@ -100,12 +100,12 @@ show.claims(paper, main=["trained-end-to-end", "lossless", "better-than-approxim
 #   y=\alpha\Big(\sum_{i=1}^{n}s_i\,\mathbb 1[\beta x>b_i]-o\Big)\quad\text{when deployed (hard)}.$$
 #
 # The offset $o=-Y_1$ makes the lowest level come out right. For levels symmetric around zero it is
-# $\tfrac12\sum_i s_i$. The slope is a sum of bumps, one at each threshold. With $g_i=\sigma(T(\beta x-b_i))$:
+# $\tfrac12\sum_i s_i$. The slope is a sum of bell curves, one at each threshold. With $g_i=\sigma(T(\beta x-b_i))$:
 #
 # $$\frac{dy}{dx}=\alpha\beta T\sum_{i=1}^{n}s_i\,g_i(1-g_i).$$
 #
-# The same formula serves weights (W) and activations after a ReLU (A). Their level sets in the paper's experiments, with
-# the number of bits in the name [official code]:
+# The same formula serves weights (W) and activations after a ReLU (A). Their level sets in the paper's experiments,
+# with the number of bits in the name [official code]:
 
 # %%
 from labkit.papers.qnet import LEVELS
@@ -115,9 +115,9 @@ for name in ("W1", "W2", "W3pm2", "W3pm4", "A1", "A2"):
     print(f"{name:6} {[int(level) for level in LEVELS[name]]}")
 
 # %% [markdown]
-# **The layer.** It is soft in `train()` and hard in `eval()`. This is the library's own code. `soft_quantize` is the left
-# formula, which you write yourself in section 9. `backward.options` can replace the slope by another; by default it does
-# not.
+# **The layer.** It is soft in `train()` and hard in `eval()`. This is the library's own code. `soft_quantize` is the
+# left formula, which you write yourself in section 9. `backward.options` can replace the slope by another; by default
+# it does not.
 
 # %%
 from labkit.papers.qnet import SoftQuantizer
@@ -143,8 +143,8 @@ print("four levels: ", [round(b, 2) + 0.0 for b in kmeans_thresholds(normal, 4).
 
 # %% [markdown]
 # **In a network.** PyTorch's `parametrize` computes the weight that a layer uses from the one that is stored. The
-# optimiser moves the stored weight, and autograd differentiates through the quantiser. The first and the last layer stay
-# in floating point [official code].
+# optimiser moves the stored weight, and autograd differentiates through the quantiser. The first and the last layer
+# stay in floating point [official code].
 
 # %%
 from labkit.papers.qnet import build_model, quantize_weights
@@ -172,12 +172,12 @@ viz.show_source(optimize)
 #
 # 1. Two levels are a hyperbolic tangent: $y=\alpha\tanh(T\beta x/2)$ for levels $\{-1,1\}$ and threshold 0.
 # 2. The area under the slope is $\alpha\sum_i s_i$ for every $T$: a higher temperature concentrates the gradient.
-# 3. The width of a bump is proportional to $1/(T\beta)$.
+# 3. The width of a bell is proportional to $1/(T\beta)$.
 # 4. Replacing $(\beta,b,T)$ by $(c\beta,cb,T/c)$ changes nothing.
 # 5. When deployed, the output takes at most $n+1$ values, and they are the levels times $\alpha$.
 #
 # Before you run the next cell: the second line is for the levels $-4,-1,0,2$ and $\alpha=0.5$. Which area do you expect
-# at $T=5$, 20 and 80? The third line compares the widths of a bump at $T=7$ and $T=14$. Which ratio do you expect?
+# at $T=5$, 20 and 80? The third line compares the widths of a bell at $T=7$ and $T=14$. Which ratio do you expect?
 
 # %%
 from labkit.papers.qnet import soft_quantize
@@ -199,8 +199,8 @@ def area_under_slope(temperature):
 
 def width(temperature):
     two.temperature.fill_(temperature)
-    bump = slope(two, x)
-    return (bump > bump.max() / 2).sum().item()  # grid points above half the peak
+    bell = slope(two, x)
+    return (bell > bell.max() / 2).sum().item()  # grid points above half the peak
 
 
 same = soft_quantize(x, levels, thresholds, 1.0, 3.0, 5.0) - soft_quantize(x, levels, 2 * thresholds, 1.0, 6.0, 2.5)
@@ -220,8 +220,8 @@ print("5 deployed values:", deployed.tolist())
 # learning rate was tuned for any arm. The arms of the lesson:
 #
 # - `W1`, `W2`, `W3pm2`, `W3pm4`: the paper's method for weights, with the level sets of section 4.
-# - `BWN` (Binary Weight Networks) and `TWN` (Ternary Weight Networks): 1-bit and ternary weights with a straight-through
-#   gradient.
+# - `BWN` (Binary Weight Networks) and `TWN` (Ternary Weight Networks): 1-bit and ternary weights with a
+#   straight-through gradient.
 # - `A2`: the paper's method for 2-bit activations. `A2-bell`: the same with another backward pass, see below.
 #   `A2-LSQ` (Learned Step Size Quantization): straight-through.
 #
@@ -244,8 +244,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Is it lossless?** "Lossless" means that the soft network, which was trained, and the hard network, which is deployed,
-# have the same accuracy. That depends on the final temperature.
+# **Is it lossless?** "Lossless" means that the soft network, which was trained, and the hard network, which is
+# deployed, have the same accuracy. That depends on the final temperature.
 #
 # Before you run the next cell: 1-bit weights were trained to $T=20$, 300 and 2000. Where do soft and hard accuracy
 # differ most?
@@ -262,12 +262,12 @@ viz.show(
 
 # %% [markdown]
 # At $T=20$ the sigmoids are not yet steps, and the hard network is worse than the soft one. Re-estimating batch norm
-# (dotted) reduces the loss. At the lesson's final temperature of 300 soft and hard agree: `lossless` holds in the record.
-# The size of the loss at $T=20$ varies much between seeds. Its interval reaches below the margin of 5 points, so the
-# record does not show `temperature-must-end-high`.
+# (dotted) reduces the loss. At the lesson's final temperature of 300 soft and hard agree: `lossless` holds in the
+# record. The size of the loss at $T=20$ varies much between seeds. Its interval reaches below the margin of 5 points,
+# so the record does not show `temperature-must-end-high`.
 #
-# **The weights while $T$ rises.** Each row of the image is the histogram of one layer's stored weights at one step, from
-# the top down. The curve on the right is the share of these weights that still learn.
+# **The weights while $T$ rises.** Each row of the image is the histogram of one layer's stored weights at one step,
+# from the top down. The curve on the right is the share of these weights that still learn.
 
 # %%
 watched = [arm for arm in config.arms if arm.startswith("W2")][:1]  # ternary weights
@@ -295,24 +295,24 @@ viz.show(
 # activation has to pass on to the layers below, through the slope of its own quantiser. At high $T$ that slope is zero
 # for most activations and very large for a few.
 #
-# Before you run the next cell: it shows the gradient of the two lowest convolutions of a network with 1-bit activations.
-# How do its norm, and the cosine between the gradients of two batches, change with $T$?
+# Before you run the next cell: it shows the gradient of the two lowest convolutions of a network with 1-bit
+# activations. How do its norm, and the cosine between the gradients of two batches, change with $T$?
 
 # %%
 from labkit.papers.qnet.teaching import scenes
 
 viz.show(
     figures.agreement_figure(scenes.activation_gradients(config, run, bits=1)),
-    "Two curves against the temperature of the activations. Left: the norm of the gradient, on logarithmic axes, is much "
-    "larger at high temperatures. Right: the cosine between batches falls to about zero.",
+    "Two curves against the temperature of the activations. Left: the norm of the gradient, on logarithmic axes, is "
+    "much larger at high temperatures. Right: the cosine between batches falls to about zero.",
 )
 
 # %% [markdown]
-# At high temperatures the gradient is large, but different batches agree on no direction, so a step along it is close to
-# random. That this is why annealed activations train badly is our reading [inferred].
+# At high temperatures the gradient is large, but different batches agree on no direction, so a step along it is close
+# to random. That this is why annealed activations train badly is our reading [inferred].
 #
-# A wider bump in the backward pass avoids most of the problem [ours]. `A2-bell` sharpens only the forward pass and takes
-# the slope at $T=10$ whenever $T$ is higher. In the record it is better than `A2` by about 3 points (claim
+# A wider bell in the backward pass avoids most of the problem [ours]. `A2-bell` sharpens only the forward pass and
+# takes the slope at $T=10$ whenever $T$ is higher. In the record it is better than `A2` by about 3 points (claim
 # `wide-bell-mends-activations`). But it is a straight-through gradient again: the paper's argument, that the gradient
 # matches the function, no longer applies to activations.
 #
@@ -346,11 +346,11 @@ viz.show(
 # recovered [ours].
 #
 # **The authors' recipe.** Their program computes the same function but other gradients [official code]. Binary weights
-# get the bump of $T=1$ at every temperature. Where the sigmoid is flat a small constant slope remains. Gradients are
-# clipped before they pass the quantiser, and the temperature rises once per epoch. With these gradients binary weights do
-# not freeze, but the gradient is not that of the loss. `gradient_error` is the relative difference between the slope that
-# the backward pass predicts and the slope that finite differences measure. It is 0.96 for this recipe and 0.00 for the
-# function's own gradient.
+# get the bell of $T=1$ at every temperature. Where the sigmoid is flat a small constant slope remains. Gradients are
+# clipped before they pass the quantiser, and the temperature rises once per epoch. With these gradients binary weights
+# do not freeze, but the gradient is not that of the loss. `gradient_error` is the relative difference between the slope
+# that the backward pass predicts and the slope that finite differences measure. It is 0.96 for this recipe and 0.00 for
+# the function's own gradient.
 #
 # The paper speaks of *learnable biases*; the authors' program keeps the thresholds fixed. `W2-thresholds` trains them.
 # From the record (`labkit record qnet --label official ...`):
@@ -388,20 +388,20 @@ viz.show(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("packed networks answer as the deployed ones do:", all(network.same for network in stored.values()))
+print("packed and deployed networks compute the same:", all(network.same for network in stored.values()))
 
 # %% [markdown]
 # ## 7 Explore
 #
-# The first picture with controls, and the slope beside it. Raise the temperature and see which weights still learn. Move
-# the outer thresholds away from zero: more weights are used as zero, so the weights become sparse. Choose another level
-# set.
+# The first picture with controls, and the slope beside it. Raise the temperature and see which weights still learn.
+# Move the outer thresholds away from zero: more weights are used as zero, so the weights become sparse. Choose another
+# level set.
 
 # %%
 viz.show(
     figures.staircase_widget(),
-    "Three panels for ternary weights at T = 10: the soft curve on the deployed staircase, its slope with two bumps, and "
-    "the histogram of the weights, coloured by whether they still learn.",
+    "Three panels for ternary weights at T = 10: the soft curve near the deployed staircase, its slope with two bells, "
+    "and the histogram of the weights, coloured by whether they still learn.",
 )
 
 # %% [markdown]
@@ -420,8 +420,8 @@ print("\n".join(paper.agreement(result, scale)))
 # %% [markdown]
 # ## 9 Your turn
 #
-# Fill in a cell and run it: the check names the property that fails. `.hint()` in place of `.check(...)` gives two hints,
-# one after the other. The solution is folded below.
+# Fill in a cell and run it: the check names the property that fails. `.hint()` in place of `.check(...)` gives two
+# hints, one after the other. The solution is folded below.
 
 # %% [markdown]
 # **Fill in: the quantiser**
@@ -447,7 +447,7 @@ def solution(x, levels, thresholds, alpha, beta, temperature):
 paper.exercise("quantiser").check(solution)
 
 # %% [markdown]
-# **Predict, then run: the width of a bump**
+# **Predict, then run: the width of a bell**
 
 # %% tags=["exercise"]
 display(paper.exercise("width"))
@@ -575,8 +575,8 @@ paper.exercise("packing").check((planes_of, codes_of))
 # ## 10 Take it home, and full scale
 #
 # **Your own network.** It may be any `torch.nn.Module` with linear layers or convolutions (of 1 to 3 dimensions,
-# transposed or not). You need batches of `(inputs, targets)` and no change to the network: a ReLU that is used in several
-# places, or called as `F.relu`, gets a quantiser for each use. What cannot be handled is refused with its name.
+# transposed or not). You need batches of `(inputs, targets)` and no change to the network: a ReLU that is used in
+# several places, or called as `F.relu`, gets a quantiser for each use. What cannot be handled is refused with its name.
 #
 # ```python
 # from labkit.papers.qnet import export_onnx, fit, load, pack, quantize, save
@@ -675,10 +675,10 @@ show.scales(paper.configs)
 # - The function with its two scales, fixed thresholds, the level sets, the k-means initialisation, and first and last
 #   layer in float: [official code], in agreement with the [paper].
 # - The temperature rises linearly [official code], but at every step instead of every epoch [ours].
-# - Gradients are those of the function itself. The authors' program differs in five ways: a wide bump for binary weights,
-#   a clamp that leaves a small slope, a largest temperature, a derivative that is exact only for gaps of 1, and clipping
-#   before the quantiser's backward pass. The arms `W1-official` and `W2-official` train weights by that recipe. For the
-#   authors' activations the gaps are 1, so there the derivative is exact.
+# - Gradients are those of the function itself. The authors' program differs in five ways: a wide bell for binary
+#   weights, a clamp that leaves a small slope, a largest temperature, a derivative that is exact only for gaps of 1,
+#   and clipping before the quantiser's backward pass. The arms `W1-official` and `W2-official` train weights by that
+#   recipe. For the authors' activations the gaps are 1, so there the derivative is exact.
 # - K-means places the thresholds by the density of the weights, but the levels stay uniform. With few levels that is
 #   harmless. With many levels it distorts the weights, and the error stops falling: at 8 bits and normally distributed
 #   weights it is 16 % of their energy, against 0.02 % with thresholds midway between the levels [ours].

@@ -44,11 +44,11 @@ def centred_offset(x: Tensor, levels: Tensor, b: Tensor, alpha: Any, beta: Any, 
     return alpha * ((gaps * torch.sigmoid(temperature * (beta * x[..., None] - b))).sum(-1) - gaps.sum() / 2)
 
 
-# -- 2 predict, then run: the width of a bump -------------------------------------------------------------------------
+# -- 2 predict, then run: the width of a bell -------------------------------------------------------------------------
 
 
 def width_at_half_height(temperature: float, beta: float) -> float:
-    """Width of a bump of the slope where it is half its peak, by bisection on the slope itself."""
+    """Width of a bell of the slope where it is half its peak, by bisection on the slope itself."""
     low, high = 0.0, 10.0
     for _ in range(60):
         z = (low + high) / 2

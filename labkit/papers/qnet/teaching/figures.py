@@ -196,7 +196,7 @@ def splitting_figure(metrics: Sequence[Mapping[str, Any]], edges: Sequence[float
     image.set(xlabel="stored weight / largest level", ylabel="step", title="stored weights while T rises")
     curve.plot([100 * line["still_learning"] for line in lines], [line["step"] for line in lines], color=COLORS["ours"])
     curve.invert_yaxis()
-    curve.set(xlabel="% of weights that still learn", title="freeze meter")
+    curve.set(xlabel="% of the weights", title="weights that still learn")
     return figure
 
 
