@@ -68,7 +68,7 @@ viz.show(
 scale: str = "lesson"  # one of smoke, lesson, gpu, full
 seed: int = 0  # seed of every random generator
 run_dir: str = ""  # folder of the run; empty makes a new one
-overrides: dict = {}  # fields of the config to change, such as epochs
+overrides: dict = {}  # fields of the config to change, such as steps
 
 # %% [markdown]
 # Three fields are worth changing first. `arms` lists the methods of quantising that are trained and compared.
@@ -627,10 +627,9 @@ fit(model, my_batches, epochs=4)
 size = save(pack(model, my_batches[0]), run.directory / "my_model.safetensors")
 deployed = load_packed(run.directory / "my_model.safetensors", my_model)
 for name, network in (("float", my_model.eval()), ("deployed", deployed)):
-    print(
-        f"{name}: {100 * (network(images[1500:]).argmax(1) == labels[1500:]).double().mean():.1f} % of 297 new digits"
-    )
-print(f"{size} bytes on disk, {sum(4 * p.numel() for p in my_model.parameters())} in float32")
+    accuracy = 100 * (network(images[1500:]).argmax(1) == labels[1500:]).double().mean()
+    print(f"{name}: accuracy {accuracy:.1f} % on the other 297 digits")
+print(f"{size} bytes on disk; the float32 parameters take {sum(4 * p.numel() for p in my_model.parameters())}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
