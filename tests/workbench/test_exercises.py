@@ -63,6 +63,7 @@ def test_a_wrong_answer_gets_the_property_it_breaks(answer, message):
 
 def test_an_exercise_shows_what_is_asked_how_hard_it_is_and_how_long_it_takes():
     page = THREE._repr_markdown_()
+    assert repr(THREE) == page  # with solution or hints in it, `display` would write them into the notebook
     assert page.splitlines()[0] == "**Fill in** · ●●○ · about 5 minutes"
     assert "more than 3" in page
     assert "lambda" not in page
