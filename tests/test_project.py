@@ -247,6 +247,7 @@ def test_the_readme_s_tables_are_those_that_its_command_writes(tmp_path, monkeyp
 
     for name in ("README.md", "Makefile"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.setenv("LABKIT_RECORDS", str(ROOT / "data" / "records"))
     with pytest.raises(SystemExit, match="0"):

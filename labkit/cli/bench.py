@@ -16,7 +16,9 @@ def bench(
     json_: AsJson = False,
     device: Device = None,
     seconds: Annotated[float, typer.Option(help="time to spend per paper, about")] = 60.0,
-    record: Annotated[int, typer.Option(help="repeat so often, and write a record that claims are judged by")] = 0,
+    record: Annotated[
+        int, typer.Option(min=0, max=100, help="repeat so often, and write a record that claims are judged by")
+    ] = 0,
 ) -> None:
     """Side by side with peers; a ratio above 1 means that we are ahead."""
     from labkit.devices import pick_device

@@ -13,7 +13,7 @@ from labkit.files import write_atomically
 
 
 def write_tables(commands: Mapping[str, Any]) -> None:
-    """Write the rows between the marks in README.md anew.
+    """Write what stands between the marks in README.md anew: tables, and each notebook's lines to take home.
 
     Args:
         commands: name to command, as typer has them.
@@ -23,12 +23,12 @@ def write_tables(commands: Mapping[str, Any]) -> None:
     """
     path = paths.root() / "README.md"
     text = path.read_text()
-    for name, rows in (("papers", paper_rows()), ("commands", command_rows(commands))):
+    for name, rows in (("papers", paper_rows()), ("take home", home_lines()), ("commands", command_rows(commands))):
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, begin, rest = text.partition(marks[0])
         _, end, tail = rest.partition(marks[1])
         if not (begin and end):
-            raise InputError(f"{path} has no place for the table of {name}: two lines, {' and '.join(marks)}.")
+            raise InputError(f"{path} misses the marks of '{name}': two lines, {' and '.join(marks)}.")
         text = "\n".join([head + begin, *rows, end + tail])
     write_atomically(path, text.encode())
 
@@ -40,6 +40,17 @@ def paper_rows() -> Iterator[str]:
         notebook = f"[{room.notebook}](notebooks/{room.notebook}.ipynb)"
         paper = f"[{room.title}](https://arxiv.org/abs/{room.arxiv}), {room.venue}"
         yield f"| {notebook} | {paper} | {room.idea} | {standing(room)} |"
+
+
+def home_lines() -> Iterator[str]:
+    """The first block of Python below heading 10 of every notebook, which the room's tests execute."""
+    for room in sorted(rooms(""), key=lambda room: room.notebook):
+        text = (paths.notebooks_dir() / f"{room.notebook}.py").read_text().partition("\n# ## 10")[2]
+        block = re.search(r"^# ```python\n(.*?)^# ```", text, re.MULTILINE | re.DOTALL)
+        if block is None:
+            raise InputError(f"{room.notebook}.py shows no block of Python below heading 10.")
+        lines = [line.removeprefix("#").removeprefix(" ") for line in block[1].splitlines()]
+        yield "\n".join([f"**{room.slug}**: {room.idea}", "", "```python", *lines, "```", ""])
 
 
 def command_rows(commands: Mapping[str, Any]) -> Iterator[str]:

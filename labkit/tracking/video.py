@@ -221,8 +221,8 @@ def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Wr
 
             yield write
         for part in (video_part, table_part):
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
+            with open(part, "rb") as whole:
+                os.fsync(whole.fileno())
         os.replace(video_part, out)
         os.replace(table_part, table)
 

@@ -480,7 +480,9 @@ def test_oxuva_says_what_is_wrong(oxuva_tree, file, text, told):
 PIECES = (b"\0", b"\n", b",", b"-", b"nan", b"inf", b"999999999999", b"1e400", b"\xff")
 
 
-@pytest.mark.parametrize("tree", ["otb_tree", "uav_tree", "lasot_tree", "vot_tree", "oxuva_tree"])
+@pytest.mark.parametrize(
+    "tree", [pytest.param("otb_tree", marks=pytest.mark.slow), "uav_tree", "lasot_tree", "vot_tree", "oxuva_tree"]
+)
 def test_damage_to_any_text_ends_in_words(tree, request):
     """A bounded attack: characters of every text file changed or cut off at seeded places, its numbers made huge."""
     folder, chance = request.getfixturevalue(tree), random.Random(0)

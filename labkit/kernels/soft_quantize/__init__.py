@@ -62,7 +62,7 @@ def soft_quantize(
     _check(x, levels, thresholds, temperature, bell_temperature, clamp)
     exact = bell_temperature is None and bell_height is None and math.isinf(clamp)
     if exact and not x.is_cuda and torch.compiler.is_compiling():
-        # a compiler for CPUs fuses the plain formula with its neighbours: 1.4 times as fast as the operator (measured)
+        # a compiler for CPUs fuses the plain formula with its neighbours, and is then quicker than the operator
         wide = x.to(compute_dtype(x))
         return soft_quantize_reference(wide, levels, thresholds, alpha, beta, temperature).to(x.dtype)
     if bell_height is None:

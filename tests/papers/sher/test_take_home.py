@@ -80,22 +80,21 @@ def test_the_ten_lines(tmp_path, monkeypatch):
         (SHER, (0.0, 1.0), "at goal"),
         (SHER, (-1.0, 0.0), "at goal"),
         (SAC, (0.0, 1.0), "at goal"),
-        (HER, (0.0, 1.0), "at goal"),
     ],
 )
 def test_learns_somebody_elses_world(kind, rewards, ends):
-    """Each of 20 seeds (SAC, HER: 10) has 1.00 here; a trolley that is left alone stands at 2 of 10 marks at most.
+    """Each of 20 seeds has 1.00 here; the best constant pull has .55.
 
     Catches: targets clipped to [-1 / (1 - gamma), 0] where rewards are 0 and 1, actions outside of the bounds.
     """
     model = kind(limited(15, rewards, ends), seed=1, hidden=(32, 32), batch=64, device="cpu").learn(700)
-    assert model.success_rate(40) >= 0.5
+    assert model.success_rate(40) >= 0.7
 
 
 def test_actions_have_the_environments_bounds_while_learning_and_afterwards():
     """Bounds of -2 and 1: the whole range is used, nothing outside of it (the trolley refuses that)."""
     env = limited(10)
-    model = SHER(env, epsilon=1.0, **QUICK).learn(300)
+    model = SHER(env, epsilon=1.0, updates=1, **QUICK).learn(300)
     assert -2 <= min(env.unwrapped.pulls) < -1.8
     assert 0.85 < max(env.unwrapped.pulls) <= 1
     assert np.mean(env.unwrapped.pulls) == pytest.approx(-0.5, abs=0.3)  # uniform: six standard errors
@@ -134,7 +133,7 @@ def test_our_time_limit_is_a_truncation():
 @pytest.mark.parametrize("own_rule", [True, False])
 def test_a_relabelled_goal_ends_an_episode_where_the_environment_would(own_rule):
     """Every row: ended exactly where its (new) goal is reached. Catches the flag of the goal that was not chosen."""
-    model = SHER(limited(15, ends="at goal", own_rule=own_rule), strategy="episode", **QUICK).learn(400)
+    model = SHER(limited(15, ends="at goal", own_rule=own_rule), strategy="episode", updates=1, **QUICK).learn(400)
     world, buffer = model._world, model._learner.buffer
     assert world.ends_at is not None
     batch = buffer.take(torch.rand(1, 5, 2000), world.compute_reward, "episode", 4.0, world.ends_at)
@@ -144,7 +143,7 @@ def test_a_relabelled_goal_ends_an_episode_where_the_environment_would(own_rule)
 
 
 def test_a_fall_ends_an_episode_whatever_the_goal():
-    model = SHER(limited(15, ends="at edge"), epsilon=1.0, strategy="episode", **QUICK).learn(400)
+    model = SHER(limited(15, ends="at edge"), epsilon=1.0, strategy="episode", updates=1, **QUICK).learn(400)
     world, buffer = model._world, model._learner.buffer
     assert world.ends_at is None
     batch = buffer.take(torch.rand(1, 5, 2000), world.compute_reward, "episode", 4.0, world.ends_at)
@@ -165,14 +164,14 @@ def test_gradient_steps_follow_the_steps_played_and_targets_their_fifties():
 
 
 def test_the_same_seed_learns_the_same_and_goes_on():
-    first, again = (SHER(limited(12), seed=5, **QUICK).learn(60) for _ in range(2))
-    other = SHER(limited(12), seed=6, **QUICK).learn(60)
+    first, again = (SHER(limited(12), seed=5, **QUICK).learn(36) for _ in range(2))
+    other = SHER(limited(12), seed=6, **QUICK).learn(12)
     assert np.array_equal(first.predict(observation())[0], again.predict(observation())[0])
     assert not np.array_equal(first.predict(observation())[0], other.predict(observation())[0])
-    in_two = SHER(limited(12), seed=5, **QUICK).learn(24).learn(36)
+    in_two = SHER(limited(12), seed=5, **QUICK).learn(12).learn(24)
     assert np.array_equal(first.predict(observation())[0], in_two.predict(observation())[0])
-    assert (first.steps, in_two.steps) == (60, 60)
-    assert [steps for steps, _ in first.episodes] == [12, 24, 36, 48, 60]
+    assert (first.steps, in_two.steps) == (36, 36)
+    assert [steps for steps, _ in first.episodes] == [12, 24, 36]
 
 
 def test_copies_play_side_by_side():
@@ -183,13 +182,13 @@ def test_copies_play_side_by_side():
         made.append(limited(10))
         return made[-1]
 
-    model = HER(make, episodes=3, **QUICK).learn(60)
+    model = HER(make, episodes=3, updates=1, **QUICK).learn(60)
     assert (len(made), len(model.episodes), model.steps) == (3, 6, 60)
     assert len({seed for env in made for seed in env.unwrapped.starts[-2:]}) == 6
     gymnasium.register("labkit-test/Trolley-v0", Trolley, max_episode_steps=10)
     try:
-        by_id = HER("labkit-test/Trolley-v0", episodes=3, **QUICK).learn(60)
-        by_copy = HER(gymnasium.make("labkit-test/Trolley-v0"), episodes=3, **QUICK).learn(60)
+        by_id = HER("labkit-test/Trolley-v0", episodes=3, updates=1, **QUICK).learn(60)
+        by_copy = HER(gymnasium.make("labkit-test/Trolley-v0"), episodes=3, updates=1, **QUICK).learn(60)
         assert by_id._world.horizon == 10
         with pytest.raises(InputError, match="did you mean labkit-test/Trolley-v0"):
             HER("labkit-test/Troley-v0", **QUICK)

@@ -38,6 +38,8 @@ class BoundedReLU(nn.Module):
         if levels < 1:
             raise InputError(f"levels must be 1 or more; got {levels}.")
         self.register_buffer("bound", torch.tensor(min(bound, ceiling), dtype=torch.float64))
+        self.register_state_dict_post_hook(_no_bound_as_zero)
+        self.register_load_state_dict_pre_hook(_zero_as_no_bound)
         self.levels, self.ceiling, self.rounding = levels, ceiling, False
         self.statistics: ActivationStatistics | None = None  # where set, every forward pass adds to it
 
@@ -60,6 +62,19 @@ class BoundedReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"bound={float(self.bound):.4g}, levels={self.levels}, rounding={self.rounding}"
+
+
+def _no_bound_as_zero(module: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:
+    """Files hold finite numbers: what is not, is taken for a training that diverged. No bound is kept as 0."""
+    bound = state[f"{prefix}bound"]
+    if torch.isinf(bound):
+        state[f"{prefix}bound"] = torch.zeros_like(bound)
+
+
+def _zero_as_no_bound(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    bound = state.get(f"{prefix}bound")
+    if bound is not None and not bound:
+        state[f"{prefix}bound"] = torch.full_like(bound, math.inf)
 
 
 class BoundedIdentity(BoundedReLU):

@@ -1,11 +1,11 @@
 """A finished run's tracker as a file: settings and, where there is one, the network that was trained for it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import tensor_files
 from labkit.errors import InputError
@@ -13,7 +13,7 @@ from labkit.papers.crt.experiment import learning
 from labkit.papers.crt.experiment.config import ARMS, Arm, Config
 from labkit.papers.crt.experiment.tracking import hand_made_features
 from labkit.papers.crt.method.cascade import CascadeTracker
-from labkit.papers.crt.method.features import Learned
+from labkit.papers.crt.method.features import Learned, SmallNet
 from labkit.papers.crt.method.refine import Refiner
 from labkit.workbench.runs import Run
 
@@ -69,14 +69,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> CascadeTracker
     for part, net in networks.items():
         net.load_state_dict({name: tensors[f"{part}.{name}"] for name in net.state_dict()})
         net.to(device).eval()
-    features = Learned(networks["features"]) if "features" in networks else hand_made_features(header.arm)
-    refiner = Refiner(networks["overlap"].net) if "overlap" in networks else None
+    small, overlap = networks.get("features"), networks.get("overlap")
+    features = Learned(small) if isinstance(small, SmallNet) else hand_made_features(header.arm)
+    refiner = Refiner(overlap.net) if isinstance(overlap, learning.Predictor) else None
     return CascadeTracker(header.arm.settings, features, refiner, device, head=header.arm.head(seed=0))
 
 
-def _networks(arm: Arm) -> dict[str, nn.Module]:
+def _networks(arm: Arm) -> dict[str, Any]:
     """Untrained networks of the kinds that an arm needs, by the part of a run that trains them."""
-    networks: dict[str, nn.Module] = {}
+    networks: dict[str, Any] = {}
     with torch.random.fork_rng(devices=[]):  # their random start is overwritten, and is not to be noticed elsewhere
         if arm.features == "learned":
             networks["features"] = learning.small_net(0)

@@ -105,8 +105,9 @@ def calibrations_of(run: Run) -> dict[str, Calibration]:
 
 
 def pooled(study: str) -> Mapping[str, Any] | None:
-    """A Zone study of all recorded runs at scale lesson: the arms that all have, with the seeds of all put together; None
-    where there is no record.
+    """A Zone study of all recorded runs at scale lesson: arms that all of them have, their seeds put together.
+
+    None where there is no record.
 
     Returns:
         {"arms": {arm: {"real", "claimed": one gain a seed, "left", "right": means}}}, and "record": its file.

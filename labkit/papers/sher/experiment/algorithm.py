@@ -281,14 +281,15 @@ class SHER(GoalAlgorithm):
 
 
 class HER(GoalAlgorithm):
-    """Hindsight Experience Replay as OpenAI has it: DDPG with Gaussian noise and 30 % random actions. As `SHER`.
+    """Hindsight Experience Replay as OpenAI has it: DDPG with Gaussian noise, 30 % random actions and a penalty on
+    large actions. As `SHER`; `HER(env, curriculum=True)` is CHER.
 
-    OpenAI also penalizes large actions, `action_l2=1.0`; where values are small, as with a reward of 1 that ends the
-    episode, the penalty is all that is learned from, so it is 0 here [ours]. CHER: `HER(env, curriculum=True)`.
+    The penalty, `action_l2=1.0`, is made for rewards of -1 and 0: where values are small, as with a reward of 1 that
+    ends the episode, it outweighs them, and without it the tanh saturates. Such tasks are SHER's or SAC's. [ours]
     """
 
     name = "HER"
-    default = Arm("her", epsilon=0.3, noise=0.2)
+    default = Arm("her", epsilon=0.3, noise=0.2, action_l2=1.0)
 
 
 class SAC(GoalAlgorithm):

@@ -1,9 +1,11 @@
 """The bounded ReLU: values, slopes, rounding, a bound that learns."""
 
+import copy
 import math
 
 import pytest
 import torch
+from torch import nn
 
 from labkit.errors import InputError
 from labkit.papers.brelu.method.bounded_relu import BoundedReLU, clip, round_to_levels, set_rounding
@@ -68,3 +70,15 @@ def test_the_bound_is_saved_with_the_weights():
 def test_bad_input(bound, levels):
     with pytest.raises(InputError, match="must be"):
         BoundedReLU(bound, levels)
+
+
+def test_no_bound_is_kept_as_a_finite_number():
+    """A file with an infinite number in it would be refused as a training that diverged."""
+    network = nn.Sequential(BoundedReLU(), BoundedReLU(2.5))
+    state = network.state_dict()
+    assert [float(state[f"{i}.bound"]) for i in (0, 1)] == [0, 2.5]
+    again = nn.Sequential(BoundedReLU(1.0), BoundedReLU(1.0))
+    again.load_state_dict(state)
+    assert [float(relu.bound) for relu in again] == [math.inf, 2.5]
+    assert float(network[0].bound) == math.inf
+    assert float(copy.deepcopy(network).state_dict()["0.bound"]) == 0

@@ -34,7 +34,8 @@ def follow(tracker):
     return np.array([[*answer.box, answer.score] for answer in map(tracker.update, CLIP.frames[1:])])
 
 
-@pytest.mark.parametrize("arm", ["cascade-learned", "cascade", "refined", "stage-1"])
+@pytest.mark.parametrize("arm", ["cascade", *(pytest.param(a, marks=pytest.mark.slow) for a in
+                                              ("cascade-learned", "refined", "stage-1"))])  # fmt: skip
 def test_it_tracks_as_before(run, tmp_path, arm):
     export(CONFIG, run, arm, tmp_path)
     state = torch.get_rng_state()

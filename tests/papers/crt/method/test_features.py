@@ -118,6 +118,7 @@ def test_bad_input(tmp_path):
         ResNetFeatures(18, tmp_path / "nothing.pth")
 
 
+@pytest.mark.slow
 def test_weight_files_that_are_none(tmp_path):
     """Cut off, of something else, of another network, not finite: each in words; and nothing is unpickled."""
     net = resnet18().state_dict()
