@@ -84,7 +84,7 @@ show.config(config, fields=["arms", "weight_temperature", "steps"])
 # ## 3 What the paper claims
 #
 # The paper's main claims, in our words. Each has a margin: the claim holds if the lower end of the interval over seeds
-# exceeds it. A negative margin allows a small loss. The abstract gives no figures, so there are none to compare with.
+# reaches it. A negative margin allows a small loss. The abstract gives no figures, so there are none to compare with.
 # Section 8 shows what was measured.
 
 # %%
@@ -244,6 +244,9 @@ viz.show(
 )
 
 # %% [markdown]
+# Without Fashion-MNIST in `LABKIT_DATA` the lesson uses scikit-learn's digits. There one test image is 0.17 points, so
+# one run cannot rank the trained arms.
+#
 # **Is it lossless?** "Lossless" means that the soft network, which was trained, and the hard network, which is
 # deployed, have the same accuracy. That depends on the final temperature.
 #
@@ -267,7 +270,8 @@ viz.show(
 # points, so the record does not show `temperature-must-end-high`.
 #
 # **The weights while $T$ rises.** Each row of the image is the histogram of one layer's stored weights at one step,
-# from the top down. The curve on the right is the share of these weights that still learn.
+# from the top down. The curve on the right is the share of these weights that still learn. On the digits most weights
+# move little: the function changes, and they freeze where they are.
 
 # %%
 watched = [arm for arm in config.arms if arm.startswith("W2")][:1]  # ternary weights
@@ -327,8 +331,8 @@ from labkit.workbench import records
 
 joint = next(record for record in records.load_all("qnet") if record.label == "joint")
 both = {
-    "W1A1": "activations annealed, weights held (the paper's)",
-    "W1A1-hard": "activations with a wide bell, weights held",
+    "W1A1": "activations annealed, weights at their final T (the authors')",
+    "W1A1-hard": "activations with a wide bell, weights at their final T",
     "W1A1-free": "both with a wide bell",
     "W1A1-again": "activations with a wide bell, weights annealed again",
     "BWN-A1-hard": "activations with a wide bell, BWN weights",
@@ -336,14 +340,14 @@ both = {
 }
 viz.show(
     figures.seeds_figure(joint.results, both),
-    "Accuracy with 1-bit weights and 1-bit activations, one dot per seed. The paper's two stages lie lowest, weights "
+    "Accuracy with 1-bit weights and 1-bit activations, one dot per seed. The authors' two stages lie lowest, weights "
     "annealed again in between, the two arms with BWN weights highest.",
 )
 
 # %% [markdown]
 # BWN weights never freeze, because their gradient is straight-through. If instead the weights' temperature starts low
-# again in stage 2 and rises a second time, about two thirds of the difference between held weights and BWN weights is
-# recovered [ours].
+# again in stage 2 and rises a second time, about two thirds of the difference between weights kept at their final $T$
+# and BWN weights is recovered [ours].
 #
 # **The authors' recipe.** Their program computes the same function but other gradients [official code]. Binary weights
 # get the bell of $T=1$ at every temperature. Where the sigmoid is flat a small constant slope remains. Gradients are

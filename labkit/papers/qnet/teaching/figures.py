@@ -47,7 +47,7 @@ def idea_figure() -> Figure:
         learning = bell > 0.01 * float(slope(quantizer, GRID).max())
         counts = axes.twinx()
         stacks = [weights[learning].numpy(), weights[~learning].numpy()]
-        colors = [COLORS["baseline"], COLORS["float"]]
+        colors = [COLORS["good"], COLORS["float"]]
         _, _, bars = counts.hist(stacks, edges, stacked=True, alpha=0.4, color=colors)
         counts.set(yticks=[], ylim=(0, 420))
         counts.spines["right"].set_visible(False)
@@ -95,7 +95,7 @@ def staircase_figure(
         dashes = {"color": COLORS["hard"], "dash": "dot"}
         figure.add_scatter(x=GRID.numpy(), y=hard.numpy(), line=dashes, name="deployed", row=1, col=1)
         figure.add_scatter(x=GRID.numpy(), y=slope(quantizer, grid).numpy(), line=line, showlegend=False, row=1, col=2)
-    figure.add_bar(x=centres, y=counts[0], marker_color=COLORS["ours"], name="still learning", row=1, col=3)
+    figure.add_bar(x=centres, y=counts[0], marker_color=COLORS["good"], name="still learning", row=1, col=3)
     figure.add_bar(x=centres, y=counts[1], marker_color=COLORS["float"], name="frozen", row=1, col=3)
     share = 100 * float(learning.float().mean())
     figure.update_xaxes(title_text="stored weight / largest level")
@@ -195,7 +195,7 @@ def splitting_figure(metrics: Sequence[Mapping[str, Any]], edges: Sequence[float
     image.imshow(np.log1p(counts), aspect="auto", extent=extent, cmap="Blues")
     image.set(xlabel="stored weight / largest level", ylabel="step", title="stored weights while T rises")
     curve.plot([100 * line["still_learning"] for line in lines], [line["step"] for line in lines], color=COLORS["ours"])
-    curve.invert_yaxis()
+    curve.set_ylim(image.get_ylim())
     curve.set(xlabel="% of the weights", title="weights that still learn")
     return figure
 
@@ -221,7 +221,8 @@ def splitting_animation(metrics: Sequence[Mapping[str, Any]], edges: Sequence[fl
         frames=frames,
         layout={
             "template": "none", "height": 340, "title": title(lines[0]), "showlegend": False,
-            "xaxis": {"title": {"text": "stored weight / largest level"}}, "yaxis": {"range": [0, top]},
+            "xaxis": {"title": {"text": "stored weight / largest level"}},
+            "yaxis": {"range": [0, top], "title": {"text": "weights per bin"}},
             "updatemenus": [{"type": "buttons", "buttons": [play], "x": 0, "y": 1.2}],
             "sliders": [{"steps": steps, "currentvalue": {"prefix": "step "}}],
         },
@@ -244,7 +245,8 @@ def memory_figure(sizes: Mapping[str, int]) -> Figure:
     """Bytes on disk of the same network, stored in different ways."""
     figure, axes = subplots(figsize=(6, 0.4 * len(sizes) + 0.9))
     names = list(sizes)[::-1]
-    bars = axes.barh(names, [sizes[n] / 1000 for n in names], color=COLORS["ours"])
+    colors = [COLORS["float" if n == "float" else "ours"] for n in names]
+    bars = axes.barh(names, [sizes[n] / 1000 for n in names], color=colors)
     axes.bar_label(bars, [f"{sizes[n]:,} bytes" for n in names], padding=3, fontsize=8)
     axes.set(xlabel="file size, kB", xlim=(0, 1.3 * max(sizes.values()) / 1000))
     return figure
