@@ -161,7 +161,7 @@ def seeds_figure(results: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) 
         axes.plot([np.mean(values)] * 2, [row - 0.25, row + 0.25], color=COLORS["hard"])
     axes.axvline(np.mean([result["float"]["hard"] for result in results]), color=COLORS["float"], lw=1)
     axes.set_yticks(rows, list(arms.values()))
-    axes.set(xlabel=f"accuracy as deployed, {results[0]['data']}, {len(results)} seeds, % (line: float network)")
+    axes.set(xlabel="accuracy as deployed, %", title=f"{results[0]['data']}, {len(results)} seeds; line: float network")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
