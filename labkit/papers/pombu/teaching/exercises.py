@@ -202,7 +202,8 @@ EXERCISES = (
         key="bellman",
         kind="fill in",
         task="Write the recursion in (1) as a function `(u, transitions, policy, gamma)` that returns $U$. All are "
-        "NumPy arrays: `u` (h, s, a), mean `transitions` (h, s, a, next), `policy` (h, s, a). $U=0$ after the last step.",
+        "NumPy arrays: `u` (h, s, a), mean `transitions` (h, s, a, next), `policy` (h, s, a). $U=0$ after the last "
+        "step.",
         properties={"the uncertainty Bellman equation": checks.check_propagation},
         solution=bellman,
         wrong={
