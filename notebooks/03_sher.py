@@ -14,28 +14,31 @@
 # > **Read this first.** Of this paper only title and abstract are known to us, not its body, its table or its figures. The
 # > *method* is known completely: the authors released their program. No success rate in this notebook is the paper's.
 #
-# A robot arm is asked to push a cube to a mark. It gets $-1$ in every moment in which the cube is elsewhere, and nothing
-# else is ever said to it. A beginner's arm misses a thousand times, and a thousand times $-1$ teaches nothing.
-# *Hindsight*: the cube did end up *somewhere*. Pretend that this was the goal, and the failure is a lesson. *Soft*: let the
-# learner be rewarded for staying random as long as it does not matter, and the noise that others add by hand is no longer needed.
-# That is the paper's promise. We look at what is left of it when it is measured over many seeds, and where it fails.
+# A robot arm is to push a cube to a mark. Its reward is $-1$ in every step in which the cube is elsewhere, and $0$ at the
+# mark. An untrained arm never reaches the mark, so every reward is $-1$, and there is nothing to learn from.
 #
-# **You will** relabel an episode by hand, solve worlds exactly at every temperature, watch eighty learners at once in front
-# of a wall, teach a simulated arm to reach from zero, and find out when the headline does not hold.
+# *Hindsight* makes use of such failures. The cube did end up somewhere. Replace the goal by that position, and the same
+# episode is a success. *Soft* means that the learner is also rewarded for the entropy of its policy. It then explores by
+# itself, where other methods add random noise to the actions. The paper says that the combination learns better and varies
+# less between random seeds. This notebook measures both over many seeds.
+#
+# **You will** relabel an episode by hand, solve small worlds exactly at several temperatures, train eighty learners at once
+# in front of two walls, teach a simulated arm to reach, and see under which settings the paper's claim does not hold.
 #
 # | mark | meaning |
 # |---|---|
 # | [paper] | stands in the paper's abstract |
 # | [official code] | what the released program does, or OpenAI's HER where that is said |
-# | [peer code] | what other programs do |
-# | [ours] | our worlds, settings, readings |
+# | [peer code] | what other public programs do |
+# | [ours] | our worlds, settings and readings |
 
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# One failed episode, twice. On the left with the goal that was asked for (star): every reward is $-1$. On the right with a
-# goal that it reached later: the same steps, and now some of them are right. Nothing was invented, for the way the point
-# moves does not depend on what it was asked to do.
+# The same failed episode twice. A point starts at the square and walks 25 steps; the thick line is a wall. The star is the
+# goal, the circle its tolerance. Left, the goal that was asked for: every reward is $-1$ (red). Right, a position that the
+# point reached later, taken as the goal: some rewards are $0$ (green). The steps are equally true under both goals, for how
+# the point moves does not depend on its goal.
 
 # %%
 from labkit import viz
@@ -46,13 +49,17 @@ from labkit.workbench import show
 viz.use()
 paper = load("sher")
 failure = scenes.failure()
-figures.idea_figure(failure)
+viz.show(
+    figures.idea_figure(failure),
+    "The same path beside a wall, twice. Left, the goal is behind the wall and all 25 steps are red. Right, the goal is a "
+    "place on the path and five steps near it are green.",
+)
 
 # %% [markdown]
 # ## 2 Parameters
 #
-# The cell below is all there is to set. `labkit run sher --scale smoke -p cycles 5` (papermill) replaces these values;
-# `scale` picks a whole configuration, `overrides` changes single fields of it.
+# The next cell holds the four parameters. `labkit run sher --scale smoke -p cycles 5` replaces them from the command line.
+# `scale` selects a whole configuration, `overrides` changes single fields of it.
 
 # %% tags=["parameters"]
 scale: str = "lesson"  # one of smoke, lesson, gpu, full
@@ -60,94 +67,116 @@ seed: int = 0  # seed of every random generator
 run_dir: str = ""  # folder of the run; empty makes a new one
 overrides: dict = {}  # fields of the config to change, such as replicas
 
+# %% [markdown]
+# Three fields are worth changing. `experiments` selects what is trained. `replicas` is the number of training seeds: with
+# fewer the lesson is faster and its intervals wider. `alpha` sets the temperature of every SHER learner, that is, the weight
+# of the entropy. All fields: section 10.
+
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-show.config(config)
+show.config(config, fields=["experiments", "replicas", "alpha"])
 
 # %% [markdown]
 # ## 3 What the paper claims
 #
-# Each statement of the abstract, in our words, with the least effect that we would count as holding it; counter-checks
-# that we expect to fail stand among them. The abstract gives no figures, so there are none of the paper's here.
+# The three main claims of the abstract, in our words. Behind each stands the least effect that we count as holding it. HER is
+# *hindsight experience replay*, the method that the paper extends; OpenAI's version adds noise to the actions. IQM, the
+# *interquartile mean*, is the mean of the middle half of all seeds. Spread is the standard deviation over seeds. The abstract
+# gives no numbers, so none of the paper's stand here.
 
 # %%
-from IPython.display import Markdown
-
-head = "| claim | the abstract says | counts from | measured at |\n|---|---|---|---|\n"
-Markdown(head + "\n".join(f"| `{c.key}` | {c.sentence} | {c.margin:g} {c.unit} | {c.scale} |" for c in paper.claims))
+show.claims(paper, main=["deterministic-methods-are-brittle", "better-than-tuned-her", "stable-against-tuned-noise"])
 
 # %% [markdown]
 # ## 4 The method, step by step
 #
-# **The task.** A goal $g$ is fixed during an episode of $T$ steps; $m(s)$ is what a state achieves, and
-# $r(s,a,s',g)=-\mathbb 1[\lVert m(s')-g\rVert>\text{tol}]$, so $r\in\{-1,0\}$. Success means: at the goal at the *last* step.
+# **The task.** A goal $g$ is fixed during an episode of $T$ steps. $m(s)$ is the goal that state $s$ achieves, such as the
+# position of the cube. The reward is $r(s,a,s',g)=-\mathbb 1[\lVert m(s')-g\rVert>\text{tol}]$, so $r\in\{-1,0\}$. An episode
+# is a success if it is at its goal in the *last* step.
 #
-# **Hindsight.** Of the transitions of a batch, four of five get another goal: what the same episode achieved at a later
-# moment $t'=t+1+\lfloor U\,(T-t)\rfloor$. The reward is computed anew by the environment itself. [official code]
+# **Hindsight.** A batch is drawn from all stored transitions. With probability $k/(k+1)$ a transition gets another goal:
+# $m(s_{t'})$, what the same episode achieved at a later moment $t'$. Every moment of $t+1,\dots,T$ is equally likely. With
+# $k=4$ this concerns four of five transitions. The environment then computes the reward anew. [official code]
 
 # %%
-from labkit.papers.sher.method.hindsight import EpisodeBuffer, hindsight_time
+from labkit.papers.sher.method.hindsight import relabel
 
-viz.show_source(hindsight_time, EpisodeBuffer.take)
+viz.show_source(relabel)
 
 # %% [markdown]
-# **Control as inference.** Say that $O_t=1$ when step $t$ was optimal, with $p(O_t=1)=e^{r/\alpha}$. Because rewards are $-1$
-# and $0$, these are probabilities as they stand. The best policy given $O_1=\dots=O_T=1$ obeys *soft* equations [standard
-# derivation; the abstract announces it]:
+# **Control as inference.** Let the variable $O_t$ be $1$ if step $t$ was optimal, with $p(O_t=1)=e^{r/\alpha}$. Rewards are
+# $-1$ and $0$, so these are probabilities without normalisation: $e^{-1/\alpha}$ away from the goal and $1$ at the goal. The
+# number $\alpha$ is called the *temperature*. Maximising the evidence lower bound of $\log p(O_1=\dots=O_T=1)$ over policies
+# gives the *soft* Bellman equations [standard derivation; the abstract announces it]:
 #
 # $$V(s,g)=\mathbb E_{a\sim\pi}\,[\,Q(s,a,g)-\alpha\log\pi(a|s,g)\,],\quad Q(s,a,g)=r+\gamma\,\mathbb E\,V(s',g),\quad
 # \pi\propto e^{(Q-V)/\alpha}$$
 #
-# They hold for *every* goal, and that is why hindsight may use any.
+# The mean of $-\log\pi$ is the policy's entropy $H$. The equations hold for *every* goal, so a stored transition may be
+# trained with any goal.
 #
-# **The learner.** SAC in its first version, with a $V$ network, twin $Q$ and a fixed temperature $\alpha=.03$:
+# **The learner.** SAC (*soft actor-critic*) in its first version: a value network $V$ with a slowly moving copy $\bar V$, two
+# critics $Q_1$ and $Q_2$, a policy $\pi$, and a fixed temperature $\alpha=.03$. $\tilde a$ is a fresh action of the policy.
+# [official code]
 #
 # | loss | |
 # |---|---|
-# | $J_Q$ | $\tfrac12\mathbb E(Q_i-y)^2$, $\;y=\mathrm{clip}(r+\gamma\bar V(s',g),-\tfrac1{1-\gamma},0)$ |
-# | $J_V$ | $\tfrac12\mathbb E\big(V-\min(Q_1,Q_2)(s,\tilde a,g)+\alpha\log\pi(\tilde a)\big)^2$, $\;\tilde a\sim\pi$ |
-# | $J_\pi$ | $\mathbb E[\alpha\log\pi(\tilde a)-Q_1(s,\tilde a,g)]$ |
+# | critics | $J_Q=\tfrac12\sum_i\mathbb E(Q_i-y)^2$, $\;y=\mathrm{clip}(r+\gamma\bar V(s',g),-\tfrac1{1-\gamma},0)$ |
+# | value | $J_V=\tfrac12\mathbb E\big(V-\min(Q_1,Q_2)(s,\tilde a,g)+\alpha\log\pi(\tilde a)\big)^2$ |
+# | policy | $J_\pi=\mathbb E[\alpha\log\pi(\tilde a)-Q_1(s,\tilde a,g)]$ |
 
 # %%
+from labkit.papers.sher.method.agent import backup
 from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic
 
-viz.show_source(SoftActorCritic)
+viz.show_source(SoftActorCritic.losses, backup)
 
 # %% [markdown]
-# All networks have a first axis of *copies*: the line that trains one learner trains eighty. Each copy draws from a random
-# generator of its own, so that a stack of $N$ seeds is $N$ single runs.
+# All networks have a first axis of *copies*: one call trains eighty learners. Each copy has its own random generator, so a
+# stack of $N$ seeds computes what $N$ single runs compute.
 #
-# **The density.** Actions are $\tanh(u)$, so $\log\pi$ needs $\log(1-\tanh^2u)$. Written like this it is $-\infty$ for a
-# quarter of the points below; the released code adds $10^{-6}$ and is wrong from $|u|\approx7$ on.
+# **The density.** The policy draws $u$ from a Gaussian and plays $a=\tanh u$. The change of variables puts
+# $\log(1-\tanh^2u)$ into $\log\pi$. In float32 $\tanh u$ rounds to $1$ for large $|u|$, and the logarithm is $-\infty$. The
+# released code adds $10^{-6}$ inside of the logarithm, which is finite and wrong from $|u|\approx7$ on. Here it is exact
+# [ours]; the exercise `log-slope` asks for the form.
 
 # %%
-figures.slope_figure()
+viz.show(
+    figures.slope_figure(),
+    "log(1 - tanh(u)^2) against u from -12 to 12. The exact curve falls in two straight lines to -23; the released form stops "
+    "at -14; the formula as written ends near |u| = 9.",
+)
 
 # %% [markdown]
-# **What the released code does besides**, each a named switch here, the plain reading being the default:
+# **What else the released code does.** Each item is a named switch; the plain reading is the default. CHER is *curriculum-guided
+# HER*, another method whose sampler the released program contains.
 #
 # | switch | plain | [official code] |
 # |---|---|---|
-# | `head` | heads on the last hidden layer | through a linear bottleneck of dim(a) numbers |
-# | `curriculum` | uniform replay | CHER's choice of half of the candidates |
-# | `epsilon` | the policy explores alone | 5 % random actions, *also when it is tested* |
-# | `clip` | targets in $[-1/(1-\gamma),0]$ | the same; soft values may be above 0, so it cuts |
-# | `minimum_in_actor` | $Q_1$ | $Q_1$ (SAC's papers: the minimum) |
-# | `batch_entropy` | $V$ learns $-\alpha\log\pi$ of each row | of the batch's *mean*: a column minus a row is a matrix |
+# | `head` | mean and deviation read the last hidden layer | both read a linear layer of only dim(a) numbers |
+# | `curriculum` | uniform replay | CHER selects half of the candidates |
+# | `epsilon` | the policy explores alone | 5 % random actions, *also in tests* |
+# | `clip` | targets in $[-1/(1-\gamma),0]$ | the same, although soft values may exceed 0 |
+# | `minimum_in_actor` | the policy's loss uses $Q_1$ | the same (SAC's papers: the minimum) |
+# | `batch_entropy` | $V$'s target has $-\alpha\log\pi$ of its own row | it has the mean over the batch |
 
 # %% [markdown]
 # ## 5 Prove it
 #
-# Where states can be counted, nothing has to be believed.
+# Small worlds with countable states can be solved exactly. The cell below checks six statements in numbers.
 #
-# 1. $P(t'=t+1)$ is the mean of $1/j$: 7.2 % of a batch are relabelled with their own next state.
-# 2. The bit-flip world has $V^*=-(1-\gamma^{d-1})/(1-\gamma)$ at distance $d$.
-# 3. $0\le V_\text{soft}-V_\text{hard}\le\alpha\log|A|/(1-\gamma)$.
-# 4. $\pi=\mathrm{softmax}(Q/\alpha)$, evaluated by a linear solve, has the value $V$.
-# 5. Soft control is Bayes' rule: $p(a_1|O_{1..T}=1)$ from all action sequences is the soft policy.
-# 6. For a quadratic $Q$ the best Gaussian has $\sigma^2=\alpha/|Q''|$: *temperature is width*.
-# 7. A uniform policy on $[-1,1]^4$ collects $\alpha H/(1-\gamma)=8.3$ (at $\alpha=.03$, $\gamma=.99$), all of it above the clip.
+# 1. **Own next state.** With $t$ uniform, $P(t'=t+1)=\frac1T\sum_{j=1}^T\frac1j$. For $T=50$, 7.2 % of a batch are relabelled
+#    with the state that they reach in this very step.
+# 2. **Bit flipping.** A state is a row of bits, an action flips one. The best value at distance $d$ from the goal is
+#    $V^*=-(1-\gamma^{d-1})/(1-\gamma)$, for $d\ge1$.
+# 3. **Bound.** With $|A|$ actions, $0\le V_\text{soft}-V_\text{hard}\le\alpha\log|A|/(1-\gamma)$: entropy is at most $\log|A|$
+#    in each step.
+# 4. **Consistency.** The policy $\pi=\mathrm{softmax}(Q/\alpha)$, evaluated by solving its linear equations, has the value $V$.
+# 5. **Inference.** List all action sequences and weight each by $\prod_te^{r_t/\alpha}$. The posterior
+#    $p(a_1|O_{1..T}=1)$ is the soft policy of the first step.
+# 6. **The clip.** A uniform policy on $[-1,1]^4$ has entropy $H=4\log2$. It collects $\alpha H/(1-\gamma)=8.3$ (at $\alpha=.03$,
+#    $\gamma=.99$), so soft values at the goal may lie far above the clip at 0.
 
 # %%
 import math
@@ -160,41 +189,49 @@ task = soft_tabular.bit_flip(6, stay=True)
 hard, soft = soft_tabular.hard_values(task, 0.98), soft_tabular.soft_values(task, 0.1, 0.98)
 own = soft_tabular.evaluate_policy(task, soft.policy, 0.1, 0.98)
 gap, bound = checks.lab_values()
+posterior = soft_tabular.posterior_policy(soft_tabular.bit_flip(3), 0.5, 4)[0, 1]
 
 # NBVAL_CHECK_OUTPUT
 print("1 share relabelled with the own next state, T = 50:", round(0.8 * float(future_law(50)[0]), 4))
-print("2 hard values at distance 0 to 3:", [round(float(hard.v[s]), 4) + 0.0 for s in (0, 1, 3, 7)])
+print("2 best values at distance 0 to 3:", [round(float(hard.v[s]), 4) + 0.0 for s in (0, 1, 3, 7)])
 print("3 largest gap", f"{gap:.4f}", "below its bound", f"{bound:.2f}")
 print("4 error of the policy's own value below 1e-9:", float((own - soft.v).abs().max()) < 1e-9)
-print(
-    "5 posterior of the first action, three bits:",
-    soft_tabular.posterior_policy(soft_tabular.bit_flip(3), 0.5, 4)[0, 1],
+print("5 posterior of the first action, three bits:", [round(float(p), 4) for p in posterior])
+print("6 worth of a uniform policy's entropy:", round(0.03 * 4 * math.log(2) / 0.01, 1))
+
+# %% [markdown]
+# **A maze at three temperatures**, solved exactly; the goal is in the lower right corner. Top: values. Bottom: entropy of the
+# policy in each cell, at most $\log5=1.6$ for five actions. At $\alpha=.003$ and $.1$ the entropy is above 0 only where
+# several actions are equally good. At $\alpha=1$ the policy is far more random. Three actions stay at the goal, so choosing among them
+# at random earns entropy in every step: the value there is above 0.
+
+# %%
+viz.show(
+    figures.temperature_figure(),
+    "A maze of four by four cells at temperatures .003, .1 and 1. Values are -4.5 to .1 at the first and 17 to 24 at the last; "
+    "entropies are mostly 0 at the first and 1 to 1.5 at the last.",
 )
-print("6 width at alpha .04, curvature 4:", checks.optimal_width(0.04, 4.0))
-print("7 entropy's worth:", round(0.03 * 4 * math.log(2) / 0.01, 1))
 
 # %% [markdown]
-# **A maze at three temperatures**, solved exactly. Cold, the policy is certain; hot, it does not care. Look at the goal
-# (lower right): at $\alpha=1$ its value is above 0, since three actions stay there and choosing among them is rewarded.
+# **A learned value against the exact one.** A point walks along a line and gets $-1$ until it is near its goal. The best value
+# is a staircase, $-(1-\gamma^k)/(1-\gamma)$ with $k$ steps outside. HER's critic follows its slope and smooths its steps.
+# SHER's $V$ lies below, but its policy is hardly slower: from the far end its rewards sum to about $-5.8$, against $-5.71$ for
+# the best policy. Another $-0.6$ is entropy: the differential entropy of a *narrow* density is negative. The rest is the
+# network's error.
 
 # %%
-figures.temperature_figure()
-
-# %% [markdown]
-# **What a network makes of it.** Reach on a line: every step is worth $-1$ until the point is near enough, so the best value
-# is a staircase, $-(1-\gamma^k)/(1-\gamma)$ with $k$ steps outside. A hard critic finds its slope and rounds the edges. The soft
-# one lies below, and hardly because its policy is slow: played out from the far end, its rewards are worth about $-5.8$ (best:
-# $-5.71$). But a narrow policy's entropy is *negative*, and is counted in: another $-0.6$. The rest is the network's error.
-
-# %%
-figures.value_figure(scenes.line_values())
+viz.show(
+    figures.value_figure(scenes.line_values()),
+    "Value against distance from the goal. The optimum is a staircase from 0 to -5.7; HER's curve crosses its steps, SHER's "
+    "runs below it.",
+)
 
 # %% [markdown]
 # ## 6 Train and compare
 #
-# Three experiments. *Bits*: turn one row of 12 bits into another, Q-learning with hindsight and without. *Walls*: a point
-# must go round a wall in 25 steps, with 24,000 steps of experience; ten seeds a wall and learner, all at once. *FetchReach*:
-# a simulated arm, learned from nothing.
+# Three experiments. *Bits*: turn one row of 12 bits into another, by Q-learning with and without hindsight. *Walls*: a point
+# must get round a wall within 25 steps. There are two walls, `gap` and `twoway`, and ten seeds for each wall and learner; each
+# seed plays 24,000 steps. *FetchReach*: a simulated robot arm must move its hand to a mark.
 
 # %%
 result = paper.run(config, run)
@@ -202,26 +239,38 @@ trained = [name for name in config.experiments if name in result]
 print(f"trained on {result['data']}")
 
 # %% [markdown]
-# **Without hindsight nothing happens, with it everything does.** Random play meets one row of 4,096.
+# **Hindsight against none.** Random play meets one of 4,096 rows, so without hindsight there is almost no reward to learn from.
+# Dots are seeds; the diamond is the IQM with its 95 % interval, by bootstrap (seeds drawn again with replacement).
 
 # %%
-figures.arms_figure([result], "bits") if "bits" in trained else None
+viz.show(
+    lambda: figures.arms_figure([result], "bits"),
+    "Success on 12 bits: without hindsight all seeds are at 0, with it they lie between .85 and 1.",
+    when="bits" in trained,
+)
 
 # %% [markdown]
-# **Four learners before two walls.** Thin lines are seeds. HER is DDPG with hindsight: its policy is deterministic and
-# explores only with the noise that is added by hand. `HER-none` adds none, `HER-eps` 5 % random actions, `HER-noise` what
-# OpenAI tuned ($\sigma=.2$ and 30 % random). `SHER` adds none either; it has its entropy.
+# **Four learners, two walls.** HER here is DDPG (*deep deterministic policy gradient*) with hindsight. Its policy is
+# deterministic, so it explores only by noise that is added. `HER-none` adds none. `HER-eps` replaces 5 % of the actions by
+# random ones. `HER-noise` has what OpenAI tuned: Gaussian noise ($\sigma=.2$) and 30 % random actions. `SHER` adds none; its
+# policy is itself random. Thin lines are seeds, the thick line is their mean.
 
 # %%
 shown = "walls" if "walls" in trained else trained[0]
-figures.curves_figure(result, shown)
+viz.show(
+    figures.curves_figure(result, shown),
+    "Success against environment steps, a row of panels for each wall and a column for each learner. The seeds of HER-none fan "
+    "out between 0 and 1; those of HER-noise and SHER rise together to about .9.",
+)
 
 # %%
+from IPython.display import Markdown
+
 Markdown("\n".join(figures.seeds_table([result], shown)))
 
 # %% [markdown]
-# **All seeds that were recorded.** Ten seeds are few. The record holds more of them; intervals are percentile bootstraps in
-# which seeds are drawn anew inside of each wall.
+# **All recorded seeds.** The record holds more seeds than this run. Intervals are bootstrap intervals; seeds are drawn again
+# within each wall. *Worst* is the seed with the least success, *below .5* counts the seeds that end there.
 
 # %%
 kept = scenes.recorded("") or [result]
@@ -230,112 +279,157 @@ lines = [*figures.seeds_table(kept), "", *figures.differences_table(kept, pairs)
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# What to see. (1) Without added noise HER stalls for many seeds and SHER for few or none: **entropy replaced the
-# hand-tuned noise**. (2) Against HER *with* its tuned noise there is no gain in success. (3) It is not faster either.
+# What the tables say:
 #
-# **And what not to believe.** This is one setting, found in five pilots in which noisy HER and SHER learn; HER without noise
-# was not among them, so its step size was never tuned. Below are the eight corners of a box around it: learning rate a
-# third and three times as large, slower and faster targets, half and twice the batch, with the same number of updates. Off
-# the centre the headline does not hold: the learning rate decides nearly everything, and at one corner HER without noise is
-# as good as the rest. That the soft learner is *less brittle to hyper-parameters* is not what we measure. Much of the spread
-# is learning cut short, so it says nothing about where the learners would end.
+# 1. Without added noise HER fails for many seeds, and SHER for none: **entropy replaced the hand-tuned noise**.
+# 2. Against HER *with* its tuned noise SHER has no higher success.
+# 3. The curves show that SHER does not learn faster either.
+#
+# **Limits of this comparison.** It holds at one setting. We found that setting in five pilot runs, by looking for one in which
+# both SHER and HER with noise learn. HER without noise was not part of the last pilot, so its learning rate was never tuned.
+#
+# Below are eight other settings, the corners of a box around ours: learning rate a third and three times as large, target
+# networks that keep .9 or .4 of themselves, batch size halved and doubled. The number of updates is the same. At the small
+# learning rate success stays low for all. At one corner HER without noise is as good as the others. So we do *not* find that the
+# soft learner is less sensitive to hyper-parameters. Much of the variation is unfinished training: the corners say nothing about
+# where longer training would end.
 
 # %%
 box = scenes.recorded("box")
-figures.box_figure(box) if box else "not recorded yet: labkit record sher --label box, see section 10"
+viz.show(
+    lambda: figures.box_figure(box),
+    "Success of HER-none, HER-noise and SHER at eight corners of learning rate, target and batch size; dots are seeds. Most bars "
+    "are below .3 at learning rate .001 and between .3 and 1 at .009. SHER's is never the highest bar.",
+    when=box,
+    otherwise="Not recorded yet: labkit record sher --label box, see section 10",
+)
 
 # %% [markdown]
-# **How warm?** The same agent at other temperatures (all with 5 % random actions). $\alpha=0$ is the cleanest control: the
-# same twin critics, the same stochastic actor, no entropy in the objective.
+# **Other temperatures.** The same agent with other $\alpha$, all with 5 % random actions. $\alpha=0$ is the cleanest control: the
+# same networks and the same random policy, without entropy in the objective. `SHER-auto` learns $\alpha$.
 
 # %%
 warm = scenes.recorded("alpha")
-figures.arms_figure(warm, "alpha") if warm else "not recorded yet: labkit record sher --label alpha, see section 10"
+viz.show(
+    lambda: figures.arms_figure(warm, "alpha"),
+    "Success of SHER at six temperatures. The IQM is .75 at alpha = 0, a little above .8 from .003 to .03, and lower at .1. "
+    "The interval is widest at alpha = 0.",
+    when=warm,
+    otherwise="Not recorded yet: labkit record sher --label alpha, see section 10",
+)
 
 # %% [markdown]
-# **A robot arm.** FetchReach in MuJoCo, 2,000 steps from zero. SHER as released (5 % random actions) and HER with its noise
-# and its penalty on large actions. HER is as fast or faster here, and cheaper per update: this task does not speak for
-# the paper.
+# **A robot arm.** FetchReach in the simulator MuJoCo, 2,000 steps. SHER explores as released (5 % random actions); HER has its
+# noise and its penalty on large actions. HER learns this task as fast or faster, and each update costs less. So this task does not
+# support the paper's claim.
 
 # %%
-figures.curves_figure(result, "fetch-reach") if "fetch-reach" in trained else None
+viz.show(
+    lambda: figures.curves_figure(result, "fetch-reach"),
+    "Success on FetchReach against environment steps: both learners reach 1 and HER-noise reaches it first.",
+    when="fetch-reach" in trained,
+)
 
 # %% [markdown]
-# The arm before and after, on the same goals (red frame: not there; green: there).
+# The arm before and after training, with the same goals (the red dot). The frame is green while the hand is at the goal.
 
 # %%
-films = scenes.fetch_films(config, run) if "fetch-reach" in trained else "no robot was trained"
-print(films) if isinstance(films, str) else figures.film_figure(films)
-
-# %%
-from IPython.display import Image
-
 from labkit.papers.sher.teaching.rendering import to_gif
 
-None if isinstance(films, str) else Image(data=to_gif([*films["before"], *films["after"]], fps=8, colors=24))
+films, missing = scenes.fetch_films(config, run)
+viz.show(
+    lambda: figures.film_figure(films),
+    "Two rows of frames. Before training the hand stays away from the red dot and all frames are red. After training it is at "
+    "the dot and all frames but the first are green.",
+    when=films,
+    otherwise=missing,
+)
+if films:
+    viz.show(
+        to_gif([*films["before"], *films["after"]], fps=6, colors=24),
+        "The two episodes as a film: the arm before training with red frames, then after training with green ones.",
+    )
 
 # %% [markdown]
-# **What was learned.** Test episodes in front of the first wall, of the seed with which HER without noise did *worst*.
+# **What was learned.** Twenty test episodes in front of the wall `gap`, for the seed with which HER without noise did *worst*.
+# Stars are goals; an episode is green if it ends at its goal. The number is the share of those.
 
 # %%
-layout = "gap" if shown == "walls" else ""
-learners = {}
-if shown == "walls":
-    ends = result["walls"]["arms"]["HER-none"]["success"][layout]
-    worst = ends.index(min(ends))
-    arms = config.experiment("walls").arms
-    learners = {arm: scenes.trained(config, run, "walls", arm, layout, worst) for arm in arms}
+learners = scenes.wall_learners(config, run, result)
 paths = {arm: scenes.fixed_paths(learner) for arm, learner in learners.items()}
-figures.paths_figure(paths, layout) if paths else None
+viz.show(
+    lambda: figures.paths_figure(paths, "gap"),
+    "Paths of four learners past a wall. Those of HER-none end at the wall, all red; most of the other three go round its "
+    "upper end to their goals, green.",
+    when=paths,
+)
 
 # %% [markdown]
 # ## 7 Explore
 #
-# **Relabel this episode.** Choose the present moment $t$ and a later one, and see which rewards flip. Bars: how likely each
-# $t'$ is. Dashed: the law of $t'-t$ over all $t$.
+# **Relabel this episode.** Choose the present moment $t$ and a later one, $t'$. Points are green where the reward is 0 under the
+# new goal. Bars: the probability of each $t'$ given $t$. Dashed: the distribution of $t'-t$ over all $t$.
 
 # %%
-figures.idea_figure(failure)
-
-# %%
-figures.relabel_widget(failure)
+viz.show(
+    figures.relabel_widget(failure),
+    "Left, the failed path with the moment t, the goal asked for and the new goal from t'. Right, bars of equal height for all "
+    "later moments, and a falling dashed line.",
+)
 
 # %% [markdown]
-# **The temperature.** A maze solved exactly in every position of the sliders. Tick the clip and watch the goal's own value.
+# **The clip in numbers.** Left: the largest difference between soft and hard values on six bits, and the bound of section 5.
+# Right: the value at the goal of the maze, with targets clipped at 0 and without. The clip removes nearly all of the entropy's
+# value.
 
 # %%
-figures.gap_figure(result) if config.exact else None
-
-# %%
-figures.alpha_widget()
+viz.show(
+    lambda: figures.gap_figure(result),
+    "Left, on logarithmic axes, the gap of soft and hard values rises with alpha below a dashed bound. Right, the goal's value "
+    "rises to 60 at alpha = 1, and stays below 2 where targets are clipped.",
+    when=config.exact,
+)
 
 # %% [markdown]
-# **The cloud of seeds.** Every dot is a training run. Choose an experiment, and the evaluation: with the mean action, or as
-# the released code tests, with samples and 5 % random actions.
+# **The temperature.** The maze is solved again at each position of the sliders. Tick the clip and watch the value at the goal.
 
 # %%
-figures.arms_figure(kept, "walls") if "walls" in kept[0] else None
+viz.show(
+    figures.alpha_widget(),
+    "Three panels at alpha = .1: soft values of the maze, entropy of the policy, and bars of p(O = 1), which is nearly 0 away "
+    "from the goal and 1 at the goal.",
+)
+
+# %% [markdown]
+# **All seeds at once.** Every dot is a training run. Choose an experiment, and how it is evaluated: `success` with the mean action,
+# `official` as in the released code, with sampled actions and 5 % random ones.
 
 # %%
 sources = {name: ([result], name) for name in trained if name != "bits"}
 sources |= {f"recorded: {name}": (runs, name) for name in ("alpha", "switches") if (runs := scenes.recorded(name))}
-figures.cloud_widget(sources)
+viz.show(
+    figures.cloud_widget(sources),
+    "Success at the last step, a column of dots for each learner and its IQM with interval. The dots of HER-none reach from 0 "
+    "to 1, the others lie above .5.",
+)
 
 # %% [markdown]
-# **The critics.** $Q$ over all actions at a position of your choice. Red: actions of the policy there, a cloud of samples
-# for SHER, one dot for HER. Move the position behind the wall's end.
+# **The critics.** Left, a position and a goal. Beside it, $Q$ over all actions (horizontal and vertical) at that position: light is
+# better. Red: actions of the policy, 120 samples for SHER and the only one for HER. Move the position past the wall's end.
 
 # %%
 chosen = {arm: learners[arm].agent for arm in ("SHER", "HER-none") if arm in learners}
-figures.landscape_picture(chosen) if chosen else None
-
-# %%
-figures.landscape_widget(chosen, layout) if chosen else None
+viz.show(
+    lambda: figures.landscape_widget(chosen, "gap"),
+    "Left, a point, a wall and a goal behind it. Right, two squares of actions coloured by Q: SHER's samples are a cloud "
+    "on the light side, HER-none's action is one dot.",
+    when=chosen,
+)
 
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run, one seed of the run with ten training seeds a wall. `labkit claims sher` shows the recorded runs.
+# This is one run with ten training seeds for each wall and learner. `labkit claims sher` shows all recorded runs.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
@@ -347,19 +441,21 @@ print("\n".join(paper.agreement(result, scale)))
 # %% [markdown]
 # ## 9 Your turn
 #
-# Fill in a cell and run it: the check says which property fails. The solution is in the folded cell below each.
+# Fill in a cell and run it: the check names the property that fails. `.hint()` in place of `.check(...)` gives two hints, one
+# after the other. The solution is folded below.
 
 # %% [markdown]
-# **Fill in: the later moment.** For moments `t` (0 to T - 1), the horizon `T` and uniform numbers `u` in [0, 1), return
-# $t'$, every moment of $t+1..T$ being equally likely.
+# **Fill in: the later moment.**
 
 # %% tags=["exercise"]
+display(paper.exercise("later"))
 my_later = None  # a function (t, horizon, u) -> t'
 
 paper.exercise("later").check(my_later)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def later(t, horizon, u):
     return t + 1 + (u * (horizon - t)).long()
 
@@ -367,16 +463,18 @@ def later(t, horizon, u):
 paper.exercise("later").check(later)
 
 # %% [markdown]
-# **Find the bug: a relabelling that teaches nothing.** The goals are right, and still no learner ever improves.
+# **Find the bug: new goals, and still nothing is learned.**
 
 # %% tags=["exercise"]
-viz.show_source(exercises.relabel_goal_only)
+display(paper.exercise("relabel"))
+viz.show_source(exercises.broken_relabelling)
 my_relabel = None  # a function (batch, goal) -> batch
 
 paper.exercise("relabel").check(my_relabel)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def mended(batch, goal):
     reward = checks.reward_of(batch["next_achieved"], goal)  # the reward belongs to the goal, not to the step
     return {**batch, "goal": goal, "reward": reward}
@@ -385,16 +483,17 @@ def mended(batch, goal):
 paper.exercise("relabel").check(mended)
 
 # %% [markdown]
-# **Fill in: the stable slope.** $\log(1-\tanh^2u)$ for tensors of float32, right near 0 and finite at $u=40$. (A hint:
-# $1-\tanh^2u=4/(e^u+e^{-u})^2$, and `softplus(x)` is $\log(1+e^x)$.)
+# **Fill in: the logarithm of a slope.**
 
 # %% tags=["exercise"]
+display(paper.exercise("log-slope"))
 my_slope = None  # a function (u) -> log(1 - tanh(u)^2)
 
 paper.exercise("log-slope").check(my_slope)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def slope(u):
     from torch.nn.functional import softplus
 
@@ -404,66 +503,72 @@ def slope(u):
 paper.exercise("log-slope").check(slope)
 
 # %% [markdown]
-# **Fill in: the soft backup.** From `q` (states, actions) and `alpha`, return $V$ and the policy that maximise
-# $\mathbb E_\pi[Q]+\alpha H(\pi)$. Derive it: a Lagrange multiplier for $\sum_a\pi=1$, and the rest follows.
+# **Fill in: the soft backup.**
 
 # %% tags=["exercise"]
+display(paper.exercise("soft-backup"))
 my_backup = None  # a function (q, alpha) -> (v, policy)
 
 paper.exercise("soft-backup").check(my_backup)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-def backup(q, alpha):
+# solution
+def soft_backup(q, alpha):
     import torch
 
     return alpha * torch.logsumexp(q / alpha, -1), torch.softmax(q / alpha, -1)
 
 
-paper.exercise("soft-backup").check(backup)
+paper.exercise("soft-backup").check(soft_backup)
 
 # %% [markdown]
-# **Predict, then run: temperature is width.** $Q(a)=-2(a-.3)^2$ and $\alpha=.04$. Which mean and standard deviation does the
-# best Gaussian policy have?
+# **Predict, then run: the best Gaussian policy.**
 
 # %% tags=["exercise"]
+display(paper.exercise("width"))
 my_width = None  # a pair (mean, standard deviation)
 
 paper.exercise("width").check(my_width)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-# E[Q] = -2 ((mu - .3)^2 + sigma^2) and H = log sigma + const: sigma^2 = alpha / 4, mu = .3
+# solution
+# E[Q] = -2 ((mu - .3)^2 + sigma^2) and H = log sigma + constant, so mu = .3 and sigma^2 = alpha / 4.
+# In general sigma^2 = alpha / |Q''|: temperature is width.
 paper.exercise("width").check((0.3, 0.1))
 
 # %% [markdown]
-# **Ablation: which goals?** Strategies are `future`, `final`, `episode`, `random`, `next` and `none`; `k` is the number of
-# relabelled transitions per original one. Q-learning on nine bits must succeed in 80 % after 160 episodes. Predict first
-# what `next` does: its rewards are all 0, so it is never wrong.
+# **Ablation: which goals?**
 
 # %% tags=["exercise"]
+display(paper.exercise("strategy"))
 my_choice = None  # a dictionary {"strategy": ..., "k": ...}
 
 paper.exercise("strategy").check(my_choice)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-# with the own next state every reward is 0: Q is 0 everywhere and tells no action from another
+# solution
+# With `next` every relabelled reward is 0: Q is nearly 0 for all actions, and no action is better than another.
 paper.exercise("strategy").check({"strategy": "future", "k": 4.0})
 
 # %% [markdown]
-# **Open.** (1) Remove $V$: `SAC-v2` in `EXPERIMENTS["switches"]`. What changes in cost and in spread? (2) Find a world in which
-# the clip at 0 hurts a *trained* agent. (3) CHER's $\lambda$ grows by $1.0001$ a step; its diversity term uses one nearest
-# neighbour, which makes the set function a plain sum (see `curriculum.py`): what would two neighbours change?
-# (4) Neither learner leaves the `pocket`. With five times the budget? Write down what you expect before you look. (5) In `push` a
-# point must push a disc to a mark, and in 48,000 steps none of our learners got anywhere (success 0 to .05, four seeds each).
-# In an episode in which the disc is not touched every relabelled reward is 0. How could the first touch come sooner?
+# **Open.**
+#
+# 1. Remove $V$: the arm `SAC-v2` in `EXPERIMENTS["switches"]` (SAC's second version, without it). How do cost and spread change?
+# 2. Find a world in which the clip at 0 harms a *trained* agent.
+# 3. CHER's weight $\lambda$ grows by a factor of $1.0001$ a step. Its diversity term compares with one nearest neighbour, so the
+#    set function is a plain sum (see `curriculum.py`). What would two neighbours change?
+# 4. No learner leaves the world `pocket`. With five times the steps? Write down what you expect first.
+# 5. In `push` a point must push a disc to a mark. In 48,000 steps none of our learners learned it (success 0 to .05, four seeds
+#    each). In an episode in which the disc is not touched every relabelled reward is 0. How could the first touch come sooner?
 
 # %% [markdown]
 # ## 10 Take it home, and full scale
 #
-# **On your own environment.** Any gymnasium environment with goals will do (an observation with `observation`,
-# `achieved_goal` and `desired_goal`, and `compute_reward`): by its id, itself, or a function that makes it. Its actions may have any
-# finite bounds, its episodes any length; rewards of $-1/0$ and of $0/1$ are told apart by asking it; an end by the environment
-# (termination) is an end, time running out (truncation) is none. What cannot be learned is refused by name.
+# **On your own environment.** Any gymnasium environment with goals will do: its observation has `observation`, `achieved_goal` and
+# `desired_goal`, and it has `compute_reward`. Give its id, the environment itself, or a function that makes it. Actions may have any
+# finite bounds and episodes any length. Rewards of $-1/0$ and of $0/1$ are both understood. An end by the environment (termination)
+# ends an episode's value; time running out (truncation) does not. An environment that cannot be learned is refused with the reason.
 #
 # ```python
 # from labkit.papers.sher import SHER
@@ -478,19 +583,20 @@ paper.exercise("strategy").check({"strategy": "future", "k": 4.0})
 # model = SHER.load("model.safetensors", my_env)  # predicts, and goes on learning
 # ```
 #
-# `HER` and `SAC` (version 2) have the same verbs; `help(SHER)` lists the options, the switches of section 4 among them, and
-# `episodes=4` plays in four copies at a time. The verbs are those of stable-baselines3, whose `evaluate_policy` takes the model.
+# `HER` and `SAC` (version 2) have the same methods. `help(SHER)` lists the options, among them the switches of section 4;
+# `episodes=4` plays in four copies of the environment at a time. The methods are named as in stable-baselines3, whose
+# `evaluate_policy` accepts the model.
 
 # %%
 from labkit.papers.sher import SHER
 
 model = SHER("FetchReach-v4", seed=0, device="cpu").learn(1_000)
-print(f"goal reached at the last step: {model.success_rate(20):.0%} of 20 episodes after {model.steps:,} steps")
+print(f"goal reached at the last step: {model.success_rate(20):.0%} of 20 episodes")
 
 # %% [markdown]
-# **Full scale.** `gpu`: FetchPush, SHER and HER with the released networks and batch, updates as a CUDA graph, simulators in threads.
-# `full`: the released schedule, 200 epochs of 50 cycles of 40 updates, six tasks, five seeds, eight arms; 19 M (Fetch) or
-# 38 M (hand) steps each. Resumable at any moment.
+# **Full scale.** `gpu`: FetchPush, SHER and HER with the released networks and batch size, updates as a CUDA graph, simulators in
+# threads. `full`: the released schedule of 200 epochs of 50 cycles of 40 updates, for six tasks, five seeds and eight arms; 19 M
+# steps each (Fetch) or 38 M (hand). Runs can be interrupted and resumed.
 #
 # ```
 # labkit run sher --scale gpu
@@ -504,24 +610,27 @@ print(f"goal reached at the last step: {model.success_rate(20):.0%} of 20 episod
 # ```
 
 # %%
+show.config(config)
 show.scales(paper.configs)
 
 # %% [markdown]
-# **Recorded runs** are listed by `labkit claims sher`; each record in `data/records/sher/` holds its config, seeds,
-# versions, hardware and command.
+# **Recorded runs** are listed by `labkit claims sher`. Each record in `data/records/sher/` holds its config, seeds, versions,
+# hardware and command.
 #
 # **What is known, and what is our reading.**
 #
-# - [paper]: HER with maximum-entropy learning, derived as inference; state of the art on OpenAI's robot tasks, above all in
+# - [paper]: HER with maximum-entropy learning, derived as inference; state of the art on OpenAI's robot tasks, above all with
 #   the hand; very similar results over seeds. Its success rates are not known to us.
-# - [official code]: everything of section 4. The released program replays through CHER's sampler; whether the paper's own
-#   runs did is open, and plain replay is our default. It was written for MuJoCo's old physics; curves compare in shape only.
-#   Its $V$ learns the batch's mean entropy: on the walls 20 seeds show no difference (IQM .81 against .83 by rows; with its
-#   sampler and bottleneck both fail, .04 and .02).
-# - [peer code]: another public re-implementation reports SHER as not good enough on FetchReach, and SAC with hindsight is
-#   known to fail on some seeds of the same task in other libraries. Stable-Baselines3 with its zoo's settings *and
-#   normalised observations* solves FetchReach in 2,000 to 3,000 steps.
-# - [ours]: the walls, the setting of section 6, every interval; exact densities (the released ones add $10^{-6}$), the head as
-#   one layer, normalisers fed with all relabelled steps (64 rows through CHER's sampler there), the oldest episodes forgotten first.
+# - [official code]: everything of section 4. The released program replays through CHER's sampler. Whether the paper's own runs did
+#   is open; plain replay is our default. It was written for MuJoCo's old physics, so curves compare in shape only. Its $V$
+#   learns the batch's mean entropy: on the walls 20 seeds show no difference (IQM .81 against .83 with each row's own entropy; with
+#   its sampler and its narrow layer both fail, .04 and .02).
+# - [peer code]: another public re-implementation reports SHER as not good enough on FetchReach. In other libraries SAC with
+#   hindsight is known to fail for some seeds of this task. Stable-Baselines3 with the settings of its zoo *and normalised
+#   observations* solves FetchReach in 2,000 to 3,000 steps.
+# - [ours]: the walls, the setting of section 6 and every interval; exact densities (the released ones add $10^{-6}$); the head as
+#   one layer; normalisers that see as many relabelled transitions as steps were played (the released one: 64 through CHER's
+#   sampler); a full buffer that overwrites its oldest episodes.
 # - **Not shown here**: higher success than HER with tuned noise, faster learning, robustness to hyper-parameters, anything
-#   about hands. The walls' two equally short ways are used by *every* learner alike: starts and goals decide, not entropy.
+#   about hands. Round the wall `twoway` there are two equally short ways. *Every* learner uses both: starts and goals decide,
+#   not entropy.

@@ -7,7 +7,7 @@ from labkit.cli import directories
 from labkit.cli.options import Device, Pairs, Resume, RunDir, Scale, Seed, Slug, asked
 from labkit.cli.output import console, print_ledger, short
 from labkit.errors import RunError
-from labkit.workbench import notebooks, page
+from labkit.workbench import notebooks
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import Run
 
@@ -22,6 +22,8 @@ def run(
     device: Device = None,
 ) -> None:
     """Execute a paper's notebook with papermill, headless; ends with the verdict table and the paths."""
+    from labkit.workbench import page  # it brings nbconvert, and `labkit list` imports this file
+
     paper, config = asked(slug, scale, p, seed, device)
     directory = directories.choose(paper, scale, config, run_dir, resume)
     written = Run.open(directory, config)

@@ -169,7 +169,7 @@ def test_the_same_seed_is_the_same_policy_and_predictions_leave_no_trace():
 
 @pytest.mark.slow
 def test_it_learns_to_balance_a_pole_of_which_it_is_told_nothing():
-    """The notebook's cell: from 24.5 steps without learning to @@ over 20 seeds with 500 real steps."""
+    """The notebook's cell: from 24.5 steps to 51 to 143 over a dozen seeds."""
     env = gymnasium.make("InvertedPendulum-v5")
     model = POMBU(
         env, device="cpu", horizon=100, alpha=0.1, model_hidden=(64, 64), model_learning_rate=2e-3, model_batch=100,

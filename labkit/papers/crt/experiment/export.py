@@ -13,7 +13,7 @@ from labkit.papers.crt.experiment import learning
 from labkit.papers.crt.experiment.config import ARMS, Arm, Config
 from labkit.papers.crt.experiment.tracking import hand_made_features
 from labkit.papers.crt.method.cascade import CascadeTracker
-from labkit.papers.crt.method.features import Learned
+from labkit.papers.crt.method.features import Learned, SmallNet
 from labkit.papers.crt.method.refine import Refiner
 from labkit.workbench.runs import Run
 
@@ -69,8 +69,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> CascadeTracker
     for part, net in networks.items():
         net.load_state_dict({name: tensors[f"{part}.{name}"] for name in net.state_dict()})
         net.to(device).eval()
-    features = Learned(networks["features"]) if "features" in networks else hand_made_features(header.arm)
-    refiner = Refiner(networks["overlap"].net) if "overlap" in networks else None
+    small, overlap = networks.get("features"), networks.get("overlap")
+    features = Learned(small) if isinstance(small, SmallNet) else hand_made_features(header.arm)
+    refiner = Refiner(overlap.net) if isinstance(overlap, learning.Predictor) else None
     return CascadeTracker(header.arm.settings, features, refiner, device, head=header.arm.head(seed=0))
 
 

@@ -74,7 +74,8 @@ def selected_without_test(algorithm: str) -> Measure:
 CLAIMS = (
     Claim(
         key="iid-theory-misses-the-task",
-        sentence="Theories built on IID look at the model and its training, ignore the task, and so fail to explain.",
+        sentence="Theories built on IID consider the model and its training, ignore the task, and cannot explain much "
+        "of generalisation.",
         published=None,
         measure=iid_failures,
         margin=0.9,
@@ -134,7 +135,7 @@ CLAIMS = (
     ),
     Claim(
         key="label-noise",
-        sentence="The same with a quarter of the labels wrong, where the colour tells more than the digit.",
+        sentence="The same with a quarter of the labels wrong, where the colour predicts them better than the digit.",
         published=None,
         measure=advantage("two-colours", "IE-swap", "ERM"),
         margin=0.25,

@@ -9,6 +9,7 @@ from labkit.papers.itid.experiment.evaluate import summarize, summarize_arm
 from labkit.papers.itid.experiment.jobs import build_networks, build_scene, job_groups
 from labkit.papers.itid.experiment.loop import fit
 from labkit.papers.itid.method.coverage import coverage_by_size
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
@@ -23,7 +24,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """
     with training.workers(config.device) as workers, devices.one_thread():
         swept = {name: domainbed.prepare(name, config) for name in config.sweep}  # bad data are refused before any work
-        result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in config.experiments}
+        names = progress(config.experiments, "experiments")
+        result: dict[str, Any] = {name: train_experiment(name, config, workers, run) for name in names}
         datasets = sorted({part["data"] for part in result.values()})
         if config.coverage_samples:
             result["coverage"] = coverage_by_size(config.coverage_samples, config.seed)

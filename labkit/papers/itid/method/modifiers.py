@@ -39,9 +39,9 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Swap:
-    """IE-swap: x~_i = g(c_i, z_pi(i)), pi a random permutation over the whole batch, *never within a class*.
+    """IE-swap: x~_i = g(c_i, z_pi(i)), pi one random permutation of the whole batch.
 
-    Labels stay, the histogram of z stays, and z~ is independent of y. Swapping within a class would change nothing.
+    Labels stay, the histogram of z stays, and z~ is independent of y.
     """
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:

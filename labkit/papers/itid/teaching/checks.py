@@ -104,9 +104,9 @@ def check_variance_penalty(penalty: Callable[[Tensor], Any]) -> None:
 
 
 def check_phase_transition(below: Any, above: Any) -> None:
-    """The accuracies on flipped colours at rho = .74 and .76, with 25 % label noise."""
-    for rho, got in ((0.74, below), (0.76, above)):
-        wanted = bounds.two_colour_accuracies(rho, 0.25, 0.1)[1]
+    """The test accuracies at rho = .65 and .75, where 30 % of the labels are noise and test rho is .2."""
+    for rho, got in ((0.65, below), (0.75, above)):
+        wanted = bounds.two_colour_accuracies(rho, 0.3, 0.2)[1]
         number(wanted, 0.01, f"at rho = {rho} the Bayes classifier has another accuracy than {got}")(got)
 
 

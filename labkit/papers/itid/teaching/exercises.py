@@ -1,24 +1,20 @@
 """The notebook's "your turn" cells: what is asked, how an answer is judged, wrong answers that people give."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labkit.papers.itid.experiment.config import EXPERIMENTS, Config
 from labkit.papers.itid.experiment.evaluate import measures_of, predict, prediction_table
-from labkit.papers.itid.experiment.jobs import Job, build_networks, build_scene
-from labkit.papers.itid.experiment.loop import fit
+from labkit.papers.itid.experiment.jobs import Job
 from labkit.papers.itid.experiment.model import Single, Stack
 from labkit.papers.itid.method import bounds, edits
 from labkit.papers.itid.method.modifiers import DistributionModifier, Edit, Neutral, Unchanged
 from labkit.papers.itid.method.task import NuisanceLaw
 from labkit.papers.itid.teaching import checks
-from labkit.workbench import runs, training
+from labkit.papers.itid.teaching.scenes import train_briefly
 from labkit.workbench.exercises import Exercise, pair
 
 # -- 1 fill in: iota, and the bound of Theorem 1 ----------------------------------------------------------------------
@@ -61,11 +57,11 @@ def one_nuisance_for_all(f: Tensor) -> tuple[Tensor, Tensor]:
     return first.table, second.table
 
 
-# -- 3 find the bug: a swap that changes nothing ----------------------------------------------------------------------
+# -- 3 find the bug: donors of the same class -------------------------------------------------------------------------
 
 
-def swap_within_classes(labels: Tensor, nuisance: Tensor, generator: torch.Generator) -> Tensor:
-    """Give every image the nuisance of another one."""
+def broken_swap(labels: Tensor, nuisance: Tensor, generator: torch.Generator) -> Tensor:
+    """Give every image the nuisance of another one, so that nuisance and label become independent."""
     swapped = nuisance.clone()
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
@@ -89,31 +85,17 @@ def labels_along(labels: Tensor, nuisance: Tensor, generator: torch.Generator) -
 
 # -- 5 ablation with a bar: an edit family ----------------------------------------------------------------------------
 
-SMALL = Config(experiments=("mild",), replicas=1, stacked=False, probes=0)
-
-
-def train_briefly(modifier: DistributionModifier) -> tuple[Stack | Single, Job]:
-    """A network trained on the mild backgrounds for 150 steps."""
-    experiment = replace(EXPERIMENTS["mild"], steps=150)
-    job = Job("ERM", SMALL.seed, 0, build_scene(experiment, SMALL.seed, 0), modifier)
-    networks = build_networks([job], experiment, SMALL)
-    with TemporaryDirectory() as folder, training.workers("cpu") as workers:
-        run = runs.Run.open(folder, SMALL)
-        fit(networks, [job], experiment, SMALL, workers, run)
-        run.close()
-    return networks, job
-
 
 def target_accuracy(modifier: DistributionModifier) -> float:
     """Accuracy under uniform colours of a network trained with `modifier`."""
-    networks, job = train_briefly(modifier)
+    networks, job = train_briefly(modifier, "mild", 150)
     return measures_of(prediction_table(networks, [job])[0], job.scene)["target"]
 
 
 @cache
 def _grey_network() -> tuple[Stack | Single, Job]:
     """A network trained without any colour."""
-    return train_briefly(Neutral())
+    return train_briefly(Neutral(), "mild", 150)
 
 
 @cache
@@ -155,7 +137,9 @@ EXERCISES = (
     Exercise(
         key="theorem-1",
         kind="fill in",
-        task="Return iota and E[osc * TV] for a task p (c, y), losses f (c, y, z) and two laws (c, y, z).",
+        task=r"Write both sides of Theorem 1: a function `(p, f, q, q2)` that returns $\iota$ and "
+        r"$\mathbb E[\mathrm{osc}_z f\cdot\mathrm{TV}(Q,Q')]$. `p` is $P_T(c,y)$ and has the axes (content, label). "
+        "`f` holds the losses, `q` and `q2` the two laws; their axes are (content, label, nuisance).",
         properties={
             "iota": element(0, checks.check_iota),
             "the bound": element(1, checks.check_osc_times_tv),
@@ -175,7 +159,8 @@ EXERCISES = (
     Exercise(
         key="extreme-laws",
         kind="fill in",
-        task="For losses f (c, y, z), find two nuisance laws between which the risk changes by Omega.",
+        task=r"Write a function `(f)` that returns two laws between which the risk changes by exactly $\Omega$. "
+        "`f` holds the losses, with the axes (content, label, nuisance). Both laws have the same shape.",
         properties={"Omega is attained": checks.check_extreme_laws},
         solution=extreme,
         wrong={"one nuisance for all": one_nuisance_for_all, "the losses themselves": lambda f: (f, 1 - f)},
@@ -184,7 +169,7 @@ EXERCISES = (
         hints=(
             "Between which two nuisances does the loss change most, for one given (c, y)?",
             (
-                "All mass on the worst nuisance in one law, all on the best in the other, for each (c, y) apart: "
+                "For each (c, y), one law puts all its mass on the worst nuisance and the other on the best: "
                 "`one_hot(f.argmax(-1), ...)`."
             ),
         ),
@@ -192,11 +177,12 @@ EXERCISES = (
     Exercise(
         key="swap",
         kind="find the bug",
-        task="This swap does not make the network more invariant. Find out why, and mend it.",
+        task="The function below runs and keeps the labels and the histogram of the colours. A network trained on its "
+        "output still learns the colour. Find out why, and write one that does what the docstring says.",
         properties={"same histogram, independent of the label": checks.check_swap},
         solution=swap,
         wrong={
-            "within classes": swap_within_classes,
+            "within classes": broken_swap,
             "labels go along": labels_along,
             "other histogram": draw_uniformly,
             "nothing": lambda labels, nuisance, generator: nuisance,
@@ -204,39 +190,43 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         hints=(
-            "Count colours per label before and after the swap.",
+            "Count how often each colour occurs with each label, before and after the swap.",
             (
-                "From whom may an image get its colour, if colour and label shall be independent afterwards? One "
-                "permutation is enough."
+                "Which images may hand their colour to a given image, if colour and label are to be independent "
+                "afterwards? One permutation is enough."
             ),
         ),
     ),
     Exercise(
         key="transition",
         kind="predict, then run",
-        task="25 % of the labels are wrong. Accuracy of the Bayes classifier on flipped colours (10 % agree) when it "
-        "was trained with colours that agree in 74 % of the data, and in 76 %?",
-        properties={"on both sides of the jump": pair(checks.check_phase_transition, "at .74, at .76")},
-        solution=(0.75, 0.10),
-        wrong={"the training accuracy": (0.75, 0.76), "a gentle slope": (0.74, 0.70), "one number": 0.75},
+        task="Digits in two colours, as in Theorem 5. The content is right about the label in 70 % of the data. In "
+        "the test the colour agrees with the label in 20 % of the data. What is the test accuracy of the Bayes "
+        "classifier of the training law when the colour agrees with the label in 65 % of the training data? And "
+        "in 75 %? Answer with a pair of numbers.",
+        properties={"both accuracies": pair(checks.check_phase_transition, "at 65 %, at 75 %")},
+        solution=(0.70, 0.20),
+        wrong={"the training accuracy": (0.70, 0.75), "a gentle slope": (0.65, 0.55), "one number": 0.70},
         difficulty=2,
         minutes=10,
         hints=(
             (
-                "The classifier has two witnesses for the label: the content, right in a known share of cases, and "
-                "the colour. Which one does it believe when they disagree?"
+                "The classifier has two sources of evidence: the content and the colour. Each is right in a known "
+                "share of the training data. Which one does it follow when they disagree?"
             ),
             (
-                "Compare the colour's share with the content's. Then ask how often the witness that is believed is "
-                "right under flipped colours."
+                "Compare the colour's share in training with the content's. Then ask how often the source that it "
+                "follows is right in the test."
             ),
         ),
     ),
     Exercise(
         key="edit",
         kind="ablation",
-        task="Write an edit that makes a network ignore the colour without touching the digit: after 150 steps at "
-        "least .05 better than plain ERM.",
+        task="Write an edit `(images, generator)` of images with the shape (n, 3, 8, 8) and values in [0, 1]. A "
+        "network is trained on edited images for 150 steps. Under uniform colours its accuracy must be at least .05 "
+        "higher than that of plain ERM. The edit must not change labels: a network that reads grey digits must still "
+        "read them.",
         properties={"labels stay true": check_edit_keeps_digits, "it helps": check_edit_helps},
         solution=edits.color_matrix,
         wrong={"half a turn": edits.half_turn, "a shift": edits.shift, "nothing": identity},
@@ -256,8 +246,9 @@ EXERCISES = (
     Exercise(
         key="v-rex",
         kind="fill in",
-        task="Write V-REx's penalty for a tensor of environment risks.",
-        properties={"the biased variance, with its gradient": checks.check_variance_penalty},
+        task="V-REx penalises how much the risk varies from one environment to another. Write its penalty: the biased "
+        "variance of `risks`, a tensor with one risk per environment, so that the gradient passes through.",
+        properties={"value and gradient": checks.check_variance_penalty},
         solution=variance_of_risks,
         wrong={
             "unbiased": lambda risks: risks.var(),
@@ -267,8 +258,8 @@ EXERCISES = (
         difficulty=1,
         minutes=5,
         hints=(
-            "How far apart are the risks?",
-            "The mean of the squared distances from the mean: divided by their number, and nothing is detached.",
+            "Start from each risk's distance to the mean of the risks.",
+            "Take the mean of the squared distances. Divide by the number of risks, and detach nothing.",
         ),
     ),
 )

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
-from labkit.papers.itid.experiment.config import Config
 from labkit.papers.itid.experiment.data import Scene
-from labkit.papers.itid.experiment.jobs import build_scene
 from labkit.papers.itid.experiment.selection import Candidate
 from labkit.papers.itid.method import bounds, measures
+from labkit.papers.itid.method.modifiers import Swap
 from labkit.papers.itid.method.renderers import PALETTE, Backgrounds
 from labkit.papers.itid.method.task import NuisanceLaw, all_hypotheses, toy_task, zero_one
 from labkit.viz import COLORS, explore, subplots
@@ -38,24 +37,63 @@ def color_of(arm: str) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(scene: Scene | None = None) -> Figure:
-    """Training digits as they come, after a swap, and one test digit with every nuisance. None: the lesson's scene."""
-    scene = build_scene(Config().experiment("backgrounds"), seed=0, replica=0) if scene is None else scene
-    figure, axes = subplots(3, 10, figsize=(9, 3.6))
-    order = [int((scene.train.labels == y).nonzero()[0]) for y in range(10)]
-    swapped = Backgrounds()(scene.train.content[order], torch.tensor([(3 * y + 4) % 10 for y in range(10)]))
-    rows = (
-        ("training: the colour tells the class", scene.train.images[order]),
-        ("modified: colours swapped across classes", swapped),
-        ("test: the same digit, any colour", torch.cat([scene.test_images(z)[:1] for z in range(10)])),
-    )
-    for row, (title, images) in zip(axes, rows, strict=True):
+def recolored_digits(scene: Scene) -> Float[Tensor, "ten channels height width"]:
+    """The first test digit of each class, in a colour that another class has in training."""
+    first = [int((scene.test_labels == y).nonzero()[0]) for y in range(10)]
+    return scene.renderer(scene.test_content[first], (torch.arange(10) + 3) % 10)
+
+
+def idea_figure(scene: Scene, answers: Mapping[str, Sequence[int]]) -> Figure:
+    """Training digits, test digits in other colours, and below each test digit what differently trained networks say.
+
+    Args:
+        answers: the ten labels predicted for `recolored_digits`, by how the network was trained.
+    """
+    figure, axis = subplots(figsize=(9, 1.6 + 0.3 * len(answers)))
+    training = scene.train.images[[int((scene.train.labels == y).nonzero()[0]) for y in range(10)]]
+    for bottom, title, images in ((1.3, "training", training), (0, "test", recolored_digits(scene))):
+        axis.text(-0.2, bottom + 0.5, title, ha="right", va="center")
+        for k, image in enumerate(images):
+            pixels = image.permute(1, 2, 0).clamp(0, 1).numpy()
+            axis.imshow(pixels, extent=(1.1 * k, 1.1 * k + 1, bottom, bottom + 1))
+    for row, (title, labels) in enumerate(answers.items()):
+        height = -0.4 - 0.5 * row
+        axis.text(-0.2, height, title, ha="right", va="center")
+        for k, label in enumerate(labels):
+            color = COLORS["good" if label == k else "bad"]
+            axis.text(1.1 * k + 0.5, height, str(label), ha="center", va="center", color=color, weight="bold")
+    axis.set(xlim=(-4.2, 11), ylim=(-0.2 - 0.5 * len(answers), 2.35), aspect="equal")
+    axis.set_axis_off()
+    return figure
+
+
+# -- 4 the method -----------------------------------------------------------------------------------------------------
+
+
+def swap_figure(scene: Scene) -> Figure:
+    """One training digit of each class, before and after their colours are swapped."""
+    batch = scene.train.take(torch.tensor([int((scene.train.labels == y).nonzero()[0]) for y in range(10)]))
+    swapped = Swap()(batch, torch.Generator().manual_seed(0))
+    figure, axes = subplots(2, 10, figsize=(7, 1.5))
+    for row, images in zip(axes, (batch.images, swapped.images), strict=True):
         for axis, image in zip(row, images, strict=True):
             axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
             axis.set_axis_off()
-        # wider than its picture: the layout must not make the column as wide as the words
-        row[0].text(0, 1.1, title, transform=row[0].transAxes, fontsize=10).set_in_layout(False)
-    figure.set_layout_engine("constrained", h_pad=0.16)
+    return figure
+
+
+def sample_size_figure(rho: float = 0.9, n: int = 1200) -> Figure:
+    """Effective sample size after reweighting, against rho. Swapping keeps all n data."""
+    figure, axis = subplots(figsize=(5, 2.8))
+    grid = np.linspace(0, 0.995, 200)
+    axis.plot(grid, [n / bounds.second_moment_aligned(float(r), 10) for r in grid], color=COLORS["baseline"],
+              label="reweighting")  # fmt: skip
+    axis.axhline(n, color=COLORS["ours"], label="swapping")
+    here = n / bounds.second_moment_aligned(rho, 10)
+    axis.scatter([rho], [here], color=COLORS["hard"], zorder=3)
+    axis.annotate(f"{here:.0f}", (rho, here), textcoords="offset points", xytext=(-8, 8), ha="right")
+    axis.set(xlabel=r"$\rho$: how often the colour is that of the class", ylabel=f"effective size of {n}", yscale="log")
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -69,7 +107,7 @@ def coverage_figure(coverage: Mapping[str, Mapping[str, Any]]) -> Figure:
     rates = (("iid_violations", "IID bound", "bad"), ("itid_violations", "ITID bound", "ours"))
     for key, label, color in rates:
         left.plot(sizes, [100 * coverage[str(n)][key] for n in sizes], marker="o", color=COLORS[color], label=label)
-    left.axhline(10, color=COLORS["float"], lw=1, ls="--", label="promised: at most")
+    left.axhline(10, color=COLORS["float"], lw=1, ls="--", label="allowed: 10 %")
     left.set(xlabel="sample size n", ylabel="% of samples in which it fails", ylim=(-5, 105))
     left.legend(frameon=False, fontsize=8)
     for axis in (left, right):
@@ -83,7 +121,9 @@ def coverage_figure(coverage: Mapping[str, Mapping[str, Any]]) -> Figure:
         ("rerendered_target", "ERM over all, re-rendered data, target", "ours", "--"),
     )
     for key, label, color, line in curves:
-        right.plot(sizes, [coverage[str(n)][key] for n in sizes], line, marker="o", color=COLORS[color], label=label)
+        wide = {"lw": 5, "ms": 9, "alpha": 0.4} if key == "invariant_target" else {}  # another curve lies on it
+        risks = [coverage[str(n)][key] for n in sizes]
+        right.plot(sizes, risks, line, marker="o", color=COLORS[color], label=label, **wide)
     right.set(xlabel="sample size n", ylabel="risk", ylim=(0, 0.62))
     right.legend(frameon=False, fontsize=8)
     return figure
@@ -107,6 +147,12 @@ def comparison_figure(result: Mapping[str, Any], experiments: Mapping[str, str])
         axis.set_yticks(rows, list(arms), fontsize=8)
         axis.set(title=title, xlabel="accuracy", xlim=(0, 1.03))
         axis.grid(axis="x", alpha=0.3)
+    first = np.atleast_1d(axes)[0]
+    first.plot([], [], "o", color="white", markeredgecolor=COLORS["hard"], label="colours as in training")
+    first.plot([], [], "s", color=COLORS["hard"], label="bias broken")
+    for label, color in (("data modified (IE)", "ours"), ("rivals", "baseline"), ("ERM", "float"), ("oracle", "hard")):
+        first.plot([], [], color=COLORS[color], lw=4, label=label)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
 
 
@@ -146,12 +192,13 @@ def shrinking_figure(result: Mapping[str, Any]) -> Figure:
 def learning_figure(metrics: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure:
     """delta against the training step: does a network become invariant, or the opposite?"""
     figure, axis = subplots(figsize=(5.4, 3))
+    styles = {"IE-edit": "--", "consistency": "--", "IE-weight": ":"}
     for arm in arms:
         lines = [line for line in metrics if f"delta/{arm}" in line]
         axis.plot([m["step"] for m in lines], [m[f"delta/{arm}"] for m in lines], marker=".", label=arm,
-                  color=color_of(arm), ls="-" if arm in ("ERM", "IE-swap", "IRM-1e4") else "--")  # fmt: skip
+                  color=color_of(arm), ls=styles.get(arm, "-"))  # fmt: skip
     axis.set(xlabel="step", ylabel=r"$\delta$ on test data", ylim=(-0.02, 1))
-    axis.legend(frameon=False, fontsize=8, ncols=2)
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
@@ -174,6 +221,7 @@ def heat_figure(predictions: Predictions) -> Figure:
         y, z = divmod(int(cells.argmin()), cells.shape[1])
         axis.scatter([z], [y], marker="x", color=COLORS["bad"], s=60)
         axis.set_xticks(range(10), NAMES, rotation=60, fontsize=7)
+        axis.set_yticks(range(10))
         axis.set(title=f"{arm}: worst cell {float(cells.min()):.2f}", ylabel="class")
         figure.colorbar(image, ax=axis, shrink=0.8)
     return figure
@@ -194,17 +242,17 @@ def ladder_figure(result: Mapping[str, Any], experiment: str, arms: Sequence[str
         axis.scatter(1 - summary["target"], row, color=COLORS["hard"], zorder=3)
     for label, color in (("risk on held-out data", "straw"), (r"$\hat\delta$", "baseline"), ("confidence", "float")):
         axis.scatter([], [], marker="s", s=60, color=COLORS[color], label=label)
-    axis.scatter([], [], color=COLORS["hard"], label="truth")
+    axis.scatter([], [], color=COLORS["hard"], label="true risk")
     axis.set_yticks(rows, list(arms))
-    axis.set(xlabel="risk under the target law", xlim=(0, 1.25))
-    axis.axvline(1, color=COLORS["bad"], lw=1)
-    axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    axis.set(xlabel="risk under the target law", xlim=(0, 1.05))
+    axis.axvline(1, color=COLORS["bad"], lw=1, label="a ceiling of 1 says nothing")
+    axis.legend(frameon=False, fontsize=8, ncols=5, loc="lower left", bbox_to_anchor=(-0.15, 1), columnspacing=0.8)
     return figure
 
 
 # -- 7 explore --------------------------------------------------------------------------------------------------------
 
-_GRID = np.linspace(0.5, 0.99, 99)
+_GRID = np.linspace(0.5, 0.99, 99) + 1e-9  # off the tie at rho = 1 - noise
 
 
 def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 0.1) -> go.Figure:
@@ -215,19 +263,20 @@ def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 
     train, test = np.array([bounds.two_colour_accuracies(float(r), noise, test_rho) for r in _GRID]).T
     here = bounds.two_colour_accuracies(rho, noise, test_rho)
     figure.add_scatter(x=_GRID, y=train, line_color=COLORS["float"], name="training")
-    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="colours flipped")
+    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="test")
     figure.add_scatter(
-        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="you"
+        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="chosen rho"
     )
     terms = [np.log((1 - noise) / noise), np.log(rho / (1 - rho))]
     figure.add_bar(x=["content", "colour"], y=terms, marker_color=[COLORS["ours"], COLORS["baseline"]],
                    showlegend=False, row=1, col=2)  # fmt: skip
     word = "colour" if rho > 1 - noise else "content"
-    figure.update_yaxes(range=[0, 1.02], row=1, col=1)
+    figure.update_xaxes(title_text="rho: how often the colour agrees with the label in training", row=1, col=1)
+    figure.update_yaxes(range=[0, 1.02], title_text="accuracy", row=1, col=1)
     figure.update_yaxes(range=[0, 4.7], row=1, col=2)
     return figure.update_layout(
-        template="none", height=340, margin={"t": 70, "b": 40, "l": 45, "r": 10},
-        title={"text": f"rho = {rho:.2f}: it follows the {word}; flipped {here[1]:.2f}", "font": {"size": 14}},
+        template="none", height=340, margin={"t": 70, "b": 50, "l": 55, "r": 10},
+        title={"text": f"rho = {rho:.2f}: it follows the {word}; test accuracy {here[1]:.2f}", "font": {"size": 14}},
     )  # fmt: skip
 
 
@@ -264,8 +313,10 @@ def map_figure(rho: float = 0.9, target: float = 0.1) -> go.Figure:
                        marker={"color": COLORS["bad"], "size": 13, "symbol": "x"})  # fmt: skip
     return figure.update_layout(
         template="none", height=380, margin={"t": 50, "b": 50, "l": 60, "r": 10},
-        xaxis={"title": {"text": "iota"}, "range": [-0.03, 1]}, yaxis={"title": {"text": "|gap|"}, "range": [-0.03, 1]},
-        title={"text": f"best in training: risk {train[best]:.2f}, target {test[best]:.2f}", "font": {"size": 14}},
+        xaxis={"title": {"text": "iota between the two laws"}, "range": [-0.03, 1]},
+        yaxis={"title": {"text": "|gap| of the risks"}, "range": [-0.03, 1]},
+        title={"text": f"least training risk: {train[best]:.2f} in training, {test[best]:.2f} under the target law",
+               "font": {"size": 14}},
     )  # fmt: skip
 
 
@@ -297,6 +348,7 @@ def recolour_figure(predictions: Predictions, digit: int = 0) -> go.Figure:
     flips = {arm: float((t != t[torch.arange(len(t)), predictions.labels][:, None]).double().mean())
              for arm, t in predictions.tables.items()}  # fmt: skip
     figure.update_xaxes(visible=False)
+    figure.update_xaxes(range=[-0.5, len(PALETTE) - 0.5], row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(
         tickvals=list(range(len(predictions.tables))),
@@ -308,7 +360,8 @@ def recolour_figure(predictions: Predictions, digit: int = 0) -> go.Figure:
     counts = ", ".join(f"{arm} {value:.2f}" for arm, value in flips.items())
     return figure.update_layout(
         template="none", height=300, margin={"t": 50, "b": 20, "l": 90, "r": 10},
-        title={"text": f"a {label} in ten colours; predictions that a colour flips: {counts}", "font": {"size": 14}},
+        title={"text": f"a {label} in ten colours; share of predictions that a colour changes: {counts}",
+               "font": {"size": 14}},
     )  # fmt: skip
 
 
@@ -373,18 +426,3 @@ def casino_widget() -> widgets.VBox:
         criterion=widgets.Dropdown(options=list(selection.CRITERIA), value="training-domain", description="criterion"),
         seed=widgets.IntSlider(0, min=0, max=30, description="sweep"),
     )
-
-
-def sample_size_figure(rho: float = 0.9, n: int = 1200) -> Figure:
-    """Effective sample size after reweighting, against rho. Swapping keeps all n data."""
-    figure, axis = subplots(figsize=(5, 2.8))
-    grid = np.linspace(0, 0.995, 200)
-    axis.plot(grid, [n / bounds.second_moment_aligned(float(r), 10) for r in grid], color=COLORS["baseline"],
-              label="reweighting")  # fmt: skip
-    axis.axhline(n, color=COLORS["ours"], label="swapping")
-    here = n / bounds.second_moment_aligned(rho, 10)
-    axis.scatter([rho], [here], color=COLORS["hard"], zorder=3)
-    axis.annotate(f"{here:.0f}", (rho, here), textcoords="offset points", xytext=(-8, 8), ha="right")
-    axis.set(xlabel="how often the colour is the class's", ylabel=f"effective size of {n}", yscale="log")
-    axis.legend(frameon=False, fontsize=8)
-    return figure

@@ -329,7 +329,7 @@ CLAIMS = (
     ),
     Claim(
         key="scaling-matters",
-        sentence="Ours: U must be divided by the raw advantages' variance, which the official code does not do.",
+        sentence="Ours: U must be scaled so that the unit of reward cancels; the official code's scaling does not.",
         published=None,
         measure=cost_of_official_scaling,
         pooled=paired(

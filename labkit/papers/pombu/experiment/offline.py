@@ -25,6 +25,7 @@ from labkit.papers.pombu.method.improvement import Batch, PolicyPass
 from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.papers.pombu.method.objective import Scaling, scale_uncertainty, standardize
 from labkit.papers.pombu.method.uncertainty import propagate
+from labkit.progress import progress
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.streams import Streams
 from labkit.seeds import derive
@@ -239,7 +240,7 @@ def clone_controller(task: OfflineTask, setting: Setting, streams: Streams) -> G
     net = steep_weights(policy.mean, 0.01, streams.generators)
     policy.log_std.data.fill_(math.log(setting.std))
     optimizer = make_adam(net.parameters(), 3e-3, eps=1e-5)
-    for _ in range(setting.clone_steps):
+    for _ in progress(range(setting.clone_steps), "cloning the controller"):
         state = task.box * (2 * streams.uniform(128, task.state_size) - 1)
         optimizer.zero_grad(set_to_none=True)
         (net(state) - task.controller(state)).square().mean((1, 2)).sum().backward()
@@ -291,7 +292,8 @@ def train_ensemble(
         patience=setting.model_steps,
         max_norm=math.inf,
     )
-    report = fit(ensemble, states, actions, next_states, splits.resampled(generator), generator, schedule)
+    report = fit(ensemble, states, actions, next_states, splits.resampled(generator), generator, schedule,
+                 description="training the models")  # fmt: skip
     return ensemble.requires_grad_(False), float(report.best.mean())
 
 
@@ -521,7 +523,9 @@ def improve(
     history, dynamics = History(), shared_by_arms(prepared.ensemble, len(seeds))
     state: State = {"policy": policy, "optimizer": improvement.optimizer, "value": value, "streams": streams,
                     "value_optimizer": value_optimizer, "order": order, "history": history}  # fmt: skip
-    for number in range(run.resume(state), setting.updates + 1):
+    first_update = run.resume(state)
+    numbers = range(first_update, setting.updates + 1)
+    for number in progress(numbers, "policy updates in the models", setting.updates + 1, first_update):
         rollout = roll_out(task, setting, policy, dynamics, value, streams, setting.rollouts)
         batch, ratio = batch_for_arms(task, setting, arms, rollout, streams)
         real, model = referee.returns(policy), rollout.reward.sum(0).mean(1)

@@ -14,6 +14,7 @@ from labkit.papers.pombu.experiment.evaluate import summarize_zone
 from labkit.papers.pombu.experiment.kept import MAPS, PAIRS, PairsHeader, maps_content
 from labkit.papers.pombu.experiment.offline import SNAPSHOTS, Arms
 from labkit.papers.pombu.method import tabular
+from labkit.progress import progress
 from labkit.workbench import training
 from labkit.workbench.runs import Run
 
@@ -30,7 +31,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         units = units_of(config)
         left = [name for name in units if run.part(name).result is None]
         workers.barrier()  # all have looked before anybody begins
-        for name in left[workers.rank :: workers.size]:
+        for name in progress(left[workers.rank :: workers.size], "studies and trainings"):
             part = run.private_part(name)
             part.finish(units[name](config, part, workers.device))
         workers.barrier()
@@ -63,7 +64,7 @@ def calibration_unit(config: Config, part: Run, device: torch.device) -> dict[st
     """Every row of the calibration table; the pairs behind the scatter plots go into a file of their own."""
     results: dict[str, Any] = {}
     pairs: dict[str, Tensor] = {}
-    for name in config.calibrations:
+    for name in progress(config.calibrations, "calibration of √U"):
         row = calibration.calibrate(name, config)
         results[name] = calibration.summarize(row)
         tensors = {"predicted": row.predicted, "error": row.error}

@@ -9,7 +9,7 @@ Copies are independent problems (seeds, values of alpha) with data of their own;
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.progress import progress
 from labkit.rl.networks import StackedLinear, StackedMLP, clip_grad_norm_per_copy
 from labkit.rl.recorded import Recorded
 from labkit.seeds import derive
@@ -404,6 +405,7 @@ def fit(
     settings: FitSettings = FitSettings(),
     *,
     graphs: bool = False,
+    description: str = "",
 ) -> FitReport:
     """Train all members at once, each on its own rows and with its own stop; afterwards each has its best weights.
 
@@ -413,6 +415,7 @@ def fit(
         outcome: the next state, and what else members predict.
         generator: of the minibatches, on the ensemble's device.
         graphs: on a GPU, replay the steps from a CUDA graph.
+        description: name of a bar over the rounds; empty: none.
 
     Raises:
         InputError: rows that do not fit the splits, or the ensemble; none to validate on.
@@ -433,7 +436,8 @@ def fit(
     stale = torch.zeros(ensemble.networks, dtype=torch.long, device=inputs.device)
     history, number = [], 0
     step = _step_on_rows(ensemble, optimizer, inputs, targets, settings, graphs)
-    for number in range(1, settings.rounds + 1):
+    rounds: Iterable[int] = range(1, settings.rounds + 1)
+    for number in progress(rounds, description) if description else rounds:
         set_learning_rate(optimizer, _learning_rate(settings, number - 1))
         for rows in _minibatches(train_rows, settings, generator):
             step(rows)

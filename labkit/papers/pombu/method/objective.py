@@ -38,6 +38,11 @@ def gain(
 ) -> Float[Tensor, "*copies"]:
     """E[min(A delta, A clip(delta, -eps, eps))]: PPO's surrogate less the constant E[A], so the same gradient."""
     _check(clip, delta, advantage)
+    return surrogate(delta, advantage, clip)
+
+
+def surrogate(delta: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """E[min(A delta, A clip(delta, -eps, eps))], the gain of (5)."""
     return torch.minimum(advantage * delta, advantage * delta.clamp(-clip, clip)).mean(-1)
 
 
@@ -69,7 +74,12 @@ def conservative_loss(
     _check(clip, delta, advantage, sqrt_u)
     if not isinstance(alpha, Tensor) and alpha < 0:
         raise InputError(f"alpha must be 0 or more: a negative one seeks uncertainty; got {alpha}.")
-    return alpha * risk(delta, sqrt_u) - gain(delta, advantage, clip)
+    return loss_5(delta, advantage, sqrt_u, alpha, clip)
+
+
+def loss_5(delta: Tensor, advantage: Tensor, sqrt_u: Tensor, alpha: Tensor | float, clip: float) -> Tensor:
+    """L = - E[min(A delta, A clip(delta, -eps, eps))] + alpha E[|delta| sqrt(U)]."""
+    return alpha * risk(delta, sqrt_u) - surrogate(delta, advantage, clip)
 
 
 def p_improve_ppo(
@@ -185,7 +195,12 @@ def scale_uncertainty(
         scaled = standardize(advantage, clip, clip_first=clip_first)
     else:
         raise InputError(f"mode must be 'paper' or 'official'; got {mode!r}.")
-    return (u / (_deviation(scaled) + TINY).square()).clamp(low, high).sqrt()
+    return root_in_deviations(u, scaled, low, high)
+
+
+def root_in_deviations(u: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    """sqrt(U / Var[A]), with U / Var[A] kept in [low, high]."""
+    return (u / (_deviation(advantage) + TINY).square()).clamp(low, high).sqrt()
 
 
 # -- the size of a step -----------------------------------------------------------------------------------------------

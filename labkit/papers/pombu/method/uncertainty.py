@@ -33,7 +33,12 @@ def local_uncertainty(
     members = q.shape[dim] if -q.dim() <= dim < q.dim() else 0
     if members < 2:
         raise InputError(f"disagreement needs two members or more in axis {dim}; got shape {tuple(q.shape)}.")
-    return q.var(dim, correction=1 if bessel else 0)
+    return disagreement(q, dim, correction=1 if bessel else 0)
+
+
+def disagreement(q: Tensor, dim: int = 0, correction: int = 0) -> Tensor:
+    """u = Var_k[q_k], the variance over the K models: sum_k (q_k - mean q)^2 / (K - correction)."""
+    return q.var(dim, correction=correction)
 
 
 class UVTrace(NamedTuple):

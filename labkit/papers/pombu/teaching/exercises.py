@@ -47,10 +47,10 @@ def one_step_only(u: np.ndarray, transitions: np.ndarray, policy: np.ndarray, ga
     return total
 
 
-# -- 3 find the bug: a scaling that does nothing ----------------------------------------------------------------------
+# -- 3 find the bug: the scale of U -----------------------------------------------------------------------------------
 
 
-def official_scaling(u: Tensor, advantage: Tensor) -> Tensor:
+def broken_scaling(u: Tensor, advantage: Tensor) -> Tensor:
     """sqrt(U) in units of the standardised advantage; `advantage` is raw."""
     advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
     return (u / advantage.var(correction=0)).sqrt()
@@ -156,7 +156,7 @@ def check_promises_are_kept(answer: str) -> None:
     result = trained(answer)
     claimed, real = (float(np.mean(result[key])) for key in ("claimed", "real"))
     assert claimed - real < 2.5, (
-        f"the models claim {claimed:+.2f}, real are {real:+.2f}: too little caution (at most 2.50 may be illusion)"
+        f"the models predict {claimed:+.2f}, real is {real:+.2f}: too little caution (the excess is above 2.50)"
     )
 
 
@@ -201,7 +201,9 @@ EXERCISES = (
     Exercise(
         key="bellman",
         kind="fill in",
-        task="Propagate local uncertainties: from u (h, s, a), mean transitions (h, s, a, next) and policy to U.",
+        task="Write the recursion in (1) as a function `(u, transitions, policy, gamma)` that returns $U$. All are "
+        "NumPy arrays: `u` (h, s, a), mean `transitions` (h, s, a, next), `policy` (h, s, a). $U=0$ after the last "
+        "step.",
         properties={"the uncertainty Bellman equation": checks.check_propagation},
         solution=bellman,
         wrong={
@@ -213,50 +215,53 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         hints=(
-            "Go from the last step to the first: U is known there, it is u.",
+            "Start at the last step, where U equals u, and go back to the first.",
             (
-                "Average over the next action with `policy[h + 1]`, over the next state with `transitions[h] @ "
-                "...`; a variance carries the discount twice."
+                "Average over the next action with `policy[h + 1]`, then over the next state with `transitions[h] @ "
+                "...`. A variance is discounted by the square of gamma."
             ),
         ),
     ),
     Exercise(
         key="bias",
         kind="predict, then run",
-        task="The variance over K models is divided by K. What share of the true variance is that on average, for "
-        "K = 2, 5 and 20?",
+        task="The estimate (4) divides the sum of squares over $K$ models by $K$. Which share of the true variance is "
+        "that on average, for $K=2$, 5 and 20? Three numbers.",
         properties={"measured on 40,000 ensembles": checks.check_bias},
         solution=(0.5, 0.8, 0.95),
         wrong={"unbiased": (1.0, 1.0, 1.0), "the other way round": (2.0, 1.25, 1.05), "one number": 0.8},
         difficulty=1,
         minutes=5,
         hints=(
-            "The mean that is subtracted was made from the same K numbers.",
+            "The mean that is subtracted is computed from the same K numbers.",
             "Which divisor makes a sample variance unbiased? The share is that divisor over K.",
         ),
     ),
     Exercise(
         key="scaling",
         kind="find the bug",
-        task="This is what the official code does to U. Rewards times 10: what does alpha mean then? Mend it.",
+        task="The function below follows the official code. Multiply all rewards by 10: the result must stay the same, "
+        "and it does not. Write a function `(u, advantage)` that returns $\\sqrt U$ in standard deviations of the "
+        "advantage; `advantage` is raw, not standardised.",
         properties={"the reward's unit cancels": checks.check_scaling},
         solution=paper_scaling,
         wrong={
-            "as it is": official_scaling,
+            "as it is": broken_scaling,
             "U by the deviation": lambda u, advantage: (u / advantage.std(correction=0)).sqrt(),
             "no root": lambda u, advantage: u / advantage.var(correction=0),
         },
         difficulty=2,
         minutes=10,
         hints=(
-            "Which unit has U, when rewards are in euros? By what must it be divided to have none?",
-            "Follow the advantage through the function: what is its variance after the first line?",
+            "If rewards are measured in euros, what is the unit of U? By which quantity must it be divided?",
+            "Follow `advantage` through the function. What is its variance after the first line?",
         ),
     ),
     Exercise(
         key="dead-zone",
         kind="fill in",
-        task="One sample with advantage A and sqrt(U): which delta within +-clip minimises (5)?",
+        task="For one sample with advantage $A$ and $\\sqrt U$: which $\\delta$ in $[-\\epsilon,\\epsilon]$ minimises "
+        "(5)? If several do, return the one nearest to 0. Write a function `(advantage, sqrt_u, alpha, clip)`.",
         properties={"the minimum of the loss": checks.check_best_step},
         solution=best_step,
         wrong={
@@ -267,17 +272,22 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         hints=(
-            "Within the clip the loss is two straight lines that meet at 0. Where can a minimum of that be?",
+            "Within the clip the loss consists of two straight lines that meet at 0. Where can its minimum be?",
             (
-                "Compare the gain's slope |A| with the penalty's slope alpha sqrt(U): if it is smaller stay at 0, "
-                "if not go as far as the clip allows."
+                "Compare the slope |A| of the gain with the slope alpha sqrt(U) of the penalty. If it is smaller, "
+                "stay at 0; otherwise go to the end of the interval on the side of A."
             ),
         ),
     ),
     Exercise(
         key="exact",
         kind="fill in",
-        task="Write the local term w with which the recursion gives Var[V] itself (Luis et al.); rewards are known.",
+        task="Luis et al. (2023) turn the inequality into an equality. For known rewards write their local term "
+        "$w(h,s)=\\gamma^2\\{\\mathrm{Var}_{a,s'\\sim\\pi,\\bar P}[\\bar V]-"
+        "\\mathbb E_p\\mathrm{Var}_{a,s'\\sim\\pi,P}[V_p]\\}$, with which "
+        "$U^h(s)=w^h(s)+\\gamma^2\\,\\mathbb E_{\\pi,\\bar P}U^{h+1}$ is $\\mathrm{Var}_p[V]$ itself. Given are "
+        "`v_mean` (h + 1, s), `mean` (h, s, a, next), `policy`, and of $n$ sampled models `models_v` (n, h + 1, s) and "
+        "`models` (n, h, s, a, next).",
         properties={"the recursion is exact": checks.check_exact_recursion},
         solution=exact_local,
         wrong={"the paper's term": without_the_gap, "mean values inside": mean_value_inside},
@@ -297,11 +307,12 @@ EXERCISES = (
     Exercise(
         key="caution",
         kind="ablation",
-        task="Choose an arm alpha-A: at least +0.30 of real gain on average, and at most 2.50 of illusion.",
+        task="Choose an arm `alpha-A`. Over four seeds the mean real gain must be at least 0.30, and the gain that the "
+        "models predict may exceed it by at most 2.50. (The check trains for some seconds.)",
         properties={
             "an arm": check_known_arm,
-            "promises are kept": check_promises_are_kept,
-            "it is worth it": check_gain_is_worth_it,
+            "predictions are kept": check_promises_are_kept,
+            "the gain is large enough": check_gain_is_worth_it,
         },
         solution="alpha-3",
         wrong={"no caution": "alpha-0", "too much": "alpha-50", "not an arm": 2},
@@ -309,20 +320,22 @@ EXERCISES = (
         minutes=10,
         hints=(
             (
-                "With alpha = 0 the models' promises are not kept; with a very large alpha the policy stays where "
-                "it is. The bars leave room between."
+                "With alpha = 0 the predicted gain is far above the real one. With a very large alpha the policy "
+                "hardly changes. Values between meet both conditions."
             ),
             (
-                "Section 6 judged alphas up to 2 by the share of policies that improve. The bar on illusion asks "
-                "for somewhat more caution than those: try whole numbers above."
+                "Read the left picture of the gains over the updates in section 6: dashed minus solid is the excess. "
+                "If your arm is just too optimistic, add 1 to alpha."
             ),
         ),
     ),
     Exercise(
         key="data",
         kind="predict, then run",
-        task="Of 1, 2, 4, 8 and 16 episodes on the left: what is the least with which alpha = 0 improves at least half "
-        "of the seeds? And with 16, which alpha of 0, .5, 1, 2 and 4 gains most?",
+        task="The task of section 6 is repeated with 1, 2, 4, 8 and 16 recorded episodes on the left, and seven on the "
+        "right. What is the least number of episodes with which $\\alpha=0$ improves at least half of the seeds? With "
+        "16, which $\\alpha$ of 0, .5, 1, 2 and 4 has the largest mean real gain? Answer before you move the slider of "
+        "section 7; the check reads the records.",
         properties={
             "two numbers": check_two_numbers,
             "half improve": check_half_improve,
@@ -341,10 +354,10 @@ EXERCISES = (
         difficulty=2,
         minutes=5,
         hints=(
-            "`figures.data_widget` in section 7 shows the recorded runs. Where does alpha = 0 cross one half?",
+            "The slider at the end of section 7 shows the recorded runs. Where does alpha = 0 exceed one half?",
             (
-                "Move the amount of data: read the height of the curve at alpha = 0. For the second number read the"
-                " mean gain, not the share."
+                "Call `figures.data_figure(amounts)`: on the left, follow alpha = 0; on the right, read the mean "
+                "gains at 16 episodes."
             ),
         ),
     ),

@@ -21,7 +21,6 @@ from labkit.papers.pombu.experiment.zone import VARIATIONS, Zone
 from labkit.papers.pombu.method import tabular
 from labkit.papers.pombu.method.objective import conservative_loss
 from labkit.papers.pombu.teaching.scenes import DATA_COMMAND, Maps
-from labkit.rl.streams import Streams
 from labkit.viz import COLORS, explore, subplots
 
 
@@ -47,16 +46,6 @@ def grid(step: float = 0.15, half: float = 1.35) -> Float[Tensor, "n 2"]:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def controlled_paths(task: Zone, seed: int = 0, episodes: int = 8) -> Float[Tensor, "time episodes 2"]:
-    """Episodes of the hand-made controller with the noise of a policy."""
-    streams = Streams([seed])
-    path = [task.data_starts(streams, episodes)]
-    for _ in range(task.horizon):
-        action = task.controller(path[-1]) + 0.3 * streams.normal(episodes, 2)
-        path.append(task.step(path[-1], action, streams.normal(episodes, 2)))
-    return torch.stack(path)[:, 0]
-
-
 def world(axis: Any, task: Zone) -> Any:
     """The steering angle as a background."""
     side = torch.linspace(-1.4, 1.4, 141)
@@ -67,24 +56,19 @@ def world(axis: Any, task: Zone) -> Any:
     return image
 
 
-def idea_figure(task: Zone | None = None) -> Figure:
-    """Left: a world known on one side only. Right: how much a gain must be worth before the policy moves."""
-    task = Zone() if task is None else task
-    figure, (left, right) = subplots(1, 2, figsize=(9, 3.8), width_ratios=[1, 1.1])
-    figure.colorbar(world(left, task), ax=left, shrink=0.8, label="steering is turned by, rad")
-    path = controlled_paths(task)
-    left.plot(path[..., 0].numpy(), path[..., 1].numpy(), color=COLORS["hard"], lw=1)
-    left.set_title("1 recorded episode on the left, 7 on the right")
-    delta = torch.linspace(-0.3, 0.3, 121)[:, None]
-    for sqrt_u, color, words in ((0.1, "ours", "models agree: move"), (0.6, "bad", "models disagree: stay")):
-        loss = conservative_loss(delta, torch.ones_like(delta), torch.full_like(delta, sqrt_u), 2.0, 0.2)
-        best = int(loss.argmin()) if sqrt_u < 0.5 else 60
-        right.plot(delta[:, 0].numpy(), loss.numpy(), color=COLORS[color], label=words)
-        right.scatter(float(delta[best]), float(loss[best]), color=COLORS[color], zorder=3)
-    right.axvline(0, color=COLORS["float"], lw=0.8)
-    right.set(xlabel="δ: relative change of an action's probability", ylabel="loss of a sample with A = 1, α = 2",
-              title="the same promise, two answers")  # fmt: skip
-    right.legend(frameon=False)
+def idea_figure(study: Mapping[str, Any]) -> Figure:
+    """Same first policy, data and models: the mean gain that the models predict and the real one, in two ways."""
+    figure, axes = subplots(1, 2, figsize=(7.5, 3.4), sharey=True)
+    words = {"alpha-0": "without caution (α = 0)", "alpha-2": "with caution (α = 2)"}
+    for axis, (arm, title) in zip(axes, words.items(), strict=True):
+        gains = [float(np.mean(study["arms"][arm][key])) for key in ("claimed", "real")]
+        colors = (COLORS["straw"], COLORS["good"] if gains[1] > 0 else COLORS["bad"])
+        bars = axis.bar(("predicted\nby the models", "in the\nreal world"), gains, 0.55, color=colors)
+        axis.bar_label(bars, [f"{gain:+.2f}" for gain in gains], padding=3)
+        axis.axhline(0, color=COLORS["hard"], lw=0.8)
+        axis.set_title(title)
+    axes[0].set_ylabel("mean gain of return")
+    axes[0].margins(y=0.15)
     return figure
 
 
@@ -108,14 +92,14 @@ def bars_of(horizon: int, data: float, gamma: float, shared: bool) -> dict[str, 
 BARS = (
     ("true", "true variance", "hard"),
     ("tight", "the paper's bound", "ours"),
-    ("loose", "the bound before it", "baseline"),
+    ("loose", "the earlier bound", "baseline"),
 )
 
 
 def bounds_figure() -> Figure:
     """Variance of Q and its bounds at the first step: where no state comes back, and where all do."""
     figure, axes = subplots(1, 2, figsize=(9, 3), sharey=True)
-    titles = ("every step has a model of its own: a bound", "one model for all 40 steps: no bound any more")
+    titles = ("a model for every step: a bound", "one model for all 40 steps: not a bound")
     for axis, title, horizon, shared in zip(axes, titles, (5, 40), (False, True), strict=True):
         values = bars_of(horizon, 1.0, 0.95, shared)
         places = np.arange(8)
@@ -157,7 +141,7 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
         upper.set(title=ROWS[name], xlabel="√U")
         shares = [(values.predicted, values.error, "ours", "√U")]
         if values.persistent is not None and values.persistent_error is not None:
-            shares.append((values.persistent, values.persistent_error, "baseline", "members to the end"))
+            shares.append((values.persistent, values.persistent_error, "baseline", "followed to the end"))
         for sigma, off, color, label in shares:
             ratio = (off.abs() / sigma.clamp_min(1e-9)).flatten().numpy()
             lower.plot(times, (ratio[:, None] <= times).mean(0), color=COLORS[color], label=label)
@@ -167,6 +151,21 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
     axes[1, 0].set_ylabel("share of |error| ≤ c sigmas")
     axes[1, -1].legend(frameon=False, fontsize=8, loc="lower right")
     return figure
+
+
+def calibration_table(found: Mapping[str, Any]) -> str:
+    """The numbers of the calibration study, in lines of at most 80 columns."""
+    lines = [f"{'':41} {'rank':>6} {'within':>7} {'within':>7} {'sd of':>8}",
+             f"{'':41} {'corr.':>6} {'1 sigma':>7} {'2 sigma':>7} {'err./sig':>8}"]  # fmt: skip
+    for name, measures in found.items():
+        for key, label in (("sqrt_u", "√U"), ("persistent", "followed to the end")):
+            if key in measures:
+                row = measures[key]
+                ranks, (one, two, _) = float(np.mean(row["spearman"])), row["coverage"]
+                lines.append(
+                    f"{ROWS[name] + ', ' + label:41} {ranks:6.2f} {one:7.2f} {two:7.2f} {row['deviation']:8.1f}"
+                )
+    return "\n".join(lines)
 
 
 def promise_figure(study: Mapping[str, Any], arms: Sequence[str] = ("alpha-0", "alpha-2", "shuffled-2")) -> Figure:
@@ -179,10 +178,10 @@ def promise_figure(study: Mapping[str, Any], arms: Sequence[str] = ("alpha-0", "
     left.axhline(0, color=COLORS["float"], lw=0.8)
     for arm in shown:
         left.scatter(values[arm]["claimed"], values[arm]["real"], color=color_of(arm), label=label_of(arm), s=22)
-    left.set(xlabel="gain of return that the models claim", ylabel="gain in the real world")
+    left.set(xlabel="gain of return that the models predict", ylabel="real gain of return")
     left.legend(frameon=False, fontsize=8)
     _shares(right, values)
-    right.set_xlabel("share of seeds that really improve")
+    right.set_xlabel("share of seeds that improve")
     return figure
 
 
@@ -215,11 +214,11 @@ def learning_figure(study: Mapping[str, Any]) -> Figure:
         left.plot(values["claimed_curve"], color=color_of(arm), alpha=shade, ls="--", lw=0.8)
         right.plot([0, 1], [values["left"], values["right"]], marker="o", color=color_of(arm), alpha=shade)
     left.axhline(0, color=COLORS["hard"], lw=0.8)
-    left.set(xlabel="policy updates, no new data", ylabel="mean gain of return", title="claimed (dashed) and real")
+    left.set(xlabel="policy updates, no new data", ylabel="mean gain of return", title="predicted (dashed) and real")
     left.legend(frameon=False, fontsize=7, ncols=2)
     right.axhline(0, color=COLORS["hard"], lw=0.8)
-    right.set_xticks([0, 1], ["starts on the left\n(hardly known)", "starts on the right\n(well known)"])
-    right.set(ylabel="real gain at the end", title="where it comes from", xlim=(-0.3, 1.3))
+    right.set_xticks([0, 1], ["starts on the left\n(1 episode recorded)", "starts on the right\n(7 episodes recorded)"])
+    right.set(ylabel="real gain at the end", title="by start", xlim=(-0.3, 1.3))
     return figure
 
 
@@ -235,13 +234,13 @@ def maps_figure(maps: Maps) -> Figure:
     for member in range(believed.shape[1]):
         u, v = believed[:, member].T.numpy()
         left.quiver(x, y, u, v, color=COLORS["ours"], width=0.002, scale=2.2)
-    left.set_title("where a step to the right leads: truth, five models")
+    left.set_title("a step to the right: truth and five models")
     fine = grid(0.135)
     side = round(len(fine) ** 0.5)
     shown = right.imshow(maps.sqrt_u(fine).view(side, side).T.numpy(), origin="lower", cmap="magma_r",
                          extent=(-1.4, 1.4, -1.4, 1.4))  # fmt: skip
     right.scatter(*maps.data.T.numpy(), s=4, color=COLORS["hard"])
-    right.set(title="√U of the first policy; dots are the data", xlabel="x", ylabel="y",
+    right.set(title="√U of the first policy; dots: data", xlabel="x", ylabel="y",
               xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))  # fmt: skip
     figure.colorbar(shown, ax=right, shrink=0.8)
     return figure
@@ -261,7 +260,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
                           label=label_of(arm) if number == 0 else None)  # fmt: skip
     left.set_xticks(range(len(plain)), [fill(VARIATIONS[name].title, 13) for name in plain], fontsize=7)
-    left.set(ylabel="share of seeds that really improve", ylim=(-0.02, 1.02))
+    left.set(ylabel="share of seeds that improve", ylim=(-0.02, 1.02))
     left.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     scaled = [name for name in studies if "reward" in name]
     for row, name in enumerate(scaled):
@@ -273,7 +272,7 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
     right.set_visible(bool(scaled))
     right.axvline(0, color=COLORS["hard"], lw=0.8)
     right.set_yticks(range(len(scaled)), [VARIATIONS[name].title.replace(", ", ",\n") for name in scaled], fontsize=7)
-    right.set(xlabel="real gain, in the old unit; bar: mean")
+    right.set(xlabel="real gain in the old unit; bar: mean")
     return figure
 
 
@@ -373,7 +372,7 @@ def data_figure(studies: Amounts) -> Figure:
         reach = np.concatenate([_reach(share) for share in shares], axis=1)
         beside = np.array(there) * 1.05 ** (number - 3)  # side by side, not one upon the other
         left.errorbar(beside, [share.value for share in shares], reach, capsize=2, **look)
-    for axis, words in ((left, "share of seeds that really improve"), (right, "mean real gain of return")):
+    for axis, words in ((left, "share of seeds that improve"), (right, "mean real gain of return")):
         axis.set(xscale="log", xlabel="episodes on the left (7 on the right)", ylabel=words)
         axis.set_xticks(amounts, [str(n) for n in amounts])
         axis.minorticks_off()
@@ -401,7 +400,7 @@ def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
     figure, least = go.Figure(), min(studies)
     plain, shuffled = CAUTION[:-1], CAUTION[-1:]
     _share_trace(figure, studies[least], plain, f"with {least} on the left", "#bbbbbb", -0.08)
-    _share_trace(figure, studies[left], plain, "√U where it is", COLORS["ours"])
+    _share_trace(figure, studies[left], plain, "√U unchanged", COLORS["ours"])
     _share_trace(figure, studies[left], shuffled, "√U shuffled", COLORS["baseline"], 0.12)
     now = {arm: values["real"] for arm, values in studies[left]["arms"].items()}
     counts = [f"{label_of(arm)}: {sum(g > 0 for g in now[arm])} of {len(now[arm])}, {np.mean(now[arm]):+.2f}"
@@ -410,7 +409,7 @@ def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
         template="none", height=360, margin={"t": 50, "b": 45, "l": 55, "r": 10},
         xaxis={"title": {"text": "α"}, "tickvals": list(range(len(plain))), "range": [-0.3, len(plain) - 0.7],
                "ticktext": [f"{parse_arm(arm)[1]:g}" for arm in plain], "zeroline": False},
-        yaxis={"title": {"text": "share of seeds that really improve"}, "range": [-0.03, 1.05]},
+        yaxis={"title": {"text": "share of seeds that improve"}, "range": [-0.03, 1.05]},
         title={"text": f"episodes on the left: {left} · " + " · ".join(counts) + " (mean gain)", "font": {"size": 13}},
     )  # fmt: skip
 

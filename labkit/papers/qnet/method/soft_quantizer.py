@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -93,6 +93,12 @@ class Backward:
             )
         if not self.clamp > 0:
             raise InputError(f"clamp must be positive (math.inf switches it off); got {self.clamp}")
+
+    def options(self, temperature: Tensor) -> dict[str, Any]:
+        """What `soft_quantize` is told about its backward pass at this temperature."""
+        bell = None if self.bell_temperature is None else temperature.clamp(max=self.bell_temperature)
+        height = temperature if self.times_temperature else None
+        return {"bell_temperature": bell, "bell_height": height, "clamp": self.clamp}
 
     @property
     def allows_hard_forward(self) -> bool:
@@ -206,19 +212,8 @@ class SoftQuantizer(Quantizer):
         b = self._ascending_thresholds()
         if self.is_hard:
             return hard_quantize(x, self.levels, b, self.alpha, self.beta)
-        options, T = self.backward, self.temperature
-        bell = None if options.bell_temperature is None else T.clamp(max=options.bell_temperature)
-        return soft_quantize(
-            x,
-            self.levels,
-            b,
-            self.alpha,
-            self.beta,
-            T,
-            bell_temperature=bell,
-            bell_height=T if options.times_temperature else None,
-            clamp=options.clamp,
-        )
+        T = self.temperature
+        return soft_quantize(x, self.levels, b, self.alpha, self.beta, T, **self.backward.options(T))
 
     def codes(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
         return _level_index(x, self._ascending_thresholds(), self.beta).to(torch.uint8)

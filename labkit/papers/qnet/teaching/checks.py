@@ -99,13 +99,13 @@ def check_batch_norm_reestimation(reestimate: Callable[[nn.Module, list[Tensor]]
     close(
         norm.running_mean,
         mean,
-        "The running mean must be the average over all batches, under the hard weights.",
+        "The running mean must be the average over all batches, of the network that will be deployed.",
         1e-4 * float(mean.abs().max()),
     )
     close(
         norm.running_var,
         variance,
-        "The running variance must be the average over all batches, under the hard weights.",
+        "The running variance must be the average over all batches, of the network that will be deployed.",
         1e-4 * float(variance.max()),
     )
     assert all(q.forced_mode is None for q in model.modules() if isinstance(q, SoftQuantizer)), (

@@ -44,11 +44,11 @@ def centred_offset(x: Tensor, levels: Tensor, b: Tensor, alpha: Any, beta: Any, 
     return alpha * ((gaps * torch.sigmoid(temperature * (beta * x[..., None] - b))).sum(-1) - gaps.sum() / 2)
 
 
-# -- 2 predict, then run: the width of a bump -------------------------------------------------------------------------
+# -- 2 predict, then run: the width of a bell -------------------------------------------------------------------------
 
 
 def width_at_half_height(temperature: float, beta: float) -> float:
-    """Width of a bump of the slope where it is half its peak, by bisection on the slope itself."""
+    """Width of a bell of the slope where it is half its peak, by bisection on the slope itself."""
     low, high = 0.0, 10.0
     for _ in range(60):
         z = (low + high) / 2
@@ -59,10 +59,10 @@ def width_at_half_height(temperature: float, beta: float) -> float:
 WIDTH = width_at_half_height(100.0, 2.5)
 
 
-# -- 3 find the bug: batch norm under the wrong weights ---------------------------------------------------------------
+# -- 3 find the bug: batch norm ----------------------------------------------------------------------------------------
 
 
-def soft_reestimation(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def broken_reestimation(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Collect batch norm's statistics anew, for the network that will be deployed."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
@@ -101,7 +101,7 @@ def trained_at(final_temperature: float) -> tuple[float, float, float]:
     """1-bit weights on the digits, annealed to this temperature in 180 steps.
 
     Returns:
-        Soft accuracy and hard accuracy in percent; percentage of the weights that still learnt halfway through.
+        Soft accuracy and hard accuracy in percent; percentage of the weights that still learned halfway through.
     """
     from tempfile import TemporaryDirectory
 
@@ -136,7 +136,7 @@ def check_small_gap(answer: float) -> None:
 
 def check_still_learning(answer: float) -> None:
     *_, learning = trained_at(float(answer))
-    assert learning >= 1, f"halfway through, only {learning:.2g} % of the weights still learnt: the rest had frozen"
+    assert learning >= 5, f"halfway through, only {learning:.2g} % of the weights still learned; the others were frozen"
 
 
 # -- 6 fill in: true bits ---------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def one_byte_a_code(codes: Tensor, bits: int) -> Tensor:
 
 
 def numpy_pack(codes: Tensor, bits: int) -> Tensor:
-    """The solution's way: NumPy packs one bit plane after the other, highest bit of a byte first."""
+    """NumPy packs one bit plane after the other, highest bit of a byte first."""
     planes = [np.packbits((codes.flatten().numpy() >> p) & 1) for p in range(bits)]
     return torch.from_numpy(np.stack(planes))
 
@@ -162,7 +162,10 @@ EXERCISES = (
     Exercise(
         key="quantiser",
         kind="fill in",
-        task="Write the soft quantiser from its formula.",
+        task=(
+            "Write the soft quantiser from its formula in section 4. `levels` holds $Y_1,\\dots,Y_{n+1}$ in ascending "
+            "order and `thresholds` holds $b_1,\\dots,b_n$. The levels need not be symmetric around zero."
+        ),
         properties={
             "it is the paper's function": checks.check_soft_quantizer,
             "two levels are a tanh": checks.check_binary_is_tanh,
@@ -177,23 +180,25 @@ EXERCISES = (
         minutes=10,
         hints=(
             (
-                "A step from one level to the next is a sigmoid that begins at 0. Which level is there before the "
-                "first step?"
+                "Each sigmoid rises from 0 to 1 and adds one gap. What must $y/\\alpha$ be below all thresholds, where "
+                "every sigmoid is 0?"
             ),
             (
-                "One sigmoid a threshold, `torch.sigmoid(temperature * (beta * x[..., None] - thresholds))`; weigh "
-                "each by its gap, sum over the last axis, add `levels[0]`, multiply by `alpha`."
+                "One sigmoid per threshold: `torch.sigmoid(temperature * (beta * x[..., None] - thresholds))`. "
+                "Multiply each by its gap, sum over the last axis, add `levels[0]`, multiply by `alpha`."
             ),
         ),
     ),
     Exercise(
         key="width",
         kind="predict, then run",
-        task="At T = 100 and beta = 2.5, how wide is the stretch of stored weights around a threshold in which the "
-        "slope is more than half its peak?",
+        task=(
+            "At $T=100$ and $\\beta=2.5$, how wide is the interval of stored weights around a threshold in which the "
+            "slope exceeds half its peak? Give the whole width."
+        ),
         properties={
             "half height": number(
-                WIDTH, 0.02 * WIDTH, "half that far from the threshold the slope is not half its peak"
+                WIDTH, 0.02 * WIDTH, "at half this distance from the threshold the slope is not half its peak"
             )
         },
         solution=2 * math.log(3 + 2 * math.sqrt(2)) / (100 * 2.5),
@@ -201,31 +206,43 @@ EXERCISES = (
         difficulty=2,
         minutes=10,
         hints=(
-            "The slope of the sigmoid of z is s(1 - s). At its peak that is 1/4: for which z is it half of that?",
-            "Solve s(1 - s) = 1/8 for z = ln(s / (1 - s)). The width is twice that z, and z = T beta x.",
+            (
+                "With $g=\\sigma(z)$ the slope is proportional to $g(1-g)$. Its peak is 1/4. For which $z$ is it half "
+                "of that?"
+            ),
+            (
+                "Solve $g(1-g)=1/8$ and insert it into $z=\\ln(g/(1-g))$. The interval reaches from $-z$ to $z$, and "
+                "a stored weight at distance $x$ from the threshold has $z=T\\beta x$."
+            ),
         ),
     ),
     Exercise(
         key="batch-norm",
         kind="find the bug",
-        task="This batch norm re-estimation makes the deployed network worse. Mend it.",
-        properties={"statistics of the hard network, all batches, nothing else": checks.check_batch_norm_reestimation},
+        task=(
+            "Batch norm's running statistics are to be collected anew for the network that will be deployed. The "
+            "function below makes the deployed network worse. Why? Write one that works."
+        ),
+        properties={"the statistics fit, and nothing else has changed": checks.check_batch_norm_reestimation},
         solution=reestimate_batch_norm,
-        wrong={"soft weights": soft_reestimation, "the last batch only": last_batch_only},
+        wrong={"soft weights": broken_reestimation, "the last batch only": last_batch_only},
         difficulty=2,
         minutes=15,
         hints=(
             "Which weights does the deployed network use, and which are used here while the statistics are collected?",
             (
-                "`forward_mode(model.train(), ...)` says how the quantisers act inside of the `with`. Everything "
-                "else is right."
+                "`forward_mode(model.train(), mode)` sets how the quantisers act inside the `with` block. The rest of "
+                "the function is right."
             ),
         ),
     ),
     Exercise(
         key="thresholds",
         kind="fill in",
-        task="Find the thresholds: midway between the centres of a one-dimensional k-means.",
+        task=(
+            "Return the `count - 1` thresholds that lie midway between the `count` centres of a one-dimensional "
+            "k-means. The samples may hold one value many times. A dozen iterations are not always enough."
+        ),
         properties={"midpoints of the centres": checks.check_thresholds_are_midpoints},
         solution=thresholds.kmeans_thresholds,
         wrong={"quantiles": midway_between_quantiles, "evenly spaced": uniform_thresholds},
@@ -233,47 +250,55 @@ EXERCISES = (
         minutes=15,
         hints=(
             (
-                "Lloyd's iteration: give each sample to its nearest centre, move each centre to the mean of its "
-                "samples, again and again."
+                "Lloyd's iteration: assign each sample to its nearest centre, move each centre to the mean of its "
+                "samples, and repeat."
             ),
             (
-                "The border between two neighbouring centres is their middle, so `torch.bucketize(samples, "
-                "middles)` is the index of the nearest centre. Go on until nothing moves: a few hundred times."
+                "Start from centres spread evenly over the range of the samples. `torch.bucketize(samples, middles)` "
+                "is the index of the nearest centre, where `middles` are the midpoints of neighbouring centres. "
+                "Repeat until no centre moves, which may take a few hundred iterations."
             ),
         ),
     ),
     Exercise(
         key="temperature",
         kind="ablation",
-        task="Choose a final temperature for 1-bit weights on the digits (180 steps): soft and deployed accuracy at "
-        "most 1 point apart, and halfway through at least 1 % of the weights still learning.",
+        task=(
+            "Choose a final temperature for 1-bit weights on the digits, trained for 180 steps. Two conditions must "
+            "hold: soft and deployed accuracy differ by at most 1 point, and halfway through the training at least "
+            "5 % of the weights still learn. A check trains a network and takes a few seconds."
+        ),
         properties={"no gap": check_small_gap, "not frozen": check_still_learning},
         solution=150.0,
-        wrong={"too low": 5.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
+        wrong={"too low": 5.0, "the lesson's": 300.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
         difficulty=2,
         minutes=10,
         hints=(
             (
-                "Too low: soft and deployed differ. Too high: the weights freeze early. Look for the middle on a "
-                "logarithmic scale."
+                "If the temperature ends too low, soft and deployed accuracy differ. If it ends too high, the weights "
+                "freeze early. Search on a logarithmic scale."
             ),
-            "Begin at the lesson's own `weight_temperature`, and move by factors of two until both bars are passed.",
+            "Begin at the lesson's `weight_temperature`. The share of weights that still learn falls as $T$ rises.",
         ),
     ),
     Exercise(
         key="packing",
         kind="fill in",
-        task="Store codes of 1, 2 or 3 bits in that many bits each, and get them back.",
+        task=(
+            "Store integer codes of 1, 2 or 3 bits in that many bits each: `my_pack(codes, bits)` returns a `uint8` "
+            "tensor of at most `bits * ceil(n / 8)` bytes for n codes. `my_unpack(packed, shape)` returns the codes."
+        ),
         properties={"round trip in true size": pair(checks.check_packing, "pack, unpack")},
         solution=(numpy_pack, numpy_unpack),
         wrong={"a byte a code": (one_byte_a_code, lambda packed, shape: packed.view(*shape))},
         difficulty=2,
         minutes=15,
         hints=(
-            "Bit p of every code, together, is a plane of zeros and ones; eight of them fill a byte.",
+            "Collect bit 0 of all codes, then bit 1, and so on. Eight bits of one such plane fill a byte.",
             (
-                "`np.packbits((codes.flatten().numpy() >> p) & 1)` for each bit p of the code; `np.unpackbits(row, "
-                "count=...)` on the way back, shifted by p and or-ed together."
+                "`np.packbits((codes.flatten().numpy() >> p) & 1)` packs bit `p`; one row per bit tells `my_unpack` "
+                "how many bits there are. `np.unpackbits(row, count=...)` reverses it; shift the result by `p` and "
+                "combine the rows with `|`."
             ),
         ),
     ),

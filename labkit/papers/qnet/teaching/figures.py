@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from labkit.papers.qnet.experiment.diagnostics import GradientAgreement, learning_fraction, slope
+from labkit.papers.qnet.experiment.diagnostics import GradientAgreement, slope
 from labkit.papers.qnet.method.levels import LEVELS
 from labkit.papers.qnet.method.soft_quantizer import SoftQuantizer, hard_quantize
 from labkit.viz import COLORS, explore, subplots
@@ -38,22 +38,27 @@ def example_weights(count: int = 4000) -> Float[Tensor, " count"]:
 
 
 def idea_figure() -> Figure:
-    """Left: the staircase at three temperatures. Middle: its slope. Right: who can still learn."""
-    figure, (stairs, bells, weights) = subplots(1, 3, figsize=(11, 3.1))
-    for temperature, shade in zip((3.0, 10.0, 60.0), (0.35, 0.65, 1.0), strict=True):
+    """The same weights at a low and at a high temperature: the function they pass through, and which of them learn."""
+    figure, panels = subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    weights, edges = example_weights(), np.linspace(-1.6, 1.6, 65)
+    for axes, temperature, when in zip(panels, (3.0, 60.0), ("early in training", "at the end"), strict=True):
         quantizer = quantizer_at("W2", None, temperature)
+        bell = slope(quantizer, weights)
+        learning = bell > 0.01 * float(slope(quantizer, GRID).max())
+        counts = axes.twinx()
+        stacks = [weights[learning].numpy(), weights[~learning].numpy()]
+        colors = [COLORS["good"], COLORS["float"]]
+        _, _, bars = counts.hist(stacks, edges, stacked=True, alpha=0.4, color=colors)
+        counts.set(yticks=[], ylim=(0, 420))
+        counts.spines["right"].set_visible(False)
         with torch.no_grad():
-            stairs.plot(GRID, quantizer(GRID), color=COLORS["ours"], alpha=shade, label=f"T = {temperature:.0f}")
-            bells.plot(GRID, slope(quantizer, GRID), color=COLORS["ours"], alpha=shade)
-    hard = hard_quantize(GRID, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta).detach()
-    stairs.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--", label="deployed")
-    stairs.set(title="the weight the network uses", xlabel="stored weight / largest level", ylabel="used weight")
-    stairs.legend(frameon=False, fontsize=8)
-    bells.set(title="its slope: what gradients pass through", xlabel="stored weight / largest level", ylim=(0, 8))
-    temperatures = np.geomspace(1, 1000, 40)
-    share = [learning_fraction(quantizer_at("W2", None, t), example_weights()) for t in temperatures.tolist()]
-    weights.semilogx(temperatures, 100 * np.array(share), color=COLORS["ours"])
-    weights.set(title="weights that still learn", xlabel="temperature T", ylabel="% of the weights")
+            (soft,) = axes.plot(GRID, quantizer(GRID), color=COLORS["ours"], lw=2)
+        hard = hard_quantize(GRID, quantizer.levels, quantizer.thresholds, quantizer.alpha, quantizer.beta).detach()
+        (steps,) = axes.plot(GRID, hard, color=COLORS["hard"], lw=1, ls="--")
+        axes.set(title=f"{when}: T = {temperature:.0f}", xlabel="stored weight / largest level")
+    panels[0].set(ylabel="weight the network uses", ylim=(-1.2, 1.2))
+    names = ["value used in training", "value used when deployed", "weights that still learn", "frozen weights"]
+    figure.legend([soft, steps, *bars], names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -90,7 +95,7 @@ def staircase_figure(
         dashes = {"color": COLORS["hard"], "dash": "dot"}
         figure.add_scatter(x=GRID.numpy(), y=hard.numpy(), line=dashes, name="deployed", row=1, col=1)
         figure.add_scatter(x=GRID.numpy(), y=slope(quantizer, grid).numpy(), line=line, showlegend=False, row=1, col=2)
-    figure.add_bar(x=centres, y=counts[0], marker_color=COLORS["ours"], name="still learning", row=1, col=3)
+    figure.add_bar(x=centres, y=counts[0], marker_color=COLORS["good"], name="still learning", row=1, col=3)
     figure.add_bar(x=centres, y=counts[1], marker_color=COLORS["float"], name="frozen", row=1, col=3)
     share = 100 * float(learning.float().mean())
     figure.update_xaxes(title_text="stored weight / largest level")
@@ -113,18 +118,36 @@ def staircase_widget() -> widgets.VBox:
 # -- 6 train and compare ----------------------------------------------------------------------------------------------
 
 
+ARM_LABELS = {
+    "W1": "W1: 1 bit",
+    "BWN": "BWN: 1 bit, straight-through",
+    "W2": "W2: ternary",
+    "TWN": "TWN: ternary, straight-through",
+    "W3pm2": "W3pm2: 5 levels",
+    "W3pm4": "W3pm4: 7 levels",
+    "A2": "A2: 2-bit activations",
+    "A2-bell": "A2-bell: ... with a wide bell",
+    "A2-LSQ": "A2-LSQ: ... straight-through",
+}
+
+
 def comparison_figure(result: Mapping[str, Any], arms: Sequence[str]) -> Figure:
-    """Per arm: untrained, untrained with batch norm re-estimated, trained; all hard. The line is the float network."""
-    figure, axes = subplots(figsize=(8.5, 0.42 * len(arms) + 1.2))
+    """Deployed accuracy per arm: untrained, untrained with batch norm re-estimated, trained. Right: the upper end."""
+    figure, (whole, top) = subplots(1, 2, figsize=(10, 0.42 * len(arms) + 1.3), sharey=True)
     rows = np.arange(len(arms))[::-1]
     marks = (("ptq", "untrained", "straw", "o"), ("ptq_bn", "untrained, batch norm re-estimated", "baseline", "D"))
-    for key, label, color, marker in (*marks, ("hard", "trained, as deployed", "ours", "s")):
-        axes.scatter([result[a][key] for a in arms], rows, c=COLORS[color], marker=marker, label=label, zorder=3)
-    axes.axvline(result["float"]["hard"], color=COLORS["float"], lw=1, label="float network")
-    axes.set_yticks(rows, arms)
-    axes.set(xlabel=f"accuracy on {result['data']} test images, %")
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    for axes in (whole, top):
+        for key, label, color, marker in (*marks, ("hard", "trained", "ours", "s")):
+            axes.scatter([result[a][key] for a in arms], rows, c=COLORS[color], marker=marker, label=label, zorder=3)
+        axes.axvline(result["float"]["hard"], color=COLORS["float"], lw=1, label="float network")
+        axes.set_yticks(rows, [ARM_LABELS.get(arm, arm) for arm in arms])
+        axes.set(xlabel=f"accuracy, {result['data']}, %")
+        axes.grid(axis="x", alpha=0.3)
+    upper = [result["float"]["hard"], *(result[arm][key] for arm in arms for key in ("ptq_bn", "hard"))]
+    top.locator_params(axis="x", nbins=6)
+    room = 0.05 * (max(upper) - min(upper)) + 0.1
+    top.set(xlim=(min(upper) - room, max(upper) + room), title="the upper end of the same axis")
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -138,7 +161,7 @@ def seeds_figure(results: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) 
         axes.plot([np.mean(values)] * 2, [row - 0.25, row + 0.25], color=COLORS["hard"])
     axes.axvline(np.mean([result["float"]["hard"] for result in results]), color=COLORS["float"], lw=1)
     axes.set_yticks(rows, list(arms.values()))
-    axes.set(xlabel=f"accuracy as deployed, {results[0]['data']}, {len(results)} seeds, % (line: float network)")
+    axes.set(xlabel="accuracy as deployed, %", title=f"{results[0]['data']}, {len(results)} seeds; line: float network")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -172,8 +195,8 @@ def splitting_figure(metrics: Sequence[Mapping[str, Any]], edges: Sequence[float
     image.imshow(np.log1p(counts), aspect="auto", extent=extent, cmap="Blues")
     image.set(xlabel="stored weight / largest level", ylabel="step", title="stored weights while T rises")
     curve.plot([100 * line["still_learning"] for line in lines], [line["step"] for line in lines], color=COLORS["ours"])
-    curve.invert_yaxis()
-    curve.set(xlabel="% of weights that still learn", title="freeze meter")
+    curve.set_ylim(image.get_ylim())
+    curve.set(xlabel="% of the weights", title="weights that still learn")
     return figure
 
 
@@ -198,7 +221,8 @@ def splitting_animation(metrics: Sequence[Mapping[str, Any]], edges: Sequence[fl
         frames=frames,
         layout={
             "template": "none", "height": 340, "title": title(lines[0]), "showlegend": False,
-            "xaxis": {"title": {"text": "stored weight / largest level"}}, "yaxis": {"range": [0, top]},
+            "xaxis": {"title": {"text": "stored weight / largest level"}},
+            "yaxis": {"range": [0, top], "title": {"text": "weights per bin"}},
             "updatemenus": [{"type": "buttons", "buttons": [play], "x": 0, "y": 1.2}],
             "sliders": [{"steps": steps, "currentvalue": {"prefix": "step "}}],
         },
@@ -221,7 +245,8 @@ def memory_figure(sizes: Mapping[str, int]) -> Figure:
     """Bytes on disk of the same network, stored in different ways."""
     figure, axes = subplots(figsize=(6, 0.4 * len(sizes) + 0.9))
     names = list(sizes)[::-1]
-    bars = axes.barh(names, [sizes[n] / 1000 for n in names], color=COLORS["ours"])
+    colors = [COLORS["float" if n == "float" else "ours"] for n in names]
+    bars = axes.barh(names, [sizes[n] / 1000 for n in names], color=colors)
     axes.bar_label(bars, [f"{sizes[n]:,} bytes" for n in names], padding=3, fontsize=8)
     axes.set(xlabel="file size, kB", xlim=(0, 1.3 * max(sizes.values()) / 1000))
     return figure

@@ -372,7 +372,8 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], Header]:
 
 def _sizes(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> Sizes:
     """Sizes as the tensors have them; refuses a header that speaks of larger networks than the file holds."""
-    trunk = [value for name, value in tensors.items() if name.startswith("policy.") and name.endswith("weight")]
+    policy = [name for name in tensors if name.startswith("policy.") and not name.startswith("policy.heads.")]
+    trunk = [tensors[name] for name in policy if name.endswith("weight")]
     widths = [value.shape[-1] for value in trunk if value.dim() == 3][: len(header.recipe.hidden)]
     means = [tensors.get(f"inputs.{part}.mean") for part in ("observation", "goal")]
     if widths != list(header.recipe.hidden):

@@ -31,7 +31,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         run.checkpoint_seconds = config.checkpoint_seconds
         tasks = [task for name in config.experiments for task in unfinished(name, config, workers, run.part(name))]
         alone = workers.size == 1 and workers.device.type == "cpu"
-        side_by_side(tasks, config.at_once if alone else 1)
+        side_by_side(tasks, config.at_once if alone else 1, "stacks of learners")
         result: dict[str, Any] = {name: gathered(name, config, run.part(name)) for name in config.experiments}
         if config.exact:
             result["exact"] = exact_lab()

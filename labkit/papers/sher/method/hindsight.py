@@ -116,6 +116,20 @@ def future_law(horizon: int) -> Float[Tensor, " horizon"]:
     return shares.flip(0).cumsum(0).flip(0) / horizon
 
 
+def relabel(
+    desired: Float[Tensor, "*batch goal"],
+    later: Float[Tensor, "*batch goal"],
+    coin: Float[Tensor, "*batch"],
+    k: float,
+) -> tuple[Float[Tensor, "*batch goal"], Bool[Tensor, "*batch"]]:
+    """The goals to learn with, and which of them are new: with probability k / (k + 1) what was achieved later.
+
+    g' = m(s_t')  if coin < k / (k + 1),  else g            coin: uniform in [0, 1)
+    """
+    relabelled = coin < k / (k + 1)
+    return torch.where(relabelled[..., None], later, desired), relabelled
+
+
 class EpisodeBuffer:
     """The last `capacity` episodes of every copy. A full buffer overwrites its oldest ones [ours; official code: any].
 
@@ -214,8 +228,7 @@ class EpisodeBuffer:
         if strategy != "none":
             source = self._episode(u[:, 4]) if strategy == "random" else episode
             later = hindsight_time(strategy, t, self.length[self._copy, source], u[:, 2])
-            relabelled = u[:, 3] < k / (k + 1)
-            goal = torch.where(relabelled[..., None], self._at(self.achieved, source, later), goal)
+            goal, relabelled = relabel(desired, self._at(self.achieved, source, later), u[:, 3], k)
         ended = self.ended[self._copy, episode] & (t == length - 1)
         if ends_at is not None:
             ended = (ended & ~ends_at(next_achieved, desired)) | ends_at(next_achieved, goal)

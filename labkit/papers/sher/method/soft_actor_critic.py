@@ -44,11 +44,7 @@ class Temperature(nn.Module):
 
 
 class SoftActorCritic(nn.Module):
-    """SHER's learner: SAC version 1, with a V network and its slow copy V-bar. [official code]
-
-    y_Q = clip(r + gamma V-bar(s',g))            J_Q = 1/2 E (Q1 - y_Q)^2 + 1/2 E (Q2 - y_Q)^2
-    y_V = min(Q1,Q2)(s,a~,g) - alpha log pi      J_V = 1/2 E (V - y_V)^2          a~ ~ pi, fresh
-    J_pi = E[ alpha log pi(a~|s,g) - Q1(s,a~,g) ]     (Q1, not the minimum)
+    """SHER's learner: SAC version 1, with a V network and its slow copy V-bar. [official code] Formulas: `losses`.
 
     log pi in y_V is each row's own [ours]. The released code subtracts a vector (B,) from a column (B, 1): V learns Q
     minus alpha times the *batch mean* of log pi, one entropy for all states; `batch_entropy` does that.
@@ -83,7 +79,12 @@ class SoftActorCritic(nn.Module):
         return torch.tanh(mean) if noise is None else tanh_gaussian(mean, log_std, noise)[0]
 
     def losses(self, batch: Transitions, noise: Float[Tensor, "copies batch action"]) -> dict[str, Tensor]:
-        """J_pi, J_Q + J_V and, where it is learned, J_alpha, each per copy."""
+        """J_pi, J_Q + J_V and, where it is learned, J_alpha, each per copy.
+
+        y_Q = clip(r + gamma V-bar(s',g))            J_Q = 1/2 E (Q1 - y_Q)^2 + 1/2 E (Q2 - y_Q)^2
+        y_V = min(Q1,Q2)(s,a~,g) - alpha log pi      J_V = 1/2 E (V - y_V)^2          a~ ~ pi, fresh
+        J_pi = E[ alpha log pi(a~|s,g) - Q1(s,a~,g) ]     (Q1, not the minimum)
+        """
         x = self.inputs(batch.observation, batch.goal)
         x_next = self.inputs(batch.next_observation, batch.goal)
         alpha = self.temperature()
@@ -95,9 +96,10 @@ class SoftActorCritic(nn.Module):
         with torch.no_grad():
             y_q = backup(batch.reward, self.v_target(x_next), batch.ended, self.settings)
             y_v = q_least - alpha * (log_prob.mean(-1, keepdim=True) if self.settings.batch_entropy else log_prob)
-        squares = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2 + (self.v(x) - y_v) ** 2
+        j_q = (self.q1(x, batch.action) - y_q) ** 2 + (self.q2(x, batch.action) - y_q) ** 2
+        j_v = (self.v(x) - y_v) ** 2
         losses = {
-            "critic": 0.5 * squares.mean(-1),
+            "critic": 0.5 * (j_q + j_v).mean(-1),
             "policy": (alpha * log_prob - (q_least if self.settings.minimum_in_actor else q1_new)).mean(-1),
         }
         if self.temperature.any_learned:

@@ -45,7 +45,7 @@ def check_relabelling(relabel: Callable[[dict[str, Tensor], Tensor], dict[str, T
     assert all(torch.equal(before[name], kept[name]) for name in kept), "the stored batch must stay as it is"
     assert torch.equal(after["goal"], new), "the goal must be the new one"
     wrong = int((after["reward"] != reward_of(achieved, new)).sum())
-    assert wrong == 0, f"{wrong} of 200 rewards are not those of the new goal: the reward depends on it"
+    assert wrong == 0, f"{wrong} of 200 transitions differ from those that the environment gives under the new goal"
 
 
 def reward_of(achieved: Tensor, goal: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ def check_soft_backup(backup: Callable[[Tensor, float], tuple[Tensor, Tensor]]) 
 
 def check_width(mean: float, deviation: float, alpha: float = 0.04, curvature: float = 4.0, peak: float = 0.3) -> None:
     """Mean and standard deviation of the Gaussian that maximizes E[Q] + alpha H for Q = -c/2 (a - peak)^2."""
-    assert abs(mean - peak) < 1e-6, f"entropy does not move the mean: it sits where Q is largest; you said {mean:g}"
+    assert abs(mean - peak) < 1e-6, f"another mean makes E[Q] larger and leaves the entropy alone; you said {mean:g}"
     wanted = optimal_width(alpha, curvature)
     assert abs(deviation - wanted) < 0.05 * wanted, (
-        f"d/d sigma of -c sigma^2 / 2 + alpha log sigma is 0 at sigma^2 = alpha / c; you said {deviation:g}"
+        f"another deviation makes -c sigma^2 / 2 + alpha log sigma larger, with c = -Q''; you said {deviation:g}"
     )
 
 

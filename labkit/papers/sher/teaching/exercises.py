@@ -19,8 +19,8 @@ from labkit.workbench.exercises import Exercise, pair
 # -- find the bug -----------------------------------------------------------------------------------------------------
 
 
-def relabel_goal_only(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
-    """Transitions as if `goal` had been the goal."""
+def broken_relabelling(batch: dict[str, Tensor], goal: Tensor) -> dict[str, Tensor]:
+    """The transitions of `batch` as they would be stored if `goal` had been asked for."""
     return {**batch, "goal": goal}
 
 
@@ -79,7 +79,11 @@ EXERCISES = (
     Exercise(
         key="later",
         kind="fill in",
-        task="Return t' for `future`: moments t (0..T-1), the horizon T and uniform numbers u give one of t+1..T.",
+        task=(
+            "Hindsight needs a later moment $t'$ of the same episode. `t` holds moments from 0 to $T-1$, `horizon` is "
+            "$T$, and `u` holds uniform numbers in $[0, 1)$, one for each `t`. Return $t'$ as whole numbers, each of "
+            "$t+1, \\dots, T$ with equal probability."
+        ),
         properties={"evenly in t+1..T": checks.check_later_moments},
         solution=lambda t, horizon, u: hindsight_time("future", t, horizon, u),
         wrong={
@@ -98,18 +102,22 @@ EXERCISES = (
     Exercise(
         key="relabel",
         kind="find the bug",
-        task="With this relabelling nothing is ever learned, although the goals are right. Find out why, and mend it.",
-        properties={"goal and reward belong together": checks.check_relabelling},
+        task=(
+            "`batch` is a dictionary with `next_achieved`, `goal` and `reward`, one row for each transition. The "
+            "function below should return the transitions as if `goal` had been asked for. A learner that uses it "
+            "never improves. Find out why and write it anew."
+        ),
+        properties={"a relabelled batch": checks.check_relabelling},
         solution=relabel,
         wrong={
-            "goal only": relabel_goal_only,
+            "goal only": broken_relabelling,
             "always reached": relabel_as_reached,
             "overwrites what happened": relabel_in_place,
         },
         difficulty=2,
         minutes=10,
         hints=(
-            "A transition has five parts. Which of them depend on the goal?",
+            "Which parts of a transition depend on the goal?",
             (
                 "`checks.reward_of(batch['next_achieved'], goal)` says what the step is worth under a goal. Return "
                 "a new dictionary."
@@ -119,7 +127,10 @@ EXERCISES = (
     Exercise(
         key="log-slope",
         kind="fill in",
-        task="Write log(1 - tanh(u)^2) so that it is right for small u and finite for u = 40 in float32.",
+        task=(
+            "Return $\\log(1-\\tanh^2u)$ for a tensor `u` of float32: right near 0, and finite and right at "
+            "$u = \\pm 40$, where $\\tanh u$ rounds to 1."
+        ),
         properties={"right and finite": checks.check_log_slope},
         solution=log_tanh_slope,
         wrong={
@@ -131,13 +142,17 @@ EXERCISES = (
         minutes=10,
         hints=(
             "1 - tanh(u)^2 = 4 / (e^u + e^-u)^2. Take the logarithm before anything is computed.",
-            "log(e^u + e^-u) = u + log(1 + e^(-2u)), and the last term is `softplus(-2 * u)`.",
+            "log(e^u + e^-u) = u + log(1 + e^(-2u)), and `torch.nn.functional.softplus(x)` is log(1 + e^x).",
         ),
     ),
     Exercise(
         key="soft-backup",
         kind="fill in",
-        task="From Q (states, actions) and alpha return V and the policy that maximize E[Q] + alpha H(pi).",
+        task=(
+            "From `q`, of shape (states, actions), and `alpha` return the pair $(V, \\pi)$: the policy that maximises "
+            "$\\mathbb E_\\pi[Q]+\\alpha H(\\pi)$ in each state, and the maximum. Derive it with a Lagrange "
+            "multiplier for $\\sum_a\\pi(a)=1$."
+        ),
         properties={"the best soft value and its policy": checks.check_soft_backup},
         solution=soft_backup,
         wrong={
@@ -154,15 +169,19 @@ EXERCISES = (
         hints=(
             "Set the derivative of sum pi Q - alpha sum pi log pi - mu (sum pi - 1) with respect to pi(a) to zero.",
             (
-                "pi is proportional to exp(Q / alpha). Put it in: V is alpha times the logarithm of the normalising"
-                " sum, `torch.logsumexp`."
+                "pi is proportional to exp(Q / alpha). Insert it: V is alpha times the logarithm of the normalising"
+                " sum, which `torch.logsumexp` computes without overflow."
             ),
         ),
     ),
     Exercise(
         key="width",
         kind="predict, then run",
-        task="Q(a) = -2 (a - .3)^2 and alpha = .04. Which mean and deviation does the best Gaussian policy have?",
+        task=(
+            "In one state $Q(a)=-2(a-.3)^2$, and $\\alpha=.04$. A Gaussian policy is to maximise "
+            "$\\mathbb E[Q]+\\alpha H$. Which mean and standard deviation does it have? Predict both before you "
+            "calculate: does entropy move the mean?"
+        ),
         properties={"mean and deviation of the best policy": pair(checks.check_width, "mean, standard deviation")},
         solution=(0.3, 0.1),
         wrong={"no width": (0.3, 0.0), "sigma = alpha / c": (0.3, 0.01), "towards the middle": (0.0, 0.1)},
@@ -174,7 +193,7 @@ EXERCISES = (
                 " logarithm of the deviation."
             ),
             (
-                "Maximise -2 ((mu - .3)^2 + sigma^2) + alpha log sigma: set the derivative by mu and the one by "
+                "Maximise -2 ((mu - .3)^2 + sigma^2) + alpha log sigma: set the derivatives with respect to mu and "
                 "sigma to zero."
             ),
         ),
@@ -182,7 +201,13 @@ EXERCISES = (
     Exercise(
         key="strategy",
         kind="ablation",
-        task="Choose strategy and k so that Q-learning on nine bits succeeds in 80 % after 160 episodes.",
+        task=(
+            "A relabelled transition gets the goal that was achieved at a moment $t'$. The strategies choose it so: "
+            "`future`, after $t$; `final`, the last; `episode`, any of the same episode; `random`, any of any episode; "
+            "`next`, $t+1$; `none` relabels nothing. `k` is the number of relabelled transitions for each original "
+            "one. Before you run anything: with which strategies does Q-learning learn nothing? Then choose `strategy` "
+            "and `k` so that it succeeds in 80 % of the tests on rows of nine bits after 160 episodes."
+        ),
         properties={"a choice": check_choice, "it learns": check_learns},
         solution={"strategy": "future", "k": 4.0},
         wrong={
@@ -193,9 +218,9 @@ EXERCISES = (
         difficulty=1,
         minutes=5,
         hints=(
-            "A goal is useful when some step on the way to it still has a reward of -1, and a later one has not.",
+            "A learner tells actions apart by their rewards. Which strategies give it both rewards, -1 and 0?",
             (
-                "Draw goals from what the same episode reached after the step, and make several such copies of each"
+                "Take goals from what the same episode achieved after the step, and several such copies of each"
                 " transition."
             ),
         ),

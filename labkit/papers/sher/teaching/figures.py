@@ -52,7 +52,7 @@ def idea_figure(failure: Failure | None = None) -> Figure:
     failure = failure or scenes.failure()
     figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
     later = len(failure.path) - 6
-    shown = (("asked for: a failure, nothing to learn", failure.goal), ("relabelled: a lesson", failure.path[later]))
+    shown = (("the goal that was asked for", failure.goal), ("a goal that was reached later", failure.path[later]))
     for axis, (title, goal) in zip(axes, shown, strict=True):
         near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
         for (x0, y0), (x1, y1) in failure.walls:
@@ -66,13 +66,14 @@ def idea_figure(failure: Failure | None = None) -> Figure:
         axis.plot(goal[0] + failure.tolerance * np.cos(circle), goal[1] + failure.tolerance * np.sin(circle),
                   color=COLORS["baseline"], lw=1)  # fmt: skip
         reached = int(near[1:].sum())
-        axis.set(title=f"{title}\nrewards: {reached} x 0, {len(near) - 1 - reached} x -1", aspect="equal")
+        steps = len(near) - 1
+        axis.set(title=f"{title}\nreward -1 in {steps - reached} of {steps} steps", aspect="equal")
         axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[])
     return figure
 
 
 def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
-    """An episode under the lens: the present t, a later moment as goal, every reward under that goal, the law of t'."""
+    """An episode, the present t, a later moment as goal, every reward under that goal, the probabilities of t'."""
     horizon = len(failure.path) - 1
     if not 0 <= t < horizon:
         raise InputError(f"t must lie between 0 and {horizon - 1}; got {t}.")
@@ -81,15 +82,18 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     goal = failure.path[later]
     near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
     future = np.arange(horizon + 1) > t
-    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], subplot_titles=("which later moment", "its probability"))
+    figure = make_subplots(1, 2, column_widths=[0.55, 0.45], subplot_titles=("the episode", "probability of t'"))
     for (x0, y0), (x1, y1) in failure.walls:
         figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", showlegend=False,
                            line={"color": COLORS["hard"], "width": 4}, row=1, col=1)  # fmt: skip
-    figure.add_scatter(
-        x=failure.path[:, 0], y=failure.path[:, 1], mode="lines+markers", name="path",
-        marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near], "size": np.where(future, 9, 5)},
-        line={"color": COLORS["float"], "width": 1}, row=1, col=1,
-    )  # fmt: skip
+    figure.add_scatter(x=failure.path[:, 0], y=failure.path[:, 1], mode="lines", showlegend=False,
+                       line={"color": COLORS["float"], "width": 1}, row=1, col=1)  # fmt: skip
+    for some, size in ((~future, 5), (future, 9)):
+        figure.add_scatter(
+            x=failure.path[some, 0], y=failure.path[some, 1], mode="markers", showlegend=False,
+            marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near[some]], "size": size},
+            row=1, col=1,
+        )  # fmt: skip
     stars = (("asked for", failure.goal, "straw"), ("new goal", goal, "baseline"), ("now", failure.path[t], "hard"))
     for name, point, color in stars:
         figure.add_scatter(
@@ -106,11 +110,11 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
     figure.update_xaxes(range=[-1, 1], row=1, col=1)
     figure.update_yaxes(range=[-1, 1], scaleanchor="x", row=1, col=1)
     figure.update_xaxes(title_text="later moment", range=[0, horizon + 1], row=1, col=2)
-    reward = "0" if near[t + 1] else "-1"
+    reward, reached = "0" if near[t + 1] else "-1", int(near[1:].sum())
     return figure.update_layout(
         template="none", height=400, margin={"t": 70, "b": 90, "l": 40, "r": 10},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
-        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {int(near[1:].sum())} of {horizon} are 0",
+        title={"text": f"t = {t}, goal from t' = {later}: reward {reward}; {reached} of {horizon} rewards are 0",
                "font": {"size": 14}},
     )  # fmt: skip
 
@@ -134,17 +138,17 @@ def relabel_widget(failure: Failure) -> widgets.VBox:
 
 def slope_figure() -> Figure:
     """log(1 - tanh(u)^2) in float32: the definition falls to minus infinity, the stable form does not."""
-    figure, axis = subplots(figsize=(5, 2.8))
+    figure, axis = subplots(figsize=(6, 3))
     u = torch.linspace(-12, 12, 2001)
     with np.errstate(divide="ignore"):
         naive = torch.log(1 - torch.tanh(u) ** 2)
     official = torch.log(1 - torch.tanh(u) ** 2 + 1e-6)
-    axis.plot(u, log_tanh_slope(u), color=COLORS["ours"], lw=3, label="2 (log 2 - u - softplus(-2u))")
-    axis.plot(u, official, color=COLORS["baseline"], label="with 1e-6 [official code]")
+    axis.plot(u, log_tanh_slope(u), color=COLORS["ours"], lw=3, label="exact (exercise log-slope)")
+    axis.plot(u, official, color=COLORS["baseline"], label="with 1e-6 added [official code]")
     axis.plot(
-        u, naive, color=COLORS["bad"], ls="--", label=f"definition: -inf at {int(torch.isinf(naive).sum())} points"
+        u, naive, color=COLORS["bad"], ls="--", label=f"as written: -inf at {int(torch.isinf(naive).sum())} of 2,001"
     )
-    axis.set(xlabel="u, before the tanh", ylabel="log slope", ylim=(-24, 1))
+    axis.set(xlabel="u, before the tanh", ylabel="log(1 - tanh(u)^2)", ylim=(-24, 1))
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -189,16 +193,17 @@ def temperature_figure(alphas: Sequence[float] = (0.003, 0.1, 1.0), gamma: float
             top = {"V": None, "entropy": float(np.log(5))}[name]
             low = 0.0 if name == "entropy" else None
             picture = _painted(values.numpy())
-            axis.imshow(picture, cmap="viridis" if name == "V" else "magma", vmin=low, vmax=top)
+            cells = axis.imshow(picture, cmap="viridis" if name == "V" else "magma", vmin=low, vmax=top)
             for (r, c), value in np.ndenumerate(picture):
                 if not np.isnan(value):
-                    axis.text(c, r, f"{value:.1f}", ha="center", va="center", color="white", fontsize=8)
-            axis.set(title=f"{name} at alpha = {alpha:g}", xticks=[], yticks=[])
+                    ink = "white" if sum(cells.cmap(cells.norm(value))[:3]) < 1.5 else "black"
+                    axis.text(c, r, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+            axis.set(title=f"{name}, alpha = {alpha:g}", xticks=[], yticks=[])
     return figure
 
 
 def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = False) -> go.Figure:
-    """The same maze with handles: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
+    """The same maze at any temperature: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
     alpha = 10**log_alpha
     soft = soft_tabular.soft_values(_grid()[0], alpha, gamma, clip=clip, tolerance=1e-4)  # for the eye, and quick
     figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of pi", "p(O = 1) = exp(r / alpha)"))
@@ -239,11 +244,13 @@ def gap_figure(result: Result) -> Figure:
     left.loglog(alphas, [row["bound"] for row in rows.values()], color=COLORS["hard"], ls="--", label="bound")
     left.loglog(alphas, [max(row["gap"], 1e-12) for row in rows.values()], color=COLORS["ours"], marker="o",
                 label="largest gap")  # fmt: skip
-    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"{result['exact']['bits']} bits")
-    right.semilogx(alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="free")
+    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"bit flipping, {result['exact']['bits']} bits")
+    right.semilogx(
+        alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="not clipped"
+    )
     right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["bad"], marker="o",
                    label="clipped at 0 [official code]")  # fmt: skip
-    right.set(xlabel="alpha", ylabel="V at the goal", title="a maze's goal in a corner")
+    right.set(xlabel="alpha", ylabel="V at the goal", title="the maze, its goal in a corner")
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=8)
     return figure
@@ -261,13 +268,13 @@ def curves_figure(result: Result, experiment: str = "walls") -> Figure:
     for row, layout in enumerate(layouts):
         for column, arm in enumerate(names):
             axis, curves = axes[row][column], np.array(arms[arm]["curve"][layout])
-            axis.plot(steps, curves.T, color=_color(arm), lw=0.7, alpha=0.5)
+            axis.plot(steps, curves.T, color=_color(arm), lw=0.7, alpha=0.6)
             axis.plot(steps, curves.mean(0), color=_color(arm), lw=2.5)
             axis.set(ylim=(-0.03, 1.03))
             if row == 0:
                 axis.set_title(arm)
             if column == 0:
-                axis.set_ylabel(layout or "success")
+                axis.set_ylabel(f"{layout}: success" if layout else "success")
             if row == len(layouts) - 1:
                 axis.set_xlabel("environment steps")
     return figure
@@ -378,7 +385,7 @@ def box_figure(results: Sequence[Result]) -> Figure:
         axis.bar(x, [s.mean() for s in seeds], width=0.22, color=_color(arm), label=arm)
         axis.scatter(np.repeat(x, [len(s) for s in seeds]), np.concatenate(seeds), s=4, color=COLORS["hard"])
     axis.set_xticks(range(len(corners)), [c.removeprefix("box-").replace("-", "\n", 2) for c in corners], fontsize=8)
-    axis.set(ylabel="success", xlabel="learning rate / polyak / batch", ylim=(0, 1))
+    axis.set(ylabel="success", xlabel="learning rate, share kept by the target, batch size", ylim=(0, 1))
     axis.legend(frameon=False, fontsize=8, ncols=len(arms))
     return figure
 
@@ -403,7 +410,7 @@ def arms_figure(results: Sequence[Result], experiment: str) -> Figure:
 
 def paths_figure(shown: Mapping[str, tuple[np.ndarray, np.ndarray]], layout: str, tolerance: float = 0.15) -> Figure:
     """Test episodes of several learners in the same world: {name: (paths, goals)}; green arrives, red does not."""
-    figure, axes = subplots(1, len(shown), figsize=(3.1 * len(shown), 3.2), squeeze=False)
+    figure, axes = subplots(1, len(shown), figsize=(2.9 * len(shown), 3.4), squeeze=False)
     for axis, (name, (paths, goals)) in zip(axes[0], shown.items(), strict=True):
         for (x0, y0), (x1, y1) in LAYOUTS[layout].walls:
             axis.plot([x0, x1], [y0, y1], color=COLORS["hard"], lw=3)
@@ -450,7 +457,7 @@ def landscape_figure(
         )
     figure.add_scatter(x=[x], y=[y], mode="markers", marker={"color": COLORS["ours"], "size": 12}, row=1, col=1)
     figure.add_scatter(x=[gx], y=[gy], mode="markers", row=1, col=1,
-                       marker={"color": COLORS["baseline"], "size": 15, "symbol": "star"})  # fmt: skip
+                       marker={"color": COLORS["hard"], "size": 15, "symbol": "star"})  # fmt: skip
     side = np.linspace(-1, 1, SIDE)
     for column, agent in enumerate(agents.values(), 2):
         values, chosen = landscape(agent, (x, y), (gx, gy))
@@ -461,22 +468,12 @@ def landscape_figure(
                            marker={"color": COLORS["bad"], "size": 12 if len(chosen) == 1 else 4})  # fmt: skip
     figure.update_xaxes(range=[-1.02, 1.02])
     figure.update_yaxes(range=[-1.02, 1.02])
+    for column in range(2, 2 + len(agents)):
+        figure.update_xaxes(title_text="action, horizontal", row=1, col=column)
+    figure.update_yaxes(title_text="vertical", row=1, col=2)
     return figure.update_layout(
-        template="none", height=330, showlegend=False, margin={"t": 50, "b": 40, "l": 40, "r": 10}
+        template="none", height=340, showlegend=False, margin={"t": 50, "b": 50, "l": 40, "r": 10}
     )
-
-
-def landscape_picture(
-    agents: Mapping[str, Any], position: tuple[float, float] = (-0.3, -0.3), goal: tuple[float, float] = (0.5, -0.3)
-) -> Figure:
-    """`landscape` of each learner at one position, as a picture."""
-    figure, axes = subplots(1, len(agents), figsize=(3 * len(agents), 2.8), squeeze=False)
-    for axis, (name, agent) in zip(axes[0], agents.items(), strict=True):
-        values, chosen = landscape(agent, position, goal)
-        axis.imshow(values, origin="lower", extent=(-1, 1, -1, 1), cmap="viridis")
-        axis.scatter(*chosen.T, s=60 if len(chosen) == 1 else 5, color=COLORS["bad"])
-        axis.set(title=f"{name}: Q from {values.min():.2f} to {values.max():.2f}", xlabel="action, x", ylabel="y")
-    return figure
 
 
 def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
@@ -494,9 +491,9 @@ def landscape_widget(agents: Mapping[str, Any], layout: str) -> widgets.VBox:
     return explore(figure, **sliders)
 
 
-def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
+def film_figure(films: Mapping[str, Sequence[np.ndarray]], columns: int = 5) -> Figure:
     """Films as strips, one below the other: green frame, the goal is reached."""
-    figure, axes = subplots(len(films), 1, figsize=(9, 1.35 * len(films)), squeeze=False)
+    figure, axes = subplots(len(films), 1, figsize=(8, 1.35 * len(films)), squeeze=False)
     for axis, (name, frames) in zip(axes[:, 0], films.items(), strict=True):
         axis.imshow(film_strip(frames, columns))
         axis.set(xticks=[], yticks=[], ylabel=name)

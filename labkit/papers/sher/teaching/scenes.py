@@ -51,15 +51,29 @@ def failure(seed: int = 35) -> Failure:
 
 
 def fixed_paths(learner: Trained, episodes: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """The fixed test episodes of a learner in a flat world: paths (episodes, moments, 2) and goals (episodes, 2)."""
+    """The fixed test episodes of a learner in a plane world: paths (episodes, moments, 2) and goals (episodes, 2)."""
     played = play_test(deterministic(learner.agent), learner.world, 1, episodes)
     return played.achieved[0].numpy(), played.desired[0].numpy()
 
 
-def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> dict[str, list[rendering.Frame]] | str:
-    """Frames of FetchReach before and after training, on the same goals; where nothing can be rendered, the reason."""
+def wall_learners(config: Config, run: Run, result: Result) -> dict[str, Trained]:
+    """All arms in front of the wall `gap`, of the seed with which HER without noise did worst; empty without walls."""
+    if "walls" not in result:
+        return {}
+    arms = config.experiment("walls").arms
+    ends = result["walls"]["arms"]["HER-none" if "HER-none" in arms else next(iter(arms))]["success"]["gap"]
+    worst = ends.index(min(ends))
+    return {arm: trained(config, run, "walls", arm, "gap", worst) for arm in arms}
+
+
+def fetch_films(
+    config: Config, run: Run, episodes: int = 2, every: int = 4
+) -> tuple[dict[str, list[rendering.Frame]], str]:
+    """Frames of FetchReach before and after training, on the same goals; or none, and the reason."""
+    if "fetch-reach" not in config.experiments:
+        return {}, "Not part of this run."
     if reason := rendering.gl_available():
-        return reason
+        return {}, reason
     learner = trained(config, run, "fetch-reach", "SHER")
     world = learner.world
     assert isinstance(world, RobotWorld)
@@ -69,7 +83,7 @@ def fetch_films(config: Config, run: Run, episodes: int = 2, every: int = 3) -> 
         recorded, _ = rendering.record_episodes(world, deterministic(agent), same_generators(1)[0], episodes, every)
         films[name] = recorded[0]
     world.close()
-    return films
+    return films, ""
 
 
 def recorded(label: str) -> list[Result]:
@@ -111,7 +125,7 @@ def line_values(seed: int = 1) -> LineValues:
         return fit_unkept(LINE, [Copy(name, LINE.arms[name], "reach", 0, seed)])[:2]
 
     with devices.one_thread():
-        learners = side_by_side([functools.partial(learn, name) for name in LINE.arms], at_once=2)
+        learners = side_by_side([functools.partial(learn, name) for name in LINE.arms], 2, "learners on a line")
     position = torch.linspace(-0.95, 0.5, 58)[None, :, None]
     goal = torch.full_like(position, 0.5)
     world = learners[0][1]

@@ -88,7 +88,7 @@ def test_the_checks_pass_on_ours():
 @pytest.mark.parametrize(
     "wrong",
     [
-        exercises.swap_within_classes,
+        exercises.broken_swap,
         exercises.labels_along,
         exercises.draw_uniformly,
         lambda y, z, g: z,
@@ -101,7 +101,7 @@ def test_the_check_of_swaps_rejects(wrong):
 
 
 def test_within_class_swap_leaves_g_as_it_was():
-    swapped = exercises.swap_within_classes(BATCH.labels, BATCH.nuisance, generator())
+    swapped = exercises.broken_swap(BATCH.labels, BATCH.nuisance, generator())
     assert g_statistic(BATCH.labels, swapped)[0] == pytest.approx(g_statistic(BATCH.labels, BATCH.nuisance)[0])
 
 

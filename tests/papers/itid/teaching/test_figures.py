@@ -6,9 +6,11 @@ import torch
 
 from labkit.errors import InputError
 from labkit.papers.itid.experiment import selection
+from labkit.papers.itid.experiment.config import Config
 from labkit.papers.itid.method.coverage import coverage_by_size
-from labkit.papers.itid.teaching import figures
+from labkit.papers.itid.teaching import figures, scenes
 from labkit.papers.itid.teaching.figures import Predictions
+from labkit.viz import COLORS
 
 GENERATOR = torch.Generator().manual_seed(0)
 SHOWN = Predictions(
@@ -38,7 +40,7 @@ def test_interactive_figures_are_pure_and_keep_their_traces(figure, states):
 def test_the_transition_jumps_where_theory_says():
     before, after = (figures.transition_figure(rho) for rho in (0.74, 0.76))
     assert "follows the content" in before.layout.title.text
-    assert "follows the colour; flipped 0.10" in after.layout.title.text
+    assert "follows the colour; test accuracy 0.10" in after.layout.title.text
     with pytest.raises(InputError, match="choose 0 < label noise"):
         figures.transition_figure(0.3)
 
@@ -105,3 +107,16 @@ def test_static_figures_show_the_numbers_they_are_given():
     heat = figures.heat_figure(SHOWN).axes[0]
     worst = min(float((SHOWN.tables["ERM"][SHOWN.labels == y] == y).double().mean(0).min()) for y in range(10))
     assert f"{worst:.2f}" in heat.get_title()
+
+
+def test_the_first_picture_shows_what_the_networks_say_and_a_swap_keeps_the_digits():
+    scene = scenes.first_scene(Config(test_examples=60, train_examples=200))
+    answers = {"as they are": [(k + 3) % 10 for k in range(10)], "swapped": list(range(10))}
+    said = [text for text in figures.idea_figure(scene, answers).axes[0].texts if text.get_text().isdigit()]
+    assert [int(text.get_text()) for text in said] == answers["as they are"] + answers["swapped"]
+    assert [text.get_color() for text in said] == [COLORS["bad"]] * 10 + [COLORS["good"]] * 10
+    before, after = (np.stack([axis.images[0].get_array() for axis in row]) for row in np.reshape(
+        figures.swap_figure(scene).axes, (2, 10)))  # fmt: skip
+    backgrounds = [images.min((1, 2)).sum(0) for images in (before, after)]  # channels, over all ten colours
+    assert np.allclose(*backgrounds, atol=1e-5)
+    assert not np.array_equal(before, after)

@@ -73,7 +73,7 @@ def checks_message(key, answer):
 
 def test_the_bug_is_the_official_code_s():
     with pytest.raises(AssertionError, match="rewards 10 times as large must change nothing"):
-        checks.check_scaling(exercises.official_scaling)
+        checks.check_scaling(exercises.broken_scaling)
 
 
 def test_numbers_of_the_notebook():

@@ -96,7 +96,9 @@ def test_widgets_hold_their_figures(maps):
 
 @pytest.mark.slow
 def test_static_figures_draw(maps):
-    figures.idea_figure()
+    figures.idea_figure(
+        {"arms": {a: {"claimed": [4.0], "real": [g]} for a, g in (("alpha-0", -1.0), ("alpha-2", 1.0))}}
+    )
     figures.bounds_figure()
     figures.maps_figure(maps)
     assert len(figures.changes_figure(maps, ("alpha-0", "alpha-9", "alpha-2")).axes) == 2

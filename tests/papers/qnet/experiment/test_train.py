@@ -278,7 +278,7 @@ def test_float_weights_that_do_not_exist_or_do_not_fit(tmp_path):
         train(config, Run.open(tmp_path / "a", config))
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     config = QUICK.override(float_weights=str(tmp_path / "bad.safetensors"))
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="not a safetensors file"):
         train(config, Run.open(tmp_path / "b", config))
 
 
