@@ -11,13 +11,13 @@
 #
 # Zhao, Liu and Li, ISCAS 2021, [arXiv 2006.11735](https://arxiv.org/abs/2006.11735)
 #
-# A processor multiplies 8-bit integers several times faster than floating-point numbers, moves a quarter of the bytes,
-# and gets the same bits on every machine. To use it, a network must live on whole numbers from its first pixel to its
-# last. This paper says that the price of doing so is paid by the *activations*, and that one number per layer, the bound
-# of its ReLU, decides how high it is.
+# A processor multiplies 8-bit integers several times faster than floating-point numbers. It moves a quarter of the bytes,
+# and it gets the same bits on every machine. To profit from this, a network must compute with integers from its first
+# layer to its last. This paper says that the quality lost on the way is lost by rounding the *activations*, the outputs
+# of the layers. It limits each layer's ReLU by an upper bound, and sets that bound by a rule.
 #
-# **You will** put bounds on real networks, follow one pixel through nothing but integers, add and concatenate feature
-# maps whose integers mean different things, and measure in decibels where the quality goes.
+# **You will** put bounds on real networks, follow one pixel through integer arithmetic, add and concatenate feature maps
+# with different scales, and measure what each step costs in decibels.
 #
 # | mark | meaning |
 # |---|---|
@@ -29,10 +29,10 @@
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A bounded ReLU has a floor at 0 and a ceiling at its bound $B$; between them lie a fixed number of steps. A tight bound
-# cuts off large values but keeps the steps fine; a wide one cuts nothing and makes every step coarse. Somewhere between
-# lies the least error (right). What makes the paper work is an asymmetry: a network can *learn* to live with clipping,
-# but no training brings back what rounding has erased.
+# A bounded ReLU computes $\min(\max(x,0),B)$ with an upper bound $B$. Its output is then rounded to a fixed number of
+# levels between 0 and $B$. The picture shows the same inputs and the same 7 levels under two bounds. The small bound has
+# fine steps, but it clips every larger value (red). The large bound clips nothing, but its steps are coarse (orange).
+# The bound decides between the two errors [paper].
 
 # %%
 from IPython.display import Markdown
@@ -45,13 +45,17 @@ from labkit.workbench.exercises import NotAttempted
 
 viz.use()
 paper = load("brelu")
-figures.idea_figure()
+viz.show(
+    figures.idea_figure(),
+    "Two staircases of 7 steps over a ReLU. Left, bound 1.5: low steps close to the ReLU, and a large red triangle above "
+    "the bound. Right, bound 4.5: no red, but high steps with orange errors.",
+)
 
 # %% [markdown]
 # ## 2 Parameters
 #
-# The cell below is all there is to set. `labkit run brelu --scale full -p depth 20` (papermill) replaces these
-# values; `scale` picks a whole configuration, `overrides` changes single fields of it.
+# The next cell holds the four parameters. `scale` picks a whole configuration, `overrides` changes single fields of it.
+# `labkit run brelu --scale full -p depth 20` sets them from the command line.
 
 # %% tags=["parameters"]
 scale: str = "lesson"  # one of smoke, lesson, gpu, full
@@ -59,117 +63,121 @@ seed: int = 0  # seed of every random generator
 run_dir: str = ""  # folder of the run; empty makes a new one
 overrides: dict = {}  # fields of the config to change, such as epochs
 
+# %% [markdown]
+# Three fields are worth changing. `levels` are the numbers of levels that are compared: with fewer, rounding costs more.
+# `tune_steps` is the length of fine-tuning: with 1, clipping is not repaired. `depth` is the number of layers of the
+# super-resolution network: with more, rounding errors pass through more layers. All fields: section 10.
+
 # %%
 config = paper.config(scale, **({"seed": seed} | overrides))
 run = paper.open_run(scale, config, run_dir)
-show.config(config)
+show.config(config, fields=["levels", "tune_steps", "depth"])
 
 # %% [markdown]
 # ## 3 What the paper claims
 #
-# Each statement of the abstract, in our words, with the least effect that we would count as holding it. What was
-# measured stands in section 8. Besides "1/4" and "2 times" the abstract gives no figures: that column is empty rather
-# than guessed.
+# The statements of the abstract in our words, each with the smallest effect that counts as holding it. Section 8 has what
+# was measured. Apart from "1/4" of the memory and "2 times" the speed the abstract gives no figures [paper].
+#
+# PSNR, in decibels (dB), is the peak signal-to-noise ratio of a restored picture:
+# $10\log_{10}(255^2/\text{mean squared error})$. VDSR and VRCNN are the paper's networks for super-resolution and for the
+# reduction of compression artifacts.
 
 # %%
-head = "| claim | the abstract says | paper's figure | counts from | measured at |\n|---|---|---|---|---|\n"
-Markdown(
-    head
-    + "\n".join(
-        f"| `{c.key}` | {c.sentence} | {c.published or '–'} | {c.margin:g} {c.unit} | {c.scale} |" for c in paper.claims
-    )
-)
+show.claims(paper, main=["activations-not-weights", "tuned-bound-7-bits", "integer-superresolution"])
 
 # %% [markdown]
 # ## 4 The method, step by step
 #
-# **What an integer means.** An integer tensor $u$ stands for the real tensor $u/r$; $r$ is its *ratio*, integers per unit.
-# The input is `pixel - 128` with $r=255$. Weights are rounded to a grid of step $s$, $w=\mathrm{round}(W'/s)$, where $W'$
-# has batch normalisation folded in [official code]. A convolution multiplies integers, so its sums have the ratio
-# $r/s$, in int32.
+# **What an integer means.** An integer tensor $u$ stands for the real tensor $u/r$. The number $r$ is its *ratio*:
+# integers per unit. The input is `pixel - 128` with $r=255$. Batch normalisation is first multiplied into the weights,
+# which gives $W'$. They are rounded to multiples of a *weight step* $s$: the integer weights are $w=\mathrm{round}(W'/s)$
+# [official code]. A convolution of integers with ratio $r$ then gives sums with ratio $r/s$, held in 32 bits (int32).
 #
-# **Bounded ReLU in integers** [official code]. Clip, multiply, shift; the result is a code from 0 to 127 and fits int8:
+# **Bounded ReLU in integers** [official code]. Clip, multiply, shift:
 #
 # $$v=\big(\min(\max(u,0),u_{max})\cdot mul+2^{shift-1}\big)\gg shift,\qquad u_{max}=\mathrm{round}(B\,r).$$
 #
-# A factor has become $mul/2^{shift}$, and a division a shift. Here is the whole of it for one number:
+# The fraction $mul/2^{shift}$ replaces a real factor, and the shift to the right replaces a division. The result $v$ is a
+# *code* from 0 to 127, which fits into 8 bits (int8). These are the 127 levels above zero. An example:
 
 # %%
+import torch
+
+from labkit.kernels.int8_conv import requantize
 from labkit.papers.brelu import mul_shift
 from labkit.papers.brelu.method.multiply_shift import requantizer_for, snapped_bound
 
 ratio, bound = 9_731.5, 0.83
 triple = requantizer_for(bound, ratio)
+sums = torch.tensor([-5, 0, 31, 32, 4000, triple.u_max, 99_999], dtype=torch.int32)
 # NBVAL_CHECK_OUTPUT
-print("asked for: bound", bound, "at ratio", ratio, "-> u_max", round(bound * ratio))
-print("integers: ", triple, "-> bound", round(snapped_bound(triple, ratio), 5))
+print("bound", bound, "at ratio", ratio, "-> u_max", round(bound * ratio))
 print(
-    "codes of -5, 0, 31, 32, 4000, u_max, 99999:",
-    [
-        (min(max(u, 0), triple.u_max) * triple.mul + (1 << triple.shift) // 2) >> triple.shift
-        for u in (-5, 0, 31, 32, 4000, triple.u_max, 99_999)
-    ],
+    f"u_max {triple.u_max}, mul {triple.mul}, shift {triple.shift}", "-> bound", round(snapped_bound(triple, ratio), 5)
+)
+print("sums: ", sums.tolist())
+print("codes:", requantize(sums, triple).tolist())
+
+# %% [markdown]
+# **Snapping.** A whole number `mul` reaches only some bounds. The bound is therefore moved to the nearest one in reach,
+# $B:=127\cdot2^{shift}/(mul\cdot r)$, and the network is fine-tuned with the moved bound [official code]. Each bar below
+# is a reachable $u_{max}$. With more bits for `mul` the bars are closer together.
+
+# %%
+viz.show(
+    figures.snapping_widget(),
+    "Bars at the reachable values of u_max, labelled by mul. A red line marks the value asked for, 46,000; the nearest "
+    "bar is blue.",
 )
 
 # %% [markdown]
-# **Snapping.** Not every ceiling can be reached with a whole `mul`. So the *bound* moves to the nearest one that can,
-# $B:=127\cdot2^{shift}/(mul\cdot r)$, and the network is trained with the moved bound [official code]. With few bits the
-# moves are visible:
-
-# %%
-figures.snapping_figure(46_000, 6)
-
-# %% [markdown]
-# **Where the bound comes from** [official code]. Run the float network over training data; in each layer take the value
-# at rank 0.99977 of all outputs of the ReLU, zeros included, batch by batch, and average. For normally distributed
-# activations that rank is 3.5 standard deviations (0.99865 is 3). No layer is tuned by hand.
-
-# %%
-from labkit.papers.brelu.method.bounds import ActivationStatistics
-
-viz.show_source(ActivationStatistics.bound)
-
-# %% [markdown]
-# **Fine-tuning** [official code]. The optimiser moves float weights; the network computes with their rounded copies
-# (straight through). Bounds are in place and clip; *activations are not rounded while training*. Batch norm is frozen.
-
-# %%
-from labkit.papers.brelu.method.weights import quantize_straight_through
-
-viz.show_source(quantize_straight_through)
-
-# %% [markdown]
-# **Adding feature maps.** In a residual block two integer tensors meet whose ratios have nothing to do with each other.
-# The shortcut is scaled by a small $mul/2^{shift}$ that comes within 1 %; the last percent is taken up by *changing the
-# weight step* of the main path, so that both ratios agree exactly [official code]. The shortcut reads the int32 sums from
-# before the shift, not the int8 codes: a block must not round its own identity.
+# **Where the bound comes from** [official code]. Run the float network over training data. Sort the $n$ outputs of a ReLU
+# in each batch, zeros included: $y_{(0)}\le\dots\le y_{(n-1)}$. The bound is the mean over the batches of
 #
-# **Concatenating.** The branch with the larger ratio gets a coarser weight step until the ratios agree [official code];
-# we give both branches one bound first, so that almost nothing is left to correct [ours].
+# $$y_{(\mathrm{round}(n\,p))},\qquad p=0.99977.$$
+#
+# If the inputs of the ReLU are normally distributed with mean 0, this is 3.5 standard deviations, hence the name
+# "3.5 σ rule"; $p=0.99865$ gives 3. No layer is tuned by hand.
+#
+# **Fine-tuning** [official code]. The optimiser moves float weights; the network computes with their rounded copies. The
+# gradient passes the rounding as if it were the identity (the *straight-through estimator*). Bounds are in place and
+# clip, but *activations are not rounded in training*. Batch normalisation keeps its statistics and its scale.
 
 # %%
-from labkit.papers.brelu.method.snap import align_addition, align_concatenation
+from labkit.papers.brelu.method.weights import quantize_straight_through, weight_codes
 
-viz.show_source(align_addition, align_concatenation)
+viz.show_source(weight_codes, quantize_straight_through)
+
+# %% [markdown]
+# **Adding feature maps.** In a residual block two integer tensors are added: the main path and the shortcut. Their ratios
+# differ. The shortcut is multiplied by a fraction $mul/2^{shift}$ that brings it within 1 % of the main path. Then the
+# *weight step* of the main path is changed until both ratios agree exactly [official code]. The shortcut reads the int32
+# sums before the shift, not the int8 codes, so that it is not rounded once more in every block.
+#
+# **Concatenating feature maps.** The branch with the larger ratio gets a coarser weight step, until the ratios agree
+# [official code]. Both branches get the same bound first, so that the correction is small [ours].
+
+# %%
+from labkit.papers.brelu.method.snap import align_concatenation
+
+viz.show_source(align_concatenation)
 
 # %% [markdown]
 # ## 5 Prove it
 #
-# Before training anything: what can be proved.
+# Some statements can be checked before any training.
 #
-# 1. The authors' released numbers are snapped bounds: $u_{max}=\mathrm{round}(127\cdot2^{shift}/mul)$.
-# 2. Our search reaches code 127 for every $u_{max}$ and never leaves int32 (the tests do all $2^{24}$; here, a sample).
-# 3. Theirs aims at 127.5 and fails for some, such as 64, 128 and 256; it is refused there.
-# 4. The best bound of a normal activation is 3.92 standard deviations at 127 levels and 2.90 at 15.
-# 5. A network with additions: fast int8 products and plain int64 convolutions give the same bits, and both operands of
-#    every addition have the same ratio.
+# 1. The numbers that the authors released are snapped bounds: $u_{max}=\mathrm{round}(127\cdot2^{shift}/mul)$.
+# 2. Our search for `mul` and `shift` reaches code 127 for every $u_{max}$ and never leaves int32. The tests check all
+#    $2^{24}$ values, the cell below a sample.
+# 3. The authors' search fails for some $u_{max}$, among them 64, 128 and 256. `mode="paper"` refuses these.
+# 4. For the ReLU of a standard normal variable, a bound $k$ and $L$ levels the mean squared error of clipping and
+#    rounding is $E(k)=(1+k^2)(1-\Phi(k))-k\,\varphi(k)+(k/L)^2/24$, with the normal distribution function $\Phi$ and
+#    density $\varphi$. It is least at $k=3.92$ for 127 levels and at 2.90 for 15.
 
 # %%
-import torch
-
 from labkit.errors import InputError
-from labkit.papers.brelu import InputScale, calibrate, quantize_layers, set_bounds, snap, to_integer, trace
-from labkit.papers.brelu.experiment.model import SmallResNet
 from labkit.papers.brelu.method.bounds import best_bound, gaussian_error
 from labkit.papers.brelu.method.multiply_shift import snapped
 
@@ -189,6 +197,37 @@ def refused(u_max):
         return True
     return False
 
+
+# NBVAL_CHECK_OUTPUT
+print("1 released triples are snapped:", all(snapped(mul, shift, 127).u_max == u for u, mul, shift in released))
+print("2 code 127 within int32:", all(reaches(u) for u in range(1, 2**24, 4999)))
+print("3 the paper's search refused at 64, 128, 256:", [refused(u) for u in (64, 128, 256)])
+print("4 best bound at 127 and 15 levels:", [round(best_bound(gaussian_error, n), 2) for n in (127, 15)])
+
+# %% [markdown]
+# The error $E(k)$ as code, and its curves. To the left of the minimum (dot) clipping dominates, to the right rounding.
+
+# %%
+viz.show_source(gaussian_error)
+viz.show(
+    figures.error_figure(),
+    "Three curves of the mean squared error against the bound, each with a minimum. With fewer levels the curve lies "
+    "higher, and its minimum further to the left.",
+)
+
+# %% [markdown]
+# A residual network with random weights, converted to integers:
+#
+# 5. Fast int8 products and plain int64 convolutions give the same bits.
+# 6. Both operands of every addition have the same ratio.
+# 7. ONNX Runtime, an independent engine, gives the same bits from the network that `export_onnx` writes. It multiplies
+#    by a float32 factor and rounds halves to even. `mul_shift` prefers pairs for which such a factor gives the same code
+#    for every sum [ours].
+
+# %%
+from labkit.papers.brelu import InputScale, calibrate, quantize_layers, set_bounds, snap, to_integer, trace
+from labkit.papers.brelu.experiment.model import SmallResNet
+from labkit.papers.brelu.method.export import runtime
 
 torch.manual_seed(0)
 block = SmallResNet()
@@ -214,31 +253,21 @@ for node in network.nodes:
         mismatch.append(abs(r_main / (scales.sums[shortcut] * mul / 2**shift) - 1))
 
 # NBVAL_CHECK_OUTPUT
-print("1 released triples are snapped:", all(snapped(mul, shift, 127).u_max == u for u, mul, shift in released))
-print("2 code 127 within int32:", all(reaches(u) for u in range(1, 2**24, 4999)))
-print("3 the paper's search refused at 64, 128, 256:", [refused(u) for u in (64, 128, 256)])
-print("4 best bound at 127 and 15 levels:", [round(best_bound(gaussian_error, n), 2) for n in (127, 15)])
-print("5 same bits:", same, "- ratios of", len(mismatch), "additions equal to 1e-12:", max(mismatch) < 1e-12)
-
-# %% [markdown]
-# **Another engine.** `export_onnx` writes the same network for others, and ONNX Runtime, which shares no code with ours,
-# must give the same bits. It requantises by a float32 factor and rounds halves to even; `mul_shift` prefers pairs for
-# which some such factor puts every sum on its code, so that its fast kernels serve [ours]. Additions are spelled out.
+print("5 same bits from int8 and int64:", same)
+print("6 ratios of", len(mismatch), "additions equal to 1e-12:", max(mismatch) < 1e-12)
 
 # %%
-from labkit.papers.brelu.method.export import runtime
-
 engine = runtime(integer.deployed)
 scores = None if engine is None else engine(codes)
-print("ONNX Runtime is not installed" if scores is None else f"same bits there: {torch.equal(scores, fast)}")
+print("7 ONNX Runtime is not installed" if scores is None else f"7 same bits there: {torch.equal(scores, fast)}")
 
 # %% [markdown]
 # ## 6 Train and compare
 #
-# Images to classify are too easy to show anything at 8 bits: every sensible bound gives the float accuracy. A network
-# that must return *pixels* cannot hide an error. So the main experiment is super-resolution (a small VDSR, factor 2),
-# beside artifact reduction (VRCNN, with concatenations) and a residual network that classifies (with additions).
-# 127 levels are what 8-bit storage leaves for a value that is never negative; 31 and 15 show what is to come.
+# Three tasks. The main one is super-resolution: a small VDSR doubles the resolution of a picture. A network that returns
+# *pixels* shows every rounding error in its PSNR. Artifact reduction (VRCNN) needs concatenations. Classification by a
+# small residual network needs additions. The number of levels is 127, as 8-bit storage has for values that are never
+# negative. 31 and 15 levels show the effect of fewer bits.
 
 # %%
 result = paper.run(config, run)
@@ -247,51 +276,82 @@ shown = result["superresolution"]
 print(f"bicubic {shown['input']:.2f} dB, float network {shown['float']:.2f} dB on {shown['test']}")
 
 # %% [markdown]
-# **The trade-off.** All bounds of the 3.5 σ rule times a factor, at each number of levels. On the left nothing is trained:
-# a hill, whose top moves to tighter bounds as levels get fewer. On the right each point has been fine-tuned: the slope on
-# the left side (clipping) has risen, the one on the right (rounding) has not moved at all.
+# **The trade-off.** The bounds of the 3.5 σ rule are multiplied by a factor, the same in all layers. Left: no training
+# after that. Right: the same after fine-tuning.
+# Before you run the next cell: on which side of the peak should fine-tuning help, where clipping dominates or where
+# rounding does?
 
 # %%
-figures.map_figure(shown)
+viz.show(
+    figures.map_figure(shown),
+    "PSNR against the bound, one curve per number of levels; left untrained, right fine-tuned. The curves rise to a peak "
+    "and fall; with fewer levels the fall begins earlier. Fine-tuning raises the left side only.",
+)
 
 # %% [markdown]
-# **Whose fault is it?** One thing quantised at a time. Activations up to their largest value cost much with few levels, and
-# the tuned bound takes most of that away. Against weights of as many bits the comparison is closer than the abstract
-# sounds: what 4-bit weights cost differs a lot from seed to seed (the ledger has the interval), and in classification
-# below 8 bits it is the *other way round*, because batch norm spreads the channels over one weight step per layer. The
-# abstract's sentence is about 8-bit weights, which indeed cost nothing anywhere.
-
-# %%
-figures.one_at_a_time_figure({task: result[task] for task in config.tasks})
-
-# %% [markdown]
-# **Rules.** With 127 levels the largest value is as good as any rule, because a network as small as this has no long
-# tails: nobody needs a tuned bound here. With 31 and 15 levels the rule wins by far, and integers (black) lie on top of
-# their simulation. `mse` and `kl` are the rules of other schemes, without training.
-
-# %%
-figures.rules_figure(shown)
-
-# %%
-if "peers" in shown:
-    rows = [f"| {name} | {value - shown['float']:+.3f} |" for name, value in shown["peers"].items()]
-    text = "| other ways, and their levels | dB relative to float |\n|---|---|\n" + "\n".join(rows)
-else:
-    text = "no peers at this scale"
-Markdown(text)
-
-# %% [markdown]
-# *bounds with rounding* is the paper's bound with activations rounded in training as well, which the authors do not do: at
-# 15 levels it beats theirs. LSQ learns its steps besides.
+# Fine-tuning raises the left side, where clipping dominates. The right side, where rounding dominates, stays.
 #
-# **Classification.** The fewer the levels, the tighter the best bound.
+# **Weights or activations?** Only one of the two is quantised at a time. Grey: weights. Orange: activations, bound at the
+# largest value. Blue: activations, bound by the 3.5 σ rule.
 
 # %%
-figures.classes_figure(result["classification"])
+viz.show(
+    figures.one_at_a_time_figure({task: result[task] for task in config.tasks}),
+    "Bars of what is lost relative to float, one panel per task: weights with 8 bits and fewer, activations with 127 "
+    "levels and fewer under the largest value and under the 3.5 sigma rule. 8-bit weights lose next to nothing.",
+)
+
+# %% [markdown]
+# Compare the loss of 4-bit weights with that of activations at 15 levels, which are also 4 bits. In the two tasks that
+# return pixels, activations with the largest value as bound lose much, and the 3.5 σ rule recovers most of that. The loss
+# of 4-bit weights varies strongly between seeds, above all in classification. Only the intervals over seeds can decide
+# the abstract's statement, task by task (`labkit claims brelu`).
+#
+# **Bound rules.** `max` is the largest value, `3.5sigma` and `3sigma` are the rules of section 4. Two rules of other
+# schemes are shown untrained: `mse` minimises the mean squared error, `kl` the Kullback-Leibler divergence between the
+# histograms before and after rounding.
+
+# %%
+viz.show(
+    figures.rules_figure(shown),
+    "One row per bound rule, untrained and fine-tuned, and a last row for the integer network. Points for 127, 31 and 15 "
+    "levels show the PSNR relative to float. At 15 levels the rule max is furthest to the left.",
+)
+
+# %% [markdown]
+# With 127 levels `max` is as good as the rule: the largest activation of this small network is at most 2.5 times the
+# rule's bound. With 31 and with 15 levels the rule is better. The integer network (last row) agrees with its simulation,
+# the fine-tuned 3.5 σ row.
+#
+# **Other schemes**, rebuilt here for comparison [ours]. *gemmlowp* (TensorFlow) takes the largest value as bound, with
+# 255 levels; *TensorRT* (NVIDIA) the `kl` rule. Neither is trained. *DoReFa* and *LSQ* (learned step size quantisation)
+# round activations in training; LSQ also trains the steps. *bounds with rounding* is the paper's method with activations
+# rounded in training as well.
+
+# %%
+Markdown(figures.peers_table(shown))
+
+# %% [markdown]
+# **Classification.** Accuracy without training, for each rule. `p99` and `p95` put the bound at a percentile of the
+# activations, so they are the tightest.
+
+# %%
+viz.show(
+    lambda: figures.classes_figure(result["classification"]),
+    "Accuracy against the number of levels, one curve per rule. At 127 levels all but p95 are close to float; at "
+    "3 levels the two tightest bounds, p99 and p95, are highest.",
+    when="classification" in result,
+)
+
+# %% [markdown]
+# **Size.** VDSR in its published size, 20 layers of 64 channels, with random weights.
 
 # %%
 sizes = shown["published_bytes"]
-figures.size_figure({"float32, VDSR of 20 layers": sizes["float_memory"], "integers, file": sizes["integer_file"]})
+viz.show(
+    figures.size_figure({"float32": sizes["float_memory"], "integers, file": sizes["integer_file"]}),
+    "Two bars: the integer file has about a quarter of the bytes of the float32 weights.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -300,94 +360,114 @@ print("same bits from plain and from fast integers:", shown["same_on_backends"] 
 print("integers within 3 grey levels of their simulation:", shown["integer_difference"] < 3)
 
 # %% [markdown]
-# **To see it.** A piece of a test picture; below, eight times the difference from the original.
+# **The pictures.** Top: a piece of a test picture. Bottom: its difference from the original, times 8.
 
 # %%
 from labkit.papers.brelu.teaching import scenes
 
 trained = scenes.open_superresolution(config, run)
-figures.pictures_figure(trained)
+viz.show(
+    figures.pictures_figure(trained),
+    "Four versions of a piece of a picture: bicubic, float network, integers, original. The differences of the float and "
+    "of the integer network look alike; those of bicubic are stronger at edges.",
+)
 
 # %% [markdown]
-# **Follow one pixel.** The liveliest channel of the first three layers: what the integers are, what they stand for, and what the
-# float network has at the same place.
+# **One pixel.** The first three layers at one pixel, in each the channel with the largest sum: the integer, the real
+# number that it stands for, and what the float network has at the same place.
 
 # %%
 Markdown(figures.pixel_table(scenes.follow_pixel(trained, 40, 40)))
 
 # %% [markdown]
-# **How fast could it be?** Measured here and now, one thread: what the machine's int8 and float32 products and its memory
-# allow at best, and where layers of the paper's networks lie under these roofs. Integers win twice, by cheaper products and by a
-# quarter of the bytes. `labkit bench brelu` measures how near one gets.
+# **How fast could it be?** A *roofline*, measured now on one thread of this machine. The flat part is the speed of its
+# products, the slope the speed of its memory; no layer can be above the line. Dots are convolutions: channels in and
+# out, and kernel size. Integers have faster products, and they need a quarter of the bytes, so their dots lie further to
+# the right. `labkit bench brelu` measures real speeds.
 
 # %%
 from labkit.papers.brelu.teaching import roofline
 
-figures.roofline_figure(roofline.measure(), [(64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (1, 64, 128, 3)])
+viz.show(
+    figures.roofline_figure(
+        roofline.measure(), [(64, 64, 56, 3), (256, 256, 14, 3), (64, 256, 56, 1), (1, 64, 128, 3)]
+    ),
+    "Operations per second against operations per byte, on logarithmic axes: the int8 roof and the float32 roof, each "
+    "with four convolutions as dots. The int8 roof lies above the float32 roof.",
+)
 
 # %% [markdown]
 # ## 7 Explore
 #
-# **One pixel, every layer.** The table above with handles: go to another pixel, follow it deeper. Left the place, right its
-# integers; the title says how far integers and float are apart at the end.
+# **One pixel, every layer.** The table above with sliders for the pixel and for the number of layers. The title shows how
+# far integers and float differ at the end.
 
 # %%
-figures.pixel_widget(trained)
+viz.show(
+    figures.pixel_widget(trained),
+    "Left, the picture with a circle at the chosen pixel. Right, a table of each step with its integer, what it stands "
+    "for, and the float network's value.",
+)
 
 # %% [markdown]
-# **The bound of one layer.** Move it over the histogram; values beyond it turn red. The curves are the two errors and
-# their sum. With few levels the dip lies far left of the largest value.
+# **The bound of one layer.** Move the bound over the histogram of the first layer's activations; values above it turn
+# red. The curves on the right are the two errors and their sum; the blue dot is the bound as set. With fewer levels the minimum moves to the left.
 
 # %%
 first_layer = trained.statistics["parts.relu1"]
-figures.bound_figure(first_layer, 1.0, 31)
-
-# %%
-figures.bound_widget(first_layer)
-
-# %% [markdown]
-# **The picture.** Fewer levels, wider bounds: when do you see it?
-
-# %%
-figures.viewer_widget(trained)
+viz.show(
+    figures.bound_widget(first_layer),
+    "Left, a histogram of activations with the bound as a vertical line. Right, clipping error falling and rounding error "
+    "rising with the bound, and their sum with a minimum between.",
+)
 
 # %% [markdown]
-# **The puzzle of the addition.** Find a multiplier and a shift that bring the shortcut to within 1 % of the main path.
-# Several pairs do; the smallest shift is the cheapest.
+# **The restored picture.** Fewer levels, wider bounds: when does the difference become visible?
 
 # %%
-figures.ratio_widget()
+viz.show(
+    figures.viewer_widget(trained),
+    "Left, the restored piece of the picture; right, eight times its difference from the original. The title shows "
+    "levels, bound and PSNR.",
+)
 
 # %% [markdown]
-# **Snapping**, with handles.
+# **Aligning an addition.** Find a multiplier and a shift that bring the shortcut within 1 % of the main path. Several
+# pairs do; prefer the smallest shift.
 
 # %%
-figures.snapping_widget()
+viz.show(
+    figures.ratio_widget(),
+    "Two bars, integers per unit of the main path and of the shortcut. The second is red until they agree within 1 %.",
+)
 
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run, one seed. `labkit claims brelu` shows the recorded runs, with intervals over seeds.
+# This run has one seed, so it has no interval. `labkit claims brelu` shows the recorded runs with 95 % intervals over
+# seeds; a claim holds there when the near end of the interval passes the margin.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
 
+# %% [markdown]
+# Does this run lie where the recorded ones do? Speed is left out: it depends on the machine.
+
 # %%
 # NBVAL_CHECK_OUTPUT
-print(
-    "\n".join(line for line in paper.agreement(result, scale) if "twice-as-fast" not in line)
-)  # depends on the machine
+print("\n".join(line for line in paper.agreement(result, scale) if "twice-as-fast" not in line))
 
 # %% [markdown]
 # ## 9 Your turn
 #
-# Fill in a cell and run it: the check says which property fails. The solution is in the folded cell below each.
+# Fill in a cell and run it: the check names the property that fails. `.hint()` in place of `.check(...)` gives two hints,
+# one after the other. The solution is folded below.
 
 # %% [markdown]
-# **Fill in: clip, multiply, shift.** The bounded ReLU on int32 sums; the answer is an integer tensor.
+# ### Clip, multiply, shift
 
 # %% tags=["exercise"]
-task = paper.exercise("requantise").task
+display(paper.exercise("requantise"))
 
 
 def my_requantise(u, mul, shift, u_max):
@@ -398,6 +478,7 @@ paper.exercise("requantise").check(my_requantise)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def solution(u, mul, shift, u_max):
     return (u.clamp(0, u_max) * mul + (1 << shift) // 2) >> shift
 
@@ -405,30 +486,33 @@ def solution(u, mul, shift, u_max):
 paper.exercise("requantise").check(solution)
 
 # %% [markdown]
-# **Predict, then run: overflow.** The authors' search aims at 127.5: $u\cdot mul$ comes up to $127.5\cdot2^{shift}$. Up to
-# which shift is $u\cdot mul+2^{shift-1}$ sure to stay below $2^{31}$?
+# ### Staying inside int32
 
 # %% tags=["exercise"]
+display(paper.exercise("overflow"))
 my_shift = None  # a whole number
 
 paper.exercise("overflow").check(my_shift)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-# 127.5 * 2^shift + 2^(shift-1) = 128 * 2^shift = 2^(shift+7) < 2^31
-paper.exercise("overflow").check(23)
+# solution
+# code <= 15 means u mul + 2^(shift-1) < 16 * 2^shift = 2^(shift+4), and 2^(shift+4) <= 2^31 up to shift 27
+paper.exercise("overflow").check(27)
 
 # %% [markdown]
-# **Find the bug: the search.** It aims half a code too high, so that it depends on `mul` being rounded *down*. For some
-# `u_max` it never succeeds. Mend it (and keep everything below $2^{31}$).
+# ### A search that sometimes fails
 
 # %% tags=["exercise"]
-viz.show_source(exercises.search_with_a_bug)
+display(paper.exercise("search"))
+viz.show_source(exercises.broken_search)
 my_search = None  # a function u_max -> (mul, shift)
 
 paper.exercise("search").check(my_search)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
+# it aims at 127.5, half a code too high: u_max gets code 127 only where mul happens to be rounded down
 def mended(u_max):
     for shift in range(24, -1, -1):  # aim at 127, the finest multiplier first
         mul = (2 * (127 << shift) + u_max) // (2 * u_max)
@@ -440,10 +524,10 @@ def mended(u_max):
 paper.exercise("search").check(mended)
 
 # %% [markdown]
-# **Fill in: the rule.** Mean over batches of the sorted value at index `round(n * rank)`, counted from 0, zeros included.
+# ### The bound rule
 
 # %% tags=["exercise"]
-task = paper.exercise("rule").task
+display(paper.exercise("rule"))
 
 
 def my_rule(batches, rank):
@@ -454,6 +538,7 @@ paper.exercise("rule").check(my_rule)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def rule(batches, rank):
     values = [batch.flatten().sort().values[round(batch.numel() * rank)] for batch in batches]
     return float(torch.stack(values).mean())
@@ -462,11 +547,10 @@ def rule(batches, rank):
 paper.exercise("rule").check(rule)
 
 # %% [markdown]
-# **Fill in: the addition.** Given the ratio of the main path's input, its weight step, and the ratio of the shortcut:
-# return a new step and `(mul, shift)` so that `r_in / new_step` equals `r_shortcut * mul / 2**shift` exactly.
+# ### The addition
 
 # %% tags=["exercise"]
-task = paper.exercise("addition").task
+display(paper.exercise("addition"))
 
 
 def my_alignment(r_in, step, r_shortcut):
@@ -477,6 +561,7 @@ paper.exercise("addition").check(my_alignment)
 
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
 def aligned(r_in, step, r_shortcut):
     q = r_shortcut / (r_in / step)
     for shift in range(28):
@@ -488,30 +573,34 @@ def aligned(r_in, step, r_shortcut):
 paper.exercise("addition").check(aligned)
 
 # %% [markdown]
-# **Predict, then run: another distribution.** Activations are the ReLU of a Laplace variable of scale 1: its tail is
-# $e^{-x}/2$, longer than the normal one's. Where is the best bound at 127 levels, in scale units?
+# ### Another distribution
 
 # %% tags=["exercise"]
+display(paper.exercise("laplace"))
 my_bound = None  # a number
 
 paper.exercise("laplace").check(my_bound)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
+# half of the values are positive: clipping adds e^-k, rounding half of (k / 127)^2 / 12
 from labkit.papers.brelu.method.bounds import laplace_error
 
-# half of the mass clips with e^-k, half of it is rounded with (k / 127)^2 / 12
 paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k in range(100, 3000))[1])
 
 # %% [markdown]
-# **Open.** Let the bounds learn (`baselines.learn_bounds` gives them a gradient): do they end where the rule puts them?
-# Replace the rounding shift by a plain one and measure the drift, half a code a layer. Let an addition read int8 codes
-# instead of the sums and see what a deep residual network makes of it.
+# **Open questions.**
+#
+# - Train the bounds (`baselines.learn_bounds` gives them a gradient). Do they end where the rule puts them?
+# - Replace the rounding shift by one that rounds down. How far do the outputs drift, layer by layer?
+# - Let an addition read the int8 codes in place of the sums. How does a deep residual network react?
 
 # %% [markdown]
 # ## 10 Take it home, and full scale
 #
-# **Your own network.** Any CNN that torch.fx can trace: convolutions of every kind, BatchNorm, ReLU and ReLU6, pooling,
-# additions and concatenations anywhere, nearest upsampling, pixel shuffle. What else is in it is refused by name.
+# **Your own network.** `convert` takes any CNN that torch.fx can trace: convolutions of every kind, BatchNorm, ReLU and
+# ReLU6, pooling, additions and concatenations anywhere, nearest upsampling, pixel shuffle. Any other operation is refused
+# by name.
 #
 # ```python
 # from labkit.papers.brelu import convert, load
@@ -524,7 +613,7 @@ paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k
 # scores = load("integer.safetensors")(my_images)
 # ```
 #
-# Here with a network that is not among this room's, on scikit-learn's digits, without fine-tuning:
+# An example without fine-tuning: a network that this notebook has not used, on scikit-learn's digits.
 
 # %%
 from sklearn.datasets import load_digits
@@ -556,8 +645,8 @@ print("integers give the same answer on 97 % and more:", bool((answers[0] == ans
 # %% [markdown]
 # `labkit export RUN DIR` writes the network of a finished run as a folder that `load` reads.
 #
-# **The paper's own setting:** ImageNet ResNets from published float weights, VDSR on 291 images, VRCNN on HEVC intra
-# pictures [official code]:
+# **The paper's own setting** [official code]: ImageNet ResNets from published float weights, VDSR on 291 images, VRCNN on
+# intra-coded pictures of the video codec HEVC:
 #
 # ```
 # labkit data check imagenet                                  # says how the folder must look
@@ -565,25 +654,28 @@ print("integers give the same answer on 97 % and more:", bool((answers[0] == ans
 # torchrun --nproc-per-node 8 -m labkit train brelu --scale full
 # ```
 #
-# T91, BSD200, Set5, Set14 and BSD68 are expected as `sr/<set>/*.png` below LABKIT_DATA. What that asks for, next to one
-# data-centre GPU for ten minutes and to this lesson:
+# T91, BSD200, Set5, Set14 and BSD68 are expected as `sr/<set>/*.png` below `LABKIT_DATA`.
+#
+# All fields of this run's config, then the fields in which the four scales differ:
 
 # %%
+show.config(config)
 show.scales(paper.configs)
 
 # %% [markdown]
-# **Recorded runs** are listed by `labkit claims brelu`; each record in `data/records/brelu/` holds its config, seeds,
+# **Recorded runs** are listed by `labkit claims brelu`. Each record in `data/records/brelu/` holds its config, seeds,
 # versions, hardware and command. `labkit bench brelu` times integers against float and ONNX Runtime on your machine.
 #
 # **What is known, and what is our reading.**
 #
-# - Ratios, the weight step on folded weights, clip-multiply-shift, snapping, ranks 0.99865 and 0.99977, the addition with
-#   its two copies, the concatenation, the fine-tuning loop: [official code]. Only the abstract of the [paper] was at hand,
-#   so its tables are not quoted.
-# - The search for `mul` and `shift` is [ours] by default (`mode="paper"` is theirs, refused where it fails).
+# - Only the abstract of the [paper] was at hand, so its tables are not quoted.
+# - From the [official code]: the ratios, the weight step on folded weights, clip-multiply-shift, snapping, the ranks
+#   0.99865 and 0.99977, the addition that reads sums, the concatenation, and the fine-tuning loop. An average is taken of
+#   the integers, and the network's output is not rounded to codes.
+# - The search for `mul` and `shift` is [ours]; `mode="paper"` is the authors'.
 # - One bound for concatenated branches, bounds of both signs where no ReLU follows a convolution, and a zero-point for
-#   inputs of one sign are [ours]; averages are the integers' mean, and the output keeps its fraction [official code].
-# - The straight-through form of the shadow loop is the same for optimisers without weight decay; with it, the decay acts on
-#   the float weight instead of the rounded one [ours].
-# - Bounds come from training images; the authors' ResNet script takes validation images.
-# - JPEG stands in for HEVC in the lesson; libx265 for the reference encoder at full scale [ours].
+#   inputs of one sign are [ours].
+# - The authors' loop keeps a second copy of the weights. Our straight-through form is equivalent for optimisers without
+#   weight decay. With weight decay it acts on the float weight in place of the rounded one [ours].
+# - Bounds come from training images [ours]; the authors' ResNet script takes validation images [official code].
+# - JPEG replaces HEVC in the lesson, and libx265 the reference encoder at full scale [ours].

@@ -52,7 +52,7 @@ def check_alignment(align: Callable[[float, float, float], tuple[float, tuple[in
         assert isinstance(shift, int), f"shift must be an integer; got {shift!r}"
         main, side = r_in / new, r_shortcut * mul / 2**shift
         assert abs(main / side - 1) < 1e-12, (
-            f"the two operands still mean different things: {main:.6f} and {side:.6f} integers per unit. "
+            f"the two operands still have different ratios: {main:.6f} and {side:.6f} integers per unit. "
             "mul and shift are only close; let the weight step take up the rest"
         )
         assert abs(new / step - 1) < 0.01, f"the weight step may change by 1 %, not by {abs(new / step - 1):.1%}"

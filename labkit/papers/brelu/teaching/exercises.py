@@ -34,13 +34,13 @@ def stays_float(u: Tensor, mul: int, shift: int, u_max: int) -> Tensor:
 
 # -- 2 predict: the largest safe shift --------------------------------------------------------------------------------
 
-LARGEST_SHIFT = next(s for s in range(31, 0, -1) if 127.5 * 2**s + 2 ** (s - 1) < 2**31)
+LARGEST_SHIFT = next(s for s in range(31, 0, -1) if 15.5 * 2**s + 2 ** (s - 1) <= 2**31)  # u mul < 15.5 * 2^s
 
 # -- 3 find the bug: the search ---------------------------------------------------------------------------------------
 
 
-def search_with_a_bug(u_max: int) -> tuple[int, int]:
-    """The smallest shift, and its mul, for which code 127 comes out at u_max."""
+def broken_search(u_max: int) -> tuple[int, int]:
+    """(mul, shift) of the smallest shift for which u_max gets code 127."""
     for shift in range(1, 28):
         if 127.5 * 2**shift > u_max:
             mul = round(127.5 * 2**shift / u_max)
@@ -102,7 +102,10 @@ EXERCISES = (
     Exercise(
         key="requantise",
         kind="fill in",
-        task="Write the bounded ReLU in integers: clip the sums, multiply, shift with rounding.",
+        task=(
+            "Write the bounded ReLU of section 4 in integers: clip the int32 sums `u`, multiply, shift with rounding. "
+            "Return an integer tensor."
+        ),
         properties={"the paper's codes, bit for bit": checks.check_requantize},
         solution=requantize,
         wrong={
@@ -121,31 +124,39 @@ EXERCISES = (
     Exercise(
         key="overflow",
         kind="predict, then run",
-        task="The search aims at 127.5. Up to which shift is u mul + 2^(shift-1) sure to stay below 2^31?",
+        task=(
+            "Let activations have 15 levels in place of 127. For every sum $u$ from 0 to $u_{max}$ the code "
+            "$(u\\cdot mul+2^{shift-1})\\gg shift$ is then 15 or less. What is the largest shift for which this alone "
+            "guarantees that $u\\cdot mul+2^{shift-1}$ stays below $2^{31}$?"
+        ),
         properties={
             "the largest safe shift": number(
                 float(LARGEST_SHIFT),
                 0.0,
-                "u mul comes up to 127.5 * 2^shift, and half of 2^shift is added: when is that 2^31?",
+                "a code of 15 or less means that the number before the shift is below 16 * 2^shift: when is that 2^31?",
             )
         },
         solution=LARGEST_SHIFT,
-        wrong={"one too many": 24, "forgets the codes": 31, "16 bits": 16},
+        wrong={"one too many": 28, "the limit itself forbidden": 26, "for 127 levels": 24, "forgets the codes": 31},
         difficulty=1,
         minutes=5,
         hints=(
-            "Write both terms as a multiple of 2^shift and add them.",
-            "127.5 and one half make 128, which is a power of two as well: compare exponents with 31.",
+            "A right shift is a division that rounds down. How large can a number be whose quotient is 15?",
+            "It lies below 16 * 2^shift, a power of two. Compare its exponent with 31.",
         ),
     ),
     Exercise(
         key="search",
         kind="find the bug",
-        task="This search for (mul, shift) fails for some u_max. Mend it.",
+        task=(
+            "`broken_search(u_max)` should return whole numbers `(mul, shift)` for which `u_max` gets code 127, "
+            "and for which nothing reaches $2^{31}$ on the way. For some `u_max` between 1 and $2^{24}$ it does not. "
+            "Find out why, and write a search that works for all of them."
+        ),
         properties={"code 127 at u_max, inside int32": checks.check_mul_shift},
         solution=mul_shift,
         wrong={
-            "as it was": search_with_a_bug,
+            "as it was": broken_search,
             "always shift 16": always_shift_16,
             "too few bits in mul": eight_bit_multiplier,
         },
@@ -165,7 +176,11 @@ EXERCISES = (
     Exercise(
         key="rule",
         kind="fill in",
-        task="Write the bound rule: mean over batches of an order statistic, zeros included.",
+        task=(
+            "Write the bound rule of section 4. `batches` is a list of tensors of activations after the ReLU. Take "
+            "the sorted value at index `round(n * rank)` of each batch, counted from 0, zeros included; return the "
+            "mean over the batches."
+        ),
         properties={"3 sigma of a half-normal, indices from 0": checks.check_order_statistic},
         solution=mean_order_statistic,
         wrong={
@@ -177,36 +192,44 @@ EXERCISES = (
         minutes=10,
         hints=(
             (
-                "Sort one batch, all of its values, zeros too. Which place has the value that a share `rank` does "
-                "not exceed?"
+                "Sort one batch, all of its values, zeros too. `batch.numel()` says how many there are. Which index "
+                "is asked for?"
             ),
-            "`batch.flatten().sort().values[round(n * rank) - 1]` for each batch, then the mean of these numbers.",
+            "`batch.flatten().sort().values[round(batch.numel() * rank)]` of each batch, then their mean.",
         ),
     ),
     Exercise(
         key="addition",
         kind="fill in",
-        task="Make the two operands of an addition mean the same: a multiplier for the shortcut, a step for the rest.",
-        properties={"equal ratios, hardly another step": checks.check_alignment},
+        task=(
+            "Give the two operands of an addition the same ratio. `r_in` is the ratio of the main path's input, `step` "
+            "its weight step, `r_shortcut` the ratio of the shortcut. Return `(new_step, (mul, shift))` with "
+            "`r_in / new_step == r_shortcut * mul / 2**shift`, where the new step differs from the old one by less "
+            "than 1 %."
+        ),
+        properties={"equal ratios, step within 1 %": checks.check_alignment},
         solution=align_addition,
         wrong={"only close": only_close, "upside down": wrong_way, "all in the step": all_in_the_step},
         difficulty=2,
         minutes=15,
         hints=(
             (
-                "Two things can be turned: a multiplier and a shift bring the shortcut close to the main path. What"
-                " takes up the rest?"
+                "A multiplier and a shift bring the shortcut's ratio close to that of the main path. Which quantity "
+                "can then absorb the rest?"
             ),
             (
-                "Find `mul / 2**shift` near `(r_in / step) / r_shortcut`, then solve `r_in / new_step = r_shortcut "
-                "* mul / 2**shift` for the new step."
+                "Take the first shift for which a `mul` brings `mul / 2**shift` within 1 % of `(r_in / step) / "
+                "r_shortcut`. Then solve the equation of the task for the new step."
             ),
         ),
     ),
     Exercise(
         key="laplace",
         kind="predict, then run",
-        task="Where is the best bound for 127 levels, in scale units, for the ReLU of a Laplace variable?",
+        task=(
+            "Let activations be the ReLU of a Laplace variable of scale 1, whose density is $e^{-|x|}/2$. Which bound "
+            "has the least mean squared error at 127 levels? (Section 5 has the answer for a normal variable.)"
+        ),
         properties={
             "least total error": number(
                 LAPLACE, 0.3, "minimise e^-k + (k / 127)^2 / 24; a Gaussian would have its best bound at 3.9"
@@ -218,12 +241,12 @@ EXERCISES = (
         minutes=15,
         hints=(
             (
-                "Two errors: what lies above the bound is clipped, what lies below is rounded in steps of bound / "
-                "127. Write both as functions of the bound k."
+                "There are two errors. Values above the bound k are clipped; values below are rounded in steps of "
+                "k / 127. Write both as functions of k."
             ),
             (
-                "Half of the mass is positive. It clips with a mean squared error of e^-k, and rounds with (k / "
-                "127)^2 / 24: search for the smallest sum."
+                "Half of the values are positive. Clipping adds a mean squared error of e^-k, rounding (k / 127)^2 / "
+                "24. Search for the k with the smallest sum."
             ),
         ),
     ),

@@ -16,12 +16,13 @@ from torch import Tensor
 from labkit.data.superresolution import psnr
 from labkit.papers.brelu.experiment.evaluate import residual_of, restored
 from labkit.papers.brelu.method.bounded_relu import round_to_levels
-from labkit.papers.brelu.method.bounds import ActivationStatistics, gaussian_error
+from labkit.papers.brelu.method.bounds import ActivationStatistics, best_bound, gaussian_error
 from labkit.papers.brelu.method.multiply_shift import snapped
 from labkit.papers.brelu.method.network import set_bounds
 from labkit.papers.brelu.teaching.roofline import Machine, layer_intensity
 from labkit.papers.brelu.teaching.scenes import SuperResolution, follow_pixel, restored_at
 from labkit.viz import COLORS, explore, subplots
+from labkit.workbench.claims import table_row
 
 SHADES = {"127": 1.0, "31": 0.65, "15": 0.4, "7": 0.35, "3": 0.3, "1": 0.25}
 
@@ -29,28 +30,20 @@ SHADES = {"127": 1.0, "31": 0.65, "15": 0.4, "7": 0.35, "3": 0.3, "1": 0.25}
 
 
 def idea_figure() -> Figure:
-    """Left: the same ReLU with a tight and a wide bound. Right: the error each bound makes, for normal activations."""
-    figure, (stairs, errors) = subplots(1, 2, figsize=(10, 3.2))
-    x = torch.linspace(-1, 5, 601)
-    stairs.plot(x, x.relu(), color=COLORS["float"], lw=1, label="ReLU")
-    for bound, color, label in (
-        (2.0, "ours", "bound 2: fine steps, clips"),
-        (4.5, "baseline", "bound 4.5: coarse steps"),
-    ):
-        stairs.plot(x, round_to_levels(x.clamp(0, bound), bound, 7), color=COLORS[color], label=label)
-    stairs.set(title="a bounded ReLU of 7 levels", xlabel="before, in standard deviations", ylabel="after")
-    stairs.legend(frameon=False, fontsize=8)
-    k = np.linspace(1, 8, 200)
-    for levels, shade in ((127, 1.0), (31, 0.65), (15, 0.4)):
-        errors.semilogy(
-            k, [gaussian_error(v, levels) for v in k], color=COLORS["ours"], alpha=shade, label=f"{levels} levels"
-        )
-    for sigma, name in ((3.0, "3 σ"), (3.5, "3.5 σ")):
-        errors.axvline(sigma, color=COLORS["hard"], lw=0.8, ls=":")
-        errors.text(sigma, 0.06, name, fontsize=8, ha="center", backgroundcolor="white")
-    errors.set(title="left of the dip: clipping; right: rounding", xlabel="bound, in standard deviations",
-               ylabel="mean squared error")  # fmt: skip
-    errors.legend(frameon=False, fontsize=8)
+    """The same activations and the same 7 levels under two bounds: what is clipped, and what is rounded away."""
+    figure, axes = subplots(1, 2, figsize=(9, 3.2), sharex=True, sharey=True)
+    x = torch.linspace(-0.5, 4.5, 2001)
+    relu = x.relu()
+    titles = {1.5: "small bound: fine steps, large values clipped", 4.5: "large bound: nothing clipped, coarse steps"}
+    for axis, (bound, title) in zip(axes, titles.items(), strict=True):
+        codes = round_to_levels(x.clamp(0, bound), bound, 7)
+        axis.fill_between(x, relu, codes, where=x <= bound, color=COLORS["baseline"], lw=0, alpha=0.6, label="rounded")
+        axis.fill_between(x, relu, codes, where=x >= bound, color=COLORS["bad"], lw=0, alpha=0.35, label="clipped")
+        axis.plot(x, relu, color=COLORS["float"], lw=1, label="ReLU")
+        axis.plot(x, codes, color=COLORS["ours"], label="bounded ReLU, 7 levels")
+        axis.set(title=title, xlabel="input")
+    axes[0].set(ylabel="output")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
 
@@ -84,6 +77,26 @@ def snapping_widget() -> widgets.VBox:
     )
 
 
+# -- 5 prove it -------------------------------------------------------------------------------------------------------
+
+
+def error_figure() -> Figure:
+    """Mean squared error of a normal activation against its bound; a dot at the least."""
+    figure, axis = subplots(figsize=(6.5, 3.2))
+    k = np.linspace(1, 8, 200)
+    for levels, shade in ((127, 1.0), (31, 0.65), (15, 0.4)):
+        errors = [gaussian_error(value, levels) for value in k]
+        axis.semilogy(k, errors, color=COLORS["ours"], alpha=shade, label=f"{levels} levels")
+        best = best_bound(gaussian_error, levels)
+        axis.scatter([best], [gaussian_error(best, levels)], color=COLORS["ours"], alpha=shade, zorder=3)
+    for sigma in (3.0, 3.5):
+        axis.axvline(sigma, color=COLORS["hard"], lw=0.8, ls=":")
+        axis.annotate(f"{sigma:g} σ", (sigma, 0.1), fontsize=8, ha="center", backgroundcolor="white")
+    axis.set(xlabel="bound, in standard deviations", ylabel="mean squared error", ylim=(2e-6, 0.2))
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
 # -- 6 train and compare ----------------------------------------------------------------------------------------------
 
 
@@ -110,18 +123,18 @@ def map_figure(result: Mapping[str, Any]) -> Figure:
 
 def one_at_a_time_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """What is lost when only weights, or only activations, are quantised; one panel a task."""
-    figure, axes = subplots(1, len(results), figsize=(3.7 * len(results), 3.2), squeeze=False)
+    figure, axes = subplots(1, len(results), figsize=(3.8 * len(results), 3.4), squeeze=False)
     for axis, (task, result) in zip(axes[0], results.items(), strict=True):
-        bars = {f"W {bits}": (result["float"] - value, "float") for bits, value in result["weights"].items()}
+        bars = {f"weights, {n} bits": (result["float"] - value, "float") for n, value in result["weights"].items()}
         for rule, color in (("max", "baseline"), ("3.5sigma", "ours")):
             bars |= {
-                f"A {levels} {rule.replace('sigma', 'σ')}": (result["float"] - value, color)
+                f"{levels} levels, {rule.replace('sigma', ' σ')}": (result["float"] - value, color)
                 for levels, value in result["activations"].get(rule, {}).items()
             }
         axis.barh(
             list(bars)[::-1], [v for v, _ in bars.values()][::-1], color=[COLORS[c] for _, c in bars.values()][::-1]
         )
-        axis.set(title=task, xlabel="points lost" if task == "classification" else "dB lost")
+        axis.set(title=task, xlabel="points lost" if task == "classification" else "PSNR lost, dB")
         axis.tick_params(axis="y", labelsize=8)
     return figure
 
@@ -164,6 +177,17 @@ def classes_figure(result: Mapping[str, Any]) -> Figure:
     axis.set(xlabel="levels of an activation", ylabel="accuracy, %", title="bounds set, not trained")
     axis.legend(frameon=False, fontsize=8)
     return figure
+
+
+def peers_table(result: Mapping[str, Any]) -> str:
+    """Other quantisation schemes, in dB relative to the float network, as a Markdown table."""
+    if "peers" not in result:
+        return "Not part of this run."
+    rows = []
+    for name, value in result["peers"].items():
+        scheme, _, levels = name.rpartition(" ")
+        rows.append(table_row((scheme, levels, f"{round(value - result['float'], 2) + 0.0:+.2f}")))
+    return "\n".join(["| scheme | levels | dB relative to float |\n|---|---:|---:|", *rows])
 
 
 def size_figure(sizes: Mapping[str, int]) -> Figure:
@@ -224,13 +248,15 @@ def bound_figure(statistics: ActivationStatistics, bound: float = 1.0, levels: i
     figure = make_subplots(1, 2, subplot_titles=("activations above zero", "mean squared error"))
     figure.add_bar(x=centres / unit, y=np.log10(counts + 1), marker_color=list(colors), showlegend=False, row=1, col=1)
     figure.add_scatter(x=[bound, bound], y=[0, float(np.log10(counts + 1).max())], mode="lines",
-                       line={"color": COLORS["hard"]}, name="bound", row=1, col=1)  # fmt: skip
+                       line={"color": COLORS["hard"], "dash": "dash"}, name="bound", row=1, col=1)  # fmt: skip
     for name, (values, color) in curves.items():
         figure.add_scatter(x=k, y=np.maximum(values, 1e-12), line={"color": color}, name=name, row=1, col=2)
-    marks = [1.0, statistics.bound("3sigma") / unit, statistics.bound("max") / unit, bound]
+    marks = [1.0, statistics.bound("3sigma") / unit, statistics.bound("max") / unit]
     figure.add_scatter(x=marks, y=[max(statistics.error(m * unit, levels), 1e-12) for m in marks], mode="markers+text",
-                       text=["3.5σ", "3σ", "max", "here"], textposition="top center", marker_color=COLORS["hard"],
+                       text=["3.5σ", "3σ", "max"], textposition="top center", marker_color=COLORS["hard"],
                        showlegend=False, row=1, col=2)  # fmt: skip
+    figure.add_scatter(x=[bound], y=[max(statistics.error(here, levels), 1e-12)], mode="markers", showlegend=False,
+                       marker={"color": COLORS["ours"], "size": 12}, row=1, col=2)  # fmt: skip
     figure.update_xaxes(title_text="multiple of the 3.5 σ bound", row=1, col=1)
     figure.update_xaxes(title_text="multiple of the 3.5 σ bound", type="log", row=1, col=2)
     figure.update_yaxes(title_text="log10 of the count", row=1, col=1)
@@ -248,7 +274,7 @@ def bound_widget(statistics: ActivationStatistics) -> widgets.VBox:
     return explore(
         figure,
         bound=widgets.FloatLogSlider(1.0, min=-1, max=0.9, step=0.02, description="bound"),
-        levels=widgets.SelectionSlider(options=[3, 7, 15, 31, 63, 127, 255], value=127, description="levels"),
+        levels=widgets.SelectionSlider(options=[3, 7, 15, 31, 63, 127, 255], value=31, description="levels"),
     )
 
 
@@ -287,8 +313,8 @@ def ratio_figure(mul: int = 1, shift: int = 0, r_main: float = 23_900.0, r_short
     good = abs(off) < 1
     figure = go.Figure(go.Bar(x=[r_main, side], y=["main path", f"shortcut x {mul} >> {shift}"], orientation="h",
                               marker_color=[COLORS["ours"], COLORS["good" if good else "bad"]]))  # fmt: skip
-    text = f"{off:+.2f} %: " + ("the weight step takes up the rest" if good else "these would add apples to pears")
-    return figure.update_layout(template="none", height=240, margin={"t": 50, "b": 45, "l": 160, "r": 10},
+    text = f"{off:+.2f} %: " + ("the weight step takes up the rest" if good else "the operands have different ratios")
+    return figure.update_layout(template="none", height=240, margin={"t": 50, "b": 45, "l": 160, "r": 30},
                                 xaxis={"title": {"text": "integers per unit"}, "range": [0, 80_000]},
                                 title={"text": text, "font": {"size": 14}})  # fmt: skip
 

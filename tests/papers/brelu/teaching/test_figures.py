@@ -28,6 +28,7 @@ def test_static_pictures(finished, shown):
     _, _, result = finished
     pictures = [
         figures.idea_figure(),
+        figures.error_figure(),
         figures.map_figure(result["superresolution"]),
         figures.one_at_a_time_figure({k: v for k, v in result.items() if k != "data"}),
         figures.rules_figure(result["superresolution"]),
