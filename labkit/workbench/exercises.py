@@ -84,6 +84,10 @@ class Exercise:
         if len(self.hints) != 2 or not all(self.hints):
             raise ValueError(f"{self.key}: two hints are asked for; got {len([h for h in self.hints if h])}")
 
+    def __repr__(self) -> str:
+        """What is asked. `display` writes it into the notebook beside the Markdown: the solution must not be there."""
+        return self._repr_markdown_()
+
     def _repr_markdown_(self) -> str:
         marks = "●" * self.difficulty + "○" * (HARDEST - self.difficulty)
         kind = self.kind[0].upper() + self.kind[1:]
