@@ -233,7 +233,7 @@ print("8 gradient of the penalty at 0:", checks.penalty_gradient_at_zero())
 viz.show(
     figures.bounds_figure(),
     "Bars of the true variance, the paper's bound and the earlier bound for eight pairs of state and action, log scale. "
-    "Left: the paper's bound is just above the truth, the earlier one far above. Right: the paper's bound is below it.",
+    "Left: the paper's bound is two to three times the truth, the earlier one far above. Right: the paper's bound is below it.",
 )
 
 # %%
@@ -387,13 +387,13 @@ viz.show(
 )
 
 # %% [markdown]
-# **Where the policy changed.** An arrow goes from the old end of a step to the new one, three times enlarged. Green ends nearer to
+# **Where the policy changed.** A line goes from the old end of a step to the new one, three times enlarged. Green ends nearer to
 # the goal, red farther from it. Choose an arm and the number of updates.
 
 # %%
 viz.show(
     lambda: figures.change_widget(maps),
-    "Arrows over the plane for alpha = 0 after the last update: green and red lines, long on the left, with black dots where "
+    "Lines over the plane for alpha = 0 after the last update: green and red, long on the left, with black dots where "
     "data were recorded.",
     when=maps,
 )
