@@ -233,7 +233,7 @@ print("8 gradient of the penalty at 0:", checks.penalty_gradient_at_zero())
 viz.show(
     figures.bounds_figure(),
     "Bars of the true variance, the paper's bound and the earlier bound for eight pairs of state and action, log scale. "
-    "Left: the paper's bound is just above the truth, the earlier one far above. Right: the paper's bound is below it.",
+    "Left: the paper's bound is two to three times the truth, the earlier one far above. Right: the paper's bound is below it.",
 )
 
 # %%
@@ -289,8 +289,8 @@ viz.show(
 # %%
 viz.show(
     lambda: figures.maps_figure(maps),
-    "Left: arrows over the plane; on the right half the five blue arrows cover the black one, on the left they spread. "
-    "Right: a map of √U, dark where it is large, mostly on the left, with the dots of the recorded states.",
+    "Left: arrows over the plane; near the data on the right the blue arrows point as the black ones, on the left not. "
+    "Right: a map of √U, pale where dots show recorded states on the right, darker on the left and below the data.",
     when=maps,
 )
 
@@ -327,8 +327,8 @@ viz.show(
 # %%
 viz.show(
     lambda: figures.changes_figure(maps, ("alpha-0", "alpha-2", "shuffled-2")),
-    "Three maps of how the policy's steps moved, green towards the goal and red away from it. Alpha = 0: long red arrows on "
-    "the left. Alpha = 2: short arrows on the left, green on the right. Shuffled: red on the left as well.",
+    "Three maps of how the policy's steps moved, green towards the goal and red away from it. Alpha = 0: long arrows on "
+    "the left, many red. Alpha = 2: short arrows on the left, green ones on the right. Shuffled: between the two.",
     when=maps,
 )
 
@@ -387,13 +387,13 @@ viz.show(
 )
 
 # %% [markdown]
-# **Where the policy changed.** An arrow goes from the old end of a step to the new one, three times enlarged. Green ends nearer to
+# **Where the policy changed.** A line goes from the old end of a step to the new one, three times enlarged. Green ends nearer to
 # the goal, red farther from it. Choose an arm and the number of updates.
 
 # %%
 viz.show(
     lambda: figures.change_widget(maps),
-    "Arrows over the plane for alpha = 0 after the last update: green and red lines, long on the left, with black dots where "
+    "Lines over the plane for alpha = 0 after the last update: green and red, long on the left, with black dots where "
     "data were recorded.",
     when=maps,
 )

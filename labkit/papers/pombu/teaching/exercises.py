@@ -332,9 +332,9 @@ EXERCISES = (
     Exercise(
         key="data",
         kind="predict, then run",
-        task="The task of section 6 is repeated with 1, 2, 4, 8 and 16 recorded episodes on the left, and seven on the "
-        "right. What is the least number of episodes with which $\\alpha=0$ improves at least half of the seeds? With "
-        "16, which $\\alpha$ of 0, .5, 1, 2 and 4 has the largest mean real gain? Answer before you move the slider of "
+        task="Section 6 is repeated with 1, 2, 4, 8 and 16 recorded episodes on the left, and seven on the right. What "
+        "is the least number of episodes with which $\\alpha=0$ improves at least half of the seeds? With 16, which of "
+        "the five $\\alpha$ of section 6 has the largest mean real gain? Answer before you move the last slider of "
         "section 7; the check reads the records.",
         properties={
             "two numbers": check_two_numbers,
