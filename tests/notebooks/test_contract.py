@@ -25,7 +25,7 @@ HEADINGS = (
     "9 Your turn",
 )
 TENTH = ("10 Take it home, and full scale", "10 Full scale")  # the second until all notebooks have the first
-NOT_YET = ("01_qnet", "02_brelu", "03_sher", "04_pombu", "05_itid", "07_crt")  # not yet in the second edition
+NOT_YET = ("01_qnet", "02_brelu", "03_sher", "04_pombu", "05_itid")  # not yet in the second edition
 LESSON_CPU_SECONDS = 150
 LONGER: dict[str, str] = {}  # a paper whose lesson takes more, and why
 ALL = notebooks.names()
