@@ -92,8 +92,8 @@ show.claims(paper, main=["hard-distractors-are-few", "stage-2-repairs-clips", "c
 # orientations of gradients, three colour channels and four soft bins of lightness [ours]. Such hand-made features need no
 # training. The paper surely uses a deep network.
 #
-# **Stage 1: convolutional regression** [paper; settings: ATOM]. A filter $f$ shall score 1 at the target and 0 elsewhere. For
-# the feature maps $x_j$ of frames $j$ with weights $g_j$, it minimises
+# **Stage 1: convolutional regression** [paper; the loss: peer code, ATOM]. A filter $f$ shall score 1 at the target and 0
+# elsewhere. For the feature maps $x_j$ of frames $j$ with weights $g_j$, it minimises
 #
 # $$L(f)=\sum_j g_j\,\lVert m\,(\varphi(f * x_j)-y_j)\rVert^2+\lambda\lVert f\rVert^2 .$$
 #
@@ -348,10 +348,10 @@ show.ledger(verdict for verdict in paper.verdicts() if verdict.key == "learned-f
 # **Learning from hard negatives.** The paper *mines* them, that is, it adds them to the training set of the update [paper,
 # journal abstract; its recipe is not known]. Five readings [ours]:
 #
-# - `naive`: rivals are added as rows with four times the weight;
-# - `rate`: the running mean moves faster in frames with a rival;
-# - `negatives`: rivals have a Gram matrix of their own;
-# - `anchored`: a ridge regression on the rivals that is pulled towards the last solution;
+# - `naive`: rivals are added as rows with four times the weight, and their frame counts five times as much;
+# - `rate`: a frame with a rival counts twice as much in the running mean;
+# - `negatives`: rivals have a Gram matrix of their own, with label 0;
+# - `anchored`: after each solution a correction sets the rivals' scores to 0 and keeps those of the first frame's target;
 # - `irls`: rows are weighted by their residuals (iteratively reweighted least squares).
 #
 # Each is compared with the same cascade without mining, first with hand-made, then with learned features. The margin (dashed)
@@ -458,10 +458,10 @@ viz.show(
 )
 
 # %% [markdown]
-# **The expected average overlap (EAO)** is the score of the VOT benchmark. When a tracker loses its target, it is started again
-# five frames later; the frames after a failure count as overlap 0. The curve is the mean overlap over the first $N$ frames, and
-# EAO is the mean of the curve over the shaded window (here that of VOT2018). Of two runs, one fails: when does a failure cost
-# most?
+# **The expected average overlap (EAO)** is the score of the VOT benchmark. When a tracker loses its target, it is started
+# again five frames later, and the run is cut there. The curve at $N$ is the mean overlap of the pieces over their first $N$
+# frames; a piece that ended in a failure counts as overlap 0 from there on. EAO is the mean of the curve over the shaded window
+# (here that of VOT2018). Of the two runs here, one fails. When does a failure cost most?
 
 # %%
 viz.show(
