@@ -33,8 +33,9 @@
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# One frame of a generated clip, two outcomes. Stage 1 alone follows a look-alike; with stage 2 the tracker follows the
-# target. The frame was chosen because the outcomes differ. How often stage 2 helps is measured in section 6.
+# One frame of a generated clip, two outcomes. Stage 1 alone chooses a look-alike; with stage 2 the tracker chooses the
+# target. Until this frame the tracker was kept on the target. The frame was chosen because the outcomes differ; how often
+# stage 2 helps is measured in section 6.
 
 # %%
 from labkit import viz
@@ -114,12 +115,12 @@ viz.show_source(gauss_newton.normal_product)
 viz.show(
     figures.convergence_figure(),
     "Two panels with half the squared residual, logarithmic, against conjugate-gradient steps; a solid and a dashed curve "
-    "for the two formulas of beta. Left, identity: both curves coincide. Right, MLU.",
+    "for the two formulas of beta. Left, identity: both curves almost coincide. Right, MLU.",
 )
 
 # %% [markdown]
 # CG has several formulas for the factor $\beta$ of its search directions; Polak-Ribière and Fletcher-Reeves are two of them.
-# They are equal on a quadratic function, so the left curves coincide. On the right $\varphi$ is not linear. There, background
+# They are equal on a quadratic function, so the left curves agree closely. On the right $\varphi$ is not linear. There, background
 # cells may score anything below 0 at little cost, so the residual is another one: compare the curves within a panel.
 #
 # **From stage 1 to stage 2** [ours]. A *candidate* is a local maximum of the score map above a share $\kappa$ of the highest
@@ -376,9 +377,10 @@ Markdown(head + "\n".join(rows or ["| not recorded | | | |"]))
 show.ledger(verdict for verdict in paper.verdicts() if verdict.key.startswith("mining-helps"))
 
 # %% [markdown]
-# A wide interval leaves the question open; a narrow one below the margin answers it for this reading, these weights and
-# clips of eighty frames. It does not answer it for videos of thousands of frames, in which the negatives of the first frame
-# grow old, or for the paper's own recipe.
+# The first line of the ledger is the lesson's record, with other seeds than the table. A wide interval leaves the question
+# open; a narrow one below the margin answers it for this reading, these weights and clips of eighty frames. It does not
+# answer it for videos of thousands of frames, in which the negatives of the first frame grow old, or for the paper's own
+# recipe.
 
 # %% [markdown]
 # ## 7 Explore
@@ -586,7 +588,7 @@ display(paper.exercise("presence"))
 viz.show(
     figures.presence_figure(exercises.goes_away()),
     "The score of the winner against the frame for three clips. In the grey frames the target is absent; the score falls "
-    "there but stays far above 0.",
+    "there, but hardly ever below 0.25.",
 )
 my_rule = None  # a function (scores, an array with one number a frame) -> an array of True and False
 

@@ -49,7 +49,7 @@ def color_of(arm: str, position: int = 0) -> str:
 def idea_figure(situation: scenes.Situation | None = None) -> Figure:
     """One frame, two outcomes: stage 1 alone follows a look-alike, both stages together follow the target."""
     shown = situation or scenes.two_outcomes()
-    figure, axes = subplots(1, 3, figsize=(8, 3))
+    figure, axes = subplots(1, 3, figsize=(8, 3.4))
     snapshot = shown.snapshot
     width, height = snapshot.size
     alone = int(snapshot.s1.argmax())
@@ -266,7 +266,7 @@ def mining_figure() -> Figure:
     """Recorded runs: each reading of hard negative mining against the same cascade without it, with hand-made and with
     learned features; means over clips and 95 % intervals of a paired bootstrap.
     """
-    figure, axes = subplots(1, 2, figsize=(8.5, 2.9), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(8.5, 3.2), sharey=True)
     margin = next(claim.margin for claim in CLAIMS if claim.key == "mining-helps-learned-features")
     kinds = (("mining", "cascade", "", "float", "hand-made features"),
              ("mining-learned", "cascade-learned", "-learned", "ours", "learned features"))  # fmt: skip
@@ -285,7 +285,7 @@ def mining_figure() -> Figure:
         axis.set(title=title, xlabel="difference from no mining")
         axis.set_yticks(range(len(MINING)), MINING)
     axes[0].invert_yaxis()
-    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -580,7 +580,7 @@ def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) 
     from labkit.papers.crt.experiment.clips import KINDS, look_alikes
 
     clip = look_alikes(KINDS[kind], seed)
-    figure, axes = subplots(1, len(frames), figsize=(7, 2))
+    figure, axes = subplots(1, len(frames), figsize=(5, 1.5))
     for axis, t in zip(axes, frames, strict=True):
         axis.imshow(clip.frames[t], interpolation="nearest")
         x, y, w, h = clip.boxes[t]
