@@ -257,8 +257,8 @@ EXERCISES = (
         kind="open",
         task="In these clips the target is absent in the grey frames, and two look-alikes stay. The tracker's own "
         "threshold, 0.25, says 'absent' far too rarely. Write a rule: from the scores of a clip (an array, one number "
-        "a frame) to an array of True (present) and False (absent). An answer may use only the scores so far. The goal is a "
-        "geometric mean of TPR and TNR of 0.8 on clips that you have not seen.",
+        "a frame) to an array of True (present) and False (absent). An answer may use only the scores so far. The goal "
+        "is a geometric mean of TPR and TNR of 0.8 on clips that you have not seen.",
         properties={
             "one answer a frame": answers_every_frame,
             "looks back only": looks_back_only,
