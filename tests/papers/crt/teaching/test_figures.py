@@ -151,7 +151,10 @@ def test_widgets_hold_their_figures(snapshots):
                    figures.scrubber_widget(snapshots), figures.knobs_widget(SHORT)):  # fmt: skip
         control = widget.children[0]
         before = widget.children[-1].to_json()
-        control.value = control.options[-1] if hasattr(control, "options") else control.value + control.step
+        if hasattr(control, "options"):
+            control.value = control.options[-1]
+        else:
+            control.value = control.value + control.step if control.value < control.max else control.min
         assert widget.children[-1].to_json() != before
 
 
