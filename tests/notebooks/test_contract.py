@@ -23,9 +23,8 @@ HEADINGS = (
     "7 Explore",
     "8 Verdict",
     "9 Your turn",
+    "10 Take it home, and full scale",
 )
-TENTH = ("10 Take it home, and full scale", "10 Full scale")  # the second until all notebooks have the first
-NOT_YET = ("07_crt",)  # not yet in the second edition
 LESSON_CPU_SECONDS = 150
 LONGER: dict[str, str] = {  # a paper whose lesson takes more, and why
     "brelu": "three tasks with a float network each, from which all arms of a task start; about 180 seconds",
@@ -49,9 +48,7 @@ def test_every_room_has_its_notebook_and_every_notebook_its_room():
 @pytest.mark.parametrize("name", ROOMS)
 def test_ten_headings_in_order(name):
     text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
-    *nine, tenth = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert tuple(nine) == HEADINGS
-    assert tenth in TENTH
+    assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -102,12 +99,7 @@ def test_at_least_one_cell_is_compared_and_none_that_holds_a_widget(name):
     assert "widget-view" not in json.dumps([cell.outputs for cell in compared])
 
 
-def marked(name: str) -> object:
-    """Strict: who brings a notebook into the second edition must take its name out of `NOT_YET`."""
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True)) if name in NOT_YET else name
-
-
-@pytest.mark.parametrize("name", [marked(name) for name in ROOMS])
+@pytest.mark.parametrize("name", ROOMS)
 def test_a_notebook_keeps_to_the_second_edition(name):
     """All checks of `second_edition.py`; `python tests/notebooks/second_edition.py NN_slug` prints what is amiss."""
     assert second_edition.problems(name) == {}

@@ -242,13 +242,20 @@ def candidates(
     """
     if not (0 < kappa < 1 and most >= 1 and window % 2 == 1):
         raise InputError(f"need 0 < kappa < 1, most >= 1, an odd window; got {kappa}, {most}, {window}")
-    around = F.max_pool2d(scores[:, None], window, 1, window // 2)[:, 0]
-    least = (kappa * scores.amax((1, 2))).clamp_min(floor)
-    kept = (scores == around) & (scores > least[:, None, None])
+    kept = peaks(scores, kappa, floor, window)
     values, flat = torch.where(kept, scores, scores.new_tensor(-torch.inf)).flatten(1).topk(most)
     columns = scores.shape[2]
     valid = values > -torch.inf
     return Candidates(torch.stack([flat % columns, flat // columns], -1), values.masked_fill(~valid, 0.0), valid)
+
+
+def peaks(
+    scores: Float[Tensor, "batch rows columns"], kappa: float, floor: float, window: int
+) -> Bool[Tensor, "batch rows columns"]:
+    """Cells that are the largest of their neighbourhood and above max(kappa times the peak, floor)."""
+    around = F.max_pool2d(scores[:, None], window, 1, window // 2)[:, 0]
+    least = (kappa * scores.amax((1, 2))).clamp_min(floor)
+    return (scores == around) & (scores > least[:, None, None])
 
 
 class State(IntEnum):

@@ -67,18 +67,24 @@ def gauss_newton(
     return [p.detach() for p in parameters]
 
 
+def normal_product(r: Tensors, parameters: Tensors) -> Callable[[Tensors], Tensors]:
+    """The function p -> J^T J p, where J is the Jacobian of the residuals r.  J itself is never formed."""
+    probes = [torch.zeros_like(x, requires_grad=True) for x in r]
+    transposed = torch.autograd.grad(r, parameters, probes, create_graph=True)  # J^T v, linear in v
+
+    def apply(p: Tensors) -> Tensors:
+        forward = torch.autograd.grad(transposed, probes, p, retain_graph=True)  # J p
+        return list(torch.autograd.grad(r, parameters, forward, retain_graph=True))  # J^T (J p)
+
+    return apply
+
+
 def _conjugate_gradient(
     r: Tensors, parameters: Tensors, count: int, beta: str, scales: list[float], trace: Trace | None
 ) -> Tensors:
     """Approximate solution of (J^T J) d = -J^T r after `count` steps, from d = 0."""
     at = [x.detach() for x in r]
-    probes = [torch.zeros_like(x, requires_grad=True) for x in at]
-    transposed = torch.autograd.grad(r, parameters, probes, create_graph=True)  # J^T v as a function of v
-
-    def apply(p: Tensors) -> Tensors:
-        forward = torch.autograd.grad(transposed, probes, p, retain_graph=True)
-        return list(torch.autograd.grad(r, parameters, forward, retain_graph=True))
-
+    apply = normal_product(r, parameters)
     g = [-x for x in torch.autograd.grad(r, parameters, at, retain_graph=True)]
     if trace is not None:
         trace.losses.append(inner(at, at) / 2)

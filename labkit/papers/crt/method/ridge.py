@@ -71,11 +71,18 @@ def fit(
     z, wanted = root * x, y if anchor is None else y - (x @ anchor[..., None])[..., 0]
     right = root * wanted[..., None]
     n, d = x.shape[-2:]
-    if form == "dual" or (form == "auto" and n < d):
-        w = z.mT @ solve_spd(z @ z.mT + _diagonal(lam, n, x), right)
-    else:
-        w = solve_spd(z.mT @ z + _diagonal(lam, d, x), z.mT @ right)
+    w = (dual if form == "dual" or (form == "auto" and n < d) else primal)(z, right, lam)
     return w[..., 0] if anchor is None else w[..., 0] + anchor
+
+
+def primal(z: Float[Tensor, "batch n d"], t: Float[Tensor, "batch n 1"], lam: float) -> Float[Tensor, "batch d 1"]:
+    """w = (Z^T Z + lam I)^-1 Z^T t: a system of d equations."""
+    return solve_spd(z.mT @ z + _diagonal(lam, z.shape[-1], z), z.mT @ t)
+
+
+def dual(z: Float[Tensor, "batch n d"], t: Float[Tensor, "batch n 1"], lam: float) -> Float[Tensor, "batch d 1"]:
+    """w = Z^T (Z Z^T + lam I)^-1 t: a system of n equations, the same w."""
+    return z.mT @ solve_spd(z @ z.mT + _diagonal(lam, z.shape[-2], z), t)
 
 
 def _diagonal(lam: float, n: int, like: Tensor) -> Tensor:

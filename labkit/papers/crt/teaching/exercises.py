@@ -47,7 +47,7 @@ def phi_unclamped(u: Tensor) -> Tensor:
     return torch.where(u <= 0, 0.5 * (u + 1) ** 2, 1 - 0.5 * (1 - u) ** 2)
 
 
-# -- 3 find the bug: half a cell --------------------------------------------------------------------------------------
+# -- 3 find the bug: the place of a score -----------------------------------------------------------------------------
 
 
 def place_of(index: int, kernel: int, stride: int) -> float:
@@ -55,8 +55,8 @@ def place_of(index: int, kernel: int, stride: int) -> float:
     return (index + 0.5 * (kernel % 2)) * stride
 
 
-def place_with_a_bug(index: int, kernel: int, stride: int) -> float:
-    """Crop pixel of the score at `index`: the middle of its cell."""
+def broken_place(index: int, kernel: int, stride: int) -> float:
+    """Crop pixel at which the score with this `index` stands.  kernel: side of stage 1's filter, in cells."""
     return (index + 0.5) * stride
 
 
@@ -179,56 +179,63 @@ EXERCISES = (
     Exercise(
         key="dual",
         kind="fill in",
-        task="Ridge regression when there are fewer rows than features: solve an n x n system, not a d x d one.",
+        task="Write ridge regression in its dual form: `x` is (n, d) with n < d, `y` is (n,). All weights are 1. "
+        "Return $w$, (d,), from a system of n equations; no d x d matrix may be built.",
         properties={"solves ridge": checks.check_ridge, "by the small system": checks.check_uses_small_system},
         solution=dual,
         wrong={"builds d x d": primal, "forgets lam": dual_without_lam, "a scalar": lambda x, y, lam: y.mean()},
         difficulty=2,
         minutes=10,
         hints=(
-            "w is a combination of the rows: w = X^T a. What does the ridge equation say about a?",
-            "(X X^T + lam I) a = y, an n x n system: `torch.linalg.solve`.",
+            (
+                "$w$ is a combination of the rows, $w=X^\\top a$. Put that into the ridge objective: which equation "
+                "does $a$ solve?"
+            ),
+            "$(XX^\\top+\\lambda I)\\,a=y$. Solve it with `torch.linalg.solve`.",
         ),
     ),
     Exercise(
         key="phi",
         kind="fill in",
-        task="The integral of the hat function max(0, 1 - |t|) from minus infinity to u: all that PrRoI pooling needs.",
+        task="Write $\\Phi(u)=\\int_{-\\infty}^{u}\\max(0,1-|t|)\\,dt$ for a tensor `u` of any shape. It is the only "
+        "integral that precise RoI pooling needs.",
         properties={"is the integral": checks.check_phi},
         solution=prroi.phi,
         wrong={"one branch": phi_on_one_side, "not clamped": phi_unclamped, "a step": lambda u: (u > 0).to(u.dtype)},
         difficulty=1,
         minutes=10,
         hints=(
+            ("The hat function has two straight pieces. Integrate each. What is the integral at -1, 0 and 1?"),
             (
-                "The hat consists of two straight pieces, so that its integral is two parabolas. What is it at -1, "
-                "0 and 1?"
-            ),
-            (
-                "Clamp u to [-1, 1]; up to 0 it is (u + 1)^2 / 2, and from there on one minus the same area seen "
-                "from the right."
+                "Clamp $u$ to $[-1,1]$. Up to 0 the integral is $(u+1)^2/2$. Above 0 it is 1 minus the area that is "
+                "left on the right, by symmetry."
             ),
         ),
     ),
     Exercise(
         key="half-a-cell",
         kind="find the bug",
-        task="This place of a score is right for 7x7 filters, and with ATOM's 4x4 filter the tracker creeps away. Why?",
+        task="`broken_place` says at which pixel of the search image a score stands. Our tracker with its 7 x 7 filter "
+        "works with it. With ATOM's 4 x 4 filter the box creeps away from a target at rest, a little in every frame. "
+        "Correct the function.",
         properties={"right for every kernel": checks.check_place},
         solution=place_of,
-        wrong={"the bug": place_with_a_bug, "always the edge": lambda index, kernel, stride: float(index * stride)},
+        wrong={"the bug": broken_place, "always the edge": lambda index, kernel, stride: float(index * stride)},
         difficulty=1,
         minutes=10,
         hints=(
-            "Draw filters of 7 and of 4 cells. Where is the middle of each?",
-            "`kernel % 2` tells the two cases apart. In one of them the middle is a border between cells, not a cell.",
+            "Draw a filter of 7 and one of 4 cells on a line of cells. Where is the centre of each?",
+            "`kernel % 2` tells the two cases apart. In one of them the centre is an edge between two cells.",
         ),
     ),
     Exercise(
         key="max-gm",
         kind="fill in",
-        task="OxUvA lets a tracker turn a share p of its answers into 'absent' afterwards. The best it can reach "
-        "from (TPR, TNR).",
+        task="The OxUvA benchmark asks in each frame whether the target is present. TPR is the share of the frames "
+        "with the target that are answered correctly, TNR that of the frames without it. A tracker that never says "
+        "'absent' has a geometric mean of 0, so the benchmark may turn a random share $p$ of the answers into "
+        "'absent'. Compute the best value, "
+        "$\\max_{0\\le p\\le1}\\sqrt{(1-p)\\,\\mathrm{TPR}\\,((1-p)\\,\\mathrm{TNR}+p)}$ (MaxGM).",
         properties={"is the maximum": checks.check_max_gm},
         solution=best_mean,
         wrong={
@@ -238,18 +245,20 @@ EXERCISES = (
         difficulty=2,
         minutes=15,
         hints=(
-            "For a fixed pair of rates it is a function of p alone. Where is its maximum, and can that be below 0?",
+            "For fixed rates this is a function of $p$ alone. Where is its maximum, and does that lie in [0, 1]?",
             (
-                "The expression under the root is a parabola in p. Search a fine grid, or set its derivative to "
-                "zero and do not let p become negative."
+                "The expression under the root is a parabola in $p$. Search a fine grid, or set its derivative to "
+                "zero and clip $p$ at 0."
             ),
         ),
     ),
     Exercise(
         key="presence",
         kind="open",
-        task="Scores of a tracker, frame by frame, into present (True) and absent (False): GM of 0.8 on clips you have "
-        "not seen.",
+        task="In these clips the target is absent in the grey frames, and two look-alikes stay. The tracker's own "
+        "threshold, 0.25, says 'absent' far too rarely. Write a rule: from the scores of a clip (an array, one number "
+        "a frame) to an array of True (present) and False (absent). An answer may use only the scores so far. The goal "
+        "is a geometric mean of TPR and TNR of 0.8 on clips that you have not seen.",
         properties={
             "one answer a frame": answers_every_frame,
             "looks back only": looks_back_only,
@@ -270,18 +279,20 @@ EXERCISES = (
         difficulty=2,
         minutes=20,
         hints=(
-            "A threshold on the score is enough. What do scores look like when only look-alikes are left?",
+            "One threshold is enough. Which scores do you see in the grey frames, and which outside?",
             (
-                "Use `exercises.presence_counts(rule).gm` to compare thresholds on the clips shown: far above the "
-                "tracker's own .25, and below what the target itself scores."
+                "`exercises.presence_counts(rule).gm` is the geometric mean on the clips shown. Compare thresholds "
+                "between the scores of the look-alikes and those of the target."
             ),
         ),
     ),
     Exercise(
         key="logistic",
         kind="open",
-        task="Replace ridge by logistic regression: `fit(x, y, lam, steps)` for labels 0 and 1, by re-weighted least "
-        "squares.",
+        task="The labels of a classifier are 0 and 1, so replace ridge by logistic regression: minimise "
+        "$-\\sum_i[y_i\\log p_i+(1-y_i)\\log(1-p_i)]+\\tfrac\\lambda2\\lVert w\\rVert^2$ with "
+        "$p=\\mathrm{sigmoid}(Xw)$ by `steps` steps of Newton's method. Each step is one call of "
+        "`ridge.fit(x[None], target[None], lam, weight[None])[0]`. Then time it against a single ridge solve.",
         properties={"gradient vanishes": checks.check_logistic},
         solution=logistic,
         wrong={
@@ -291,18 +302,20 @@ EXERCISES = (
         difficulty=3,
         minutes=25,
         hints=(
-            "Newton's method: near the present w the logistic loss is a weighted sum of squares.",
+            "Expand the loss to second order at the present $w$: it is a weighted sum of squares.",
             (
-                "p = sigmoid(x w), weights p (1 - p), targets x w + (y - p) / weight: a weighted ridge regression "
-                "in each step. Keep the weights above 0."
+                "The weights are $p(1-p)$ and the targets $Xw+(y-p)/\\mathrm{weight}$. Keep the weights above 0, "
+                "since they divide."
             ),
         ),
     ),
     Exercise(
         key="break-it",
         kind="ablation",
-        task="One rival, at most 90 % alike, that never touches the target: make the cascade lose a tenth of the "
-        "frames.",
+        task="Choose a `LookAlikes(rivals=1, similarity=..., ...)` so that the cascade loses more than a tenth of the "
+        "frames. The one rival may share at most 90 % of the texture and must not touch the target (`gap` at least "
+        "1). Limits: `noise` 10, `speed` 2, `light` 0.3. Which property of the hand-made features can be used "
+        "against them?",
         properties={"plays fair": fair, "breaks the cascade": broken},
         solution=BREAKS_IT,
         wrong={
@@ -313,10 +326,10 @@ EXERCISES = (
         difficulty=2,
         minutes=15,
         hints=(
-            "The rival stays as it is. What happens to the target's own appearance if it changes while it moves?",
+            "The features describe one view of the target. What if that view changes while the target moves?",
             (
-                "Fields of `LookAlikes` that change the target alone: `turn` and `own_light`. Go to the limits that"
-                " are allowed in the others."
+                "Try `turn` (a rotation in every frame) and `own_light` (each object has its own light), with the "
+                "other fields at their limits."
             ),
         ),
     ),

@@ -46,15 +46,30 @@ def color_of(arm: str, position: int = 0) -> str:
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
 
 
-def idea_figure(snapshot: Snapshot | None = None) -> Figure:
-    """One frame through the cascade: search image, stage 1's answer, the two scores of what is left."""
-    return snapshot_figure(snapshot or scenes.most_ambiguous(scenes.example()), title="one frame through the cascade")
+def idea_figure(situation: scenes.Situation | None = None) -> Figure:
+    """One frame, two outcomes: stage 1 alone follows a look-alike, both stages together follow the target."""
+    shown = situation or scenes.two_outcomes()
+    figure, axes = subplots(1, 3, figsize=(8, 3.4))
+    snapshot = shown.snapshot
+    width, height = snapshot.size
+    alone = int(snapshot.s1.argmax())
+    pictures = (
+        (shown.first, (SIZE / 2, SIZE / 2), "hard", "given: the target in frame 0"),
+        (snapshot.picture, snapshot.at[alone], "bad", f"frame {snapshot.number}, stage 1 alone:\na look-alike"),
+        (snapshot.picture, snapshot.at[snapshot.winner], "ours", f"frame {snapshot.number}, both stages:\nthe target"),
+    )
+    for axis, (picture, (x, y), color, title) in zip(axes, pictures, strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fill=False, ec=COLORS[color], lw=3))
+        axis.set_title(title, color=COLORS[color])
+        axis.set_axis_off()
+    return figure
 
 
 def snapshot_figure(snapshot: Snapshot, title: str = "") -> Figure:
     """Search image with candidates, stage 1's score map, and both scores of each candidate."""
     figure, (left, middle, right) = subplots(1, 3, figsize=(8, 2.6), width_ratios=(1, 1, 1.2))
-    left.imshow(snapshot.picture)
+    left.imshow(snapshot.picture, interpolation="nearest")
     middle.imshow(snapshot.scores, cmap="magma", extent=(0, SIZE, SIZE, 0), vmin=min(0.0, float(snapshot.scores.min())))
     width, height = snapshot.size
     for k, (x, y) in enumerate(snapshot.at):
@@ -77,7 +92,7 @@ def _score_bars(axis: Any, snapshot: Snapshot) -> None:
     colors = [COLORS["ours"] if k == snapshot.target else COLORS["baseline"] for k in at]
     axis.bar(at - 0.2, snapshot.s1, 0.4, color=COLORS["float"], label="stage 1")
     axis.bar(at + 0.2, snapshot.s2, 0.4, color=colors, label="stage 2")
-    axis.set(xticks=at, xlabel="candidate (blue: the target)", ylabel="score", title="what is left is checked twice")
+    axis.set(xticks=at, xlabel="candidate (blue: the target)", ylabel="score", title="both scores of each candidate")
     axis.axhline(0, color=COLORS["hard"], lw=0.5)
     axis.legend(frameon=False, fontsize=8)
 
@@ -201,21 +216,6 @@ def cost_figure(d: int = 576, measured: Sequence[Cost] = ()) -> go.Figure:
     )  # fmt: skip
 
 
-def cost_picture(measured: Sequence[Cost], dimensions: Sequence[int] = (64, 576, 2304)) -> Figure:
-    """`cost_figure` for a few numbers of features, side by side."""
-    figure, axes = subplots(1, len(dimensions), figsize=(9, 2.6), sharey=True)
-    for axis, d in zip(axes, dimensions, strict=True):
-        for trace in cost_figure(d, measured).data:
-            dots = trace.mode == "markers"
-            color, dash = (trace.marker.color, None) if dots else (trace.line.color, trace.line.dash)
-            axis.plot(trace.x, trace.y, "o" if dots else "--" if dash == "dash" else "-", color=color, ms=4,
-                      label=None if dots else trace.name)  # fmt: skip
-        axis.set(xscale="log", yscale="log", title=f"{d} features", xlabel="rows n")
-    axes[0].set_ylabel("milliseconds")
-    axes[0].legend(frameon=False, fontsize=7)
-    return figure
-
-
 def cost_widget(measured: Sequence[Cost]) -> widgets.VBox:
     choice = widgets.SelectionSlider(options=list(DIMENSIONS), value=576, description="features d")
     return explore(lambda d: cost_figure(d, measured), d=choice)
@@ -266,7 +266,7 @@ def mining_figure() -> Figure:
     """Recorded runs: each reading of hard negative mining against the same cascade without it, with hand-made and with
     learned features; means over clips and 95 % intervals of a paired bootstrap.
     """
-    figure, axes = subplots(1, 2, figsize=(8.5, 2.9), sharey=True)
+    figure, axes = subplots(1, 2, figsize=(8.5, 3.2), sharey=True)
     margin = next(claim.margin for claim in CLAIMS if claim.key == "mining-helps-learned-features")
     kinds = (("mining", "cascade", "", "float", "hand-made features"),
              ("mining-learned", "cascade-learned", "-learned", "ours", "learned features"))  # fmt: skip
@@ -285,7 +285,7 @@ def mining_figure() -> Figure:
         axis.set(title=title, xlabel="difference from no mining")
         axis.set_yticks(range(len(MINING)), MINING)
     axes[0].invert_yaxis()
-    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -300,7 +300,7 @@ def minority_figure(result: Mapping[str, Any], arm: str = "cascade") -> Figure:
         bars = axis.bar(at + offset, values, 0.4, color=COLORS[color], label=label)
         axis.bar_label(bars, fmt="%.1f %%", fontsize=8)
     axis.set_xticks(at, [name for name, _ in panels])
-    axis.set(ylabel="%", ylim=(0, 100), title="hard negatives: the few that matter")
+    axis.set(ylabel="%", ylim=(0, 100), title="hard negatives: share of the cells, share of the response")
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -311,7 +311,7 @@ def hard_negatives_figure(negatives: Sequence[HardNegative]) -> Figure:
     if not negatives:
         axes[0, 0].text(0.5, 0.5, "the gate admitted no hard negative", ha="center")
     for axis, each in zip(axes[0], negatives, strict=False):
-        axis.imshow(each.patch)
+        axis.imshow(each.patch, interpolation="nearest")
         axis.set_title(f"frame {each.frame}\n{each.score:+.2f}", fontsize=8)
     for axis in axes[0]:
         axis.set_axis_off()
@@ -335,7 +335,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
         raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}")
     snapshot = snapshots[position]
     figure = make_subplots(
-        1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1", "scores: grey 1, colour 2")
+        1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1: map", "stage 1 grey, 2 colour")
     )
     colors = [COLORS["ours"] if k == snapshot.target else COLORS["baseline"] for k in range(len(snapshot.s1))]
     x, y = snapshot.at[:, 0], snapshot.at[:, 1]
@@ -381,7 +381,9 @@ def _as_pictures(figure: go.Figure, columns: Sequence[int]) -> None:
 
 
 def scrubber_widget(snapshots: Sequence[Snapshot]) -> widgets.VBox:
-    slider = widgets.IntSlider(0, min=0, max=len(snapshots) - 1, description="frame")
+    """It begins with the most ambiguous frame."""
+    start = list(snapshots).index(scenes.most_ambiguous(snapshots))
+    slider = widgets.IntSlider(start, min=0, max=len(snapshots) - 1, description="frame")
     return explore(lambda position: scrubber_figure(snapshots, position), position=slider)
 
 
@@ -578,9 +580,9 @@ def clip_figure(kind: str, seed: int = 0, frames: Sequence[int] = (10, 40, 70)) 
     from labkit.papers.crt.experiment.clips import KINDS, look_alikes
 
     clip = look_alikes(KINDS[kind], seed)
-    figure, axes = subplots(1, len(frames), figsize=(5.4, 1.5))
+    figure, axes = subplots(1, len(frames), figsize=(5, 1.5))
     for axis, t in zip(axes, frames, strict=True):
-        axis.imshow(clip.frames[t])
+        axis.imshow(clip.frames[t], interpolation="nearest")
         x, y, w, h = clip.boxes[t]
         axis.add_patch(Rectangle((x, y), w, h, fill=False, ec=COLORS["ours"], lw=2))
         axis.scatter(*np.asarray(clip.meta["rivals"])[t].T, s=8, color=COLORS["baseline"])

@@ -20,6 +20,7 @@ from labkit.metrics.intervals import Interval, bootstrap
 from labkit.papers.crt.experiment import data
 from labkit.papers.crt.experiment.clips import KINDS, LookAlikes, background, look_alikes
 from labkit.papers.crt.experiment.config import ARMS, Config
+from labkit.papers.crt.experiment.evaluate import difference
 from labkit.papers.crt.experiment.tracking import track_together
 from labkit.papers.crt.method import ridge
 from labkit.papers.crt.method.cascade import Cascade, Settings
@@ -101,6 +102,28 @@ def example(kind: str = "plain", seed: int = 3, frames: int = 40) -> tuple[Snaps
     """A short generated clip, tracked with the tracker kept on the target."""
     clip = look_alikes(replace(KINDS[kind], frames=frames), seed)
     return tuple(snapshots(clip, frames, replace(Settings(), kappa=0.1, floor=0.03), guided=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """The search image of the first frame, the target in its middle, and a later frame."""
+
+    first: np.ndarray
+    snapshot: Snapshot
+
+
+@cache
+def two_outcomes(kind: str = "plain", seed: int = 3) -> Situation:
+    """The frame of a generated clip in which a rival leads in stage 1 by most, and both stages choose the target."""
+    shots = example(kind, seed)
+    split = [each for each in shots if each.winner == each.target != int(each.s1.argmax())]
+    if not split:
+        raise InputError(f"in no frame of the clip {kind}, {seed} the two stages choose differently")
+    clip = look_alikes(replace(KINDS[kind], frames=2), seed)
+    cascade = Cascade(Settings(stage2=False))
+    cascade.init([clip.frames[0]], clip.boxes[:1])
+    first = (crop([clip.frames[0]], cascade.view())[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    return Situation(first, most_ambiguous(split))
 
 
 def headline(config: Config, frames: int = 110) -> tuple[str, list[Snapshot]]:
@@ -239,9 +262,43 @@ def recorded_differences(label: str, theirs: str, value: str) -> list[str]:
     """`recorded_gains` as rows of a Markdown table, in the order of `ARMS`."""
     gains = recorded_gains(label, theirs, value)
     return [
-        f"| {arm} | {gain.value:+.3f} | [{gain.low:+.3f}, {gain.high:+.3f}] | {gain.replicates} |"
+        f"| {arm} | {signed(gain.value)} | [{signed(gain.low)}, {signed(gain.high)}] | {gain.replicates} |"
         for arm, gain in ((arm, gains[arm]) for arm in ARMS if arm in gains)
     ]
+
+
+def compared(result: dict, theirs: str = "stage-1", value: str = "lost") -> list[str]:
+    """Of one run: `value` of each arm minus that of `theirs` on the same clips, as rows of a Markdown table."""
+    rows = []
+    for kind, part in result.get("clips", {}).items():
+        for arm in (arm for arm in part["arms"] if arm != theirs):
+            mean, low, high = (signed(each) for each in difference(part, arm, theirs, value))
+            rows.append(f"| {kind} | {arm} | {mean} | [{low}, {high}] |")
+    return rows
+
+
+def recorded_footage(sequence: str = "TLD_pedestrian2") -> list[str]:
+    """Success and lost frames of every arm and seed in the records, as rows of a Markdown table."""
+    return [
+        f"| {record.name} | {seed} | {arm} | {values['auc']:.3f} | {values['lost']:.1%} |"
+        for record in load_all("crt")
+        for seed, found in zip(record.seeds, record.results, strict=True)
+        for arm, values in found.get("footage", {}).get(sequence, {}).get("arms", {}).items()
+    ]
+
+
+def work_left(result: dict, arm: str = "cascade") -> list[str]:
+    """What stage 2 has to do in one run, as rows of a Markdown table."""
+    return [
+        f"| {name} | {arms[arm]['candidates']:.1f} | {arms[arm]['skip_rate']:.0%} |"
+        for group in ("footage", "clips")
+        for name, arms in ((name, part["arms"]) for name, part in result.get(group, {}).items())
+    ]
+
+
+def signed(value: float) -> str:
+    """Three decimals and a sign; a zero is +0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 # -- what a solve costs -----------------------------------------------------------------------------------------------

@@ -93,8 +93,6 @@ def test_measured_solves_lie_on_or_above_the_line_of_the_quickest():
     speed = max((100 * 576**2 + 576**3 / 3) / 4, 100**2 * 576 + 100**3 / 3)  # operations a millisecond
     n = np.asarray(drawn["dual: n x n"].x)
     np.testing.assert_allclose(drawn["dual: n x n"].y, (n**2 * 576.0 + n**3 / 3) / speed)
-    axes = figures.cost_picture(costs, (64, 576)).axes
-    assert [axis.get_title() for axis in axes] == ["64 features", "576 features"]
 
 
 def test_solves_are_measured_in_both_forms_and_none_is_long():
@@ -153,8 +151,28 @@ def test_widgets_hold_their_figures(snapshots):
                    figures.scrubber_widget(snapshots), figures.knobs_widget(SHORT)):  # fmt: skip
         control = widget.children[0]
         before = widget.children[-1].to_json()
-        control.value = control.options[-1] if hasattr(control, "options") else control.value + control.step
+        if hasattr(control, "options"):
+            control.value = control.options[-1]
+        else:
+            control.value = control.value + control.step if control.value < control.max else control.min
         assert widget.children[-1].to_json() != before
+
+
+def test_the_first_picture_shows_one_frame_with_two_outcomes():
+    shown = scenes.two_outcomes().snapshot
+    assert shown.winner == shown.target != int(shown.s1.argmax())
+    boxes = [axis.patches[0].get_xy() for axis in figures.idea_figure().axes]
+    assert boxes[1] != boxes[2]
+
+
+def test_the_scrubber_begins_with_the_most_ambiguous_frame(snapshots):
+    number = scenes.most_ambiguous(snapshots).number
+    assert figures.scrubber_widget(snapshots).children[-1].layout.title.text.startswith(f"frame {number}:")
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.0004, "+0.000"), (0.0, "+0.000"), (-0.0686, "-0.069"), (1, "+1.000")])
+def test_numbers_of_tables_have_three_decimals_and_no_minus_before_zero(value, text):
+    assert scenes.signed(value) == text
 
 
 @pytest.mark.slow
