@@ -170,7 +170,9 @@ def test_the_scrubber_begins_with_the_most_ambiguous_frame(snapshots):
     assert figures.scrubber_widget(snapshots).children[-1].layout.title.text.startswith(f"frame {number}:")
 
 
-@pytest.mark.parametrize(("value", "text"), [(-0.0004, "+0.000"), (0.0, "+0.000"), (-0.0686, "-0.069"), (1, "+1.000")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.0004, "+0.000"), (0.0, "+0.000"), (-0.0686, "-0.069"), (1.0, "+1.000")]
+)
 def test_numbers_of_tables_have_three_decimals_and_no_minus_before_zero(value, text):
     assert scenes.signed(value) == text
 
