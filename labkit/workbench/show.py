@@ -53,7 +53,7 @@ def ledger(verdicts: Iterable[Verdict]) -> None:
         return
     display(Markdown(ledger_markdown(measured)))
     if rest:
-        _folded(f"{len(rest)} more claims, not measured here", ledger_markdown(rest))
+        _folded(f"{len(rest)} more claim{'s' if len(rest) > 1 else ''}, not measured here", ledger_markdown(rest))
 
 
 def ledgers(papers: Iterable[Paper]) -> None:
