@@ -16,7 +16,7 @@ from labkit import cli, papers, paths
 from labkit.cli import output
 from labkit.cli.app import join_pairs
 from labkit.cli.directories import way_on
-from labkit.errors import DataError
+from labkit.errors import DataError, RunError
 from labkit.workbench import notebooks
 from labkit.workbench.claims import Verdict
 from labkit.workbench.runs import Run
