@@ -33,6 +33,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def kind_of(device: torch.device) -> str:
+    """What records call it: cpu, or the GPU's name in lower case with hyphens."""
+    return torch.cuda.get_device_name(device).lower().replace(" ", "-") if device.type == "cuda" else "cpu"
+
+
 def check_processes(name: str, count: int) -> None:
     """Refuse more processes than the machine has devices for: GPUs, or cores of its CPU (two may share a single one).
 

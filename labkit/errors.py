@@ -1,5 +1,8 @@
 """Errors in the user's words: what was given, what is wanted, what to type next."""
 
+import difflib
+from collections.abc import Collection
+
 
 class LabkitError(Exception):
     """Base of every error labkit raises on purpose; the command line prints its text and nothing else."""
@@ -25,3 +28,8 @@ class DataError(LabkitError):
 
 class RunError(LabkitError):
     """A run directory cannot be read or written, or belongs to another experiment."""
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """What `name` may have been meant to be, as "this or that"; all that is known where nothing is near."""
+    return " or ".join(difflib.get_close_matches(name, known) or sorted(known))

@@ -1,11 +1,13 @@
 """Files that a crash leaves whole."""
 
 import contextlib
+import json
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from labkit.errors import InputError
 
@@ -46,6 +48,11 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as indented JSON, by `write_atomically`."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:

@@ -44,6 +44,24 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return toy_paper.PAPER
 
 
+@pytest.fixture
+def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """LABKIT_DATA with ImageNet's layout: two classes of six training and three validation images of odd sizes."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for wnid in ("n01440764", "n01443537"):
+            folder = tmp_path / "imagenet" / split / wnid
+            folder.mkdir(parents=True)
+            for k in range(count):
+                pixels = random.integers(0, 256, (230 + 7 * k, 300 - 11 * k, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{wnid}_{k}.JPEG")
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    return tmp_path
+
+
 Labkit = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -29,7 +29,6 @@ def test_what_is_damaged_comes_out_right_or_as_a_sentence(subject: Subject, tmp_
     ends = [fuzz.attempt(trial, 0, number) for number in range(CASES)]
     findings = {number: end for number, end in enumerate(ends) if end[0] not in ("refused", "read")}
     assert not findings, findings
-    assert {"refused", "read"} & {end[0] for end in ends}
 
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")

@@ -24,20 +24,21 @@ def bench(
     from labkit.devices import pick_device
     from labkit.workbench import benchmark
 
-    place = pick_device(device or "auto")
+    chosen = pick_device(device or "auto")
     if record:
         for paper in rooms(slug):
             if slug or benchmark.script(paper.slug).exists():
                 asked = ["labkit", "bench", paper.slug, "--record", str(record), "--seconds", f"{seconds:g}"]
-                written = benchmark.record(paper.slug, place, seconds, record, shlex.join(asked))
+                asked += ["--device", device] if device else []
+                written = benchmark.record(paper.slug, chosen, seconds, record, shlex.join(asked))
                 console.print(f"record    {short(written.path)}", soft_wrap=True)
         return
     rows: list[dict[str, Any]] = [
         {"paper": paper.slug, "workload": r.workload, "unit": r.unit, "ours": r.ours, "peer": r.peer}
-        | {"peer_name": r.peer_name, "ratio": r.ratio, "device": str(place)}
+        | {"peer_name": r.peer_name, "ratio": r.ratio, "device": str(chosen)}
         for paper in rooms(slug)
         if slug or benchmark.script(paper.slug).exists()
-        for r in benchmark.rows(paper.slug, place, seconds)
+        for r in benchmark.rows(paper.slug, chosen, seconds)
     ]
     if json_:
         print(json.dumps(rows, indent=1))

@@ -1,12 +1,14 @@
 """Where a run goes, and how to go on with it."""
 
+import contextlib
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from labkit import paths
 from labkit.cli.options import pair_words
-from labkit.errors import InputError
+from labkit.errors import InputError, RunError
 from labkit.files import given_path
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import latest_unfinished, new_directory
@@ -34,13 +36,18 @@ def choose(paper: Paper, scale: str, config: Config, run_dir: str, resume: bool)
     return new_directory(paper.slug, scale)
 
 
-def go_on_with(
+@contextlib.contextmanager
+def way_on(
     command: str, slug: str, scale: str, pairs: list[str] | None, seed: int | None, device: str | None, directory: Path
-) -> str:
-    """The line that tells how to go on; none where the run did not even begin."""
-    if not os.path.exists(directory / "config.json"):
-        return ""
-    words = ["labkit", command, slug, "--scale", scale, *pair_words(pairs)]
-    words += [] if seed is None else ["--seed", str(seed)]
-    words += [] if device is None else ["--device", device]
-    return f"\nGo on with: {shlex.join([*words, '--run-dir', str(directory), '--resume'])}"
+) -> Iterator[None]:
+    """To a run's error the line that tells how to go on; none where the run did not even begin."""
+    try:
+        yield
+    except RunError as error:
+        if not os.path.exists(directory / "config.json"):
+            raise
+        words = ["labkit", command, slug, "--scale", scale, *pair_words(pairs)]
+        words += [] if seed is None else ["--seed", str(seed)]
+        words += [] if device is None else ["--device", device]
+        again = shlex.join([*words, "--run-dir", str(directory), "--resume"])
+        raise RunError(f"{error}\nGo on with: {again}") from error

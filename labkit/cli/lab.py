@@ -26,10 +26,10 @@ def lab(
         raise InputError("--edit opens the originals, --fresh makes a copy anew: give one of them.")
     name = Path(notebook).stem
     folder = paths.notebooks_dir() if edit else _copies(name, fresh)
-    place = folder / f"{name}.ipynb"
-    if not place.exists():
+    file = folder / f"{name}.ipynb"
+    if not file.exists():
         raise InputError(f"there is no notebook {name} in {short(folder)}.")
-    raise typer.Exit(subprocess.run(command(place, folder), env=environment()).returncode)
+    raise typer.Exit(subprocess.run(command(file, folder), env=environment()).returncode)
 
 
 def _copies(name: str, fresh: bool) -> Path:
@@ -48,10 +48,10 @@ def _copies(name: str, fresh: bool) -> Path:
     return folder
 
 
-def command(place: Path, folder: Path) -> list[str]:
+def command(file: Path, folder: Path) -> list[str]:
     """JupyterLab on one notebook. Originals are opened from the repository's root, whose settings pair them."""
     root = paths.root() if folder == paths.notebooks_dir() else folder
-    words = [sys.executable, "-m", "jupyterlab", str(place.resolve()), f"--ServerApp.root_dir={root.resolve()}"]
+    words = [sys.executable, "-m", "jupyterlab", str(file.resolve()), f"--ServerApp.root_dir={root.resolve()}"]
     if hasattr(os, "getuid") and os.getuid() == 0:
         console.print("You are root, as in a container: JupyterLab is started with --allow-root.", soft_wrap=True)
         words.append("--allow-root")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labkit.workbench.claims import Verdict, unmeasured
+from labkit.workbench.claims import Verdict, least_effect, unmeasured
 from labkit.workbench.experiment import Paper
 
 # Without a terminal rich assumes 80 columns, too few for a table that is piped or logged.
@@ -25,7 +25,7 @@ def print_ledger(verdicts: Sequence[Verdict]) -> None:
     table = Table("", "claim", "the abstract says", "published", "measured", "margin", "verdict", "source")
     for v in verdicts:
         mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}[v.holds]
-        margin = f"{v.margin:g} {v.unit}".rstrip()
+        margin = least_effect(v.margin, v.unit)
         words = (f"{v.paper} {v.key}", v.sentence, v.published or "–", v.effect, margin, v.word, v.source or "–")
         table.add_row(mark, *map(escape, words))  # else "[ours]" would be taken for markup
     console.print(table)

@@ -27,9 +27,7 @@ def record(
 
     Seeds that are finished already are not run again, so that a stopped recording goes on where it was.
     """
-    import torch
-
-    from labkit.devices import pick_device
+    from labkit.devices import kind_of, pick_device
 
     paper, config = asked(slug, scale, p, None, device)
     root = Path(run_dir) if run_dir else paths.runs_dir() / slug / "-".join(filter(None, ("record", scale, label)))
@@ -41,10 +39,9 @@ def record(
         finished.append(Run.open(root / f"seed-{seed}", seeded))
         paper.run(seeded, finished[-1])
         console.print(f"seed {seed} done")
-    kind = pick_device(config.device)
-    name = torch.cuda.get_device_name(kind).lower().replace(" ", "-") if kind.type == "cuda" else "cpu"
+    kind = kind_of(pick_device(config.device))
     words = ["labkit", "record", slug, "--scale", scale, "--seeds", seeds, *(["--label", label] if label else [])]
     command = shlex.join([*words, *(["--device", device] if device else []), *pair_words(p)])
-    written = records.record(slug, scale, name, finished, command, label)
+    written = records.record(slug, scale, kind, finished, command, label)
     print_ledger(paper.verdicts())
     console.print(f"record    {short(written.path)}", soft_wrap=True)

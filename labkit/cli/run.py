@@ -6,7 +6,6 @@ from typing import Any
 from labkit.cli import directories
 from labkit.cli.options import Device, Pairs, Resume, RunDir, Scale, Seed, Slug, asked
 from labkit.cli.output import console, print_ledger, short
-from labkit.errors import RunError
 from labkit.workbench import notebooks
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import Run
@@ -31,11 +30,8 @@ def run(
     parameters["overrides"] = changed_fields(paper, scale, config)
     os.environ["LABKIT_PROGRESS"] = "0"  # inherited by the kernel: a progress bar would only clutter the saved cells
     console.print(f"{paper.title}: notebook {paper.notebook} at scale {scale}")
-    try:
+    with directories.way_on("run", slug, scale, p, seed, device, directory):
         executed = notebooks.execute(paper.notebook, parameters, directory / "notebook.ipynb")
-    except RunError as error:
-        way_on = directories.go_on_with("run", slug, scale, p, seed, device, directory)
-        raise RunError(f"{error}{way_on}") from error
     written_page = page.write(executed)
     if written.result is not None:
         print_ledger(paper.verdicts(written.result, scale))

@@ -1,7 +1,6 @@
 """`labkit track`: follow what is inside a box through any video, and write the video with the box drawn, and a CSV."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -52,13 +51,12 @@ def make_tracker(name: str, device: str) -> "Tracker":
 
     Raises InputError for another name, a tracker that needs weights, or a bad device.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise InputError(f"--device must be auto, cpu, cuda or cuda:N; got '{device}'.")
     from labkit.devices import pick_device
     from labkit.papers.crt.experiment.config import ARMS, UNTRAINED
     from labkit.papers.crt.experiment.tracking import arm_tracker
     from labkit.tracking import peers
 
+    chosen = pick_device(device)
     if name == "static":
         return peers.StaticBox()
     if name in peers.OPENCV + peers.WITH_WEIGHTS:
@@ -66,7 +64,7 @@ def make_tracker(name: str, device: str) -> "Tracker":
     if name not in ARMS:
         known = ", ".join([*UNTRAINED, "static", *peers.OPENCV])
         raise InputError(f"--tracker must be one of {known}; got '{name}'.")
-    return arm_tracker(name, pick_device(device))
+    return arm_tracker(name, chosen)
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

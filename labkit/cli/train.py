@@ -6,7 +6,7 @@ from typing import Any
 from labkit.cli import directories
 from labkit.cli.options import Device, Pairs, Resume, RunDir, Scale, Seed, Slug, asked
 from labkit.cli.output import console, print_ledger, short
-from labkit.errors import LabkitError, RunError
+from labkit.errors import LabkitError
 from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import Run
 
@@ -27,11 +27,8 @@ def train(
         return
     directory = directories.choose(paper, scale, config, run_dir, resume)
     console.print(f"{paper.title}: training at scale {scale} in {short(directory)}", soft_wrap=True)
-    try:
+    with directories.way_on("train", slug, scale, p, seed, device, directory):
         result = paper.run(config, Run.open(directory, config))
-    except RunError as error:
-        way_on = directories.go_on_with("train", slug, scale, p, seed, device, directory)
-        raise RunError(f"{error}{way_on}") from error
     print_ledger(paper.verdicts(result, scale))
 
 

@@ -4,7 +4,6 @@ A dataset is one folder under LABKIT_DATA, named like the dataset. To add one, a
 the command line, the checks and the error texts follow from it. Loaders call `require(name)` before they read.
 """
 
-import difflib
 import hashlib
 import os
 from collections.abc import Callable, Container
@@ -15,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from labkit import paths
 from labkit.data.fetching import fetch
-from labkit.errors import DataError, InputError
+from labkit.errors import DataError, InputError, nearest
 
 State = Literal["missing", "present", "damaged", "needs registration"]
 
@@ -332,8 +331,8 @@ def get(name: str) -> Dataset:
     Raises InputError that names the nearest ones.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name.replace("_", "-"), DATASETS) or sorted(DATASETS)
-        raise InputError(f"There is no dataset '{name}'; did you mean {' or '.join(near)}?")
+        near = nearest(name.replace("_", "-"), DATASETS)
+        raise InputError(f"There is no dataset '{name}'; did you mean {near}?")
     return DATASETS[name]
 
 

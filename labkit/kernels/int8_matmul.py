@@ -45,7 +45,7 @@ def _on_tensor_cores(a: Tensor, b: Tensor) -> Tensor:
 def _int_mm_is_best() -> bool:
     """Chosen by capability and not by timing, so that a process takes one path whatever else the machine does.
 
-    With VNNI 4 to 9 times as fast as float32 sums; without, torch multiplies in a plain loop.
+    With VNNI several times as fast as float32 sums; without, torch multiplies in a plain loop.
     """
     return torch.cpu._is_vnni_supported() and int_mm_is_exact()
 

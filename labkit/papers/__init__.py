@@ -1,10 +1,9 @@
 """The ten rooms. `names()` lists those that are built, `load(slug)` opens one."""
 
-import difflib
 import importlib
 import pkgutil
 
-from labkit.errors import InputError
+from labkit.errors import InputError, nearest
 from labkit.workbench.experiment import Paper
 
 
@@ -20,8 +19,8 @@ def load(slug: str) -> Paper:
         InputError: there is no such room; offers the nearest names.
     """
     if slug not in names():
-        near = difflib.get_close_matches(slug, names()) or names()
-        raise InputError(f"there is no paper '{slug}'; did you mean {' or '.join(near)}? `labkit list` shows all.")
+        near = nearest(slug, names())
+        raise InputError(f"there is no paper '{slug}'; did you mean {near}? `labkit list` shows all.")
     paper = importlib.import_module(f"labkit.papers.{slug}").PAPER
     assert isinstance(paper, Paper)
     return paper

@@ -52,7 +52,7 @@ def picture(figure: go.Figure) -> Figure:
         if name != "table":
             _dress(axes, figure, name)
     _write_titles(drawn, figure, areas)
-    _write_legend(drawn, figure, areas, (left, low, right))
+    _write_legend(drawn, figure, areas)
     return drawn
 
 
@@ -89,8 +89,9 @@ def _scatter(axes: Axes, trace: Any, figure: go.Figure, color: str) -> None:
     if "markers" in mode:
         shape, colors = mark.symbol or "circle", _colors(mark.color) or line
         filled = not str(shape).endswith("-open")
+        sizes = _numbers(6 if mark.size is None else mark.size)  # one, or one a point
         axes.scatter(
-            x, y, s=(0.8 * (mark.size or 6)) ** 2, marker=MARKERS.get(str(shape).removesuffix("-open"), "o"),
+            x, y, s=(0.8 * sizes) ** 2, marker=MARKERS.get(str(shape).removesuffix("-open"), "o"),
             facecolors=colors if filled else "none", edgecolors="none" if filled else colors, alpha=trace.opacity,
             linewidths=0 if filled else 2, zorder=3, label=None if "lines" in mode else _label(trace, figure),
         )  # fmt: skip
@@ -241,10 +242,10 @@ def _across(drawn: Figure, figure: go.Figure, share: float) -> float:
     return left + share * (1 - left - right)
 
 
-def _write_legend(drawn: Figure, figure: go.Figure, areas: dict[str, Axes], inside: tuple[float, float, float]) -> None:
+def _write_legend(drawn: Figure, figure: go.Figure, areas: dict[str, Axes]) -> None:
     """Below the axes, in one line if it fits; a figure that is told to show none, or has one name alone, has none."""
-    found = [axes.get_legend_handles_labels() for axes in areas.values()]
-    named = {label: handle for handles, labels in found for handle, label in zip(handles, labels, strict=True)}
+    entries = [axes.get_legend_handles_labels() for axes in areas.values()]
+    named = {label: handle for handles, labels in entries for handle, label in zip(handles, labels, strict=True)}
     if figure.layout.showlegend is False or len(named) < 2:
         return
     size = drawn.get_size_inches()

@@ -2,20 +2,18 @@
 
 import importlib.util
 import itertools
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from labkit import paths
-from labkit.errors import InputError, RunError
-from labkit.files import write_atomically
+from labkit.devices import kind_of
+from labkit.errors import InputError
 from labkit.workbench.records import Record
 from labkit.workbench.runs import environment
 
@@ -111,7 +109,7 @@ def record(slug: str, device: torch.device, seconds: float, repeats: int, comman
     measured = Record(
         paper=slug,
         scale="bench",
-        device=torch.cuda.get_device_name(device).lower().replace(" ", "-") if device.type == "cuda" else "cpu",
+        device=kind_of(device),
         seeds=list(range(repeats)),
         results=results,
         config={"seconds": seconds, "threads": torch.get_num_threads()},
@@ -120,9 +118,5 @@ def record(slug: str, device: torch.device, seconds: float, repeats: int, comman
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )
-    content: dict[str, Any] = measured.model_dump()
-    try:
-        write_atomically(measured.path, (json.dumps(content, indent=1) + "\n").encode())
-    except OSError as error:
-        raise RunError(f"cannot write {measured.path}: {error.strerror or error}.") from error
+    measured.write()
     return measured

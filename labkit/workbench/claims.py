@@ -110,6 +110,11 @@ def _written(value: float, margin: float) -> str:
     return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
 
 
+def least_effect(margin: float, unit: str) -> str:
+    """A claim's margin, as tables write it."""
+    return f"{margin:g} {unit}".rstrip()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
@@ -206,7 +211,7 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
     mark = {True: "✓", False: "✗", None: "–"}
     rows = (
-        (mark[v.holds], v.sentence, v.published or "–", v.effect, f"{v.margin:g} {v.unit}".rstrip(), v.word)
+        (mark[v.holds], v.sentence, v.published or "–", v.effect, least_effect(v.margin, v.unit), v.word)
         for v in verdicts
     )
     return "\n".join([head, *map(table_row, rows)])

@@ -1,6 +1,5 @@
 """What an experiment is made of: a scale, a frozen config that answers back, the Paper a room hands to the world."""
 
-import difflib
 import functools
 import importlib
 import json
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from labkit.errors import ConfigError, InputError, RunError
+from labkit.errors import ConfigError, InputError, RunError, nearest
 from labkit.metrics.intervals import prediction
 from labkit.workbench.claims import Claim, Verdict, judge
 from labkit.workbench.exercises import Exercise
@@ -78,8 +77,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     def _field(self, name: str) -> FieldInfo:
         fields = fields_of(type(self))
         if name not in fields:
-            near = difflib.get_close_matches(name, fields) or sorted(fields)
-            raise ConfigError(f"there is no field '{name}'; did you mean {' or '.join(near)}?")
+            raise ConfigError(f"there is no field '{name}'; did you mean {nearest(name, fields)}?")
         return fields[name]
 
     def _in_words(self, error: ValidationError) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from labkit.data import registry
 from labkit.errors import InputError, RunError
-from labkit.files import write_atomically, write_folder
+from labkit.files import write_atomically, write_folder, write_json
 from labkit.workbench.claims import ledger_markdown
 from labkit.workbench.experiment import Config, Paper, plain_fields
 from labkit.workbench.run_files import read_object
@@ -52,7 +52,7 @@ def export(paper: Paper, config: Config, run: Run, directory: Path, arm: str = "
             "scale": nearest_scale(paper, config),
         }
         about |= {"config": run.identity, "environment": environment_of(run)}
-        write_atomically(folder / "config.json", (json.dumps(about, indent=1) + "\n").encode())
+        write_json(folder / "config.json", about)
         write_atomically(folder / "README.md", card(paper, config, run, arm, directory.resolve().name).encode())
 
     try:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from labkit import paths
 from labkit.errors import InputError
-from labkit.files import write_atomically
+from labkit.files import write_json
 
 State = Literal["done", "failed", "time is up", "not possible here"]
 
@@ -72,7 +72,7 @@ def run(slugs: Sequence[str], minutes: float, out: Path, scale: str = "gpu", see
     deadline = time.monotonic() + 60 * minutes
     reports = [_do(step, out, deadline) for step in _steps(slugs, out, scale, seeds, 60 * minutes)]
     summary = [report.__dict__ for report in reports]
-    write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(out / "summary.json", summary)
     return reports
 
 
@@ -96,7 +96,7 @@ def _tests(out: Path) -> Step:
         impossible = "the tests are not here; run it in a checkout"
 
     def finish(printed: str) -> None:
-        _keep(out / "tests.json", {"summary": printed.strip().splitlines()[-1].strip("= ")})
+        write_json(out / "tests.json", {"summary": printed.strip().splitlines()[-1].strip("= ")})
 
     # no cache: its folder would be written into a checkout that may be read-only
     command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(paths.root() / "tests" / "gpu")]
@@ -104,14 +104,16 @@ def _tests(out: Path) -> Step:
 
 
 def _bench(slug: str, out: Path, limit: float) -> Step:
-    script = paths.root() / "benchmarks" / f"{slug}.py"
+    from labkit.workbench.benchmark import script  # it brings torch, and `labkit list` imports this file
+
     name = f"bench-{slug}.json"
 
     def finish(printed: str) -> None:
-        _keep(out / name, json.loads(printed[printed.index("[") :]))
+        write_json(out / name, json.loads(printed[printed.index("[") :]))
 
     command = [*PROGRAM, "bench", slug, "--json", "--seconds", f"{min(60.0, limit / 2):.0f}"]
-    return Step(f"bench {slug}", name, command, finish, "" if script.exists() else f"no benchmarks/{slug}.py", limit)
+    impossible = "" if script(slug).exists() else f"no benchmarks/{slug}.py"
+    return Step(f"bench {slug}", name, command, finish, impossible, limit)
 
 
 def _train(slug: str, out: Path, scale: str, seeds: str) -> Step:
@@ -196,10 +198,6 @@ def _end(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, kind)
             process.wait(timeout=GRACE)
-
-
-def _keep(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def summary(reports: Sequence[Report], command: Sequence[str]) -> str:

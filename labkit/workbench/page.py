@@ -119,16 +119,16 @@ def mathml(latex: str, display: str) -> str:
     return drawn.replace("<mo>&#x0007C;</mo>", '<mo lspace="0" rspace="0">|</mo>')  # of an absolute value, no relation
 
 
-def _letter(found: re.Match[str]) -> str:
+def _letter(match: re.Match[str]) -> str:
     """Browsers know no `mathvariant`, so that the letter itself must be the other one."""
-    element, style, letter = found.groups()
+    element, style, letter = match.groups()
     plain = unicodedata.name(letter).replace("LATIN ", "").replace("LETTER ", "")
     for prefix in ("MATHEMATICAL ", ""):  # the commonest, such as R and L, were in Unicode before the others
         try:
             return f"<{element}>{unicodedata.lookup(f'{prefix}{style.upper()} {plain}')}</{element}>"
         except KeyError:
             continue
-    return found.group(0)
+    return match.group(0)
 
 
 def _formatter_style() -> str:

@@ -4,7 +4,6 @@ A record holds one result per seed and what it takes to get them again: config, 
 Only `record` writes one, from run directories that really ran.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from labkit import paths
 from labkit.errors import RunError
-from labkit.files import write_atomically
-from labkit.workbench.run_files import not_finite, read_object
+from labkit.files import write_json
+from labkit.workbench.run_files import first_problem, not_finite, read_object
 from labkit.workbench.runs import Run
 
 
@@ -55,6 +54,20 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     def path(self) -> Path:
         return paths.records_dir() / self.name
 
+    def write(self) -> None:
+        """Write it to `path`.
+
+        Raises:
+            RunError: no space, no permission...; the record that was there is untouched.
+        """
+        try:
+            write_json(self.path, self.model_dump())
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path}: {error.strerror or error}. Free space or fix the permission, then give the "
+                "command again; finished runs are kept."
+            ) from error
+
 
 def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: str, label: str = "") -> Record:
     """Gather finished runs, one per seed, into a record and write it.
@@ -82,10 +95,7 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
     )
-    try:
-        write_atomically(new.path, (json.dumps(new.model_dump(), indent=1) + "\n").encode())
-    except OSError as error:
-        raise RunError(f"cannot write {new.path}: {error.strerror or error}. The runs are kept.") from error
+    new.write()
     return new
 
 
@@ -106,9 +116,7 @@ def load_all(paper: str) -> list[Record]:
         except OSError as error:
             raise RunError(f"{path} cannot be read ({error.strerror or error}).") from error
         except ValidationError as error:
-            problem = error.errors()[0]
-            what = f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg']}"
-            raise RunError(f"{path} is not a record ({what}). Restore it with git.") from error
+            raise RunError(f"{path} is not a record ({first_problem(error)}). Restore it with git.") from error
         if record.path != path:
             raise RunError(f"{path} holds the record {record.name}: another paper's, or renamed. Restore it with git.")
         records.append(record)

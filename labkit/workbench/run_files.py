@@ -74,7 +74,7 @@ def read_as(kind: type[SomeContent], path: Path) -> SomeContent | None:
     try:
         return None if content is None else kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise damaged(path, _first_problem(error)) from None
+        raise damaged(path, first_problem(error)) from None
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -142,6 +142,7 @@ def not_finite(content: Any, where: str = "") -> Iterator[str]:
         yield from not_finite(value, f"{where}.{name}" if where else str(name))
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Where a file is not what it should be, and why, in pydantic's words."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc'])) or 'content'}: {problem['msg']}"

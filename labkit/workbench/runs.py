@@ -166,7 +166,9 @@ class Run:
         result = read_object(path)
         if result is not None:
             seal = read_as(Seal, self.directory / "seal.json")
-            if seal is None or seal.sha256 != self._sum(result):
+            if seal is None:
+                raise damaged(path, "seal.json is missing: a copy left it out, or an older version made that run")
+            if seal.sha256 != self._sum(result):
                 raise damaged(path, "seal.json does not fit: it was altered, or belongs to another run")
         return result
 

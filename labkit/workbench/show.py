@@ -1,7 +1,6 @@
 """Put before the reader of a notebook: what is claimed, the ledger, a config, the scales side by side."""
 
 import base64
-import difflib
 import io
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from labkit import paths, viz
-from labkit.errors import InputError
-from labkit.workbench.claims import Claim, Verdict, ledger_markdown, table_row, unmeasured
+from labkit.errors import InputError, nearest
+from labkit.workbench.claims import Claim, Verdict, least_effect, ledger_markdown, table_row, unmeasured
 from labkit.workbench.experiment import Paper, fields_of
 
 
@@ -26,11 +25,10 @@ def claims(paper: Paper, main: Sequence[str]) -> None:
     by_key = {claim.key: claim for claim in paper.claims}
     for key in main:
         if key not in by_key:
-            near = difflib.get_close_matches(key, by_key) or sorted(by_key)
-            raise InputError(f"{paper.slug} has no claim '{key}'; did you mean {' or '.join(near)}?")
+            raise InputError(f"{paper.slug} has no claim '{key}'; did you mean {nearest(key, by_key)}?")
     leading = [f"{n}. **{by_key[key].sentence}** {_bar(by_key[key])}" for n, key in enumerate(main, 1)]
     others = [claim for claim in paper.claims if claim.key not in main]
-    rows = [table_row((f"`{c.key}`", c.sentence, _margin(c), c.scale)) for c in others]
+    rows = [table_row((f"`{c.key}`", c.sentence, least_effect(c.margin, c.unit), c.scale)) for c in others]
     table = "\n".join(["| claim | in our words | counts from | measured at |\n|---|---|---|---|", *rows])
     display(Markdown("\n".join(leading)))
     if others:
@@ -39,11 +37,7 @@ def claims(paper: Paper, main: Sequence[str]) -> None:
 
 def _bar(claim: Claim) -> str:
     figure = f"the paper's figure: {claim.published}; " if claim.published else ""
-    return f"({figure}counts from {_margin(claim)}, measured at `{claim.scale}`)"
-
-
-def _margin(claim: Claim) -> str:
-    return f"{claim.margin:g} {claim.unit}".rstrip()
+    return f"({figure}counts from {least_effect(claim.margin, claim.unit)}, measured at `{claim.scale}`)"
 
 
 def ledger(verdicts: Iterable[Verdict]) -> None:
@@ -59,7 +53,7 @@ def ledger(verdicts: Iterable[Verdict]) -> None:
         return
     display(Markdown(ledger_markdown(measured)))
     if rest:
-        _folded(f"{len(rest)} more claims, not measured here", ledger_markdown(rest))
+        _folded(f"{len(rest)} more claim{'s' if len(rest) > 1 else ''}, not measured here", ledger_markdown(rest))
 
 
 def ledgers(papers: Iterable[Paper]) -> None:
@@ -76,8 +70,8 @@ def gallery(papers: Iterable[Paper], width: int = 460) -> None:
     """The first picture of each paper's notebook, as it stands in the committed outputs, `width` CSS pixels wide."""
     for paper in papers:
         display(Markdown(f"**[{paper.notebook}]({paper.notebook}.ipynb)** {paper.idea}"))
-        if found := _first_picture(paper):
-            image, alt = found
+        if first := _first_picture(paper):
+            image, alt = first
             image.thumbnail((2 * width, 4 * width))
             small = io.BytesIO()
             image.convert("RGB").quantize(256).save(small, format="png", optimize=True)
@@ -105,8 +99,7 @@ def config(config: BaseModel, fields: Sequence[str] = ()) -> None:
     known = dict(_fields(type(config)))
     for name in fields:
         if name not in known:
-            near = difflib.get_close_matches(name, known) or sorted(known)
-            raise InputError(f"the config has no field '{name}'; did you mean {' or '.join(near)}?")
+            raise InputError(f"the config has no field '{name}'; did you mean {nearest(name, known)}?")
     rows = [table_row((name, _plain(config, name), known[name].description or "")) for name in fields or known]
     display(Markdown("\n".join(["| field | value | meaning |\n|---|---|---|", *rows])))
 

@@ -15,8 +15,8 @@ from toy_paper import ToyConfig
 from labkit import cli, papers, paths
 from labkit.cli import output
 from labkit.cli.app import join_pairs
-from labkit.cli.directories import go_on_with
-from labkit.errors import DataError
+from labkit.cli.directories import way_on
+from labkit.errors import DataError, RunError
 from labkit.workbench import notebooks
 from labkit.workbench.claims import Verdict
 from labkit.workbench.runs import Run
@@ -212,7 +212,7 @@ def test_bench_as_json(here, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "records_dir", lambda: tmp_path / "records")
     assert here("bench", "toy", "--device", "cpu", "--seconds", "4", "--record", "2")[0] == 0
     written = json.loads((tmp_path / "records" / "toy" / "bench-cpu.json").read_text())
-    assert written["command"] == "labkit bench toy --record 2 --seconds 4"
+    assert written["command"] == "labkit bench toy --record 2 --seconds 4 --device cpu"
     assert [result["rows"][0]["ratio"] for result in written["results"]] == [4.0, 4.0]
     assert written["results"][0]["device"] == "cpu"
 
@@ -235,12 +235,15 @@ def test_errors_of_ours_leave_with_their_own_code(here, monkeypatch):
 def test_the_line_to_go_on_with_can_be_pasted(tmp_path):
     (tmp_path / "a run").mkdir()
     (tmp_path / "a run" / "config.json").touch()
-    line = go_on_with("train", "toy", "smoke", ["note=x y", "steps=3"], 4, "cpu", tmp_path / "a run")
-    assert line == (
-        "\nGo on with: labkit train toy --scale smoke -p note 'x y' -p steps 3 --seed 4 --device cpu "
+    given = ("train", "toy", "smoke", ["note=x y", "steps=3"], 4, "cpu")
+    with pytest.raises(RunError) as failure, way_on(*given, tmp_path / "a run"):
+        raise RunError("no space")
+    assert str(failure.value) == (
+        "no space\nGo on with: labkit train toy --scale smoke -p note 'x y' -p steps 3 --seed 4 --device cpu "
         f"--run-dir '{tmp_path}/a run' --resume"
     )
-    assert go_on_with("train", "toy", "smoke", [], None, None, tmp_path) == ""
+    with pytest.raises(RunError, match=r"^no space$"), way_on(*given, tmp_path):
+        raise RunError("no space")
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,9 @@ def everything() -> go.Figure:
     """Each kind of trace that the rooms draw."""
     figure = make_subplots(2, 3, specs=[[{}, {}, {}], [{}, {}, {"type": "table"}]], subplot_titles=("lines", "bars"))
     figure.add_scatter(x=[1, 10, 100], y=[1, 2, None], name="line", line={"dash": "dot", "shape": "hv"}, row=1, col=1)
-    figure.add_scatter(y=[1, 2], mode="markers+text", text=["a", "b"], marker={"symbol": "x", "color": ["red", "blue"]},
-                       error_y={"type": "data", "array": [1, 1]}, row=1, col=1)  # fmt: skip
+    figure.add_scatter(y=[1, 2], mode="markers+text", text=["a", "b"], row=1, col=1,
+                       marker={"symbol": "x", "color": ["red", "blue"], "size": np.array([5, 10])},
+                       error_y={"type": "data", "array": [1, 1]})  # fmt: skip
     figure.add_bar(x=["one", "two"], y=[3, 4], name="first", row=1, col=2)
     figure.add_bar(x=["one", "two"], y=[1, 1], name="second", marker_color="rgb(1, 2, 3)", row=1, col=2)
     figure.add_heatmap(z=[[1, 2], [3, None]], texttemplate="%{z:.1f}", row=1, col=3)
@@ -248,6 +249,7 @@ def test_a_picture_has_the_axes_words_and_values_of_the_figure():
     assert (lines.get_title(), bars.get_title()) == ("lines", "bars")
     assert (lines.get_xscale(), lines.get_xlim(), lines.get_xlabel()) == ("log", (1.0, 100.0), "steps")
     assert lines.lines[0].get_xdata().tolist() == [1, 10, 100]
+    assert lines.collections[-1].get_sizes().tolist() == pytest.approx([16, 64]), "areas in square points"
     assert [patch.get_y() for patch in bars.patches] == [0, 0, 3, 4], "stacked"
     assert bars.patches[2].get_facecolor()[:3] == pytest.approx((1 / 255, 2 / 255, 3 / 255))
     assert [text.get_text() for text in heat.texts] == ["1.0", "2.0", "3.0"]

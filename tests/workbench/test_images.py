@@ -1,11 +1,7 @@
 """Image classification for a training loop: the same images in the same order, however they are stored and shared."""
 
-import io
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from labkit.data import IMAGENET_MEAN, IMAGENET_STD, ImageSet, labelled_images, normalize, random_crop_flip
 from labkit.errors import InputError
@@ -32,19 +28,7 @@ def numbered():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """ImageNet's layout: two classes of six training and three validation images of odd sizes."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 3)):
-        for wnid in ("n01440764", "n01443537"):
-            directory = tmp_path / "imagenet" / split / wnid
-            directory.mkdir(parents=True)
-            for k in range(count):
-                pixels = random.integers(0, 256, (230 + 7 * k, 300 - 11 * k, 3), dtype=np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG")
-                (directory / f"{wnid}_{k}.JPEG").write_bytes(buffer.getvalue())
-    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+def folder(imagenet):
     return labelled_images("imagenet", seed=0)
 
 

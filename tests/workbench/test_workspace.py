@@ -49,11 +49,12 @@ def test_a_fresh_copy_keeps_every_old_one_with_a_number(folders):
         workspace.fresh("77_none")
 
 
-def test_a_damaged_list_of_origins_costs_a_notice_and_no_copy(folders):
+@pytest.mark.parametrize("content", ["{", "3"])
+def test_a_damaged_list_of_origins_costs_a_notice_and_no_copy(folders, content):
     _, copies = folders
     workspace.prepare()
     (copies / "01_toy.ipynb").write_text("my answer")
-    (copies / workspace.ORIGINALS).write_text("{")
+    (copies / workspace.ORIGINALS).write_text(content)
     assert workspace.prepare() == ["00_start_here", "01_toy"]
     assert (copies / "01_toy.ipynb").read_text() == "my answer"
 

@@ -1,6 +1,5 @@
 """The eleven benchmarks by name: how each is read, and which protocol scores it."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +14,7 @@ from labkit.data.tracking.oxuva import oxuva
 from labkit.data.tracking.sequence import Sequence
 from labkit.data.tracking.uav import uav20l, uav123
 from labkit.data.tracking.vot import vot
-from labkit.errors import DataError, InputError
+from labkit.errors import DataError, InputError, nearest
 
 Protocol = Literal["ope", "vot", "oxuva", "server"]
 
@@ -61,8 +60,8 @@ def benchmark(name: str) -> Benchmark:
     Raises InputError that names the nearest ones.
     """
     if name not in BENCHMARKS:
-        near = difflib.get_close_matches(name.lower().replace("-", ""), BENCHMARKS) or list(BENCHMARKS)
-        raise InputError(f"there is no tracking benchmark '{name}'; did you mean {' or '.join(near)}?")
+        near = nearest(name.lower().replace("-", ""), BENCHMARKS)
+        raise InputError(f"there is no tracking benchmark '{name}'; did you mean {near}?")
     return BENCHMARKS[name]
 
 

@@ -114,12 +114,11 @@ def test_two_processes_train_what_one_trains(finished, tmp_path):
 
 
 @pytest.fixture
-def hand_made(tmp_path, monkeypatch):
+def hand_made(imagenet, tmp_path):
     """Folders in the layout of the real sets: photographs, CIFAR-10's archive, ImageNet's tree."""
     import io
     import tarfile
 
-    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     random = np.random.default_rng(0)
     for name, count in (("T91", 91), ("BSD200", 200), ("Set5", 5), ("Set14", 14), ("BSD68", 68)):
         (tmp_path / "sr" / name).mkdir(parents=True)
@@ -134,13 +133,7 @@ def hand_made(tmp_path, monkeypatch):
             entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             entry.size = content.size
             archive.addfile(entry, io.BytesIO(content.tobytes()))
-    for split in ("train", "val"):
-        for wnid in ("n01440764", "n01443537"):
-            (tmp_path / "imagenet" / split / wnid).mkdir(parents=True)
-            for i in range(4):
-                picture = Image.fromarray(random.integers(0, 256, (240, 250, 3), dtype=np.uint8))
-                picture.save(tmp_path / "imagenet" / split / wnid / f"{i}.JPEG")
-    return tmp_path
+    return imagenet
 
 
 FEW = {

@@ -1,6 +1,5 @@
 """The whole experiment: every scale's code path, several processes, kills, and the paths that real data takes."""
 
-import io
 import json
 import subprocess
 import sys
@@ -8,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from labkit import paths
 from labkit.data import IMAGENET_MEAN, IMAGENET_STD, ImageSet, classification, normalize
@@ -213,24 +211,8 @@ def test_gpu_scale_on_a_cifar_like_archive(tmp_path, monkeypatch):
     assert set(result) == {"data", "float", "W1", "W1A2"}
 
 
-def imagenet_tree(folder):
-    """Two classes with a few JPEGs of odd sizes, as the registered download lays them out."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 3)):
-        for wnid in ("n01440764", "n01443537"):
-            directory = folder / "imagenet" / split / wnid
-            directory.mkdir(parents=True)
-            for k in range(count):
-                pixels = random.integers(0, 256, (230 + 7 * k, 300 - 11 * k, 3), dtype=np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG")
-                (directory / f"{wnid}_{k}.JPEG").write_bytes(buffer.getvalue())
-
-
 @pytest.mark.slow
-def test_full_scale_on_a_hand_made_imagenet(tmp_path, monkeypatch):
-    imagenet_tree(tmp_path)
-    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+def test_full_scale_on_a_hand_made_imagenet(imagenet, tmp_path):
     few = {"arms": ["W1"], "batch_size": 2, "float_steps": 1, "steps": 1, "test_examples": 2, "calibration_examples": 2}
     config = PAPER.config("full", device="cpu", bf16=False, compile=False, data_workers=0, **few)
     result = train(config, Run.open(tmp_path / "run", config))
