@@ -1,1 +1,2 @@
-"""Reinforcement learning: stacked networks, Gaussian policies, random streams, normalizers, statistics of seeds."""
+"""Reinforcement learning: stacked networks, Gaussian policies, random streams, normalizers, statistics of seeds,
+anybody's environments."""

@@ -99,6 +99,12 @@ def test_time_that_is_up_is_no_end():
     assert (outcome[..., -1] == 0).all()
 
 
+def test_the_horizon_is_the_environments_time_limit():
+    """Registered or not; 200 at most."""
+    for env, wanted in ((TimeLimit(Ferry(), 20), 20), (Ferry(), 200), ("Pendulum-v1", 200), ("Reacher-v5", 50)):
+        assert POMBU(env, device="cpu", **QUICK)._header.settings.horizon == wanted
+
+
 @pytest.mark.slow
 def test_members_learn_the_reward_and_the_end():
     """The ferry after 60 episodes of random thrust: its members know what it pays, and often when it is over.

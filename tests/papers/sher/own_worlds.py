@@ -83,6 +83,10 @@ class Changed(Trolley):
             self.observation_space = spaces.Dict({**goals.spaces, "desired_goal": spaces.Discrete(4)})
         if fault == "discrete actions":
             self.action_space = spaces.Discrete(3)
+        if fault == "whole actions":
+            self.action_space = spaces.Box(-2, 1, (1,), np.int64)
+        if fault == "actions in rows":
+            self.action_space = spaces.Box(-2, 1, (2, 1))
         if fault == "unbounded actions":
             self.action_space = spaces.Box(-np.inf, np.inf, (1,))
         if fault == "pictures":

@@ -2,7 +2,6 @@
 
 import re
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from papers.sher.own_worlds import Changed, Trolley, limited
 from pydantic import RootModel
 
 from labkit.errors import InputError
@@ -24,9 +25,6 @@ from labkit.papers.sher.experiment.worlds.robots import RobotWorld
 from labkit.rl.streams import Streams
 from labkit.tensor_files import TensorFileError
 from labkit.workbench.runs import Run
-
-sys.path.insert(0, str(Path(__file__).parent))
-from own_worlds import Changed, Trolley, limited
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "03_sher.py"
 ONE = Trolley()
@@ -65,7 +63,7 @@ def test_the_ten_lines(tmp_path, monkeypatch):
     shown: dict[str, Any] = {"my_env": limited(15)}
     exec(snippet(), shown)
     assert (tmp_path / "model.safetensors").stat().st_size > 1000
-    assert shown["my_env"].action_space.contains(shown["action"].astype(np.float64))
+    assert shown["my_env"].action_space.contains(shown["action"])
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
@@ -100,6 +98,19 @@ def test_actions_have_the_environments_bounds_while_learning_and_afterwards():
     samples = [model.predict(observation(), deterministic=False)[0] for _ in range(50)]
     assert all(-2 <= float(action[0]) <= 1 for action in samples)
     assert len({float(action[0]) for action in samples}) > 40
+
+
+def test_bounds_that_single_precision_rounds_across_are_kept():
+    """.1 in single precision is more than .1: an environment of doubles would refuse it, at either end."""
+    env = limited(10)
+    env.unwrapped.action_space = spaces.Box(np.array([-0.1]), np.array([0.1]), dtype=np.float64)
+    model = SHER(env, **QUICK)
+    for far in (-40.0, 40.0):  # tanh is 1 there, exactly
+        model.agent.act = lambda inputs, noise, far=far: torch.full((1, 1, 1), far).tanh()
+        model._world.reset(1, 1, Streams([0]).generators)
+        model._world.step(model.agent.act(None, None))
+        assert env.action_space.contains(model.predict(observation())[0])
+    assert env.unwrapped.pulls == [-0.1, 0.1]
 
 
 def test_episodes_end_as_the_environment_says():
@@ -237,7 +248,7 @@ def test_predictions_one_by_one_are_those_of_a_batch():
     rows = [observation(position, mark) for position, mark in ((1.0, 9.0), (5.0, 2.0), (7.0, 7.1))]
     batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     together, state = model.predict(batch, state="as it came")
-    assert (together.shape, together.dtype, state) == ((3, 1), np.float32, "as it came")
+    assert (together.shape, together.dtype, state) == ((3, 1), np.float64, "as it came")
     np.testing.assert_allclose(together, [model.predict(row)[0] for row in rows], atol=1e-6)
 
 
@@ -366,7 +377,9 @@ def test_policies_of_a_run_are_exported(tmp_path):
     ("fault", "words"),
     [
         ("discrete goals", r"'desired_goal' of Changed must be a Box of one dimension.*Discrete\(4\)"),
-        ("discrete actions", r"a Box of one dimension as actions.*Discrete\(3\)"),
+        ("discrete actions", r"actions must be real numbers.*Discrete\(3\)"),
+        ("whole actions", r"actions must be real numbers.*int64"),
+        ("actions in rows", r"a Box of one dimension as actions.*\(2, 1\)"),
         ("unbounded actions", "finite bounds"),
         ("pictures", "'observation' of Changed must be a Box of one dimension"),
         ("no goals", "has no goals"),

@@ -176,7 +176,8 @@ CLAIMS = (
         margin=10.0,
         scale="lesson",
         unit="times",
-        note="O'Donoghue's bound over the paper's, means over states and actions. Theirs is 1.2 to 3 times the truth.",
+        note="O'Donoghue's bound over the paper's, means over states and actions. The paper's is 1 to 3 times the "
+        "truth.",
     ),
     Claim(
         key="bound-survives-recurrence",

@@ -5,6 +5,7 @@ copy with random numbers of its own.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,21 +133,21 @@ def make_environment(
 # -- many at once -----------------------------------------------------------------------------------------------------
 
 
-class LockStep:
+class LockStep(ABC):
     """Many environments that take their steps together, and all end at the horizon."""
 
     task: Task
     horizon: int
 
+    @abstractmethod
     def reset(self, seeds: Sequence[int], episodes: int) -> Float[Tensor, "copies episodes observation"]:
         """New episodes; those of a copy depend on its seed alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(
         self, action: Float[Tensor, "copies episodes action"]
     ) -> tuple[Float[Tensor, "copies episodes observation"], Float[Tensor, "copies episodes"]]:
         """Next states and rewards, in float64."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def play(self, act: Act, seeds: Sequence[int], episodes: int) -> Episodes:

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from labkit import devices, tensor_files
 from labkit.errors import InputError
-from labkit.papers.pombu.method.environments import ActionBox, GymnasiumWorld, horizon_of, open_environment
+from labkit.papers.pombu.method.environments import GymnasiumWorld, horizon_of, open_environment
 from labkit.papers.pombu.method.episodes import OfTransition
 from labkit.papers.pombu.method.loop import Learner, Settings
 from labkit.papers.pombu.method.networks import GaussianPolicy
 from labkit.progress import progress as progress_bar
+from labkit.rl.environments import ActionBox
 from labkit.rl.streams import Streams
 from labkit.tensor_files import TensorFileError
 

@@ -5,7 +5,6 @@ Policy and models know actions within [-1, 1]; the environment gets them in its 
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -13,41 +12,25 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.pombu.method.episodes import Act, Episodes, OfTransition, Task, finite_actions
+from labkit.rl.environments import ActionBox, action_box, name_of, time_limit
 from labkit.seeds import derive
 
-Array = NDArray[Any]
 LONGEST = 200  # steps of an episode, where nobody says another number  [official code]
 
 
-@dataclass(frozen=True, eq=False)
-class ActionBox:
-    """Actions of an environment: `low` to `high`, in its own shape and number format; -1 to 1 inside."""
+def of_own_actions(function: OfTransition, actions: ActionBox) -> OfTransition:
+    """A function of the environment's own actions as one of ours."""
+    low, width = (torch.from_numpy(x).float() for x in (actions.low, actions.high - actions.low))
 
-    low: Float[Array, " action"]
-    high: Float[Array, " action"]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    def inside(state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        scaled = (action.clamp(-1, 1) + 1) / 2 * width.to(action) + low.to(action)
+        return function(state, scaled, next_state)
 
-    def outside(self, action: Float[Array, "*batch action"]) -> Array:
-        """What the environment gets, (*batch, *shape): beyond +-1 is cut off."""
-        inside = (action.clip(-1, 1).astype(np.float64) + 1) / 2
-        whole = (self.low + inside * (self.high - self.low)).clip(self.low, self.high)
-        return whole.astype(self.dtype).reshape(*action.shape[:-1], *self.shape)
-
-    def of_transition(self, function: OfTransition) -> OfTransition:
-        """A function of the environment's own actions as one of ours."""
-        low, width = (torch.from_numpy(x).float() for x in (self.low, self.high - self.low))
-
-        def inside(state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-            scaled = (action.clamp(-1, 1) + 1) / 2 * width.to(action) + low.to(action)
-            return function(state, scaled, next_state)
-
-        return inside
+    return inside
 
 
 def open_environment(env: Any) -> gymnasium.Env[Any, Any]:
@@ -68,27 +51,6 @@ def open_environment(env: Any) -> gymnasium.Env[Any, Any]:
     return env
 
 
-def action_box(env: gymnasium.Env[Any, Any]) -> ActionBox:
-    """The environment's actions.
-
-    Raises:
-        InputError: not real numbers between finite bounds.
-    """
-    space = env.action_space
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise InputError(
-            f"actions must be real numbers (a Box of floats); {_name(env)} has {space}. For discrete actions take a "
-            "method that is made for them, DQN or PPO of stable-baselines3."
-        )
-    low, high = (x.astype(np.float64).reshape(-1) for x in (space.low, space.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all() and len(low)):
-        raise InputError(
-            f"actions need finite bounds, low below high; {_name(env)} has {space}. "
-            "gymnasium.wrappers.RescaleAction gives it others."
-        )
-    return ActionBox(low, high, space.shape, space.dtype)
-
-
 def observation_bounds(env: gymnasium.Env[Any, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Bounds of each number of an observation, as long as the observation is; infinite where there are none.
 
@@ -98,7 +60,7 @@ def observation_bounds(env: gymnasium.Env[Any, Any]) -> tuple[tuple[float, ...],
     space = env.observation_space
     if not _real(space):
         raise InputError(
-            f"observations must be vectors of real numbers; {_name(env)} has {space}. "
+            f"observations must be vectors of real numbers; {name_of(env)} has {space}. "
             "Models of pictures, classes or text are not learned here: write an ObservationWrapper that gives a vector."
         )
     flat = spaces.flatten_space(space)
@@ -116,8 +78,7 @@ def _real(space: spaces.Space[Any]) -> bool:
 
 def horizon_of(env: gymnasium.Env[Any, Any]) -> int:
     """The environment's time limit, at most `LONGEST`."""
-    limit = None if env.spec is None else env.spec.max_episode_steps
-    return max(2, min(limit or LONGEST, LONGEST))
+    return max(2, min(time_limit(env) or LONGEST, LONGEST))
 
 
 class GymnasiumWorld:
@@ -142,10 +103,10 @@ class GymnasiumWorld:
         low, high = observation_bounds(env)
         if terminates is True or not (terminates in (None, False) or callable(terminates)):
             raise InputError("terminates must be a function, False (episodes never end), or None (it is learned).")
-        inside = self.actions.of_transition
+        own = self.actions
         self.task = Task(
-            _name(env), None if reward is None else inside(reward), len(low), len(self.actions.low),
-            terminates=inside(terminates) if callable(terminates) else terminates, low=low, high=high,
+            name_of(env), None if reward is None else of_own_actions(reward, own), len(low), len(own.low),
+            terminates=of_own_actions(terminates, own) if callable(terminates) else terminates, low=low, high=high,
         )  # fmt: skip
         self._compared = False
         self._try("reward", self.task.reward, truth=False)
@@ -227,7 +188,3 @@ class GymnasiumWorld:
                     f"terminates says that {int(ends.sum())} of the first {len(ends)} steps of {self.task.name} ended "
                     f"the task; in the environment {int(terminated)} did.", stacklevel=2,
                 )  # fmt: skip
-
-
-def _name(env: gymnasium.Env[Any, Any]) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

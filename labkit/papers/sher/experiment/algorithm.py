@@ -28,10 +28,11 @@ from labkit.papers.sher.experiment.learner import Learner
 from labkit.papers.sher.experiment.rollout import rollout
 from labkit.papers.sher.experiment.stacks import Copy, build_agent
 from labkit.papers.sher.experiment.worlds.build import sizes_of
-from labkit.papers.sher.experiment.worlds.gym import GymWorld, name_of, to_bounds, world_of
+from labkit.papers.sher.experiment.worlds.gym import GymWorld, world_of
 from labkit.papers.sher.experiment.worlds.small import GoalEnvironment
 from labkit.papers.sher.method.agent import Sizes
 from labkit.progress import progress as progress_bar
+from labkit.rl.environments import ActionBox, name_of
 from labkit.rl.streams import Streams
 from labkit.tensor_files import TensorFileError
 from labkit.workbench.training import Workers
@@ -52,6 +53,7 @@ class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
     seed: int = Field(ge=0, lt=2**63)
     steps: int = Field(ge=0, description="environment steps it learned from")
     rewards: tuple[float, float]
+    dtype: Literal["float16", "float32", "float64"] = "float32"
     low: tuple[float, ...] = Field(min_length=1, max_length=10_000)
     high: tuple[float, ...] = Field(min_length=1, max_length=10_000)
 
@@ -61,6 +63,9 @@ class Header(BaseModel, frozen=True, strict=True, extra="forbid"):
         if len(self.low) != len(self.high) or not all(-math.inf < low < high < math.inf for low, high in pairs):
             raise ValueError("bounds of rewards and actions must be finite, low below high")
         return self
+
+    def box(self) -> ActionBox:
+        return ActionBox(np.array(self.low), np.array(self.high), (len(self.low),), np.dtype(self.dtype))
 
 
 class GoalAlgorithm:
@@ -84,10 +89,9 @@ class GoalAlgorithm:
             raise InputError(f"seed must be a whole number of at least 0; got {seed!r}.")
         where = devices.pick_device(device)
         world = world_of(env, recipe.episodes, horizon, rewards, where)
-        low, high = _bounds(world)
         header = Header(
             algorithm=self.name, environment=_name(env), arm=arm, recipe=recipe, seed=seed, steps=0,
-            rewards=world.rewards, low=tuple(low.tolist()), high=tuple(high.tolist()),
+            rewards=world.rewards, **_bounds(world),
         )  # fmt: skip
         self._build(header, sizes_of(world), where, world)
 
@@ -95,7 +99,7 @@ class GoalAlgorithm:
         self.arm, self.recipe, self.steps = header.arm, header.recipe, header.steps
         self.episodes: list[tuple[int, bool]] = []
         self._header, self._sizes, self._device = header, sizes, device
-        self._low, self._high = np.array(header.low), np.array(header.high)
+        self._actions = header.box()
         self._stack = [Copy(header.algorithm, self.arm, "", 0, header.seed)]
         self.agent = build_agent(self._stack, self.recipe, sizes, device, header.rewards)
         self._noise = Streams([header.seed])  # of predictions that are samples
@@ -150,7 +154,7 @@ class GoalAlgorithm:
             deterministic: the mean action; else a sample of the policy (HER's has nothing to sample).
 
         Returns:
-            action within the environment's bounds, float32, (action,) or (batch, action).
+            action within the environment's bounds, in its number format, (action,) or (batch, action).
 
         Raises:
             InputError: a key is missing, or a size is not the one that was learned with.
@@ -171,7 +175,7 @@ class GoalAlgorithm:
         if not deterministic:
             noise = self._noise.normal(batch[0].shape[1], self._sizes.action).to(self._device)
         action = self.agent.act(self.agent.inputs(*batch), noise)[0].cpu().numpy()
-        whole = to_bounds(action, self._low, self._high)
+        whole = self._actions.outside(action)
         return (whole if rows["observation"].dim() == 2 else whole[0]), state
 
     def save(self, path: str | Path) -> None:
@@ -224,11 +228,13 @@ class GoalAlgorithm:
             InputError: it has other sizes, action bounds or rewards than the one learned with.
         """
         world = world_of(env, self.recipe.episodes, horizon, None, self._device)
-        low, high = _bounds(world)
-        if sizes_of(world) != self._sizes or not (np.allclose(low, self._low) and np.allclose(high, self._high)):
+        own, learned = _actions(world), self._actions
+        if sizes_of(world) != self._sizes or not (
+            np.allclose(own.low, learned.low) and np.allclose(own.high, learned.high)
+        ):
             raise InputError(
-                f"{_name(env)} has {sizes_of(world)} and actions from {low} to {high}; the policy was learned with "
-                f"{self._sizes} and actions from {self._low} to {self._high}."
+                f"{_name(env)} has {sizes_of(world)} and actions from {own.low} to {own.high}; the policy was learned "
+                f"with {self._sizes} and actions from {learned.low} to {learned.high}."
             )
         if world.rewards != self._header.rewards:
             raise InputError(
@@ -339,11 +345,10 @@ def policy(
 ) -> GoalAlgorithm:
     """A learner of an experiment as the algorithm that anybody can load. Its agent is taken, not copied."""
     kind = next(kind for kind in ALGORITHMS.values() if kind.default.agent == copy.arm.agent)
-    low, high = _bounds(world)
     plain = Recipe(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)})
     header = Header(
         algorithm=kind.name, environment=environment, arm=copy.arm, recipe=plain,
-        seed=copy.seed, steps=steps, rewards=world.rewards, low=tuple(low.tolist()), high=tuple(high.tolist()),
+        seed=copy.seed, steps=steps, rewards=world.rewards, **_bounds(world),
     )  # fmt: skip
     model = kind.__new__(kind)
     model._build(header, sizes_of(world), torch.device("cpu"))
@@ -351,10 +356,17 @@ def policy(
     return model
 
 
-def _bounds(world: GoalEnvironment) -> tuple[Array, Array]:
+def _actions(world: GoalEnvironment) -> ActionBox:
     if isinstance(world, GymWorld):
-        return world.low, world.high
-    return -np.ones(world.action_size), np.ones(world.action_size)
+        return world.actions
+    one = np.ones(world.action_size)
+    return ActionBox(-one, one, one.shape, np.dtype(np.float32))
+
+
+def _bounds(world: GoalEnvironment) -> dict[str, Any]:
+    """What of a header is the actions'."""
+    box = _actions(world)
+    return {"dtype": box.dtype.name, "low": tuple(box.low.tolist()), "high": tuple(box.high.tolist())}
 
 
 def _name(env: Any) -> str:

@@ -48,7 +48,7 @@ class Arm:
         alpha: temperature; None: learned, with the target entropy -dim(a) [peer code].
         epsilon: share of uniform random actions. .05 in [official code], which also evaluates with it; .3 in HER's.
         noise: deviation of Gaussian noise on HER's action, .2 in [official code of HER].
-        action_l2: weight of HER's penalty on large actions, 1.0 in [official code of HER]; 0 unless said (see sheet).
+        action_l2: weight of HER's penalty on large actions, 1.0 in [official code of HER]; 0 unless said.
         strategy, k: how goals are relabelled.
         curriculum: CHER's choice of half of the candidates [official code]; plain uniform sampling is the default.
         head: standard: mean and log-deviation from the last hidden layer; official: through a bottleneck of dim(a).

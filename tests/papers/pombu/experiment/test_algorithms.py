@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from papers.pombu.killed import killed_and_resumed
 
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment.algorithms import IN_LOOP, learner_for, learning_curves, run_loop
 from labkit.papers.pombu.experiment.config import ALGORITHMS, Config
 from labkit.papers.pombu.experiment.tasks import TASKS, GymnasiumTask
 from labkit.papers.pombu.experiment.trust_region import TrustRegionPass
-from labkit.papers.pombu.method.loop import Learner
 from labkit.workbench.runs import Run
 
 TINY = Config(
@@ -44,23 +44,11 @@ def test_every_rival_plays_the_same_task_for_as_many_steps(tmp_path, algorithm):
         assert all(-8 * 20 < value <= 0 for value in result[name][0])
 
 
-def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path):
     config = TINY.override(replicas=2, iterations=3)
     whole = run_loop(learner_for("pombu", "pendulum", config, CPU), Run.open(tmp_path / "whole", config))
-    with monkeypatch.context() as patch:
-        original = Learner.begin
-
-        def dying(learner: Learner, iteration: int) -> None:
-            if iteration == 2:
-                raise KeyboardInterrupt
-            original(learner, iteration)
-
-        patch.setattr(Learner, "begin", dying)
-        killed = Run.open(tmp_path / "killed", config, checkpoint_seconds=0.0)
-        with pytest.raises(KeyboardInterrupt):
-            run_loop(learner_for("pombu", "pendulum", config, CPU), killed)
-    again = Run.open(tmp_path / "killed", config)
-    assert run_loop(learner_for("pombu", "pendulum", config, CPU), again) == whole
+    resumed, again = killed_and_resumed(tmp_path / "killed", config, CPU)
+    assert resumed == whole
     assert [line["step"] for line in again.metrics()] == [0, 1, 2]
 
 

@@ -1,13 +1,12 @@
 """The learners against plain re-statements, closed forms and each other."""
 
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from papers.sher.sher_stacks import SMALL, agent_of, normal, transitions
 from torch import nn
 
 from labkit.errors import InputError
@@ -15,9 +14,6 @@ from labkit.papers.sher.experiment.baselines import QLearning
 from labkit.papers.sher.method.agent import Optimizers, Sizes, clip_target, explore
 from labkit.papers.sher.method.model import GaussianPolicy, GoalInput
 from labkit.rl.gaussian import gaussian_log_prob, tanh_gaussian
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from sher_stacks import SMALL, agent_of, normal, transitions
 
 CPU = torch.device("cpu")
 RATES = {"critic": 3e-3, "policy": 3e-3, "temperature": 1e-3}

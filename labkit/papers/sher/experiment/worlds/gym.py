@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
@@ -21,6 +20,7 @@ from labkit.errors import InputError
 from labkit.papers.sher.experiment.worlds.robots import TASKS, RobotWorld, check_mujoco, register
 from labkit.papers.sher.experiment.worlds.small import Ends, GoalEnvironment, Observation
 from labkit.papers.sher.method.hindsight import EndsAt
+from labkit.rl.environments import action_box, name_of, time_limit
 
 Array = NDArray[Any]
 KEYS = ("observation", "achieved_goal", "desired_goal")
@@ -110,10 +110,6 @@ def _copied(env: Any) -> Any:
     )
 
 
-def name_of(env: Any) -> str:
-    return str(env.spec.id) if env.spec is not None else type(env.unwrapped).__name__
-
-
 def check_spaces(env: Any) -> None:
     """Raise InputError unless observations, goals and actions are vectors of real numbers, the actions bounded."""
     from gymnasium import spaces
@@ -127,17 +123,8 @@ def check_spaces(env: Any) -> None:
             raise InputError(f"'{key}' of {name} must be a Box of one dimension, real numbers; it is {part}.")
     if space["achieved_goal"].shape != space["desired_goal"].shape:
         raise InputError(f"achieved_goal and desired_goal of {name} differ in size: {space}.")
-    action = env.action_space
-    if not isinstance(action, spaces.Box) or len(action.shape) != 1 or action.shape[0] < 1:
-        raise InputError(f"{name} must have a Box of one dimension as actions, for a Gaussian policy; it has {action}.")
-    if not np.isfinite([action.low, action.high]).all() or not (action.low < action.high).all():
-        raise InputError(f"every action of {name} needs finite bounds, low below high; they are {action}.")
-
-
-def to_bounds(action: Float[Array, "*batch action"], low: Array, high: Array) -> Float[Array, "*batch action"]:
-    """From [-1, 1], in which the policy acts, to the bounds of the environment; single precision."""
-    scaled = low + (np.asarray(action, dtype=np.float64) + 1) / 2 * (high - low)
-    return np.clip(scaled, low, high).astype(np.float32)
+    if len(action_box(env).shape) != 1:
+        raise InputError(f"{name} must have a Box of one dimension as actions; it has {env.action_space}.")
 
 
 class OfGoals:
@@ -191,8 +178,8 @@ class GymWorld:
         check_spaces(env)
         self.horizon = self._time_limit(env, horizon)
         self.observation_size, self.goal_size = (env.observation_space[key].shape[0] for key in KEYS[:2])
-        self.action_size = env.action_space.shape[0]
-        self.low, self.high = (bound.astype(np.float64) for bound in (env.action_space.low, env.action_space.high))
+        self.actions = action_box(env)
+        self.action_size = len(self.actions.low)
         compute_reward = self._function(env, "compute_reward")
         if compute_reward is None:
             raise InputError(
@@ -217,9 +204,7 @@ class GymWorld:
     # -- what is refused ----------------------------------------------------------------------------------------------
 
     def _time_limit(self, env: Any, horizon: int | None) -> int:
-        own = env.spec.max_episode_steps if env.spec is not None else None
-        if own is None and env.has_wrapper_attr("_max_episode_steps"):  # gymnasium.wrappers.TimeLimit
-            own = env.get_wrapper_attr("_max_episode_steps")
+        own = time_limit(env)
         if horizon is None and own is None:
             raise InputError(f"{self.name} has no time limit: say how many steps an episode may have, horizon=200.")
         if horizon is not None and (not isinstance(horizon, int) or not 1 <= horizon <= 1_000_000):
@@ -294,10 +279,10 @@ class GymWorld:
 
     def step(self, action: Tensor) -> Observation:
         """One step of all that are not over; actions in [-1, 1] are brought to the environment's bounds."""
-        actions = to_bounds(action[0].detach().cpu().numpy(), self.low, self.high)
+        actions = self.actions.outside(action[0].detach().cpu().numpy())
         for row in np.flatnonzero(~self._over).tolist():
             env = self.environments[row]
-            now, reward, terminated, truncated, _ = env.step(actions[row].astype(env.action_space.dtype))
+            now, reward, terminated, truncated, _ = env.step(actions[row])
             self._length[row] += 1
             self._ended[row] = terminated
             self._over[row] = terminated or truncated or self._length[row] >= self.horizon
