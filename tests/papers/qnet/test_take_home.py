@@ -24,28 +24,7 @@ from labkit.papers.qnet import (
 from labkit.papers.qnet.method.packing import packed_layers
 from labkit.papers.qnet.method.soft_quantizer import quantizers
 
-
-class Block(nn.Module):
-    """torchvision's BasicBlock: one in-place ReLU for both uses, the shortcut added in place."""
-
-    def __init__(self, before, after, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        self.downsample = shortcut if stride > 1 else None
-
-    def forward(self, x):
-        identity = x
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.downsample is not None:
-            identity = self.downsample(x)
-        out += identity
-        return self.relu(out)
+from ..torchvision_block import Block
 
 
 class ResNet(nn.Module):

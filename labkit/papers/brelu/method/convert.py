@@ -1,6 +1,6 @@
 """Your network in, its integers out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from labkit.papers.brelu.method.weights import quantize_layers
 
 def convert(
     model: nn.Module,
-    calibration_batches: Iterable[Tensor | Sequence[Any]],
+    calibration_batches: Iterable[Any],
     levels: int = 127,
     rule: str = "3.5sigma",
     finetune: Callable[[Network], object] | None = None,
@@ -57,8 +57,8 @@ def convert(
     return to_integer(network, scales).eval()
 
 
-def _images(batch: Tensor | Sequence[Any]) -> Tensor:
-    images = batch if isinstance(batch, Tensor) else batch[0]
+def _images(batch: Any) -> Tensor:
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or not len(images):
         what = f"{images.dtype}, {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"a calibration batch must hold float images (n, c, h, w); got {what}.")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.papers.qnet.method.batches import input_batches
+from labkit.papers.qnet.method.batches import evaluating, input_batches
 from labkit.papers.qnet.method.relus import RELUS, callers_of_shared_relus, relus_of
 from labkit.papers.qnet.method.soft_quantizer import EXACT, Backward, Quantizer, forward_mode, quantizers
 from labkit.papers.qnet.method.thresholds import MAX_SAMPLES, Init
@@ -117,18 +117,14 @@ def sample_activations(
 
         return hook
 
-    training = {module: module.training for module in model.modules()}
     hooks = [relu.register_forward_hook(keep(name)) for name, relu in relus.items()]  # type: ignore[arg-type]
     try:
-        model.eval()
-        with forward_mode(model, "hard"):
+        with evaluating(model), forward_mode(model, "hard"):
             for batch in batches:
                 model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
     for name, values in values_of.items():
         if len(values) != len(batches):
             raise InputError(

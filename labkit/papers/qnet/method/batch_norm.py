@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.errors import InputError
-from labkit.papers.qnet.method.batches import input_batches
+from labkit.papers.qnet.method.batches import evaluating, input_batches
 from labkit.papers.qnet.method.soft_quantizer import forward_mode
 
 
@@ -28,15 +28,13 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any] | Tensor) -> 
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
-    training = {module: module.training for module in model.modules()}
     count = 0
     try:
-        model.eval()  # dropout and the like stay as deployed
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average over batches, not a moving one
-            norm.train()
-        with forward_mode(model, "hard"):
+        with evaluating(model), forward_mode(model, "hard"):  # dropout and the like stay as deployed
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain average over batches, not a moving one
+                norm.train()
             for inputs in input_batches(model, batches):
                 model(inputs)
                 count += 1
@@ -50,5 +48,3 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any] | Tensor) -> 
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, mode in training.items():
-            module.training = mode

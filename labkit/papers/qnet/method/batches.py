@@ -1,6 +1,7 @@
-"""What a method takes from the reader's batches: the inputs, on the device of the network."""
+"""What a method takes from the reader's batches: the inputs, on the device of the network, which looks in eval mode."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,18 @@ def input_batches(model: nn.Module, batches: Iterable[Any] | Tensor) -> Iterator
     device = device_of(model)
     for batch in [batches] if isinstance(batches, Tensor) else batches:
         yield inputs_of(batch).to(device)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block `model` is in eval mode; after it, each of its modules is in the mode that it was in."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from labkit.errors import InputError
 from labkit.files import write_atomically
 from labkit.papers.qnet.method.batches import device_of, inputs_of
-from labkit.papers.qnet.method.packing import PackedActivation, PackedLayer, packed_activations, packed_layers
+from labkit.papers.qnet.method.packing import (
+    PackedActivation,
+    PackedLayer,
+    packed_activations,
+    packed_layers,
+    replace_modules,
+)
 from labkit.papers.qnet.method.soft_quantizer import quantizers
 
 OPSET = 17
@@ -72,9 +78,7 @@ def _spelled_out(packed: nn.Module) -> nn.Module:
     model = copy.deepcopy(packed).eval()
     forms = {PackedLayer: _Layer, PackedActivation: _Activation}
     new = {id(module): forms[type(module)](module) for module in model.modules() if type(module) in forms}
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if id(module) in new:
-            model.set_submodule(name, new[id(module)])
+    replace_modules(model, new)
     return model
 
 

@@ -19,6 +19,7 @@ from labkit.papers.qnet.method.packing import (
     PackedLayer,
     packed_activations,
     packed_layers,
+    replace_modules,
     unpack_weights,
 )
 from labkit.papers.qnet.method.relus import RELUS, rewrite_relus
@@ -82,21 +83,13 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     try:
         loaded = rewrite_relus(copy.deepcopy(model).eval(), header.separated)
         for name, shape in header.layers.items():
-            _put(loaded, name, _layer(loaded, name, shape, tensors))
+            replace_modules(loaded, {id(_module(loaded, name)): _layer(loaded, name, shape, tensors)})
         for name in header.activations:
-            _put(loaded, name, _activation(loaded, name, tensors))
+            replace_modules(loaded, {id(_module(loaded, name)): _activation(loaded, name, tensors)})
         loaded.load_state_dict(tensors)
     except (InputError, RuntimeError) as error:
         raise InputError(f"'{path}' does not fit this network: {error}") from error
     return loaded.to(device_of(model))
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """`module` in place of the one called `name`, under all its names."""
-    old = model.get_submodule(name)
-    for other, same in list(model.named_modules(remove_duplicate=False)):
-        if same is old:
-            model.set_submodule(other, module)
 
 
 def _layer(model: nn.Module, name: str, shape: tuple[int, ...], tensors: dict[str, Tensor]) -> PackedLayer:

@@ -9,7 +9,7 @@ integer), the convolution runs on 8-bit integers and adds up in 32 bits, exactly
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -317,12 +317,17 @@ def pack(model: nn.Module, sample: Any = None) -> nn.Module:
             continue
         if (deployed := PackedActivation.of(pair[0], quantizer)) is not None:
             new[id(pair)] = deployed
-    for name, module in list(packed.named_modules(remove_duplicate=False)):
-        if id(module) in new:
-            packed.set_submodule(name, new[id(module)])
+    replace_modules(packed, new)
     if sample is not None:
         _find_integer_inputs(packed, inputs_of(sample).to(device_of(packed)))
     return packed
+
+
+def replace_modules(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
+    """Puts `new[id(module)]` in the place of each such module of `model`, under all its names."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if id(module) in new:
+            model.set_submodule(name, new[id(module)])
 
 
 def packed_layers(model: nn.Module) -> dict[str, PackedLayer]:

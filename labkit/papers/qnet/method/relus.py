@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from labkit.errors import InputError
+from labkit.papers.qnet.method.batches import evaluating
 
 RELUS = (nn.ReLU, nn.ReLU6)
 FUNCTIONS: dict[Any, type[nn.ReLU] | type[nn.ReLU6]] = {
@@ -212,14 +213,9 @@ def _trace(name: str, module: nn.Module) -> fx.Graph:
 @torch.no_grad()
 def _outputs(model: nn.Module, sample: Tensor) -> list[Tensor]:
     """All tensors that `model` returns in eval mode; it is left as it was. Random draws within repeat."""
-    training = {module: module.training for module in model.modules()}
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            output = model.eval()(sample.clone())
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(0)
+        output = model(sample.clone())
     return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 

@@ -7,6 +7,7 @@ The same layer serves weights (as a parametrisation, `weights.py`) and activatio
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def wide_bell(bell_temperature: float) -> Backward:
     return Backward(bell_temperature=bell_temperature)
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """The interface of every quantiser, the paper's or a baseline: the level that an input takes, and the scale.
 
     In hard mode y = scale(x) * levels[codes(x)]. `role` says what it quantises, once it is part of a model.
@@ -133,13 +134,13 @@ class Quantizer(nn.Module):
     levels: Tensor
     role: Literal["", "weights", "activations"] = ""
 
+    @abstractmethod
     def codes(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
         """Index of the level that each entry takes in hard mode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scale(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
         """What the levels are multiplied by: a scalar, or one number per filter that broadcasts over x."""
-        raise NotImplementedError
 
 
 class SoftQuantizer(Quantizer):

@@ -278,6 +278,7 @@ def test_what_has_no_integer_form_is_refused_by_name(model, message):
         ([torch.zeros(2, 3, 9, 9, dtype=torch.uint8)], r"float images \(n, c, h, w\); got torch\.uint8"),
         ([torch.randn(3, 9, 9)], r"got torch\.float32, \(3, 9, 9\)"),
         ([torch.full((2, 3, 9, 9), float("nan"))], "not finite"),
+        ([{"image": torch.randn(2, 3, 9, 9)}], "got dict"),
     ],
 )
 def test_bad_calibration(batches, message):
