@@ -220,9 +220,9 @@ CLAIMS = (
         margin=-0.5,
         scale="lesson",
         unit="points",
-        note="Depthwise convolutions, ReLU6, additions without a ReLU. `convert` with as many steps of fine-tuning as the "
-        "residual network, steps that the float one has not had; its learning rate, a fifth of that network's, was set "
-        "after a first record on seeds 0 to 4 had failed.",
+        note="Depthwise convolutions, ReLU6, additions without a ReLU. `convert` with as many steps of fine-tuning as "
+        "the residual network, steps that the float one has not had; its learning rate, a fifth of that network's, was "
+        "set after a first record on seeds 0 to 4 had failed.",
     ),
     Claim(
         key="better-than-8-bit-peers-small",
