@@ -258,8 +258,8 @@ def test_certificate_is_risk_plus_delta_plus_two_deviations():
 def test_the_certificate_holds_for_each_hypothesis_in_most_samples():
     """From risk and delta of the same 100 data, the colour reversed in the test; delta taken exactly in z.
 
-    Each hypothesis may fail in half of the samples (d = .5) and fails in hardly any; without the term in delta those that
-    follow the colour fail in all, without the confidence some fail in half.
+    Each hypothesis may fail in half of the samples (d = .5) and fails in hardly any; without the term in delta those
+    that follow the colour fail in all, without the confidence some fail in half.
     """
     n, d, samples = 100, 0.5, 200
     q, target, generator = NuisanceLaw.aligned(0.9, 4), NuisanceLaw.aligned(0.1, 4), np.random.default_rng(0)
