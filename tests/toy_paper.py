@@ -105,6 +105,7 @@ class Toy(Paper):
         "full": ToyConfig(steps=200),
     }
     train = staticmethod(train)
+    code = "of the toy"
     claims = (
         Claim(
             key="learns",

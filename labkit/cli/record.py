@@ -1,6 +1,7 @@
 """`labkit record`."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,19 @@ from labkit.cli.options import Device, Pairs, RunDir, Scale, Seeds, Slug, asked,
 from labkit.cli.output import console, print_ledger, short
 from labkit.errors import InputError
 from labkit.workbench import records
+from labkit.workbench.experiment import Config, Paper
 from labkit.workbench.runs import Run
+
+
+def finish_seeds(paper: Paper, config: Config, seeds: Sequence[int], root: Path) -> list[Run]:
+    """Runs of `config`, one a seed, below `root`; those that are finished already are only read."""
+    runs = []
+    for seed in seeds:
+        seeded = config.override(seed=seed)
+        runs.append(Run.open(root / f"seed-{seed}", seeded))
+        paper.run(seeded, runs[-1])
+        console.print(f"{paper.slug} seed {seed} done", highlight=False)
+    return runs
 
 
 def record(
@@ -33,15 +46,10 @@ def record(
     root = Path(run_dir) if run_dir else paths.runs_dir() / slug / "-".join(filter(None, ("record", scale, label)))
     if label and not label.replace("-", "").isalnum():
         raise InputError(f"--label is part of a file name: letters, digits and hyphens; got '{label}'.")
-    finished = []
-    for seed in numbers(seeds):
-        seeded = config.override(seed=seed)
-        finished.append(Run.open(root / f"seed-{seed}", seeded))
-        paper.run(seeded, finished[-1])
-        console.print(f"seed {seed} done")
+    finished = finish_seeds(paper, config, numbers(seeds), root)
     kind = kind_of(pick_device(config.device))
     words = ["labkit", "record", slug, "--scale", scale, "--seeds", seeds, *(["--label", label] if label else [])]
     command = shlex.join([*words, *(["--device", device] if device else []), *pair_words(p)])
-    written = records.record(slug, scale, kind, finished, command, label)
+    written = records.record(slug, scale, kind, finished, command, label, paper.code)
     print_ledger(paper.verdicts())
     console.print(f"record    {short(written.path)}", soft_wrap=True)

@@ -160,7 +160,7 @@ def _deviation(values: Sequence[float], mean: float) -> float:
 
 
 def _student(probability: float, freedom: int) -> float:
-    """Quantile of Student's distribution."""
-    from scipy import stats
+    """Quantile of Student's distribution, what `scipy.stats.t.ppf` calls: to import that takes a second."""
+    from scipy import special
 
-    return float(stats.t.ppf(probability, freedom))
+    return float(special.stdtrit(freedom, probability))

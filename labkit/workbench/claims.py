@@ -146,6 +146,8 @@ class Verdict:
     seeds: int = 0
     unit: str = ""
     note: str = ""
+    stale: bool = False
+    """The room's code or config has changed since the record behind it was made, as far as the record can tell."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -155,11 +157,22 @@ class Verdict:
         """The measured effect as people write it: mean, interval, seeds; with the digits that its margin needs."""
         if self.measured is None:
             return "not measured"
+        return f"{self.numbers} {self.unit}".rstrip() + f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
+
+    @property
+    def numbers(self) -> str:
+        """Mean and interval alone; a dash where nothing was measured."""
+        if self.measured is None:
+            return "–"
         interval = ""
         if self.low is not None and self.high is not None:
             interval = f" [{_written(self.low, self.margin)}, {_written(self.high, self.margin)}]"
-        seeds = f", {self.seeds} seed{'s' if self.seeds > 1 else ''}"
-        return f"{_written(self.measured, self.margin)}{interval} {self.unit}".rstrip() + seeds
+        return _written(self.measured, self.margin) + interval
+
+    @property
+    def mark(self) -> str:
+        """One letter: it holds, it does not, nothing was measured."""
+        return {True: "✓", False: "✗", None: "–"}[self.holds]
 
     @property
     def word(self) -> str:
@@ -219,10 +232,8 @@ def _stumbles_named(claim: Claim, source: str | None) -> Iterator[None]:
 def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     """The ledger as a Markdown table, for notebooks and the README."""
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
-    mark = {True: "✓", False: "✗", None: "–"}
     rows = (
-        (mark[v.holds], v.sentence, v.published or "–", v.effect, least_effect(v.margin, v.unit), v.word)
-        for v in verdicts
+        (v.mark, v.sentence, v.published or "–", v.effect, least_effect(v.margin, v.unit), v.word) for v in verdicts
     )
     return "\n".join([head, *map(table_row, rows)])
 

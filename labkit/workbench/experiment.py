@@ -2,12 +2,14 @@
 
 import functools
 import importlib
+import importlib.util
 import json
 import operator
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -16,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from labkit.errors import ConfigError, InputError, RunError, nearest
 from labkit.metrics.intervals import prediction
+from labkit.workbench import fingerprint
 from labkit.workbench.claims import Claim, Verdict, judge
 from labkit.workbench.exercises import Exercise
 from labkit.workbench.records import Record, load_all
@@ -275,17 +278,30 @@ class Paper:
         a label comes before those with one.
         """
         if result is not None:
-            return [
-                judge(self.slug, claim, [result] if claim.scale == scale else [], "this run") for claim in self.claims
-            ]
+            return self.judged([result], scale, "this run")
         records = load_all(self.slug)
         verdicts = []
         for claim in self.claims:
-            of_scale = [record for record in records if record.scale == claim.scale]
-            judged = [judge(self.slug, claim, record.results, record.name) for record in of_scale]
-            measured = [verdict for verdict in judged if verdict.seeds]
-            verdicts.append(measured[0] if measured else judge(self.slug, claim, [], None))
+            verdict = judge(self.slug, claim, [], None)
+            for record in (record for record in records if record.scale == claim.scale):
+                judged = judge(self.slug, claim, record.results, record.name)
+                if judged.seeds:
+                    verdict = replace(judged, stale=bool(record.code) and record.code != self.code)
+                    break
+            verdicts.append(verdict)
         return verdicts
+
+    def judged(self, results: Sequence[Mapping[str, Any]], scale: str | None, source: str) -> list[Verdict]:
+        """The ledger from the results of runs at `scale`, one a seed."""
+        return [judge(self.slug, claim, results if claim.scale == scale else [], source) for claim in self.claims]
+
+    @cached_property
+    def code(self) -> str:
+        """Fingerprint of what the room computes with, its configs included."""
+        spec = importlib.util.find_spec(self.room)
+        assert spec is not None, f"{self.room} is where PAPER was loaded from"
+        assert spec.origin is not None, f"{self.room} is a package"
+        return fingerprint.of_room(Path(spec.origin).parent)
 
     def agreement(self, result: Mapping[str, Any], scale: str) -> list[str]:
         """One line a claim: does this run say what the record of the same scale and data says?

@@ -35,6 +35,7 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     )
     command: str
     recorded: str = Field(description="date, ISO 8601")
+    code: str = Field("", description="fingerprint of the room's code that ran; older records hold none")
 
     @model_validator(mode="after")
     def _whole(self) -> "Record":
@@ -69,7 +70,9 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             ) from error
 
 
-def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: str, label: str = "") -> Record:
+def record(
+    paper: str, scale: str, device: str, runs: Sequence[Run], command: str, label: str = "", code: str = ""
+) -> Record:
     """Gather finished runs, one per seed, into a record and write it.
 
     Raises:
@@ -94,6 +97,7 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         cpu_seconds=[run.spent.cpu_seconds for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
+        code=code,
     )
     new.write()
     return new

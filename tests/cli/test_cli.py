@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_paper
-from toy_paper import ToyConfig
+from toy_paper import PAPER, ToyConfig
 
 from labkit import cli, papers, paths
 from labkit.cli import output
@@ -94,7 +94,7 @@ def test_bad_input_is_told_before_anything_starts(here, tmp_path, monkeypatch, w
 def test_training_ends_with_the_ledger_and_code_zero(here, tmp_path):
     code, printed, message = here("train", "toy", "--scale", "smoke", "-p", "steps", "2", "-p", "learning_rate=1e-3")
     assert (code, message) == (0, "")
-    assert "[in our own words]" in printed  # not taken for markup
+    assert " learns " in printed
     run = json.loads((tmp_path / "runs/toy/smoke-001/config.json").read_text())
     assert (run["steps"], run["learning_rate"]) == (2, 0.001)
     assert (tmp_path / "runs/toy/smoke-001/result.json").exists()
@@ -144,7 +144,7 @@ def test_an_existing_run_is_gone_on_with_only_when_asked(here, tmp_path):
     code, _, message = here(*words)
     assert (code, "holds a run already" in message, "--resume" in message) == (2, True, True)
     code, printed, _ = here(*words, "--resume")  # it is finished: shown, not trained again
-    assert (code, "toy learns" in printed) == (0, True)
+    assert (code, " learns " in printed) == (0, True)
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
     code, _, message = here(*words[:4], "--run-dir", str(tmp_path / "run"), "--resume")
     assert (code, "steps = 2 there, 40 here" in message) == (2, True)
@@ -176,7 +176,60 @@ def test_claims_as_json(here, tmp_path):
     assert row["low"] <= row["measured"] <= row["high"]
     _, printed, _ = here("claims")
     assert "noise-helps" in printed
-    assert "not measured" in printed
+    assert "1 not measured" in printed
+
+
+def test_the_ledger_fits_80_columns_and_the_long_one_has_the_sentences(here, monkeypatch):
+    monkeypatch.setattr(output.console, "_width", 80)
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "-p", "steps", "30")[0] == 0
+    _, short, _ = here("claims", "toy")
+    assert max(map(len, short.splitlines())) <= 80
+    line = next(line for line in short.splitlines() if " learns " in line)
+    sentence = next(claim.sentence for claim in PAPER.claims if claim.key == "learns")
+    assert line.startswith(("✓", "✗"))
+    assert "≥" in line
+    assert sentence not in short
+    monkeypatch.setattr(output.console, "_width", 400)
+    assert "[in our own words]" in sentence
+    assert sentence in here("claims", "toy", "--long")[1]  # what is in brackets is not taken for markup
+
+
+def test_the_ledger_as_markdown_and_as_a_page(here):
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "-p", "steps", "30")[0] == 0
+    markdown, page = here("claims", "--markdown")[1], here("claims", "--html")[1]
+    assert markdown.startswith(f"## {PAPER.title}\n\n| |")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<tr>") == 1 + len(PAPER.claims)
+    code, _, message = here("claims", "--json", "--long")
+    assert (code, "give one of them" in message) == (2, True)
+
+
+def test_claims_measured_anew_leave_the_records_alone(here, tmp_path):
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "-p", "steps", "30")[0] == 0
+    before = (tmp_path / "records" / "toy" / "smoke-cpu.json").read_bytes()
+    words = ("claims", "toy", "--run", "--scale", "smoke", "--seeds", "3", "-p", "steps", "40", "--json")
+    code, printed, _ = here(*words)
+    rows = json.loads(printed[printed.index("[") :])
+    assert (code, rows[0]["source"], rows[0]["seeds"]) == (0, "runs at smoke", 1)
+    assert (tmp_path / "runs" / "toy" / "claims-smoke" / "seed-3" / "result.json").exists()
+    assert (tmp_path / "records" / "toy" / "smoke-cpu.json").read_bytes() == before
+
+
+def test_a_record_of_other_code_is_marked(here, tmp_path):
+    assert here("record", "toy", "--scale", "smoke", "--seeds", "0,1", "-p", "steps", "30")[0] == 0
+    path = tmp_path / "records" / "toy" / "smoke-cpu.json"
+    record = json.loads(path.read_text())
+
+    def stale() -> bool:
+        return json.loads(here("claims", "toy", "--json")[1])[0]["stale"]
+
+    assert not stale()
+    path.write_text(json.dumps({**record, "code": "of another day"}))
+    assert stale()
+    assert "✓* learns" in here("claims", "toy")[1]
+    assert "changed since" in here("claims", "toy", "--long")[1]
+    path.write_text(json.dumps({**record, "code": ""}))  # from before there were fingerprints: nothing is known
+    assert not stale()
 
 
 def test_a_stopped_recording_goes_on_where_it_was(here, tmp_path, stop_at):
@@ -324,7 +377,7 @@ def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here
     assert (position / "plain" / "checkpoint.pt").exists()
     code, printed, message = here(*words, "--resume")
     assert code == 0, message
-    assert "toy learns" in printed
+    assert " learns " in printed
     assert "without encryption" not in printed + message
     assert "notebook.html" in printed
     whole = tmp_path / "undisturbed"
