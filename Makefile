@@ -11,9 +11,9 @@ INSTALLED := .venv/.installed
 LOG := .venv/set-up.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help setup run check test fuzz lab notebooks bench claims gpu clean
+.PHONY: help setup run check test test-latest fuzz lab notebooks site bench claims gpu clean
 help: ## these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## set .venv up again, after a package went missing
 	@rm -f $(INSTALLED)
@@ -28,6 +28,11 @@ check: $(INSTALLED) ## what to run while working: style, types, layers and the q
 test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebooks themselves
 	@$(BIN)/python tests/run.py
 
+test-latest: ## make test with the newest release of every dependency, pins aside, in .venv-latest
+	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade --editable '.[all]'
+	@.venv-latest/bin/python tests/run.py
+
 fuzz: $(INSTALLED) ## damage everything that labkit reads, for ten minutes: only sentences or right values may come out
 	@$(BIN)/python tests/fuzz.py $(ARGS)
 
@@ -36,6 +41,10 @@ lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in workspac
 
 notebooks: $(INSTALLED) ## execute the notebooks in place and refresh the committed outputs
 	@$(BIN)/labkit notebooks
+
+site: $(INSTALLED) ## the notebooks, the ledger and a reference as a web site, in build/site; its links are checked
+	@$(BIN)/python -c 'import sphinx, myst_nb' 2>/dev/null || PIP_CONSTRAINT=constraints.txt $(PIP) --quiet --editable '.[site]'
+	@$(BIN)/python docs/build.py
 
 bench: $(INSTALLED) ## side by side with peers; a ratio above 1 means that we are ahead
 	@$(BIN)/labkit bench
@@ -47,7 +56,7 @@ gpu: ## everything a GPU is for, time-boxed: tests, benchmarks, gpu-scale runs; 
 	@$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)) -m labkit gpu --minutes $(MINUTES) --out $(OUT)
 
 clean: ## remove .venv, runs and caches; data and records stay
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-latest runs build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted set-up is simply done again. One line a package; the rest of what pip says is

@@ -20,6 +20,7 @@ from labkit.cli.notebooks import refresh
 from labkit.cli.readme import write_tables
 from labkit.cli.record import record
 from labkit.cli.run import run
+from labkit.cli.sweep import sweep
 from labkit.cli.track import track
 from labkit.cli.train import train
 from labkit.cli.worker import worker
@@ -31,6 +32,7 @@ app.command()(claims)
 app.command()(run)
 app.command()(train)
 app.command()(record)
+app.command()(sweep)
 app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)

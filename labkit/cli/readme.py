@@ -56,7 +56,7 @@ def home_lines() -> Iterator[str]:
 def command_rows(commands: Mapping[str, Any]) -> Iterator[str]:
     """The Makefile's targets and labkit's commands, in the words of their own help."""
     yield "| command | what it does |\n|---|---|"
-    for target, words in re.findall(r"^(\w+):.*## (.+)$", (paths.root() / "Makefile").read_text(), re.MULTILINE):
+    for target, words in re.findall(r"^([\w-]+):.*## (.+)$", (paths.root() / "Makefile").read_text(), re.MULTILINE):
         yield f"| `make {target}` | {words} |"
     for name, command in commands.items():
         if not command.hidden:
