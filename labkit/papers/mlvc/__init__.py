@@ -1,0 +1,1 @@
+"""M-LVC (Lin et al., arXiv 2004.10290)."""
