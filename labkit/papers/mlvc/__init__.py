@@ -6,9 +6,9 @@ from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
+    from labkit.papers.mlvc.experiment.bjontegaard import bd_rate
     from labkit.papers.mlvc.experiment.config import Config
     from labkit.papers.mlvc.experiment.export import load
-    from labkit.papers.mlvc.experiment.measures import bd_rate
     from labkit.papers.mlvc.experiment.scenes import FAMILIES, Clips, Family, scenes
     from labkit.papers.mlvc.method.network import LAMBDAS, Network, Settings
     from labkit.papers.mlvc.method.references import References
@@ -18,7 +18,7 @@ PAPER = Paper(
     title="M-LVC: Multiple Frames Prediction for Learned Video Compression",
     arxiv="2004.10290",
     venue="CVPR 2020",
-    idea="Four decoded frames and the motion between them predict the next frame, and its motion: less is left to send.",
+    idea="Four decoded frames and the motion between them predict the next frame and its motion: less is left to send.",
     notebook="06_mlvc",
 )
 

@@ -104,7 +104,9 @@ class VimeoSeptuplets:
         frames = np.stack([np.asarray(read_picture(file, mend)) for file in files])
         height, width = frames.shape[1:3]
         if min(height, width) < self.size:
-            raise DataError(f"{files[0]} is {width} x {height}, smaller than crops of {self.size}. Ask for smaller crops.")
+            raise DataError(
+                f"{files[0]} is {width} x {height}, smaller than crops of {self.size}. Ask for smaller crops."
+            )
         rng = np.random.default_rng(seed)
         top, left = (int(rng.integers(side - self.size + 1)) for side in (height, width))
         crop = frames[:, top : top + self.size, left : left + self.size]
@@ -135,7 +137,7 @@ def coded_set(name: str, frames: int, seed: int, count: int = 8, size: int = 192
     """The videos of a set, the first `frames` of each (0: all).
 
     scenes: `count` generated ones, other seeds than those trained on. video: the real clips. hevc-b to hevc-e: the
-    common test sequences, `hevc/B/NAME_1920x1080_50.yuv`. uvg: `uvg/NAME_1920x1080_120fps_420_8bit_YUV.yuv`. Files may
+    common test sequences, `hevc/B/NAME_1920x1080_50.yuv`. uvg: `uvg/1080p/NAME_1920x1080_120fps_420_8bit_YUV.yuv`. Files may
     be .y4m instead.
 
     Raises:
@@ -148,7 +150,7 @@ def coded_set(name: str, frames: int, seed: int, count: int = 8, size: int = 192
         folder = registry.require("video")
         return [_named(read(folder / file, frames), short) for short, file in CLIPS.items()]
     if name == "uvg":
-        return _all_of(registry.require("uvg"), frames)
+        return _all_of(registry.require("uvg") / "1080p", frames)
     if name in SETS:
         return _all_of(registry.require("hevc") / name[-1].upper(), frames)
     raise InputError(f"there is no set of videos '{name}'; there are {', '.join(SETS)}.")

@@ -135,7 +135,9 @@ def _warp_loss(network: Network, x: Tensor, references: References, lam: float, 
     return loss, {}, references.push(x, flow)
 
 
-def _prediction_loss(network: Network, x: Tensor, references: References, lam: float, noise: torch.Generator) -> Outcome:
+def _prediction_loss(
+    network: Network, x: Tensor, references: References, lam: float, noise: torch.Generator
+) -> Outcome:
     """Mean squared error of x̄_t; the next reference is x_t as the I-frame codec would leave it. [ours]"""
     flow = network.estimate_motion(x, references).detach()
     loss = distortion(x, network.predict(x, references, flow).prediction).mean()

@@ -93,7 +93,9 @@ def scenes(
             raise InputError(f"there is no family of scenes '{family}'; there are {', '.join(FAMILIES)}.")
         family = FAMILIES[family]
     if min(count, frames) < 1 or size < 16:
-        raise InputError(f"scenes need count and frames of 1 or more and a size of 16 or more; got {count}, {frames}, {size}.")
+        raise InputError(
+            f"scenes need count and frames of 1 or more and a size of 16 or more; got {count}, {frames}, {size}."
+        )
     if family.layers not in (1, 2, 3):
         raise InputError(f"a family has 1, 2 or 3 layers; got {family.layers}.")
     generator = torch.Generator().manual_seed(seed)
@@ -115,7 +117,9 @@ def uncovered(clips: Clips) -> Float[Tensor, "time clips height width"]:
     source_x = (x + clips.flows[1:, :, 0]).round().long().clamp(0, width - 1)
     source_y = (y + clips.flows[1:, :, 1]).round().long().clamp(0, height - 1)
     flat = clips.layer[:-1].reshape(time - 1, count, -1)
-    before = flat.gather(2, (source_y * width + source_x).reshape(time - 1, count, -1)).view(time - 1, count, height, width)
+    before = flat.gather(2, (source_y * width + source_x).reshape(time - 1, count, -1)).view(
+        time - 1, count, height, width
+    )
     hidden = (before != clips.layer[1:]).float()
     return torch.cat([torch.zeros_like(hidden[:1]), hidden])
 

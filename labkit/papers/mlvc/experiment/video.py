@@ -52,7 +52,9 @@ class Video:
 def to_rgb(planes: UInt8[np.ndarray, "time rows width"]) -> Float[Tensor, "time 3 height width"]:
     """4:2:0 to RGB in [0, 1]."""
     av = _av()
-    frames = [av.VideoFrame.from_ndarray(np.ascontiguousarray(p), format="yuv420p").to_ndarray(format="rgb24") for p in planes]
+    frames = [
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(p), format="yuv420p").to_ndarray(format="rgb24") for p in planes
+    ]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -94,7 +96,9 @@ def _named(path: Path) -> tuple[int, int, int]:
         )
     width, height, rate = map(int, match.groups())
     if not (2 <= width <= LARGEST and 2 <= height <= LARGEST) or width % 2 or height % 2:
-        raise DataError(f"{path} is 4:2:0: width and height must be even and at most {LARGEST}; its name says {width} x {height}.")
+        raise DataError(
+            f"{path} is 4:2:0: width and height must be even and at most {LARGEST}; its name says {width} x {height}."
+        )
     return width, height, rate
 
 
@@ -145,5 +149,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError:
-        raise InputError("reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'") from None
+        raise InputError(
+            "reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'"
+        ) from None
     return av
