@@ -65,7 +65,7 @@ class MotionAutoencoder(nn.Module):
 
     def decode(self, latent: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch 2 height width"]:
         """d̂_t = g_s(m̂_t)"""
-        return self.synthesis(latent) / MOTION_GAIN
+        return self.synthesis(latent) * (1 / MOTION_GAIN)
 
 
 class ResidualAutoencoder(nn.Module):

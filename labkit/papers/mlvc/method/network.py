@@ -136,7 +136,7 @@ class Network(nn.Module):
         """v̄_t from v̂_{t-1..t-3}; 0 where MAMVP-Net is not in use."""
         if not self.settings.predict_motion:
             return torch.zeros_like(references.flows[:, 0])
-        return self.motion_prediction(references.flows / FLOW_UNIT) * FLOW_UNIT
+        return self.motion_prediction(references.flows * (1 / FLOW_UNIT)) * FLOW_UNIT
 
     def decode_motion(self, latent: Float[Tensor, "batch _ _ _"], predicted: Flow) -> Flow:
         """v̂'_t = v̄_t + d̂_t, d̂_t decoded from m̂_t."""
@@ -146,8 +146,8 @@ class Network(nn.Module):
         """v̂_t; v̂'_t itself where MV Refine-Net is not in use."""
         if not self.settings.refine_motion:
             return decoded
-        units, frame = references.flows / FLOW_UNIT, references.frames[:, 0]
-        return self.motion_refinement(decoded / FLOW_UNIT, units, frame) * FLOW_UNIT
+        units, frame = references.flows * (1 / FLOW_UNIT), references.frames[:, 0]
+        return self.motion_refinement(decoded * (1 / FLOW_UNIT), units, frame) * FLOW_UNIT
 
     def compensate(self, flow: Flow, references: References) -> Compensation:
         """x̄_t, and what Residual Refine-Net reads."""
@@ -164,7 +164,7 @@ class Network(nn.Module):
         before, so that it starts as they ended [ours].
         """
         features = self.residual_coding.decode(latent)
-        residual = self.residual_rgb(features) / RESIDUAL_GAIN
+        residual = self.residual_rgb(features) * (1 / RESIDUAL_GAIN)
         if self.settings.refine_residual:
             residual = residual + self.residual_refinement(features, compensation.prediction, compensation.features)
         return compensation.prediction + residual

@@ -30,7 +30,7 @@ class _Round(torch.autograd.Function):
 def rounded(x: Float[Tensor, "*shape"], steps: float) -> Float[Tensor, "*shape"]:
     """x to the nearest multiple of 1 / steps; the gradient passes as if nothing were rounded."""
     steps_of_x: Tensor = _Round.apply(x * steps)
-    return steps_of_x / steps
+    return steps_of_x * (1 / steps)
 
 
 @dataclass(frozen=True)
