@@ -1,5 +1,6 @@
 """From four aligned references to one prediction: by least squares, or by a small network that decides pixel by pixel."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,7 +93,7 @@ class PixelCombiner(nn.Module):
         super().__init__()
         sizes = (REFERENCES + 1, channels, channels, channels)
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.1)]
         last = nn.Conv2d(channels, 1, 3, padding=1)
         nn.init.zeros_(last.weight)

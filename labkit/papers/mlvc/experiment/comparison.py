@@ -210,7 +210,9 @@ def compare_footage(names: Sequence[str], frames: int, arms: Mapping[str, Arm], 
     mixed = _mixed_lessons(settings)
     result: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, arm in arms.items():
-        combine: Combiner = newest if arm.combiner == "warp" else trained(mixed, arm, settings, run.part(f"footage-{key}"))
+        combine: Combiner = (
+            newest if arm.combiner == "warp" else trained(mixed, arm, settings, run.part(f"footage-{key}"))
+        )
         for flagged in (False, True) if arm.combiner == "net" else (False,):
             coded = {
                 name: code(clip, settings.step_of(1), combine, arm.n_refs, arm.predict_motion, flagged)
@@ -218,7 +220,9 @@ def compare_footage(names: Sequence[str], frames: int, arms: Mapping[str, Arm], 
             }
             for name in names:
                 others = [coded[other] for other in names if other != name]
-                result[name][key + ("+flag" if flagged else "")] = _priced(coded[name], others, len(settings.quantizers))
+                result[name][key + ("+flag" if flagged else "")] = _priced(
+                    coded[name], others, len(settings.quantizers)
+                )
     return result
 
 

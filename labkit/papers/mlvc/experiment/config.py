@@ -11,6 +11,7 @@ from labkit.papers.mlvc.experiment.comparison import Settings as SmallCodec
 from labkit.papers.mlvc.experiment.data import CLIPS, SETS
 from labkit.papers.mlvc.experiment.scenes import FAMILIES
 from labkit.papers.mlvc.method.autoencoders import STRIDE
+from labkit.papers.mlvc.method.network import LAMBDAS
 from labkit.workbench.experiment import Config as BaseConfig
 from labkit.workbench.experiment import Scale
 
@@ -39,7 +40,9 @@ class Config(BaseConfig):
 
     networks: tuple[str, ...] = Field((), description="trainings of the paper's networks: stepwise, scratch, single")
     width: float = Field(1.0, gt=0, le=4, description="multiplies the channels of all networks; 1 is the paper's")
-    motion: Literal["network", "dis"] = Field("network", description="motion search: a trained pyramid, or OpenCV's DIS")
+    motion: Literal["network", "dis"] = Field(
+        "network", description="motion search: a trained pyramid, or OpenCV's DIS"
+    )
     lambdas: tuple[float, ...] = Field(
         (16.0, 24.0, 40.0, 64.0), min_length=1, description="trade-offs; the first is trained, the others from it"
     )
@@ -55,9 +58,14 @@ class Config(BaseConfig):
 
     evaluate_on: tuple[str, ...] = Field((), description="sets of videos to code: scenes, video, hevc-b to -e, uvg")
     evaluate_frames: int = Field(0, ge=0, description="frames of each video that are coded; 0: all")
+    evaluate_scenes: int = Field(8, ge=1, description="generated scenes among the videos that are coded")
     gop: int = Field(12, ge=1, description="frames from one I-frame to the next, for all codecs")
-    fit: Literal["pad", "crop", "rescale"] = Field("pad", description="how sizes become multiples of 64, see `protocol`")
-    bits: Literal["real", "estimated"] = Field("real", description="bytes of a file, or -log2 p of the network's priors")
+    fit: Literal["pad", "crop", "rescale"] = Field(
+        "pad", description="how sizes become multiples of 64, see `protocol`"
+    )
+    bits: Literal["real", "estimated"] = Field(
+        "real", description="bytes of a file, or -log2 p of the network's priors"
+    )
     anchors: tuple[str, ...] = Field((), description="H.264 and H.265 to compare with, see `ANCHORS`")
 
     @field_validator("families")
@@ -91,6 +99,15 @@ class Config(BaseConfig):
     @classmethod
     def _known_anchors(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _known(names, ANCHORS, "anchor")
+
+    @field_validator("lambdas")
+    @classmethod
+    def _known_lambdas(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not set(values) <= set(LAMBDAS):
+            raise ValueError(
+                f"a lambda is one of the paper's, {', '.join(map(str, LAMBDAS))}: each is a quality of files"
+            )
+        return values
 
     @field_validator("quantizers", "lambdas")
     @classmethod
@@ -133,7 +150,7 @@ CONFIGS: dict[Scale, Config] = {
         families=("disc",), arms=("warp", "linear-2", "multi"), quantizers=(8.0, 24.0), training_scenes=2, test_scenes=2,
         scene_frames=4, combiner_steps=10, combiner_batch=4, combiner_channels=4,
         networks=("stepwise",), width=0.125, lambdas=(16.0,), clips=4, crop=64, batch_size=2, unroll=2, unit_steps=1,
-        learning_rate=1e-3, joint_rate=3e-4, evaluate_on=("scenes",), evaluate_frames=3, anchors=("x265-veryfast",),
+        learning_rate=1e-3, joint_rate=3e-4, evaluate_on=("scenes",), evaluate_frames=3, evaluate_scenes=1, anchors=("x265-veryfast",),
     ),
     "lesson": Config(families=("disc", "plain")),
     "gpu": Config(

@@ -1,5 +1,6 @@
 """The training loop of the paper's networks: a stage after another, a frame after another, resumable at any step."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -180,7 +181,7 @@ def intra_qp(lam: float) -> float:
     known = sorted(zip(LAMBDAS, (27, 25, 23, 21), strict=True))
     if lam <= known[0][0]:
         return known[0][1] + 3 * log2(lam / known[0][0])
-    for (a, low), (b, high) in zip(known, known[1:], strict=False):
+    for (a, low), (b, high) in itertools.pairwise(known):
         if lam <= b:
             return low + (high - low) * log2(lam / a) / log2(b / a)
     return known[-1][1] + 3 * log2(lam / known[-1][0])
