@@ -1,8 +1,8 @@
 """What everybody compares with: H.264 and H.265 as x264 and x265 code them for low delay, and two trivial predictors.
 
-The settings are those of the papers' anchors, which were made with FFmpeg: zero latency, so no B-frames and no look-ahead;
-constant rate factor; an I-frame every `gop` frames. Without `-preset` FFmpeg means medium; the curves of DVC and M-LVC
-are veryfast. Which one a curve was made with belongs to its name.
+The settings are those of the papers' anchors, which were made with FFmpeg: zero latency, so no B-frames and no
+look-ahead; constant rate factor; an I-frame every `gop` frames. Without `-preset` FFmpeg means medium; the curves of
+DVC and M-LVC are veryfast. Which one a curve was made with belongs to its name.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ ANCHORS = {
     "x264-veryfast": Anchor("libx264", "veryfast", (15, 19, 23, 27, 31)),
     "x264-medium": Anchor("libx264", "medium", (15, 19, 23, 27, 31)),
 }
-"""Rate factors 15 to 27 are those of DVC's curves [recalled], 19 to 31 of its reimplementation [peer code]; both here."""
+"""Rate factors 15 to 27 are those of DVC's curves [recalled], 19 to 31 of its reimplementation [peer code]."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ def quantize(coefficients: Blocks, step: Float[Tensor, "n 1 1 1"]) -> Blocks:
 def rate_distortion(coefficients: Blocks, step: Float[Tensor, "n 1 1 1"]) -> Blocks:
     """J(c) = 1/2 log2(1 + 12 c^2 / q^2), in bits: what a residual coefficient costs at quantiser step q.  [inferred]
 
-    Far above q it is log2(|c| / q) + 1.79, the rate of a uniform quantiser. Far below it is 8.66 (c / q)^2: the error of
-    a coefficient that is set to 0, in bits at the slope -dD/dR = 2 ln 2 q^2 / 12 of fine quantisation.
+    Far above q it is log2(|c| / q) + 1.79, the rate of a uniform quantiser. Far below it is 8.66 (c / q)^2: the error
+    of a coefficient that is set to 0, in bits at the slope -dD/dR = 2 ln 2 q^2 / 12 of fine quantisation.
     """
     return 0.5 * torch.log2(1 + 12 * (coefficients / step).square())

@@ -61,8 +61,8 @@ class Symbols:
 class Coded:
     """symbols: what is sent. error, prediction_error: mean squared, of what is shown and of the prediction.
 
-    decoded: frames, the first one coded alone. aligned, predicted, targets: what combiners learn from and pictures show;
-    None unless asked for.
+    decoded: frames, the first one coded alone. aligned, predicted: what combiners learn from and pictures show; None
+    unless asked for.
     """
 
     symbols: Symbols

@@ -1,4 +1,4 @@
-"""From four aligned references to one prediction: by least squares, or by a small network that decides pixel by pixel."""
+"""From four aligned references to one prediction: by least squares, or by a small network that decides by pixel."""
 
 import itertools
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from labkit.papers.mlvc.experiment import data
 from labkit.papers.mlvc.experiment.closed_loop import Coded, Combiner, Step, code, newest
-from labkit.papers.mlvc.experiment.combiners import Lessons, LinearCombiner, Loss, PixelCombiner, fit, new_combiner
+from labkit.papers.mlvc.experiment.combiners import Lessons, LinearCombiner, Loss, PixelCombiner, fit
 from labkit.papers.mlvc.experiment.entropy import Tables
 from labkit.papers.mlvc.experiment.measures import psnr
 from labkit.papers.mlvc.experiment.scenes import FAMILIES, Clips, Family, scenes
@@ -111,13 +111,13 @@ class Bench:
     def lessons(self) -> Lessons:
         return Lessons.of(self.training, self.plain, self.training_step)
 
-    def combiner(self, arm: Arm, run: Run) -> Combiner:
-        """Of an arm; a network is trained, in its part of a run, or read from there."""
+    def combiner(self, arm: Arm, net: PixelCombiner, run: Run) -> Combiner:
+        """Of an arm. `net`, where the arm needs a network, is trained in its part of a run, or read from there."""
         if arm.combiner == "warp":
             return newest
         if arm.combiner == "linear":
             return LinearCombiner.fitted(self.lessons, arm.n_refs)
-        return trained(self.lessons, arm, self.settings, run)
+        return trained(net, self.lessons, arm, self.settings, run)
 
     def measured(self, arm: Arm, combine: Combiner) -> dict[str, Any]:
         """The test scenes, priced by tables from the training scenes that the same codec coded."""
@@ -127,9 +127,8 @@ class Bench:
         return rows(coded, seen, len(self.settings.quantizers))
 
 
-def trained(lessons: Lessons, arm: Arm, settings: Settings, run: Run) -> PixelCombiner:
-    """The network of an arm: from the same random start and on the same crops as that of any other arm."""
-    net = new_combiner(settings.seed, settings.channels)
+def trained(net: PixelCombiner, lessons: Lessons, arm: Arm, settings: Settings, run: Run) -> PixelCombiner:
+    """The network of an arm: on the same crops as that of any other arm."""
     if (run.directory / "weights.safetensors").exists():
         run.read_weights(net)
         return net.eval()
@@ -200,8 +199,8 @@ def luma_clips(video: Video, height: int = 192, width: int = 256) -> Clips:
 def compare_footage(names: Sequence[str], frames: int, arms: Mapping[str, Arm], settings: Settings, run: Run) -> Any:
     """Real clips with networks that saw generated scenes only, each arm with and without a choice for every block.
 
-    Tables come from the other clips. With the choice (`+flag`) a block may take the plain warp: a network that is out of
-    its depth then does no harm.
+    Tables come from the other clips. With the choice (`+flag`) a block may take the plain warp: a network that is out
+    of its depth then does no harm.
 
     Returns:
         {clip: {arm: see `rows`}}

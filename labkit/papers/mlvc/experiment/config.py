@@ -147,8 +147,8 @@ def _known(names: tuple[str, ...], known: Iterable[str], what: str) -> tuple[str
 
 CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
-        families=("disc",), arms=("warp", "linear-2", "multi"), quantizers=(8.0, 24.0), training_scenes=2, test_scenes=2,
-        scene_frames=4, combiner_steps=10, combiner_batch=4, combiner_channels=4,
+        families=("disc",), arms=("warp", "linear-2", "multi"), quantizers=(8.0, 24.0), training_scenes=2,
+        test_scenes=2, scene_frames=4, combiner_steps=10, combiner_batch=4, combiner_channels=4,
         networks=("stepwise",), width=0.125, lambdas=(16.0,), clips=4, crop=64, batch_size=2, unroll=2, unit_steps=1,
         learning_rate=1e-3, joint_rate=3e-4, evaluate_on=("scenes",), evaluate_frames=3, evaluate_scenes=1, anchors=("x265-veryfast",),
     ),

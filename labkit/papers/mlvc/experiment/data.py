@@ -1,4 +1,4 @@
-"""What is trained on and what is coded: generated scenes, real clips, Vimeo-90k septuplets, the HEVC and UVG sequences."""
+"""What is trained on and what is coded: generated scenes, real clips, Vimeo-90k septuplets, HEVC and UVG sequences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,8 +137,8 @@ def coded_set(name: str, frames: int, seed: int, count: int = 8, size: int = 192
     """The videos of a set, the first `frames` of each (0: all).
 
     scenes: `count` generated ones, other seeds than those trained on. video: the real clips. hevc-b to hevc-e: the
-    common test sequences, `hevc/B/NAME_1920x1080_50.yuv`. uvg: `uvg/1080p/NAME_1920x1080_120fps_420_8bit_YUV.yuv`. Files may
-    be .y4m instead.
+    common test sequences, `hevc/B/NAME_1920x1080_50.yuv`. uvg: `uvg/1080p/NAME_1920x1080_120fps_420_8bit_YUV.yuv`.
+    Files may be .y4m instead.
 
     Raises:
         InputError: no such set.

@@ -1,9 +1,9 @@
-"""Bits of the small codec's symbols, and the bytes themselves: discretised Laplace distributions, looked up by context.
+"""Bits of the small codec's symbols, and the bytes: discretised Laplace distributions, looked up by context.
 
-Each symbol gets one of 64 scales, an integer index that both ends share. Of a residual coefficient it is looked up by its
-frequency and by a *class* of its block: how much its neighbours in the row above and in the frame before had to correct.
-Both are decoded before it, row by row, so the receiver can do the same. Tables are learned on training scenes coded by
-the same codec.  [ours]
+Each symbol gets one of 64 scales, an integer index that both ends share. Of a residual coefficient it is looked up by
+its frequency and by a *class* of its block: how much its neighbours in the row above and in the frame before had to
+correct. Both are decoded before it, row by row, so the receiver can do the same. Tables are learned on training scenes
+coded by the same codec.  [ours]
 """
 
 import math

@@ -1,8 +1,8 @@
 """Choices of an evaluation that move the curves: how a frame is made to fit, how long a group is, which bits count.
 
-A codec with a stride of 64 cannot code 1080 lines. It may pad (and drop the padding after decoding), crop (and be judged
-on less), or rescale. Rescaling takes the finest detail from the source that it is then judged by: higher PSNR, fewer
-bits, without any better coding. The official evaluation rescales; its anchors were not rescaled.  [official code]
+A codec with a stride of 64 cannot code 1080 lines. It may pad (and drop the padding after decoding), crop (and be
+judged on less), or rescale. Rescaling takes the finest detail from the source that it is then judged by: higher PSNR,
+fewer bits, without any better coding. The official evaluation rescales; its anchors were not rescaled.  [official code]
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """Everything a config asks for: the small codec's arms, real clips, the paper's networks, whole videos."""
 
 import copy
+import functools
 from typing import Any
 
 import torch
@@ -8,13 +9,14 @@ import torch.distributed as dist
 
 from labkit import devices
 from labkit.papers.mlvc.experiment import comparison, data, evaluate, learning
+from labkit.papers.mlvc.experiment.combiners import new_combiner
 from labkit.papers.mlvc.experiment.comparison import ARMS, Bench
 from labkit.papers.mlvc.experiment.config import Config
 from labkit.papers.mlvc.experiment.schedule import ANOTHER_RATE, SCRATCH, STEPWISE
 from labkit.papers.mlvc.experiment.video import Video
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network, Settings
-from labkit.progress import progress
+from labkit.progress import progress, side_by_side
 from labkit.seeds import derive
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -55,16 +57,20 @@ def data_name(config: Config) -> str:
 
 
 def compare_family(name: str, config: Config, run: Run) -> dict[str, Any]:
-    """Every arm on the scenes of one family."""
-    bench, arms = None, {}
-    for key in progress(config.arms, name):
-        part = run.part(f"scenes-{name}-{key}")
-        if part.result is None:
-            bench = bench or Bench(name, config.small_codec)
+    """Every arm on the scenes of one family, two at a time: they share nothing that changes."""
+    parts = {key: run.part(f"scenes-{name}-{key}") for key in config.arms}
+    missing = [key for key, part in parts.items() if part.result is None]
+    if missing:
+        bench = Bench(name, config.small_codec)
+        _ = bench.plain  # before the threads part: all of them read it
+        nets = {key: new_combiner(config.seed, config.combiner_channels) for key in missing}
+
+        def measure(key: str) -> None:
             arm = ARMS[key]
-            part.finish(bench.measured(arm, bench.combiner(arm, part)))
-        arms[key] = part.result
-    return {"arms": arms}
+            parts[key].finish(bench.measured(arm, bench.combiner(arm, nets[key], parts[key])))
+
+        side_by_side([functools.partial(measure, key) for key in missing], 2, name)
+    return {"arms": {key: part.result for key, part in parts.items()}}
 
 
 def compare_clips(config: Config, run: Run) -> Any:

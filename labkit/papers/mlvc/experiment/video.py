@@ -1,4 +1,4 @@
-"""Videos from files as the evaluation needs them: 4:2:0 planes, which anchors code, and RGB, which everybody is judged in.
+"""Videos from files as the evaluation needs them: 4:2:0 planes, which anchors code, and RGB, which all are judged in.
 
 One conversion for all: BT.601, limited range, by FFmpeg's scaler with its bicubic chroma. Whoever converts otherwise
 moves PSNR by up to a decibel. A source in RGB becomes 4:2:0 first: the original is what is left of it.
@@ -108,7 +108,8 @@ def _raw(path: Path, frames: int) -> Iterator[np.ndarray]:
     total = path.stat().st_size
     if not total or total % size:
         raise DataError(
-            f"{path} has {total:,} bytes, no whole number of frames of {width} x {height} in 8-bit 4:2:0 ({size:,} bytes each)."
+            f"{path} has {total:,} bytes, no whole number of frames of {width} x {height} in 8-bit 4:2:0 "
+            f"({size:,} bytes each)."
         )
     with path.open("rb") as stream:
         for _ in range(min(frames, total // size) if frames else total // size):
