@@ -10,13 +10,12 @@ from labkit.papers.mlvc.experiment.comparison import ARMS
 from labkit.papers.mlvc.experiment.comparison import Settings as SmallCodec
 from labkit.papers.mlvc.experiment.data import CLIPS, SETS
 from labkit.papers.mlvc.experiment.scenes import FAMILIES
+from labkit.papers.mlvc.experiment.schedule import SCHEDULES
 from labkit.papers.mlvc.method.autoencoders import STRIDE
 from labkit.papers.mlvc.method.network import LAMBDAS
 from labkit.workbench.experiment import Config as BaseConfig
 from labkit.workbench.experiment import Scale
 
-NETWORKS = ("stepwise", "scratch", "single")
-"""stepwise: the paper's. scratch: everything at once. single: stepwise, of one reference throughout."""
 LESSON_ARMS = ("raw-motion", "warp", "linear-1", "linear-2", "linear-4", "single", "multi")
 
 
@@ -38,7 +37,7 @@ class Config(BaseConfig):
     footage: tuple[str, ...] = Field((), description="real clips for the small codec, see `CLIPS`; needs LABKIT_DATA")
     footage_frames: int = Field(10, ge=2, description="frames of a real clip")
 
-    networks: tuple[str, ...] = Field((), description="trainings of the paper's networks: stepwise, scratch, single")
+    networks: tuple[str, ...] = Field((), description="trainings of the paper's networks, see `SCHEDULES`")
     width: float = Field(1.0, gt=0, le=4, description="multiplies the channels of all networks; 1 is the paper's")
     motion: Literal["network", "dis"] = Field(
         "network", description="motion search: a trained pyramid, or OpenCV's DIS"
@@ -88,7 +87,7 @@ class Config(BaseConfig):
     @field_validator("networks")
     @classmethod
     def _known_networks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, NETWORKS, "training")
+        return _known(names, SCHEDULES, "training")
 
     @field_validator("evaluate_on")
     @classmethod
@@ -150,17 +149,18 @@ CONFIGS: dict[Scale, Config] = {
         families=("disc",), arms=("warp", "linear-2", "multi"), quantizers=(8.0, 24.0), training_scenes=2,
         test_scenes=2, scene_frames=4, combiner_steps=10, combiner_batch=4, combiner_channels=4,
         networks=("stepwise",), width=0.125, lambdas=(16.0,), clips=4, crop=64, batch_size=2, unroll=2, unit_steps=1,
-        learning_rate=1e-3, joint_rate=3e-4, evaluate_on=("scenes",), evaluate_frames=3, evaluate_scenes=1, anchors=("x265-veryfast",),
+        learning_rate=1e-3, joint_rate=3e-4, evaluate_on=("scenes",), evaluate_frames=3, evaluate_scenes=1,
+        anchors=("x265-veryfast",),
     ),
     "lesson": Config(families=("disc", "plain")),
     "gpu": Config(
         families=tuple(FAMILIES), arms=tuple(ARMS), training_scenes=96, test_scenes=64, combiner_steps=6000,
-        networks=NETWORKS, width=0.5, clips=2048, crop=128, batch_size=16, unroll=5, unit_steps=300,
+        networks=tuple(SCHEDULES), width=0.5, clips=2048, crop=128, batch_size=16, unroll=5, unit_steps=300,
         learning_rate=3e-4, joint_rate=1e-4, evaluate_on=("scenes", "video"), evaluate_frames=24,
         anchors=("x265-veryfast", "x264-veryfast"),
     ),
     "full": Config(
-        networks=NETWORKS, train_on="vimeo90k", evaluate_on=("hevc-b", "hevc-c", "hevc-d", "hevc-e", "uvg"),
+        networks=tuple(SCHEDULES), train_on="vimeo90k", evaluate_on=("hevc-b", "hevc-c", "hevc-d", "hevc-e", "uvg"),
         evaluate_frames=100, anchors=("x265-veryfast", "x265-medium"),
     ),
 }  # fmt: skip

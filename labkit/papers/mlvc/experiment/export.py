@@ -7,7 +7,7 @@ import torch
 from labkit.errors import InputError
 from labkit.papers.mlvc.experiment.config import Config
 from labkit.papers.mlvc.experiment.evaluate import quality_of
-from labkit.papers.mlvc.experiment.schedule import ANOTHER_RATE, SCRATCH, STEPWISE, stages_for
+from labkit.papers.mlvc.experiment.schedule import SCHEDULES, for_another_rate, stages_for
 from labkit.papers.mlvc.experiment.train import new_network
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network
@@ -18,7 +18,7 @@ FILE = "model.safetensors"
 
 def arms(config: Config, run: Run) -> tuple[str, ...]:
     """The trainings of a run, the paper's own first."""
-    return tuple(sorted(config.networks, key=("stepwise", "single", "scratch").index))
+    return tuple(sorted(config.networks, key=list(SCHEDULES).index))
 
 
 def export(config: Config, run: Run, arm: str, directory: Path) -> None:
@@ -39,8 +39,8 @@ def export(config: Config, run: Run, arm: str, directory: Path) -> None:
 def trained(config: Config, run: Run, arm: str, lam: float) -> Network:
     """The network of one lambda, as the run left it."""
     network = new_network(config, arm)
-    first = STEPWISE if arm != "scratch" else SCRATCH
-    last = stages_for(network, first if lam == config.lambdas[0] else ANOTHER_RATE)[-1]
+    schedule = SCHEDULES[arm]
+    last = stages_for(network, schedule if lam == config.lambdas[0] else for_another_rate(schedule))[-1]
     last.use(network)
     run.part(f"{arm}-lambda-{lam:g}").part(last.name.replace(" ", "-")).read_weights(network)
     return network.requires_grad_(True).eval()

@@ -79,8 +79,21 @@ SCRATCH: tuple[Stage, ...] = (
 )
 """Everything at once from a random start, for as many steps; the motion search is the same, as in the paper it is."""
 
-ANOTHER_RATE: tuple[Stage, ...] = (Stage("rate", ALL_MODULES, 2, joint=True, parts=EVERYTHING),)
-"""From a network trained at one lambda to another lambda.  [ours]"""
+UNREFINED: tuple[Stage, ...] = (
+    *STEPWISE[:6],
+    Stage("instead", STEPWISE[5].trains, sum(s.units for s in STEPWISE[6:]), joint=True, parts=STEPWISE[5].parts),
+)
+"""Without the two refinement nets; the steps that they would get go on with the rest."""
+
+
+SCHEDULES = {"stepwise": STEPWISE, "scratch": SCRATCH, "single": STEPWISE, "unrefined": UNREFINED}
+"""stepwise: the paper's. scratch: everything at once. single: stepwise, of one reference throughout."""
+
+
+def for_another_rate(schedule: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """From a network that was trained at one lambda to another lambda: everything in use, together.  [ours]"""
+    last = schedule[-1]
+    return (Stage("rate", last.trains, 2, joint=True, parts=last.parts),)
 
 
 def stages_for(network: nn.Module, schedule: tuple[Stage, ...]) -> tuple[Stage, ...]:

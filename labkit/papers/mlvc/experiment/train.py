@@ -12,7 +12,7 @@ from labkit.papers.mlvc.experiment import comparison, data, evaluate, learning
 from labkit.papers.mlvc.experiment.combiners import new_combiner
 from labkit.papers.mlvc.experiment.comparison import ARMS, Bench
 from labkit.papers.mlvc.experiment.config import Config
-from labkit.papers.mlvc.experiment.schedule import ANOTHER_RATE, SCRATCH, STEPWISE
+from labkit.papers.mlvc.experiment.schedule import SCHEDULES, for_another_rate
 from labkit.papers.mlvc.experiment.video import Video
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network, Settings
@@ -95,13 +95,13 @@ def new_network(config: Config, arm: str) -> Network:
 def train_networks(arm: str, config: Config, workers: Workers, run: Run) -> dict[float, Network]:
     """A network for every lambda: the first by the whole schedule, the others from it."""
     clips = data.examples(config.train_on, config.clips, config.unroll + 1, config.crop, config.seed)
-    schedule = SCRATCH if arm == "scratch" else STEPWISE
+    schedule = SCHEDULES[arm]
     first, *others = config.lambdas
     networks = {first: new_network(config, arm)}
     learning.fit(networks[first], schedule, first, clips, config, workers, _part(run, arm, first))
     for lam in others:
         networks[lam] = copy.deepcopy(networks[first])
-        learning.fit(networks[lam], ANOTHER_RATE, lam, clips, config, workers, _part(run, arm, lam))
+        learning.fit(networks[lam], for_another_rate(schedule), lam, clips, config, workers, _part(run, arm, lam))
     return networks
 
 
