@@ -13,6 +13,7 @@ ROUNDING = 0.35
 
 Planes = Float[Tensor, "n 1 height width"]
 Blocks = Float[Tensor, "n 64 rows columns"]
+Coefficients = Float[Tensor, "n _ rows columns"]
 
 
 def _basis() -> Float[Tensor, "64 1 8 8"]:
@@ -34,13 +35,13 @@ def inverse_dct(coefficients: Blocks) -> Planes:
     return F.conv_transpose2d(coefficients, BASIS.to(coefficients), stride=SIDE)
 
 
-def quantize(coefficients: Blocks, step: Float[Tensor, "n 1 1 1"]) -> Blocks:
+def quantize(coefficients: Coefficients, step: Float[Tensor, "n 1 1 1"]) -> Coefficients:
     """sign(u) floor(|u| + ROUNDING), u = c / step."""
     u = coefficients / step
     return torch.sign(u) * torch.floor(u.abs() + ROUNDING)
 
 
-def rate_distortion(coefficients: Blocks, step: Float[Tensor, "n 1 1 1"]) -> Blocks:
+def rate_distortion(coefficients: Coefficients, step: Float[Tensor, "n 1 1 1"]) -> Coefficients:
     """J(c) = 1/2 log2(1 + 12 c^2 / q^2), in bits: what a residual coefficient costs at quantiser step q.  [inferred]
 
     Far above q it is log2(|c| / q) + 1.79, the rate of a uniform quantiser. Far below it is 8.66 (c / q)^2: the error

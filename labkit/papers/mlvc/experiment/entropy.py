@@ -100,7 +100,7 @@ class Tables:
 
     residual: Int[Tensor, " contexts"]
     motion: int
-    flags: Float[Tensor, " contexts"] | None
+    flags: Float[Tensor, " four"] | None
 
     @classmethod
     def learned(cls, coded: Sequence[Symbols]) -> "Tables":
