@@ -54,6 +54,9 @@ class Config(BaseConfig):
     unit_steps: int = Field(100_000, ge=1, description="steps in a unit of the schedule, see `STEPWISE`")
     learning_rate: float = Field(5e-5, gt=0, description="Adam step size for new modules [recalled]")
     joint_rate: float = Field(1e-5, gt=0, description="Adam step size for joint fine-tuning [recalled]")
+    prior_speed: float = Field(
+        1.0, gt=0, description="step size of the factorised priors, as a multiple; a short training needs 10 or so"
+    )
 
     evaluate_on: tuple[str, ...] = Field((), description="sets of videos to code: scenes, video, hevc-b to -e, uvg")
     evaluate_frames: int = Field(0, ge=0, description="frames of each video that are coded; 0: all")
@@ -156,7 +159,7 @@ CONFIGS: dict[Scale, Config] = {
     "gpu": Config(
         families=tuple(FAMILIES), arms=tuple(ARMS), training_scenes=96, test_scenes=64, combiner_steps=6000,
         networks=tuple(SCHEDULES), width=0.5, clips=2048, crop=128, batch_size=16, unroll=5, unit_steps=300,
-        learning_rate=3e-4, joint_rate=1e-4, evaluate_on=("scenes", "video"), evaluate_frames=24,
+        learning_rate=3e-4, joint_rate=1e-4, prior_speed=10.0, evaluate_on=("scenes", "video"), evaluate_frames=24,
         anchors=("x265-veryfast", "x264-veryfast"),
     ),
     "full": Config(

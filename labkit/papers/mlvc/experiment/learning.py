@@ -42,6 +42,7 @@ class Settings(Protocol):
     unit_steps: int
     learning_rate: float
     joint_rate: float
+    prior_speed: float
 
 
 def fit(
@@ -73,7 +74,10 @@ def fit_stage(
     trained = [p for p in network.parameters() if p.requires_grad]
     rate = config.joint_rate if stage.joint else config.learning_rate
     steps = stage.units * config.unit_steps
-    optimizer = torch.optim.Adam(trained, lr=rate)
+    priors = [p for name, p in network.named_parameters() if p.requires_grad and ".prior." in name]
+    others = [p for name, p in network.named_parameters() if p.requires_grad and ".prior." not in name]
+    groups = [{"params": others}, {"params": priors, "lr": rate * config.prior_speed}]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 ** (s * (HALVINGS + 1) // steps))
     batches = ShuffledIndices(len(examples), config.batch_size, derive(config.seed, NOISE))
     state: dict[str, Stateful] = {

@@ -58,7 +58,9 @@ def test_bd_rate_agrees_with_an_independent_library(name):
     bjontegaard = pytest.importorskip("bjontegaard")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where curves overlap little
-        theirs = bjontegaard.bd_rate(*map(np.array, (*DVC[name], *MLVC[name])), method="pchip", min_overlap=0, require_matching_points=False)
+        theirs = bjontegaard.bd_rate(
+            *map(np.array, (*DVC[name], *MLVC[name])), method="pchip", min_overlap=0, require_matching_points=False
+        )
     assert bd_rate(*DVC[name], *MLVC[name]) == pytest.approx(theirs, abs=1e-6)
 
 
