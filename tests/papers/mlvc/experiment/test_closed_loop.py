@@ -127,7 +127,7 @@ def test_a_new_network_is_the_plain_warp():
 def test_averaging_k_noisy_references_gains_what_the_law_says(k, gain):
     """Target and references with independent noise: the error of the best predictor is sigma^2 (1 + 1/k).
 
-    10 log10(2 / (1 + 1/k)) dB over one reference, where neighbouring pixels tell nothing: texture without any smoothness.
+    10 log10(2 / (1 + 1/k)) dB over one reference, where neighbouring pixels tell nothing: a texture of white noise.
     """
     generator = torch.Generator().manual_seed(0)
     texture = 255 * torch.rand(24, 1, 64, 64, generator=generator)
