@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ class Codec:
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def encode(
-        self, frames: Iterable[np.ndarray], quality: int = 2, *, gop: int = 12, rate: float | Fraction = 25
+        self, frames: Iterable[np.ndarray], quality: int = 2, *, gop: int = 12, rate: float | int | Fraction = 25
     ) -> bytes:
         """The coded video as bytes. Arguments and errors: `write`."""
         sink = io.BytesIO()
@@ -168,12 +168,12 @@ class Codec:
 
     def write(
         self,
-        sink: BinaryIO,
+        sink: io.BufferedIOBase,
         frames: Iterable[np.ndarray],
         quality: int = 2,
         *,
         gop: int = 12,
-        rate: float | Fraction = 25,
+        rate: float | int | Fraction = 25,
     ) -> Report:
         """Code frame after frame into a file that can seek; memory does not grow with their number.
 
@@ -261,7 +261,7 @@ def _empty_network(settings: Settings) -> Network:
     return network
 
 
-def _fraction(rate: float | Fraction) -> tuple[int, int]:
+def _fraction(rate: float | int | Fraction) -> tuple[int, int]:
     try:
         fraction = Fraction(rate).limit_denominator(1_000_000)
     except (TypeError, ValueError, OverflowError):
@@ -271,7 +271,8 @@ def _fraction(rate: float | Fraction) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def _check_frame(frame: np.ndarray, index: int, report: Report) -> None:
+def _check_frame(frame: object, index: int, report: Report) -> None:
+    """The first thing that is wrong with a frame, as an InputError that says how to mend it."""
     wanted = "frames must be uint8 RGB, (height, width, 3)"
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -315,7 +316,7 @@ def _send_intra(coder: FrameCoder, frame: np.ndarray, index: int, qp: int) -> tu
     stream = encode_intra(frame, qp)
     shown = decode_intra(stream, *frame.shape[:2])
     packet = Packet("I", index, (stream, b"", b""), _crc(shown))
-    return packet, coder.start(shown), FrameReport("I", packet.size, (len(stream), 0, 0), (8.0 * len(stream), 0, 0))
+    return packet, coder.start(shown), FrameReport("I", packet.size, (len(stream), 0, 0), (8.0 * len(stream), 0.0, 0.0))
 
 
 def _send(

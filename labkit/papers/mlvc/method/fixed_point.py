@@ -77,7 +77,7 @@ class ExactConv(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> Float[Tensor, "batch _ _ _"]:
         x = snapped(x)
         y = self._transposed(x) if self.transposed else self._direct(x)
         return y.mul_(1 / (STEPS * WEIGHT_STEPS))
@@ -196,7 +196,7 @@ def _sampled_one(image: Tensor, flow: Tensor) -> Tensor:
 class ExactUp2(nn.Module):
     """Twice as large, bilinear: weights 1/4 and 3/4 along each side."""
 
-    def forward(self, x: Maps) -> Maps:
+    def forward(self, x: Maps) -> Float[Tensor, "batch _ _ _"]:
         x = snapped(x)
         for side in (2, 3):
             size = x.shape[side]

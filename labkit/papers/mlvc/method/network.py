@@ -257,7 +257,7 @@ def _check(frame: Tensor, references: References) -> None:
         )
 
 
-def rate_distortion(frame: Frames, coded: PFrame, lam: float) -> Float[Tensor, " batch"]:
+def rate_distortion(frame: Frames, coded: PFrame, lam: float | int) -> Float[Tensor, " batch"]:
     """J = D + lambda R of each frame: D the mean squared error on 0..255, R bits per pixel.  [paper]
 
     A larger lambda means a lower rate, the other way round than in DVC. With an error on 0..1 these lambdas drive the

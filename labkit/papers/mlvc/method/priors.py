@@ -30,7 +30,7 @@ def noisy(y: Float[Tensor, "*shape"], generator: torch.Generator | None = None) 
     return y + torch.empty_like(y).uniform_(-0.5, 0.5, generator=generator)
 
 
-def gaussian_likelihood(y: Float[Tensor, "*shape"], sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def gaussian_likelihood(y: Float[Tensor, "*shape"], sigma: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """p(y) = Phi((y + 1/2) / sigma) - Phi((y - 1/2) / sigma), sigma at least `SMALLEST_SCALE`.  [paper]
 
     Computed on the negative side, where the two terms are small and their difference loses no digits.

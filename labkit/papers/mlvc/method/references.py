@@ -27,7 +27,7 @@ class _Round(torch.autograd.Function):
         return outer[0]
 
 
-def rounded(x: Float[Tensor, "*shape"], steps: float) -> Float[Tensor, "*shape"]:
+def rounded(x: Float[Tensor, "*shape"], steps: int) -> Float[Tensor, "*shape"]:
     """x to the nearest multiple of 1 / steps; the gradient passes as if nothing were rounded."""
     steps_of_x: Tensor = _Round.apply(x * steps)
     return steps_of_x * (1 / steps)
