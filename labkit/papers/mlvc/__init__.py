@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from labkit.papers.mlvc.experiment.config import Config
     from labkit.papers.mlvc.experiment.export import load
     from labkit.papers.mlvc.experiment.scenes import FAMILIES, Clips, Family, scenes
+    from labkit.papers.mlvc.method.codec import Codec
+    from labkit.papers.mlvc.method.container import DamagedFile, WrongModel
     from labkit.papers.mlvc.method.network import LAMBDAS, Network, Settings
     from labkit.papers.mlvc.method.references import References
 
@@ -27,11 +29,14 @@ __all__ = [
     "LAMBDAS",
     "PAPER",
     "Clips",
+    "Codec",
     "Config",
+    "DamagedFile",
     "Family",
     "Network",
     "References",
     "Settings",
+    "WrongModel",
     "bd_rate",
     "load",
     "scenes",
