@@ -143,7 +143,7 @@ def _known(names: tuple[str, ...], known: Iterable[str], what: str) -> tuple[str
         if name not in known:
             raise ValueError(f"there is no {what} '{name}'; there are {', '.join(known)}")
     if len(set(names)) < len(names):
-        raise ValueError(f"a {what} stands there twice")
+        raise ValueError(f"twice the same {what}")
     return names
 
 
