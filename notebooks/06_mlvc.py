@@ -17,8 +17,8 @@
 # predicted from one frame. M-LVC predicts from the last four, and predicts the motion from earlier motion as well. The coding
 # is for *low latency*: a frame is coded from earlier frames only.
 #
-# **You will** see why one reference is blind where something was uncovered, follow pixels along a chain of flows, price
-# symbols in bits, train a small network for one and for four references, flip bytes in a coded file, and find two tricks of
+# **You will** see where one reference cannot be trusted and how a second one tells, follow pixels along a chain of flows, price
+# symbols in bits, train a small network for one and for four references, flip bytes in a coded file, and find rules of
 # evaluation that make any codec look better.
 #
 # | mark | meaning |
@@ -32,8 +32,11 @@
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A disc moves over a plane. What it covered one frame ago is uncovered now, and the newest reference cannot show it. An older
-# reference can: the disc was somewhere else then. All references are brought to the current frame by the known motion.
+# A disc moves over a plane. References are brought to the current frame by the motion that was sent, one vector for each block.
+# At the edge of the disc the newest reference is wrong: it does not show what was just uncovered, and one vector cannot serve
+# disc and plane. The reference before it is even worse there. Together the two know more: where they *disagree*, the newest is
+# not to be trusted, and what changed from one to the next goes on changing. One step further, $w_1+(w_1-w_2)$, is much better
+# inside the outline. Everywhere else it only adds noise. So it takes a decision pixel by pixel: in the paper, by a network.
 
 # %%
 from labkit import viz
@@ -45,9 +48,9 @@ viz.use()
 paper = load("mlvc")
 viz.show(
     figures.idea_figure(),
-    "A textured disc on a textured plane; a crescent at its edge is outlined. Second: the newest reference's error, bright "
-    "in the crescent. Third: there, older references come nearest. Right: bars of the error inside the outline, highest for "
-    "the newest reference.",
+    "A textured disc on a textured plane; crescents at its edge are outlined. Second: the newest reference's error, bright "
+    "in the crescents. Third: the difference of the two newest references, bright at the same places. Right: errors inside "
+    "the outline and elsewhere; extrapolation has the lowest bar inside and the highest elsewhere.",
 )
 
 # %% [markdown]
@@ -356,14 +359,15 @@ Markdown(head + "\n".join(scenes.footage_rows() or ["| not recorded | | | | |"])
 # %% [markdown]
 # ## 7 Explore
 #
-# **References.** Move the frame and the reference. The outline of the disc shows where a reference is blind; the last picture
-# shows which reference comes nearest at each pixel, from light (the newest) to dark.
+# **References.** Move the frame and the reference. The older a reference is, the worse it fits. Its difference to the newest
+# one is a map of where the motion is not to be trusted. An older reference does not show what was hidden, either: the chain
+# reads the flow of what stood in front, and follows that.
 
 # %%
 viz.show(
     figures.references_widget(),
-    "Four pictures: a frame with a disc, a reference aligned to it, that reference's error, bright at one side of the disc, and "
-    "a map of the nearest reference.",
+    "Four pictures: a frame with a disc, a reference aligned to it, that reference's error and its difference to the newest "
+    "reference, both bright at the edge of the disc.",
 )
 
 # %% [markdown]
@@ -414,8 +418,8 @@ viz.show(
 
 # %% [markdown]
 # **Protocol.** The official evaluation codes groups of 100 frames and *rescales* videos to multiples of 64 lines; those it is
-# compared with had groups of 10 or 12 and were cropped [official code]. Here x265 codes a clip of 135 lines against itself
-# under other rules. Choose one: by how much does the curve move, though nothing is coded any better?
+# compared with had groups of 10 or 12 and were cropped [official code]. Here x265 codes a clip of 135 lines against itself under
+# other rules. By how much does the curve move, though nothing is coded any better?
 
 # %%
 viz.show(
@@ -574,7 +578,7 @@ paper.exercise("tricks").check(my_tricks)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 # solution
-# fewer I-frames, and a source without its finest detail; a crop is coded and judged as it is
+# fewer I-frames; less that enters at the border; less fine detail. Cropping is honest, but compare it with cropped curves
 names = [name for name in scenes.SETTINGS if name != "gop-12" and exercises.moved_by(name) > 10]
 paper.exercise("tricks").check(names)
 

@@ -95,7 +95,7 @@ def gives_up(packets: Sequence[str]) -> list[int | None]:
     return [min(t, good - 1) if good else None for t in range(len(packets))]
 
 
-# -- 7 ablation: tricks of the protocol -------------------------------------------------------------------------------
+# -- 7 ablation: rules of the protocol -------------------------------------------------------------------------------
 
 BAR = 10.0
 
@@ -113,10 +113,10 @@ def names_both(answer: Any) -> None:
 
 
 def found_all(answer: Any) -> None:
-    tricks = {name for name in scenes.SETTINGS if name != "gop-12" and moved_by(name) > BAR}
-    for name in sorted(set(answer) - tricks):
-        assert name in tricks, f"'{name}' moves the curve by {moved_by(name):+.1f} %, not by more than {BAR:g} %"
-    assert set(answer) == tricks, f"{len(tricks - set(answer))} more of them moves the curve by more than {BAR:g} %"
+    for name in answer:
+        assert moved_by(name) > BAR, f"'{name}' moves the curve by {moved_by(name):+.1f} %, not by more than {BAR:g} %"
+    missing = [name for name in scenes.SETTINGS if moved_by(name) > BAR and name not in answer]
+    assert not missing, f"{len(missing)} more of them move the curve by more than {BAR:g} %"
 
 
 EXERCISES = (
@@ -253,19 +253,22 @@ EXERCISES = (
     Exercise(
         key="tricks",
         kind="ablation",
-        task="The same encoder codes the same clip under other protocols: `gop-100` (one I-frame for all), `crop`, "
-        "`rescale`. "
-        "Which of them let it 'save' more than 10 % of the bits against itself with groups of 12? Give a list of "
-        "names; "
+        task="The same encoder codes the same clip under other rules: `gop-100` (one I-frame for all frames), "
+        "`crop` and "
+        "`rescale` (135 lines become 128; the result is judged by the cropped or rescaled source). Which of them "
+        "let it "
+        "'save' more than 10 % of the bits against itself in groups of 12? Give a list of names; "
         "`exercises.moved_by(name)` measures.",
         properties={"are protocols": names_both, "move the curve": found_all},
-        solution=["gop-100", "rescale"],
-        wrong={"all": ["gop-100", "crop", "rescale"], "none": [], "a typo": ["gop100"], "one": ["rescale"]},
+        solution=["gop-100", "crop", "rescale"],
+        wrong={"only the groups": ["gop-100"], "none": [], "a typo": ["gop100"], "the anchor": ["gop-12", "rescale"]},
         difficulty=1,
         minutes=5,
         hints=(
-            "Two things save bits here: to send fewer I-frames, and to have less to code.",
-            "Measure all three. Why does a cropped source not count as a trick?",
+            "Bits are saved by sending fewer I-frames, and by having less to code: what enters at the border, the "
+            "finest "
+            "detail.",
+            "Measure all three. Is any of them a rule by which you may compare with a curve made by another rule?",
         ),
     ),
 )

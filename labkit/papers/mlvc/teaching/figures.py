@@ -47,7 +47,6 @@ NAMES = {
     "single-mse": "network, 1 reference, MSE",
     "multi-mse": "network, 4 references, MSE",
 }
-REFERENCE_COLORS = ("#d9d9d9", "#9ecae1", "#4292c6", "#08306b")
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 255}
 ERROR = {"cmap": "magma", "vmin": 0, "vmax": 40}
 
@@ -62,20 +61,22 @@ def _picture(axis: Any, values: np.ndarray, title: str, **options: Any) -> None:
 
 
 def idea_figure(now: Moment | None = None) -> Figure:
-    """What the newest reference cannot show, and which older one can."""
+    """Where the newest reference is wrong, two references disagree, and their difference tells by how much."""
     now = now or scenes.moment()
-    figure, axes = subplots(1, 4, figsize=(9.5, 2.7), width_ratios=(1, 1, 1, 1.15))
+    figure, axes = subplots(1, 4, figsize=(10, 2.7), width_ratios=(1, 1, 1, 1.35))
     _picture(axes[0], now.frame, f"frame {now.number}; outlined: just uncovered", **GREY)
-    _picture(axes[1], now.errors[0], f"error of reference {now.number - 1}", **ERROR)
-    from matplotlib.colors import ListedColormap
-
-    _picture(axes[2], now.best, "which reference comes nearest", cmap=ListedColormap(REFERENCE_COLORS), vmin=0, vmax=3)
+    _picture(axes[1], now.errors[0], "error of the newest reference", **ERROR)
+    _picture(axes[2], now.disagreement, "difference of the two newest", **ERROR)
     for axis in axes[:3]:
-        axis.contour(now.hidden, levels=[0.5], colors=COLORS["baseline"], linewidths=1)
-    labels = [f"{now.number - k}" for k in range(1, 5)]
-    axes[3].bar(labels, scenes.explained(now), color=REFERENCE_COLORS, edgecolor=COLORS["hard"], lw=0.5)
-    axes[3].set(xlabel="reference frame", ylabel="mean error, grey levels")
-    axes[3].set_title("error inside the outline", fontsize=9)
+        axis.contour(now.hidden, levels=[0.5], colors=COLORS["baseline"], linewidths=0.7)
+    found = scenes.errors_inside_and_outside(now)
+    at = np.arange(len(found))
+    for offset, side, color, name in ((-0.2, 0, "baseline", "inside the outline"), (0.2, 1, "float", "elsewhere")):
+        bars = axes[3].bar(at + offset, [pair[side] for pair in found.values()], 0.4, color=COLORS[color], label=name)
+        axes[3].bar_label(bars, fmt="%.1f", fontsize=8)
+    axes[3].set_xticks(at, list(found), fontsize=8)
+    axes[3].set(ylabel="mean error, grey levels")
+    axes[3].legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -93,7 +94,7 @@ def chain_figure(degrees: float = 12.0) -> Figure:
     flows = flow.expand(1, 4, 2, size, size)
     chain = chained_warp(torch.zeros(1, 4, 1, size, size), flows)[1][0, :, :, int(start[1]), int(start[0])].numpy()
     truth = [32 + np.linalg.matrix_power(rotation, k) @ (start - 32) for k in range(5)]
-    figure, axis = subplots(figsize=(4.6, 3.6))
+    figure, axis = subplots(figsize=(5.6, 3.4))
     axis.plot(*np.array(truth).T, "o", color=COLORS["hard"], ms=9, fillstyle="none", label="where it really was")
     points = np.vstack([start, start + chain])
     axis.plot(*points.T, ".-", color=COLORS["ours"], label="chain of flows")
@@ -101,8 +102,8 @@ def chain_figure(degrees: float = 12.0) -> Figure:
     axis.plot(*straight.T, "x--", color=COLORS["bad"], label="the first flow again and again")
     for k, (px, py) in enumerate(truth):
         axis.annotate(f"t-{k}" if k else "t", (px + 1.2, py - 1.2), fontsize=8)
-    axis.set(xlim=(20, 64), ylim=(66, 22), xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    axis.set(xlim=(36, 60), ylim=(54, 28), xlabel="x, pixels", ylabel="y, pixels", aspect="equal")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -264,8 +265,8 @@ def prediction_figure(look: LookInside, frame: int = 6) -> Figure:
 # -- 7 explore --------------------------------------------------------------------------------------------------------
 
 
-def references_figure(frame: int = 7, reference: int = 1) -> go.Figure:
-    """A frame, one of its references on its grid, the error, and which reference explains each pixel."""
+def references_figure(frame: int = 7, reference: int = 2) -> go.Figure:
+    """A frame, one of its references on its grid, that reference's error, and its difference to the newest."""
     now = scenes.moment(frame)
     if not 1 <= reference <= 4:
         raise InputError(f"there are four references; got {reference}.")
@@ -273,14 +274,14 @@ def references_figure(frame: int = 7, reference: int = 1) -> go.Figure:
         f"frame {frame}",
         f"reference {frame - reference}, aligned",
         "error of that reference",
-        "nearest reference",
+        "difference to the newest",
     )
     figure = make_subplots(1, 4, subplot_titles=titles, horizontal_spacing=0.02)
     pictures = (
         (now.frame, "Greys_r", 255.0),
         (now.aligned[reference - 1], "Greys_r", 255.0),
         (now.errors[reference - 1], "Magma", 40.0),
-        (now.best + 1, "Blues", 4.0),
+        (np.abs(now.aligned[reference - 1] - now.aligned[0]), "Magma", 40.0),
     )
     for column, (values, colors, largest) in enumerate(pictures, 1):
         figure.add_trace(
@@ -308,13 +309,13 @@ def references_widget() -> widgets.VBox:
     return explore(
         references_figure,
         frame=widgets.IntSlider(7, min=4, max=9, description="frame"),
-        reference=widgets.IntSlider(1, min=1, max=4, description="frames back"),
+        reference=widgets.IntSlider(2, min=1, max=4, description="frames back"),
     )
 
 
 def motion_noise_figure(noise: float = 0.0) -> go.Figure:
     """Bits of the motion with and without prediction against the noise of the motion search."""
-    levels = [0.0, 0.1, 0.2, 0.4, 0.8]
+    levels = [0.0, 0.5, 1.0, 2.0, 4.0]
     both = [(scenes.motion(noise=x).bits_raw, scenes.motion(noise=x).bits_predicted) for x in levels]
     now = scenes.motion(noise=noise)
     figure = go.Figure(
@@ -330,13 +331,14 @@ def motion_noise_figure(noise: float = 0.0) -> go.Figure:
     saved = 100 * (1 - now.bits_predicted / now.bits_raw)
     return figure.update_layout(
         title=f"noise {noise:g} pixels: prediction saves {saved:.0f} % of the motion's bits", height=320,
-        xaxis_title="noise of the motion search, pixels", yaxis={"title": "bits a frame", "rangemode": "tozero"},
+        xaxis_title="noise of the motion search, pixels", yaxis={"title": "bits a frame", "range": [0, 1.1 * "
+        "max(b[0] for b in both)]},
         margin={"t": 50, "b": 45},
     )  # fmt: skip
 
 
 def motion_widget() -> widgets.VBox:
-    slider = widgets.SelectionSlider(options=[0.0, 0.1, 0.2, 0.4, 0.8], value=0.0, description="noise")
+    slider = widgets.SelectionSlider(options=[0.0, 0.5, 1.0, 2.0, 4.0], value=0.0, description="noise")
     return explore(motion_noise_figure, noise=slider)
 
 
@@ -453,7 +455,7 @@ def bitstream_widget(lab: BitstreamLab) -> widgets.VBox:
     return explore(lambda position: bitstream_figure(lab, position), position=slider)
 
 
-def protocol_figure(protocol: str = "rescale") -> go.Figure:
+def protocol_figure(protocol: str = "crop") -> go.Figure:
     """One encoder, one clip, two protocols: the curve moves and nothing was coded better."""
     curves = scenes.protocol_curves()
     if protocol not in curves:
@@ -473,6 +475,6 @@ def protocol_figure(protocol: str = "rescale") -> go.Figure:
 
 def protocol_widget() -> widgets.VBox:
     choice = widgets.Dropdown(
-        options=[(text, name) for name, text in scenes.SETTINGS.items()], value="rescale", description="protocol"
+        options=[(text, name) for name, text in scenes.SETTINGS.items()], value="crop", description="protocol"
     )
     return explore(protocol_figure, protocol=choice)

@@ -35,14 +35,15 @@ STEP = 10.0
 class Moment:
     """One frame and what its four references say. errors: absolute, of each aligned reference.
 
-    best: which reference comes nearest, pixel by pixel. hidden: what was not visible in the newest one.
+    disagreement: of the two newest. extrapolated: the error of w_1 + (w_1 - w_2). hidden: what the newest does not show.
     """
 
     number: int
     frame: Float[np.ndarray, "height width"]
     aligned: Float[np.ndarray, "refs height width"]
     errors: Float[np.ndarray, "refs height width"]
-    best: np.ndarray
+    disagreement: Float[np.ndarray, "height width"]
+    extrapolated: Float[np.ndarray, "height width"]
     hidden: Bool[np.ndarray, "height width"]
 
 
@@ -59,14 +60,15 @@ def moment(number: int = 7) -> Moment:
     assert coded.aligned is not None
     frame, aligned = clips.frames[number, 0, 0].numpy(), coded.aligned[number - 1, 0].numpy()
     errors = np.abs(aligned - frame)
-    smooth = torch.nn.functional.avg_pool2d(torch.from_numpy(errors)[None], 5, 1, 2, count_include_pad=False)[0]
+    ahead = np.abs(2 * aligned[0] - aligned[1] - frame)
     hidden = uncovered(clips)[number, 0].numpy() > 0
-    return Moment(number, frame, aligned, errors, smooth.argmin(0).numpy(), hidden)
+    return Moment(number, frame, aligned, errors, np.abs(aligned[0] - aligned[1]), ahead, hidden)
 
 
-def explained(now: Moment) -> list[float]:
-    """Mean error of each reference where the newest one could not see."""
-    return [float(error[now.hidden].mean()) for error in now.errors]
+def errors_inside_and_outside(now: Moment) -> dict[str, tuple[float, float]]:
+    """Mean errors of the two newest references and of their extrapolation: just uncovered, and everywhere else."""
+    pictures = {"newest": now.errors[0], "the one before": now.errors[1], "extrapolated": now.extrapolated}
+    return {name: (float(e[now.hidden].mean()), float(e[~now.hidden].mean())) for name, e in pictures.items()}
 
 
 # -- motion -----------------------------------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ SETTINGS = {"gop-12": "group of 12", "gop-100": "group of 100", "crop": "cropped
 @functools.cache
 def protocol_curves() -> dict[str, tuple[list[float], list[float]]]:
     """One generated clip by x265 under four protocols: rates and PSNR. Its size, 135 lines, is 1080 in small."""
-    clip = scenes(Family(layers=2, texture="fine", noise=1.0), 1, 24, 3, 135, 3).frames[:, 0] / 255
+    clip = scenes(Family(texture="fine", noise=3.0, velocity=0.4), 1, 24, 3, 135, 3).frames[:, 0] / 255
     effects = protocol_effects(from_rgb("clip", clip))
     return {name: ([p["bpp"] for p in points], [p["psnr"] for p in points]) for name, points in effects.items()}
 
