@@ -18,7 +18,7 @@ pytestmark = [
 @pytest.mark.parametrize("shape", [(2, 4, 32, 64, 96), (1, 3, 5, 37, 41), (1, 1, 17, 1, 3)])
 def test_the_kernel_is_the_chain(shape):
     generator = torch.Generator().manual_seed(0)
-    batch, refs, channels, height, width = shape
+    batch, refs, _, height, width = shape
     images = torch.rand(shape, generator=generator)
     flows = torch.randn(batch, refs, 2, height, width, generator=generator)
     wanted = chained_warp_reference(images.double(), flows.double())
