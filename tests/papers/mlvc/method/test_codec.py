@@ -313,6 +313,10 @@ def test_files_that_are_no_models(codec, model_file, tmp_path):
         tensor_files.write(tmp_path / "bad.safetensors", left | ({} if spoiled is None else {name: spoiled}), header)
         with pytest.raises(InputError, match=words):
             Codec.load(tmp_path / "bad.safetensors")
+    wide = whole_codec.ModelHeader(settings={"2": header.settings["2"].model_copy(update={"width": 4.0})})
+    tensor_files.write(tmp_path / "wide.safetensors", tensors, wide)  # 200 million weights, were they made room for
+    with pytest.raises(InputError, match="does not hold the networks"):
+        Codec.load(tmp_path / "wide.safetensors")
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
