@@ -136,7 +136,7 @@ class Codec:
                 raise tensor_files.TensorFileError(
                     f"'{file}' does not hold the networks that it announces ({wrong[0]})."
                 )
-            network.load_state_dict(weights)
+            network.load_state_dict(weights, assign=True)
             networks[int(quality)] = network.to(device)
             rows = {n.removeprefix("tables."): t for n, t in own.items() if n.startswith("tables.")}
             try:
@@ -252,10 +252,9 @@ class Codec:
 
 
 def _empty_network(settings: Settings) -> Network:
-    """A network whose random start is overwritten, and is not to be noticed elsewhere."""
-    with torch.random.fork_rng(devices=[]):
+    """A network without memory: a header that announces a large one costs nothing before its weights are there."""
+    with torch.device("meta"):
         network = Network(settings)
-    network.training = False
     for module in network.modules():
         module.training = False  # not `eval()`: medians stay as they come from the file
     return network

@@ -23,7 +23,7 @@ def random_network(seed: int = 0, width: float = 0.05) -> Network:
     return network.eval()
 
 
-def moving_clip(count: int = 5, height: int = 70, width: int = 66) -> list[np.ndarray]:
+def moving_clip(count: int = 5, height: int = 50, width: int = 60) -> list[np.ndarray]:
     """Waves that travel; neither side is a multiple of 64."""
     y, x = np.mgrid[:height, :width]
     frames = []

@@ -58,7 +58,7 @@ def test_the_sender_saw_what_the_receiver_shows(codec, clip, shown):
     _, references, _ = whole_codec._send_intra(coder, padded, 0, 25)
     for t in (1, 2):
         references = coder.send(whole_codec._padded(clip[t]), references).references
-        assert np.array_equal(coder.picture(references)[:70, :66], shown[t])
+        assert np.array_equal(coder.picture(references)[:50, :60], shown[t])
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_the_file_is_as_long_as_the_report_says(codec, clip):
     sink = io.BytesIO()
     report = codec.write(sink, clip, 2, gop=3)
     assert report.bytes == len(sink.getvalue())
-    assert report.bits_per_pixel == pytest.approx(8 * len(sink.getvalue()) / (5 * 70 * 66))
+    assert report.bits_per_pixel == pytest.approx(8 * len(sink.getvalue()) / (5 * 50 * 60))
     assert [entry.kind for entry in report.frames] == ["I", "P", "P", "I", "P"]
     streams = sum(sum(entry.streams) for entry in report.frames)
     assert overhead(report) + streams == report.bytes
@@ -136,18 +136,19 @@ def test_the_frame_rate_is_kept(codec, clip):
 
 def test_frames_pass_one_by_one(codec, coded):
     """However long a video is, few of its frames are alive at a time: at both ends."""
-    alive, most = weakref.WeakSet(), 0
+    alive: list[weakref.ref] = []
+    most = 0
 
     class Picture(np.ndarray):
         """An array that can be counted."""
 
     def frames() -> Iterator[np.ndarray]:
         nonlocal most
-        for k in range(8):
+        for k in range(5):
             frame = np.full((64, 64, 3), 20 * k, np.uint8).view(Picture)
-            alive.add(frame)
+            alive.append(weakref.ref(frame))
             gc.collect()
-            most = max(most, len(alive))
+            most = max(most, sum(one() is not None for one in alive))
             yield frame
             del frame
 
@@ -159,17 +160,19 @@ def test_frames_pass_one_by_one(codec, coded):
 # ---- damage ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_errors(codec, coded):
-    """Every eleventh byte. Strict decoding never gives a frame that differs from the sender's."""
-    for position in range(0, len(coded), max(11, len(coded) // 25)):
+    """A dozen places. Strict decoding never gives a frame that differs from the sender's."""
+    for position in range(0, len(coded), max(1, len(coded) // 12)):
         spoiled = bytearray(coded)
         spoiled[position] ^= 1 << position % 8
         with pytest.raises(DamagedFile):
             codec.decode(bytes(spoiled))
 
 
+@pytest.mark.slow
 def test_truncated_files_are_errors(codec, coded):
-    for length in range(0, len(coded), max(1, len(coded) // 25)):
+    for length in range(0, len(coded), max(1, len(coded) // 12)):
         with pytest.raises(DamagedFile):
             codec.decode(coded[:length])
 
@@ -203,13 +206,14 @@ def test_concealment_shows_all_frames_and_is_whole_from_the_next_i_frame(codec, 
     played = list(codec.play(spoiled, conceal=True))
     assert [one.index for one in played] == list(range(5))
     assert [one.index for one in played if not one.problem] == good
-    last = np.full((70, 66, 3), 128, np.uint8)
+    last = np.full((50, 60, 3), 128, np.uint8)
     for one in played:
         last = shown[one.index] if not one.problem else last
         assert np.array_equal(one.picture, last)
     assert len(codec.decode(spoiled, conceal=True)) == 5
 
 
+@pytest.mark.slow
 def test_streams_that_fit_no_symbol_and_pictures_that_are_none(codec, coded):
     """With every checksum right: what a program wrote that meant harm, or had a fault."""
     rng = np.random.default_rng(0)
@@ -309,6 +313,10 @@ def test_files_that_are_no_models(codec, model_file, tmp_path):
         tensor_files.write(tmp_path / "bad.safetensors", left | ({} if spoiled is None else {name: spoiled}), header)
         with pytest.raises(InputError, match=words):
             Codec.load(tmp_path / "bad.safetensors")
+    wide = whole_codec.ModelHeader(settings={"2": header.settings["2"].model_copy(update={"width": 4.0})})
+    tensor_files.write(tmp_path / "wide.safetensors", tensors, wide)  # 200 million weights, were they made room for
+    with pytest.raises(InputError, match="does not hold the networks"):
+        Codec.load(tmp_path / "wide.safetensors")
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
@@ -341,8 +349,8 @@ def test_bad_arguments(codec, clip):
     ):
         with pytest.raises(InputError, match=words):
             codec.encode(clip[:1], **arguments)
-    with pytest.raises(InputError, match=r"one size: frame 1 is 64 x 70, the ones before 66 x 70"):
-        codec.encode([clip[0], clip[0][:, :64]])
+    with pytest.raises(InputError, match=r"one size: frame 1 is 40 x 50, the ones before 60 x 50"):
+        codec.encode([clip[0], clip[0][:, :40]])
     with pytest.raises(InputError, match="one to four of the qualities"):
         Codec({})
     with pytest.raises(InputError, match="one to four of the qualities"):
