@@ -331,8 +331,8 @@ def motion_noise_figure(noise: float = 0.0) -> go.Figure:
     saved = 100 * (1 - now.bits_predicted / now.bits_raw)
     return figure.update_layout(
         title=f"noise {noise:g} pixels: prediction saves {saved:.0f} % of the motion's bits", height=320,
-        xaxis_title="noise of the motion search, pixels", yaxis={"title": "bits a frame", "range": [0, 1.1 * "
-        "max(b[0] for b in both)]},
+        xaxis_title="noise of the motion search, pixels",
+        yaxis={"title": "bits a frame", "range": [0, 1.1 * max(b[0] for b in both)]},
         margin={"t": 50, "b": 45},
     )  # fmt: skip
 

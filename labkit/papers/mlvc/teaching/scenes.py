@@ -35,7 +35,7 @@ STEP = 10.0
 class Moment:
     """One frame and what its four references say. errors: absolute, of each aligned reference.
 
-    disagreement: of the two newest. extrapolated: the error of w_1 + (w_1 - w_2). hidden: what the newest does not show.
+    disagreement: of the two newest. extrapolated: the error of w_1 + (w_1 - w_2). hidden: not visible in the newest.
     """
 
     number: int
