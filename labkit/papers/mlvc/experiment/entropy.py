@@ -59,7 +59,7 @@ def block_classes(residual: Tensor) -> Int[Tensor, "clips frames rows columns"]:
     """round(0.9 (above + before)), at most 7. In the first P-frame `before` is not there, and `above` counts twice."""
     e = activity(residual)
     above = from_above(F.pad(e, (0, 0, 1, 0))[:, :, :-1])
-    before = torch.cat([above[:, :1], from_before(e[:, :-1])], 1)
+    before = torch.cat([above[:, :1], from_before(e)[:, :-1]], 1)
     return _class(above, before)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ HALVINGS = 5
 """Of the step size over a stage.  [recalled], spread evenly [ours]"""
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Clips to train on."""
 
@@ -32,7 +33,8 @@ class Examples(Protocol):
         """Clips in [0, 1], sides multiples of 64; crops, where there are any, drawn from `seed`."""
 
 
-class Settings(Protocol):
+@runtime_checkable
+class Recipe(Protocol):
     """What the loop reads of a config."""
 
     seed: int
@@ -50,7 +52,7 @@ def fit(
     schedule: Sequence[Stage],
     lam: float,
     examples: Examples,
-    config: Settings,
+    config: Recipe,
     workers: Workers,
     run: Run,
 ) -> Network:
@@ -67,7 +69,7 @@ def fit(
 
 
 def fit_stage(
-    network: Network, stage: Stage, lam: float, examples: Examples, config: Settings, workers: Workers, run: Run
+    network: Network, stage: Stage, lam: float, examples: Examples, config: Recipe, workers: Workers, run: Run
 ) -> None:
     """Adam over one stage; the step size is halved five times on the way."""
     network.to(workers.device).train()

@@ -106,6 +106,13 @@ def test_flags_cost_their_entropy():
         Tables.learned([Symbols(symbols.residual, symbols.motion, None)]).bits(symbols)
 
 
+def test_a_clip_of_two_frames():
+    """One P-frame: there is no frame before it to look at."""
+    one = code(scenes("disc", 1, 2, 0), STEP[:1]).symbols
+    tables = Tables.learned([one])
+    assert torch.equal(from_bytes(to_bytes(one, tables), one.residual.shape[1:], tables).residual, one.residual)
+
+
 def test_refusals(coded):
     with pytest.raises(InputError, match="one clip"):
         to_bytes(coded, Tables.learned([coded]))

@@ -46,6 +46,7 @@ def test_entropy_of_known_symbols():
     assert scenes.entropy(torch.zeros(9)) == 0
 
 
+@pytest.mark.slow
 def test_every_protocol_moves_the_curve():
     """x265 against itself; versions differ, a third of the effect is the margin."""
     assert exercises.moved_by("gop-12") == pytest.approx(0, abs=1e-9)

@@ -105,6 +105,7 @@ def test_widgets_move(done, look):
     moved(figures.budget_widget(look))
 
 
+@pytest.mark.slow
 def test_the_protocol_widget_moves():
     figure = moved(figures.protocol_widget())
     assert "against itself" in figure.layout.title.text
