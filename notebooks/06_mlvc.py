@@ -357,6 +357,18 @@ head = "| clip | multi, single | multi+flag, single+flag | multi+flag, warp | si
 Markdown(head + "\n".join(scenes.footage_rows() or ["| not recorded | | | | |"]))
 
 # %% [markdown]
+# **The paper's networks** are trained at the scales `gpu` and `full`, and code whole videos there, with every byte of the file
+# counted:
+
+# %%
+viz.show(
+    lambda: figures.coded_figure(result),
+    "PSNR against bits a pixel, one panel for each set of videos, one curve for each training and each encoder.",
+    when=result.get("coded"),
+    otherwise="Not part of this scale: labkit run mlvc --scale gpu",
+)
+
+# %% [markdown]
 # ## 7 Explore
 #
 # **References.** Move the frame and the reference. The older a reference is, the worse it fits. Its difference to the newest

@@ -35,6 +35,14 @@ ARM_COLORS = {
     "single": COLORS["baseline"],
     "multi": COLORS["ours"],
 }
+CODEC_COLORS = {
+    "stepwise": COLORS["ours"],
+    "single": COLORS["baseline"],
+    "scratch": COLORS["bad"],
+    "unrefined": COLORS["good"],
+    "x265-veryfast": COLORS["hard"],
+    "x265-medium": COLORS["float"],
+}
 NAMES = {
     "raw-motion": "plain warp, motion not predicted",
     "warp": "plain warp",
@@ -259,6 +267,20 @@ def prediction_figure(look: LookInside, frame: int = 6) -> Figure:
         _picture(axis, error, f"{NAMES[arm]}\nmean error {error.mean():.2f}", cmap="magma", vmin=0, vmax=20)
     for axis in axes:
         axis.contour(hidden, levels=[0.5], colors=COLORS["baseline"], linewidths=1)
+    return figure
+
+
+def coded_figure(result: Mapping[str, Any]) -> Figure:
+    """Whole videos by the networks and the anchors: PSNR against bits a pixel, the mean over the videos of each set."""
+    sets = list(result["coded"])
+    figure, axes = subplots(1, len(sets), figsize=(4.6 * len(sets), 3.2), squeeze=False)
+    for axis, name in zip(axes[0], sets, strict=True):
+        for codec, (rate, quality) in scenes.mean_curves(result, name).items():
+            line = "--" if codec.startswith("x26") else "-"
+            axis.plot(rate, quality, line, marker=".", color=CODEC_COLORS.get(codec, COLORS["good"]), label=codec)
+        axis.set(xscale="log", xlabel="bits a pixel, of the file", ylabel="PSNR (RGB), dB")
+        axis.set_title(name)
+    axes[0][-1].legend(frameon=False, fontsize=7)
     return figure
 
 

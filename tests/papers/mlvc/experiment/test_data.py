@@ -198,6 +198,17 @@ def test_anchors_code_what_they_are_given(name, clip):
     assert fine.bytes[3] > 2 * fine.bytes[4]  # ... and again after three
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not data.footage_is_there(), reason="the real clips are not in LABKIT_DATA")
+@pytest.mark.parametrize(("name", "bpp", "quality"), [("city", 0.3132, 34.23), ("carphone", 0.2544, 35.95)])
+def test_x265_codes_real_clips_as_measured_before(name, bpp, quality):
+    """veryfast, zero latency, crf 23, group of 12, 24 frames; other builds of x265 differ by little."""
+    video = data.clip(name, 24)
+    coded = anchors.code(video, "x265-veryfast", 23, 12)
+    assert coded.bits_per_pixel == pytest.approx(bpp, rel=0.05)
+    assert float(rgb_psnr(video.rgb, coded.frames).mean()) == pytest.approx(quality, abs=0.3)
+
+
 def test_groups_are_as_long_as_asked(clip):
     types = {}
     for gop in (3, 100):

@@ -76,6 +76,19 @@ def test_pictures_of_a_run(done, look):
         figures.rd_explorer(result, "disc", "multi-2", "warp")
 
 
+def test_whole_videos_are_averaged_point_by_point():
+    def points(shift):
+        return [{"bpp": 0.1 + shift, "psnr": 30.0}, {"bpp": 0.3 + shift, "psnr": 33.0 + shift}]
+
+    videos = {"a": {"stepwise": points(0.0), "x265-veryfast": points(0.1)}, "b": {"stepwise": points(0.2)}}
+    result = {"coded": {"scenes": {"videos": videos}}}
+    assert list(scenes.mean_curves(result, "scenes")) == ["stepwise"]
+    rate, quality = scenes.mean_curves(result, "scenes")["stepwise"]
+    assert rate == pytest.approx([0.2, 0.4])
+    assert quality == pytest.approx([30.0, 33.1])
+    assert len(figures.coded_figure(result).axes[0].lines) == 1
+
+
 def test_saving_rows_and_curves_of_a_run_without_scenes():
     assert scenes.saving_rows({}) == []
     assert scenes.curves({}, "disc") == {}
