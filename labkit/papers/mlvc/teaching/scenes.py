@@ -105,7 +105,8 @@ def motion(number: int = 5, noise: float = 0.0) -> Motion:
                 shown = flows[t], predicted, flows[t] - predicted
     assert shown is not None
     bits = {use: entropy(torch.cat(symbols)) * symbols[0].numel() for use, symbols in sent.items()}
-    return Motion(*(x[0].numpy() for x in shown), bits[False], bits[True])
+    flow, predicted, difference = (x[0].numpy() for x in shown)
+    return Motion(flow, predicted, difference, bits[False], bits[True])
 
 
 def entropy(symbols: Tensor) -> float:
