@@ -38,14 +38,18 @@ def activation() -> nn.LeakyReLU:
 
 
 class ChainedWarp(nn.Module):
-    """`labkit.kernels.flow_warp.chained_warp` as a module, so that the codec can put exact arithmetic in its place."""
+    """`labkit.kernels.flow_warp.chained_warp` as a module, so that the codec can put exact arithmetic in its place.
+
+    In mixed precision images and flows are computed in float32: half a coordinate is whole pixels beyond 1024.
+    """
 
     def forward(
         self,
         images: Float[Tensor, "batch refs channels height width"],
         flows: Float[Tensor, "batch refs 2 height width"],
     ) -> tuple[Float[Tensor, "batch refs channels height width"], Float[Tensor, "batch refs 2 height width"]]:
-        return chained_warp(images, flows)
+        kind = torch.promote_types(torch.promote_types(images.dtype, flows.dtype), torch.float32)
+        return chained_warp(images.to(kind), flows.to(kind))
 
 
 class Up2(nn.Upsample):

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from labkit.errors import ConfigError, InputError
-from labkit.papers.mlvc.method.layers import parameters_of, scaled
+from labkit.papers.mlvc.method.layers import ChainedWarp, parameters_of, scaled
 from labkit.papers.mlvc.method.motion_estimation import DisMotion, MotionEstimator, PyramidMotion, motion_estimator
 from labkit.papers.mlvc.method.motion_prediction import MotionPredictor
 from labkit.papers.mlvc.method.network import Network, Settings, distortion, rate_distortion
@@ -161,6 +161,14 @@ def test_the_predictor_sees_flows_in_twenties_of_pixels_on_every_level():
     predictor(torch.ones(1, 3, 2, 64, 64))
     assert [flows.shape[-1] for flows in seen] == [8, 16, 32, 64]
     assert [flows.unique().tolist() for flows in seen] == [[2.5], [5.0], [10.0], [20.0]]
+
+
+def test_warps_are_computed_in_float32_under_mixed_precision():
+    """Features of a convolution are bfloat16 there and flows of the buffers float32: coordinates must stay exact."""
+    images, flows = torch.rand(1, 2, 3, 8, 8).bfloat16(), torch.rand(1, 2, 2, 8, 8)
+    warped, chain = ChainedWarp()(images, flows)
+    assert (warped.dtype, chain.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(chain[:, 0], flows[:, 0])
 
 
 def test_noise_in_training_and_rounding_afterwards():
