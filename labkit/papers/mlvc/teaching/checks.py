@@ -72,7 +72,7 @@ def check_enlarged(enlarge: Callable[[Tensor], Tensor]) -> None:
 
 def check_mismatch(extra: Callable[[float, float], float]) -> None:
     """Bits a symbol that a coder wastes which believes in another scale: sums over the symbols, not an integral."""
-    for sigma, believed in ((2.0, 2.0), (2.0, 4.0), (4.0, 2.0), (8.0, 3.0)):
+    for sigma, believed in ((6.0, 6.0), (6.0, 12.0), (12.0, 6.0), (20.0, 8.0)):
         wanted, got = wasted_bits(sigma, believed), float(extra(sigma, believed))
         assert abs(got - wanted) < 0.02, (
             f"symbols of scale {sigma:g} coded as if it were {believed:g} waste {wanted:.3f} bits each; yours says "

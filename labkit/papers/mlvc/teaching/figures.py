@@ -440,13 +440,7 @@ def bitstream_figure(lab: BitstreamLab, position: int = 0) -> go.Figure:
     for start, end, what in lab.layout:
         kinds[start:end] = KINDS[what.split(" ", 1)[-1]]
     stops = [(edge, color) for k, color in enumerate(KIND_COLORS) for edge in ((k / 6), (k + 1) / 6)]
-    rows = make_subplots(
-        2,
-        1,
-        row_heights=[0.62, 0.38],
-        vertical_spacing=0.2,
-        subplot_titles=("the file, 96 bytes a row", "frames on the screen"),
-    )
+    rows = make_subplots(2, 1, row_heights=[0.62, 0.38], vertical_spacing=0.12)
     rows.add_trace(go.Heatmap(z=kinds.reshape(-1, width), colorscale=stops, zmin=-0.5, zmax=5.5, showscale=False), 1, 1)
     rows.add_trace(
         go.Scatter(
@@ -462,7 +456,7 @@ def bitstream_figure(lab: BitstreamLab, position: int = 0) -> go.Figure:
     rows.update_yaxes(autorange="reversed", visible=False, row=1)
     rows.update_xaxes(visible=False, row=1)
     rows.update_yaxes(title="PSNR, dB", range=[0, 62], row=2)
-    rows.update_xaxes(title="frame", dtick=1, range=[-0.6, len(lab.damaged[0].shown) + 7.6], row=2)
+    rows.update_xaxes(title="frame on the screen", dtick=1, range=[-0.6, len(lab.damaged[0].shown) + 7.6], row=2)
     return rows.update_layout(
         title=f"byte {hurt.at:,} flipped: {_short(hurt.says)}", height=470, margin={"t": 70, "b": 45}
     )
