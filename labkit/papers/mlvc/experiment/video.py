@@ -124,6 +124,11 @@ def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
         with av.open(str(path)) as source:
             if not source.streams.video:
                 raise DataError(f"{path} holds no video.")
+            stream = source.streams.video[0]
+            if not (0 < stream.width <= LARGEST and 0 < stream.height <= LARGEST):
+                raise DataError(
+                    f"{path} says it is {stream.width} x {stream.height}; sides of up to {LARGEST} are read."
+                )
             for number, frame in enumerate(source.decode(video=0)):
                 if frames and number == frames:
                     break
@@ -143,7 +148,8 @@ def _even(planes: np.ndarray, rows: int, width: int, height: int) -> np.ndarray:
 
 def _rate(path: Path) -> float:
     with _av().open(str(path)) as source:
-        return float(source.streams.video[0].average_rate or 25)
+        rate = source.streams.video[0].average_rate
+        return float(rate) if rate else 25.0
 
 
 def _av() -> Any:
