@@ -125,25 +125,17 @@ def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
             if not source.streams.video:
                 raise DataError(f"{path} holds no video.")
             stream = source.streams.video[0]
-            if not (0 < stream.width <= LARGEST and 0 < stream.height <= LARGEST):
-                raise DataError(
-                    f"{path} says it is {stream.width} x {stream.height}; sides of up to {LARGEST} are read."
-                )
+            width, height = (getattr(stream, side, 0) for side in ("width", "height"))  # without a codec: no sides
+            if not (2 <= width <= LARGEST and 2 <= height <= LARGEST) or width % 2 or height % 2:
+                raise DataError(f"{path} is {width} x {height}: sides must be even numbers from 2 to {LARGEST}.")
             for number, frame in enumerate(source.decode(video=0)):
                 if frames and number == frames:
                     break
-                width, height = frame.width // 2 * 2, frame.height // 2 * 2
-                planes = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
-                yield _even(planes.to_ndarray(), frame.height, width, height)
+                if (frame.width, frame.height) != (width, height):
+                    raise DataError(f"{path} changes its size at frame {number}.")
+                yield (frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")).to_ndarray()
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be read as a video ({error}).") from None
-
-
-def _even(planes: np.ndarray, rows: int, width: int, height: int) -> np.ndarray:
-    """Nothing to do for even sizes; odd ones are refused, since their planes do not stack."""
-    if rows != height or planes.shape[1] != width:
-        raise ValueError("an odd width or height; crop it to an even size first")
-    return planes
 
 
 def _rate(path: Path) -> float:
