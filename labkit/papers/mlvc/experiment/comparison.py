@@ -209,9 +209,10 @@ def compare_footage(names: Sequence[str], frames: int, arms: Mapping[str, Arm], 
     mixed = _mixed_lessons(settings)
     result: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, arm in arms.items():
-        combine: Combiner = (
-            newest if arm.combiner == "warp" else trained(mixed, arm, settings, run.part(f"footage-{key}"))
-        )
+        combine: Combiner = newest
+        if arm.combiner == "net":
+            net = new_combiner(settings.seed, settings.channels)
+            combine = trained(net, mixed, arm, settings, run.part(f"footage-{key}"))
         for flagged in (False, True) if arm.combiner == "net" else (False,):
             coded = {
                 name: code(clip, settings.step_of(1), combine, arm.n_refs, arm.predict_motion, flagged)
