@@ -10,7 +10,7 @@ from torch import Tensor
 
 from labkit.papers.mlvc.experiment import data
 from labkit.papers.mlvc.experiment.closed_loop import Coded, Combiner, Step, code, newest
-from labkit.papers.mlvc.experiment.combiners import Lessons, LinearCombiner, Loss, PixelCombiner, fit
+from labkit.papers.mlvc.experiment.combiners import Lessons, LinearCombiner, Loss, PixelCombiner, fit, new_combiner
 from labkit.papers.mlvc.experiment.entropy import Tables
 from labkit.papers.mlvc.experiment.measures import psnr
 from labkit.papers.mlvc.experiment.scenes import FAMILIES, Clips, Family, scenes
