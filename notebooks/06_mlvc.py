@@ -50,7 +50,7 @@ viz.show(
     figures.idea_figure(),
     "A textured disc on a textured plane; crescents at its edge are outlined. Second: the newest reference's error, bright "
     "in the crescents. Third: the difference of the two newest references, bright at the same places. Right: errors inside "
-    "the outline and elsewhere; extrapolation has the lowest bar inside and the highest elsewhere.",
+    "the outline and elsewhere; extrapolation lowers the one inside and raises the other.",
 )
 
 # %% [markdown]
