@@ -3,8 +3,8 @@
 The small networks that come with labkit, `method/default.safetensors`, were made so, on one CPU in about half an hour:
 
     labkit train mlvc --scale gpu -p families "" -p evaluate_on "" -p anchors "" -p networks stepwise \\
-        -p lambdas 40,16 -p width 0.125 -p motion dis -p clips 256 -p crop 64 -p batch_size 4 -p unroll 2 -p unit_steps 150 \\
-        -p learning_rate 0.002 -p joint_rate 0.0005
+        -p lambdas 40,16 -p width 0.125 -p motion dis -p clips 256 -p crop 64 -p batch_size 4 -p unroll 2 \\
+        -p unit_steps 150 -p learning_rate 0.002 -p joint_rate 0.0005
     labkit export runs/mlvc/gpu-001 DIR --arm stepwise
 """
 
