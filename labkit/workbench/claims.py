@@ -19,6 +19,8 @@ Result = Mapping[str, Any]
 Measure = Callable[[Result], float | None]
 Pooled = Callable[[Sequence[Result]], Interval | None]
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -101,18 +103,26 @@ def _over_all(choose: Callable[[list[float]], float], measures: Sequence[Measure
 def _written(value: float, margin: float) -> str:
     """With its sign and two digits of the margin, two to four decimals; a zero has no sign.
 
-    What four decimals cannot show has a power of ten, where the margin is as small: +3e-09.
+    What four decimals cannot show has a power of ten, where the margin is as small: +3·10⁻⁹. What is less than a
+    hundredth of the margin is zero.
     """
     digits = min(4, max(2, 1 - math.floor(math.log10(abs(margin))))) if margin else 2
     text = f"{value:+.{digits}f}"
     if float(text):
         return text
-    return f"{value:+.0e}" if value and 0 < abs(margin) < 10**-digits else text[1:]
+    small = abs(margin) < 10**-digits and abs(value) >= abs(margin) / 100 > 0
+    return _with_powers(f"{value:+.0e}") if small else text[1:]
+
+
+def _with_powers(text: str) -> str:
+    """-1e-06 as people write it: -1·10⁻⁶."""
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(RAISED)}" if e else text
 
 
 def least_effect(margin: float, unit: str) -> str:
     """A claim's margin, as tables write it."""
-    return f"{margin:g} {unit}".rstrip()
+    return f"{_with_powers(f'{margin:g}')} {unit}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,16 @@ import math
 import pytest
 
 from labkit.metrics.intervals import Interval
-from labkit.workbench.claims import Claim, difference, judge, largest, least, ledger_markdown, number
+from labkit.workbench.claims import (
+    Claim,
+    difference,
+    judge,
+    largest,
+    least,
+    least_effect,
+    ledger_markdown,
+    number,
+)
 
 
 def claim(margin: float = 0.5, **changes) -> Claim:
@@ -49,16 +58,24 @@ def test_the_effect_shows_mean_interval_seeds_and_the_digits_its_margin_needs():
     ("effect", "margin", "words"),
     [
         (0.2727652892, 1e-9, "+0.2728"),
-        (-1e-12, 1e-6, "-1e-12"),
+        (-4e-7, -1e-6, "-4·10⁻⁷"),
+        (-3e-16, -1e-6, "0.0000"),  # rounding
         (-0.0, 1e-6, "0.0000"),
         (0.0, 0.5, "0.00"),
         (-0.004, 0.5, "0.00"),  # less than the margin can tell from nothing
-        (3e-9, 1e-9, "+3e-09"),
+        (3e-9, 1e-9, "+3·10⁻⁹"),
         (12.345, 0.0, "+12.35"),
     ],
 )
 def test_an_effect_has_no_more_digits_than_can_be_read_and_a_zero_no_sign(effect, margin, words):
     assert verdict(effect, margin=margin, unit="").effect == f"{words}, 1 seed"
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"), [(-1e-6, "-1·10⁻⁶ dB"), (2.5e-5, "2.5·10⁻⁵ dB"), (0.003, "0.003 dB"), (0.0, "0 dB")]
+)
+def test_a_margin_is_written_as_people_do(margin, words):
+    assert least_effect(margin, "dB") == words
 
 
 def test_results_that_did_not_measure_a_claim_are_left_out():

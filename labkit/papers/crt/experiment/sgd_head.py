@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.ridge_head import Rivals, Rows
+from labkit.ranges import within
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from labkit.papers.crt.method.convolution import Candidates, Convolution, Regres
 from labkit.papers.crt.method.crop import View, crop
 from labkit.papers.crt.method.features import Features, HandMade, Maps
 from labkit.papers.crt.method.prroi import descriptors
-from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.refine import Refiner
 from labkit.papers.crt.method.ridge_head import Head, Ridge, RidgeHead, Rivals, Rows
 from labkit.papers.crt.method.sampling import admitted, away, boxes_at, labels, ring_boxes
+from labkit.ranges import within
 from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.crt.method.gauss_newton import Trace, gauss_newton
-from labkit.papers.crt.method.ranges import within
+from labkit.ranges import within
 
 
 def mlu(x: Float[Tensor, "*shape"], alpha: float = 0.05) -> Float[Tensor, "*shape"]:

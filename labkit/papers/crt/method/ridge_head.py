@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.papers.crt.method import ridge
-from labkit.papers.crt.method.ranges import within
 from labkit.papers.crt.method.sampling import HardNegatives
+from labkit.ranges import within
 
 Mining = Literal["none", "naive", "rate", "negatives", "anchored", "irls"]
 Solver = Literal["gram", "dual"]

@@ -121,6 +121,7 @@ def order_of_couplings() -> float:
         iota = measures.iota(task, losses, q, q2)
         tv = measures.tv_prediction(task, hypotheses, q, q2)
         gap = (task.risk(losses, q) - task.risk(losses, q2)).abs()
-        links = (gap - iota, iota - tv, tv - measures.delta(task, hypotheses, q, q2))
+        delta, omega = measures.delta(task, hypotheses, q, q2), measures.oscillation(task, losses)
+        links = (gap - iota, iota - tv, tv - delta, iota - omega)
         worst = max(worst, *(float(link.max()) for link in links))
     return worst

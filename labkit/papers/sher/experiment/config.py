@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import Field, field_validator, model_validator
 
 from labkit.errors import InputError
+from labkit.ranges import within
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
 
@@ -34,9 +35,8 @@ MOST_LAYERS, MOST_UNITS = 16, 16_384
 def check_bounds(owner: object, bounds: Bounds) -> None:
     """Raise InputError where a number of `owner` is outside of its bounds or none; None means: see its description."""
     for name, (low, high) in bounds.items():
-        value = getattr(owner, name)
-        if value is not None and not low <= value <= high:  # NaN is not
-            raise InputError(f"{name} must lie between {low:.12g} and {high:.12g}; got {value}.")
+        if (value := getattr(owner, name)) is not None:
+            within(low, high, **{name: value})
 
 
 @dataclass(frozen=True)
