@@ -278,5 +278,6 @@ def test_bad_input_is_refused(call, words):
 
 def test_without_opencv_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    search, still = DisMotion(), frames(1)[0]  # made without it: a receiver never searches
     with pytest.raises(InputError, match=r"labkit\[peers\]"):
-        DisMotion()
+        search(still, still)
