@@ -122,7 +122,7 @@ def luma(frames: Frames) -> np.ndarray:
 def motion_estimator(kind: str, width: float = 1.0) -> nn.Module:
     """`network` or `dis`.
 
-    Raises InputError for another name, or where OpenCV is missing.
+    Raises InputError for another name.
     """
     if kind == "network":
         return PyramidMotion(width)
