@@ -96,6 +96,7 @@ def test_info_tells_what_is_in_a_file_and_whether_it_is_whole(here):
     assert (code, "are damaged" in said, "1 of 4 frames are missing" in said, "whole" in said) == (0, True, True, False)
 
 
+@pytest.mark.slow
 def test_damage_is_an_error_or_concealed(here):
     here("encode", "clip.mkv", "clip.mlvc")
     content = bytearray(Path("clip.mlvc").read_bytes())
@@ -109,6 +110,7 @@ def test_damage_is_an_error_or_concealed(here):
     assert len(read(Path("back.mkv"))) == 4
 
 
+@pytest.mark.slow
 def test_what_does_not_come_along_is_told(here):
     """An alpha channel, ten bits, sound."""
     with av.open("alpha.mkv", "w") as sink:
@@ -167,6 +169,7 @@ def test_bad_input_is_told_before_anything_is_written(here, words, parts):
     assert Path("there.mlvc").read_bytes() == b"something"
 
 
+@pytest.mark.slow
 def test_outputs_that_no_video_has(here):
     here("encode", "clip.mkv", "clip.mlvc")
     code, _, told = here("decode", "clip.mlvc", "o.xyz")

@@ -51,13 +51,18 @@ def synthesis(latents: int, channels: int, outputs: int) -> nn.Sequential:
 
 
 class MotionAutoencoder(nn.Module):
-    """MVD encoder and decoder: d_t (2 channels, in units of 20 pixels) <-> m_t at 1/16 of the size.  [official code]"""
+    """MVD encoder and decoder: d_t (2 channels, in units of 20 pixels) <-> m_t at 1/16 of the size.  [official code]
+
+    It starts as what codecs did before there were networks: two latents hold the means of d_t over blocks in steps of
+    half a pixel, the others nothing. From a random start a short training never gets there.  [ours]
+    """
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         channels = scaled(MOTION_CHANNELS, width)
         self.analysis, self.synthesis = analysis(2, channels, channels), synthesis(channels, channels, 2)
         self.prior = FactorizedPrior(channels)
+        _start_as_block_means(self.analysis, self.synthesis, steps=2.0)
 
     def encode(self, difference: Float[Tensor, "batch 2 height width"]) -> Float[Tensor, "batch _ _ _"]:
         """m_t = g_a(d_t)"""
@@ -119,3 +124,33 @@ class Hyperprior(nn.Module):
     def decode(self, latent: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """sigma = h_s(ẑ), not negative"""
         return self.synthesis(latent)
+
+
+@torch.no_grad()
+def _start_as_block_means(analysis: nn.Sequential, synthesis: nn.Sequential, steps: float) -> None:
+    """The first two channels run through all layers alone: low-pass and halved, then enlarged again.
+
+    The filter is (1, 4, 6, 4, 1) / 16 along each side, whose sums are 1 on the way down and 1/4 at each of the four
+    places that a transposed convolution writes on the way up. GDN leaves the two alone where their row of gamma is 0.
+    """
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    low_pass = torch.outer(line, line)
+    downs = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
+    ups = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
+    for layer in downs:
+        layer.weight[:2] = 0
+        if layer.bias is not None:
+            layer.bias[:2] = 0
+    downs[-1].weight.zero_()
+    for layer in ups:
+        layer.weight[:, :2] = 0
+        assert layer.bias is not None
+        layer.bias[:2] = 0
+    for own in range(2):
+        for layer in downs:
+            layer.weight[own, own] = low_pass * (steps if layer is downs[-1] else 1)
+        for layer in ups:
+            layer.weight[own, own] = 4 * low_pass / (steps if layer is ups[0] else 1)
+    for layer in (*analysis, *synthesis):
+        if isinstance(layer, Gdn):
+            layer.gamma_root[:2] = 0

@@ -186,7 +186,9 @@ class Codec:
         Raises:
             InputError: a quality that is not there, frames of another kind or of changing size, a bad gop or rate.
         """
-        coder, speed = self._coder(quality), _fraction(rate)
+        if not sink.seekable():
+            raise InputError("the number of frames is written at the end into the header: give a file that can seek.")
+        coder, speed, start = self._coder(quality), _fraction(rate), sink.tell()
         header = Header(quality, gop, 0, 0, 0, speed, coder.model)
         sink.write(header.pack())
         report = Report(bytes=len(header.pack()))
@@ -201,8 +203,9 @@ class Codec:
                 packet, references, entry = _send(coder, padded, index, references)
             report.frames.append(entry)
             report.bytes += sink.write(packet.pack())
-        sink.seek(0)
+        sink.seek(start)
         sink.write(Header(quality, gop, report.width, report.height, len(report.frames), speed, coder.model).pack())
+        sink.seek(start + report.bytes)
         return report
 
     # -- receiving --------------------------------------------------------------------------------------------------

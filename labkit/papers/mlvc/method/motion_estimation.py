@@ -74,18 +74,25 @@ class DisMotion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            import cv2
-        except ImportError:
-            raise InputError(
-                "motion search by DIS needs OpenCV, which is not installed. Get it: pip install 'labkit[peers]'; or "
-                'take the network: motion="network"'
-            ) from None
-        self._dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._dis.setFinestScale(0)
-        self._dis.setPatchStride(3)
-        self._dis.setGradientDescentIterations(25)
-        self._dis.setVariationalRefinementIterations(5)
+        self._made: Any = None
+
+    @property
+    def _dis(self) -> Any:
+        """OpenCV's object, made when it is first used: who only decodes needs no OpenCV."""
+        if self._made is None:
+            try:
+                import cv2
+            except ImportError:
+                raise InputError(
+                    "motion search by DIS needs OpenCV, which is not installed. Get it: pip install 'labkit[peers]'; "
+                    'or take the network: motion="network"'
+                ) from None
+            self._made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+            self._made.setFinestScale(0)
+            self._made.setPatchStride(3)
+            self._made.setGradientDescentIterations(25)
+            self._made.setVariationalRefinementIterations(5)
+        return self._made
 
     @torch.no_grad()
     def forward(self, frame: Frames, reference: Frames) -> Flow:
@@ -115,7 +122,7 @@ def luma(frames: Frames) -> np.ndarray:
 def motion_estimator(kind: str, width: float = 1.0) -> nn.Module:
     """`network` or `dis`.
 
-    Raises InputError for another name, or where OpenCV is missing.
+    Raises InputError for another name.
     """
     if kind == "network":
         return PyramidMotion(width)

@@ -32,6 +32,7 @@ class SymbolCoder:
         self._models = [stream.model.Categorical(a.counts / TOTAL, perfect=False) for a in self.alphabets]
         self._lowest = np.array([a.lowest for a in self.alphabets])
         self._highest = np.array([a.highest for a in self.alphabets])
+        self._escape = np.array([len(a.counts) - 1 for a in self.alphabets])
 
     def bits(self, symbols: np.ndarray, groups: np.ndarray) -> float:
         """-sum log2 p by the tables, escapes included: what coding costs, but for the coder's rounding."""
@@ -43,11 +44,10 @@ class SymbolCoder:
 
     def encode(self, symbols: np.ndarray, groups: np.ndarray) -> bytes:
         """`symbols` (integers) and their `groups` (indices of alphabets), of any one shape."""
-        flat, groups = symbols.reshape(-1), groups.reshape(-1)
-        codes, beyond = self._codes(flat, groups)
+        codes, beyond = self._codes(symbols.reshape(-1), groups.reshape(-1))
         coder = _constriction().queue.RangeEncoder()
-        for group, members in _by_group(groups):
-            coder.encode(codes[members].astype(np.int32), self._models[group])
+        for group, members in _by_group(groups.reshape(-1)):
+            coder.encode(codes[members], self._models[group])
         if len(beyond):
             digits = np.concatenate([_escape_digits(int(e)) for e in beyond])
             coder.encode(digits.astype(np.int32), _constriction().model.Uniform(2))
@@ -84,13 +84,15 @@ class SymbolCoder:
 
         Above the highest by e: e; below the lowest by e: -e.
         """
-        symbols = np.clip(symbols.astype(np.int64), -LARGEST, LARGEST)
-        low, high = self._lowest[groups], self._highest[groups]
-        beyond = np.where(symbols > high, symbols - high, np.minimum(symbols - low, 0))
-        escape = np.array([len(a.counts) - 1 for a in self.alphabets])[groups]
-        codes = np.where(beyond == 0, symbols - low, escape)
-        order = np.argsort(groups, kind="stable")
-        return codes, beyond[order][beyond[order] != 0]
+        symbols = np.clip(symbols, -LARGEST, LARGEST)
+        codes = symbols - self._lowest[groups]
+        escape = self._escape[groups]
+        outside = np.flatnonzero((codes < 0) | (codes >= escape))
+        outside = outside[np.argsort(groups[outside], kind="stable")]
+        low, high = self._lowest[groups[outside]], self._highest[groups[outside]]
+        beyond = np.where(codes[outside] < 0, symbols[outside] - low, symbols[outside] - high)
+        codes[outside] = escape[outside]
+        return codes.astype(np.int32), beyond
 
     def _beyond(self, group: int, digits: Callable[[int], np.ndarray]) -> int:
         sign, length = digits(1)[0], 0
@@ -106,9 +108,12 @@ class SymbolCoder:
 
 def _by_group(groups: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """(group, positions of its members in ascending order), group by group."""
-    order = np.argsort(groups, kind="stable")
-    present, first = np.unique(groups[order], return_index=True)
-    return list(zip(present.tolist(), np.split(order, first[1:]), strict=True)) if len(groups) else []
+    if not len(groups):
+        return []
+    short = groups.astype(np.uint16)  # there are never more alphabets, and 16 bits are sorted by counting
+    order = np.argsort(short, kind="stable")
+    ends = np.flatnonzero(np.diff(short[order])) + 1
+    return [(int(groups[members[0]]), members) for members in np.split(order, ends)]
 
 
 def _escape_digits(beyond: int) -> np.ndarray:

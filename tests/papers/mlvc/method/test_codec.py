@@ -110,6 +110,14 @@ def test_the_file_is_as_long_as_the_report_says(codec, clip):
     assert max(max(entry.streams) for entry in report.frames if entry.kind == "P") > 100  # there were symbols
 
 
+def test_a_file_may_begin_anywhere(codec, clip):
+    sink = io.BytesIO(b"before")
+    sink.seek(0, io.SEEK_END)
+    codec.write(sink, clip[:2], 2)
+    sink.write(b"after")
+    assert sink.getvalue() == b"before" + codec.encode(clip[:2]) + b"after"
+
+
 def test_a_later_frame_changes_nothing_before_it(codec, clip, coded):
     changed = [*clip[:2], 255 - clip[2], *clip[3:]]
     before, after = (list(packets(data)) for data in (coded, codec.encode(changed, 2, gop=3)))

@@ -1,5 +1,9 @@
-"""The small networks that come with labkit: they are there, they code, and a file of another machine decodes here."""
+"""The small networks that come with labkit: they are there, they code, and a file of another machine decodes here.
 
+Other networks, other files: `python tests/papers/mlvc/method/test_default_model.py` writes that file anew.
+"""
+
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +44,7 @@ def test_a_file_that_another_machine_wrote():
     """Strict decoding holds a checksum against every frame: other sums on this machine would be an error here."""
     shown = default_codec().decode(ELSEWHERE.read_bytes())
     assert len(shown) == 6
-    assert psnr(shown, waves(6, 1.5)) > 24
+    assert psnr(shown, waves(6, 1.5)) > 28
 
 
 @pytest.mark.slow
@@ -50,13 +54,17 @@ def test_qualities_are_in_order_and_a_still_costs_little():
     Exact integers: the same files on every machine, but for the motion search, which moves them by a few percent.
     """
     codec = Codec.load()
-    low, high = min(codec.qualities), max(codec.qualities)
     moving, still = waves(4, 1.5), waves(4, 0.0)
-    coded = {quality: codec.encode(moving, quality) for quality in (low, high)}
-    assert len(coded[high]) > len(coded[low])
-    assert psnr(codec.decode(coded[high]), moving) > psnr(codec.decode(coded[low]), moving)
-    lengths = []
-    for frames in (still, moving):
-        packets = [one.packet for one in codec.play(codec.encode(frames, low))]
+    coded = {quality: codec.encode(moving, quality) for quality in codec.qualities}
+    for low, high in itertools.pairwise(codec.qualities):
+        assert len(coded[high]) > len(coded[low])
+        assert psnr(codec.decode(coded[high]), moving) > psnr(codec.decode(coded[low]), moving)
+    quality, lengths = codec.qualities[0], []
+    for data in (codec.encode(still, quality), coded[quality]):
+        packets = [one.packet for one in codec.play(data)]
         lengths.append(sum(sum(map(len, packet.streams)) for packet in packets[1:] if packet))
     assert lengths[0] < 0.7 * lengths[1]
+
+
+if __name__ == "__main__":
+    ELSEWHERE.write_bytes(default_codec().encode(waves(6, 1.5), quality=2))

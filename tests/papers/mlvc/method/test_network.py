@@ -88,6 +88,19 @@ def test_one_reference_is_four_equal_ones():
     assert (other.reconstruction - one.reconstruction).abs().max() > 1e-3
 
 
+def test_new_networks_code_the_means_of_a_flow():
+    """In steps of half a pixel, away from the border: a constant comes back, what varies comes back smoothed."""
+    torch.manual_seed(0)
+    coding = Network(Settings(width=0.05, predict_motion=False)).eval().motion_coding
+    flow = torch.tensor([3.0, -1.5]).view(1, 2, 1, 1).expand(1, 2, 192, 192) / 20
+    m = coding.encode(flow)
+    inside = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(m[:, :2][inside], torch.tensor([6.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4))
+    assert m[:, 2:].abs().max() == 0
+    back = coding.decode(m)[..., 80:112, 80:112]
+    torch.testing.assert_close(back, flow[..., 80:112, 80:112])
+
+
 @pytest.mark.parametrize("n_refs", [2, 3])
 def test_a_limit_keeps_the_newest(n_refs):
     stack = frames(5)
@@ -265,5 +278,6 @@ def test_bad_input_is_refused(call, words):
 
 def test_without_opencv_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    search, still = DisMotion(), frames(1)[0]  # made without it: a receiver never searches
     with pytest.raises(InputError, match=r"labkit\[peers\]"):
-        DisMotion()
+        search(still, still)
