@@ -414,11 +414,11 @@ viz.show(
 )
 
 # %% [markdown]
-# **A file, byte by byte.** Eight small frames in two groups, coded with the small networks that come with labkit (section 10).
-# Black is the file's header, grey are the packets' headers, orange the pictures of the I-frames; P-frames have motion (green),
-# scales (beige) and residual (blue). Move the slider: one byte is flipped. The entropy coder itself would not notice. It would decode other symbols, and with them
-# garbage. So the file has lengths and checksums, a strict decoder names the first damaged frame, and concealment shows the last
-# good frame until the next I-frame.
+# **A file, byte by byte.** Eight small frames in two groups, coded with the small networks that come with labkit (section
+# 10). Black is the file's header, grey are the packets' headers, orange the pictures of the I-frames; P-frames have motion
+# (green), scales (beige) and residual (blue). Move the slider: one byte is flipped. The entropy coder itself would not
+# notice. It would decode other symbols, and with them garbage. So the file has lengths and checksums, a strict decoder names
+# the first damaged frame, and concealment shows the last good frame until the next I-frame.
 
 # %%
 lab = scenes.bitstream_lab()
