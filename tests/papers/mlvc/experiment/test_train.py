@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from labkit.errors import ConfigError, InputError
 from labkit.papers.mlvc import PAPER, Codec, load
@@ -12,7 +11,6 @@ from labkit.papers.mlvc.experiment import comparison, data, evaluate
 from labkit.papers.mlvc.experiment.claims import CLAIMS, saving, scene_savings
 from labkit.papers.mlvc.experiment.config import CONFIGS, Config
 from labkit.papers.mlvc.experiment.scenes import Family, scenes
-from labkit.papers.mlvc.experiment.train import new_network
 from labkit.papers.mlvc.experiment.video import from_rgb
 from labkit.workbench import export
 from labkit.workbench.runs import Run
