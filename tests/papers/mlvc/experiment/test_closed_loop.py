@@ -156,6 +156,7 @@ def test_losses():
     assert float(loss_of(zero, one, q, "rate")) == pytest.approx(0.5 * math.log2(1 + 12 * 64) / 64, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_price_and_resumes(tmp_path):
     """Killed after half of the steps it ends as undisturbed, to the last bit."""
     from labkit.papers.mlvc.experiment.config import CONFIGS

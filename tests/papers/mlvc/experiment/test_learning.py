@@ -98,6 +98,7 @@ def test_losses_are_what_they_say(clips):
     assert loss.item() == pytest.approx(numbers["mse"].item() + 16 * rate, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_stop_between_frames_unless_asked(clips):
     """Through two frames the first one's coding also serves the second."""
     stage = schedule.STEPWISE[-1]

@@ -89,6 +89,7 @@ def test_the_mean_of_psnr_is_not_the_psnr_of_the_mean():
     assert float(rgb_psnr(grey, off).mean()) > float(psnr(torch.tensor((1 + 256) / 2.0))) + 5
 
 
+@pytest.mark.slow
 def test_ms_ssim():
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(1, 3, 176, 192, generator=generator)

@@ -41,6 +41,7 @@ def test_the_small_codec_of_a_run(tmp_path):
     assert PAPER.run(SMALL, Run.open(tmp_path, SMALL)) == result
 
 
+@pytest.mark.slow
 def test_killed_between_arms_goes_on(tmp_path, monkeypatch):
     whole = PAPER.run(SMALL, Run.open(tmp_path / "whole", SMALL))
     original = comparison.Bench.measured
@@ -135,6 +136,7 @@ def test_estimated_and_real_bits_agree_and_causality_holds():
     assert other["frame_bytes"][:2] == real["frame_bytes"][:2]
 
 
+@pytest.mark.slow
 def test_real_clips_are_compared_where_they_are(tmp_path):
     if not data.footage_is_there():
         pytest.skip("the real clips are not in LABKIT_DATA")
