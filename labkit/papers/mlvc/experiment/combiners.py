@@ -15,7 +15,7 @@ from labkit.papers.mlvc.experiment.closed_loop import REFERENCES, Aligned, Coded
 from labkit.papers.mlvc.experiment.scenes import Clips
 from labkit.progress import progress
 from labkit.seeds import derive
-from labkit.workbench.runs import Run
+from labkit.workbench.runs import Run, Stateful
 from labkit.workbench.training import generator_at
 
 CROPS, CROP = 31, 32
@@ -137,7 +137,7 @@ def fit(
     """
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
-    state = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    state: dict[str, Stateful] = {"net": net, "optimizer": optimizer, "schedule": schedule}
     start = run.resume(state)
     for step in progress(range(start, steps), "combiner", total=steps, initial=start):
         aligned, target, q = _crops(lessons, batch, generator_at(seed, CROPS, step))

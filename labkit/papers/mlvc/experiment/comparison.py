@@ -121,9 +121,8 @@ class Bench:
 
     def measured(self, arm: Arm, combine: Combiner) -> dict[str, Any]:
         """The test scenes, priced by tables from the training scenes that the same codec coded."""
-        options = {"n_refs": arm.n_refs, "predict_motion": arm.predict_motion}
-        seen = code(self.training, self.training_step, combine, **options)
-        coded = code(self.test, self.test_step, combine, **options)
+        seen = code(self.training, self.training_step, combine, arm.n_refs, arm.predict_motion)
+        coded = code(self.test, self.test_step, combine, arm.n_refs, arm.predict_motion)
         return rows(coded, seen, len(self.settings.quantizers))
 
 

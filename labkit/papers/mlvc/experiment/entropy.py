@@ -9,6 +9,7 @@ coded by the same codec.  [ours]
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -229,7 +230,7 @@ def _walk(
         before = from_before(now[None, None])[0, 0]
 
 
-def _coder():  # type: ignore[no-untyped-def]
+def _coder() -> tuple[Any, Any]:
     """The range coder's module and its quantised Laplace model."""
     try:
         import constriction

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from labkit.kernels.flow_warp import warp
+from labkit.papers.mlvc.experiment.config import Config
 from labkit.papers.mlvc.experiment.schedule import Stage, stages_for
 from labkit.papers.mlvc.method.network import LAMBDAS, Network, distortion, rate_distortion
 from labkit.papers.mlvc.method.references import References
@@ -33,26 +34,12 @@ class Examples(Protocol):
         """Clips in [0, 1], sides multiples of 64; crops, where there are any, drawn from `seed`."""
 
 
-@runtime_checkable
-class Recipe(Protocol):
-    """What the loop reads of a config."""
-
-    seed: int
-    batch_size: int
-    unroll: int
-    back_through: int
-    unit_steps: int
-    learning_rate: float
-    joint_rate: float
-    prior_speed: float
-
-
 def fit(
     network: Network,
     schedule: Sequence[Stage],
     lam: float,
     examples: Examples,
-    config: Recipe,
+    config: Config,
     workers: Workers,
     run: Run,
 ) -> Network:
@@ -69,7 +56,7 @@ def fit(
 
 
 def fit_stage(
-    network: Network, stage: Stage, lam: float, examples: Examples, config: Recipe, workers: Workers, run: Run
+    network: Network, stage: Stage, lam: float, examples: Examples, config: Config, workers: Workers, run: Run
 ) -> None:
     """Adam over one stage; the step size is halved five times on the way."""
     network.to(workers.device).train()
@@ -78,7 +65,7 @@ def fit_stage(
     steps = stage.units * config.unit_steps
     priors = [p for name, p in network.named_parameters() if p.requires_grad and ".prior." in name]
     others = [p for name, p in network.named_parameters() if p.requires_grad and ".prior." not in name]
-    groups = [{"params": others}, {"params": priors, "lr": rate * config.prior_speed}]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": priors, "lr": rate * config.prior_speed}]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 0.5 ** (s * (HALVINGS + 1) // steps))
     batches = ShuffledIndices(len(examples), config.batch_size, derive(config.seed, NOISE))

@@ -44,7 +44,7 @@ class Stage:
 def _grown() -> tuple[Stage, ...]:
     """S4 to S6: one more module each, alone and then together with all others."""
     stages, parts = [], frozenset[str]()
-    learned = (*SEARCH_AND_COMPENSATION, *CODING)
+    learned: tuple[str, ...] = (*SEARCH_AND_COMPENSATION, *CODING)
     new = (
         ("S4", "motion_prediction", "predict_motion"),
         ("S5", "motion_refinement", "refine_motion"),

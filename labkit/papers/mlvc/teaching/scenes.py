@@ -105,8 +105,8 @@ def motion(number: int = 5, noise: float = 0.0) -> Motion:
                 shown = flows[t], predicted, flows[t] - predicted
     assert shown is not None
     bits = {use: entropy(torch.cat(symbols)) * symbols[0].numel() for use, symbols in sent.items()}
-    flow, predicted, difference = (x[0].numpy() for x in shown)
-    return Motion(flow, predicted, difference, bits[False], bits[True])
+    arrays = [x[0].numpy() for x in shown]
+    return Motion(arrays[0], arrays[1], arrays[2], bits[False], bits[True])
 
 
 def entropy(symbols: Tensor) -> float:
