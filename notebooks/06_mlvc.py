@@ -50,7 +50,7 @@ viz.show(
     figures.idea_figure(),
     "A textured disc on a textured plane; crescents at its edge are outlined. Second: the newest reference's error, bright "
     "in the crescents. Third: the difference of the two newest references, bright at the same places. Right: errors inside "
-    "the outline and elsewhere; extrapolation has the lowest bar inside and the highest elsewhere.",
+    "the outline and elsewhere; extrapolation lowers the one inside and raises the other.",
 )
 
 # %% [markdown]
@@ -414,11 +414,11 @@ viz.show(
 )
 
 # %% [markdown]
-# **A file, byte by byte.** Eight small frames in two groups, coded with the networks of the paper at an eighth of the width.
-# Black is the file's header, grey are the packets' headers, orange the pictures of the I-frames; P-frames have motion (green),
-# scales (beige) and residual (blue). Move the slider: one byte is flipped. The entropy coder itself would not notice. It would decode other symbols, and with them
-# garbage. So the file has lengths and checksums, a strict decoder names the first damaged frame, and concealment shows the last
-# good frame until the next I-frame.
+# **A file, byte by byte.** Eight small frames in two groups, coded with the small networks that come with labkit (section
+# 10). Black is the file's header, grey are the packets' headers, orange the pictures of the I-frames; P-frames have motion
+# (green), scales (beige) and residual (blue). Move the slider: one byte is flipped. The entropy coder itself would not
+# notice. It would decode other symbols, and with them garbage. So the file has lengths and checksums, a strict decoder names
+# the first damaged frame, and concealment shows the last good frame until the next I-frame.
 
 # %%
 lab = scenes.bitstream_lab()
@@ -610,8 +610,9 @@ paper.exercise("tricks").check(names)
 # frames = codec.decode(data)
 # ```
 #
-# The networks that come with labkit have an eighth of the paper's width and saw generated scenes for a quarter of an hour on a
-# CPU. They show that everything works; x265 is far better.
+# The networks that come with labkit have an eighth of the paper's width. They saw generated scenes for four minutes on a CPU,
+# through the first two stages of training: the motion is neither predicted nor refined. They show that everything works, and
+# they hold one quality, 2. x265 is far better.
 
 # %%
 from labkit.papers.mlvc import Codec

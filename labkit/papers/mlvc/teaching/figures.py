@@ -72,7 +72,7 @@ def idea_figure(now: Moment | None = None) -> Figure:
     """Where the newest reference is wrong, two references disagree, and their difference tells by how much."""
     now = now or scenes.moment()
     figure, axes = subplots(1, 4, figsize=(10, 2.7), width_ratios=(1, 1, 1, 1.35))
-    _picture(axes[0], now.frame, f"frame {now.number}; outlined: just uncovered", **GREY)
+    _picture(axes[0], now.frame, f"frame {now.number}; outline: uncovered", **GREY)
     _picture(axes[1], now.errors[0], "error of the newest reference", **ERROR)
     _picture(axes[2], now.disagreement, "difference of the two newest", **ERROR)
     for axis in axes[:3]:
@@ -83,7 +83,7 @@ def idea_figure(now: Moment | None = None) -> Figure:
         bars = axes[3].bar(at + offset, [pair[side] for pair in found.values()], 0.4, color=COLORS[color], label=name)
         axes[3].bar_label(bars, fmt="%.1f", fontsize=8)
     axes[3].set_xticks(at, list(found), fontsize=8)
-    axes[3].set(ylabel="mean error, grey levels")
+    axes[3].set(ylabel="mean error, grey levels", ylim=(0, 1.35 * max(map(max, found.values()))))
     axes[3].legend(frameon=False, fontsize=8)
     return figure
 

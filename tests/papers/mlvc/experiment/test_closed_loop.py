@@ -135,7 +135,7 @@ def test_averaging_k_noisy_references_gains_what_the_law_says(k, gain):
     target = texture + 8 * torch.randn(24, 1, 64, 64, generator=generator)
     lessons = Lessons(seen, target, torch.full((24, 1, 1, 1), 10.0))
     error = [float((LinearCombiner.fitted(lessons, n)(seen, lessons.step) - target).square().mean()) for n in (1, k)]
-    assert 10 * math.log10(error[0] / error[1]) == pytest.approx(gain, abs=0.1)  # over 20 seeds within .04
+    assert 10 * math.log10(error[0] / error[1]) == pytest.approx(gain, abs=0.1)  # over 6 seeds within .03
     assert error[1] > 64  # nobody predicts the target's own noise
 
 

@@ -193,7 +193,7 @@ def test_anchors_code_what_they_are_given(name, clip):
     assert len(fine.bytes) == len(clip)
     better, worse = (float(rgb_psnr(clip.rgb, coded.frames).mean()) for coded in (fine, coarse))
     assert better > worse + 1
-    assert better > 36  # over 20 seeds 39 to 43
+    assert better > 36  # over 20 seeds 38.0 to 42.4
     assert fine.bytes[0] > 2 * fine.bytes[1]  # an I-frame, then P-frames ...
     assert fine.bytes[3] > 2 * fine.bytes[4]  # ... and again after three
 
@@ -215,14 +215,14 @@ def test_groups_are_as_long_as_asked(clip):
         encoder = anchors._encoder(anchors.ANCHORS["x265-veryfast"], 30, gop, clip)
         out = [p for planes in clip.planes for p in encoder.encode(anchors._picture(planes))] + encoder.encode(None)
         decoder = av.CodecContext.create("hevc", "r")
-        types[gop] = "".join(f.pict_type.name for packet in [*out, None] for f in decoder.decode(packet))
+        types[gop] = "".join(" IPB"[int(f.pict_type)] for packet in [*out, None] for f in decoder.decode(packet))
     assert types == {3: "IPPIPP", 100: "IPPPPP"}
 
 
 def test_trivial_predictors(clip):
     frames = clip.rgb
     copy, warp = (float(rgb_psnr(frames[1:], p(frames)).mean()) for p in (anchors.copied, anchors.warped))
-    assert warp > copy + 1  # over 20 seeds by 3 dB or more
+    assert warp > copy + 1  # over 20 seeds by 5.4 dB or more
 
 
 def test_unknown_anchors_and_groups(clip):

@@ -26,7 +26,7 @@ def test_what_is_seen_was_seen_one_frame_before_where_the_flow_points(name, chan
         counted = inside * (1 - hidden[t - 1])
         moved = (clips.frames[t - 1] - clips.frames[t]).abs()
         ours, still = ((e * counted).sum() / counted.expand_as(e).sum() for e in (error, moved))
-        assert ours < 0.5 * still  # over 20 seeds .34 at most (fence), .06 elsewhere; edges of layers are blended
+        assert ours < 0.6 * still  # over 20 seeds .43 at most: fine texture, blurred by interpolation
 
 
 def test_flow_is_the_difference_of_positions():
@@ -53,7 +53,7 @@ def test_uncovered_is_where_a_layer_moved_away():
     assert float(uncovered(scenes("plain", 2, 4, seed=0)).sum()) == 0
     clips = scenes("fence", 4, 6, seed=0)
     share = uncovered(clips)[1:].mean()
-    assert 0.05 < float(share) < 0.5  # over 20 seeds .1 to .3
+    assert 0.05 < float(share) < 0.5  # over 20 seeds .10 to .20
     assert float(uncovered(clips)[0].sum()) == 0
 
 

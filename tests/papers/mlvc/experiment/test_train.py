@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from labkit.errors import ConfigError, InputError
 from labkit.papers.mlvc import PAPER, Codec, load
@@ -12,7 +11,6 @@ from labkit.papers.mlvc.experiment import comparison, data, evaluate
 from labkit.papers.mlvc.experiment.claims import CLAIMS, saving, scene_savings
 from labkit.papers.mlvc.experiment.config import CONFIGS, Config
 from labkit.papers.mlvc.experiment.scenes import Family, scenes
-from labkit.papers.mlvc.experiment.train import new_network
 from labkit.papers.mlvc.experiment.video import from_rgb
 from labkit.workbench import export
 from labkit.workbench.runs import Run
@@ -119,20 +117,21 @@ def test_full_and_gpu_configurations_on_data_of_their_layout(tmp_path, monkeypat
     assert set(result["coded"]["scenes"]["videos"]["scene-0"]) == {"scratch", "unrefined"}
 
 
+@pytest.mark.slow
 def test_estimated_and_real_bits_agree_and_causality_holds():
     """Of the same network; and a packet does not know the frames after it, byte for byte."""
-    torch.manual_seed(0)
-    network = new_network(NETWORKS, "stepwise").eval()
-    codec = Codec({4: network})
-    frames = scenes("disc", 1, 3, 1, 64, 3).frames[:, 0] / 255
-    real = evaluate.code_really(codec, frames, 4, 12, 25.0)
-    estimated = evaluate.code_estimated(network, frames, 4, 12)
+    pytest.importorskip("cv2", reason="the motion search of the small networks is OpenCV's: needs the extra 'peers'")
+    codec = Codec.load()
+    (quality,) = codec.qualities
+    frames = scenes("disc", 1, 3, 1, 128, 3).frames[:, 0] / 255
+    real = evaluate.code_really(codec, frames, quality, 12, 25.0)
+    estimated = evaluate.code_estimated(codec.coders[quality].network, frames, quality, 12)
     assert estimated["parts"]["intra"] == pytest.approx(real["parts"]["intra"])
-    assert sum(estimated["parts"].values()) == pytest.approx(sum(real["parts"].values()), rel=0.02)
+    assert sum(estimated["parts"].values()) == pytest.approx(sum(real["parts"].values()), rel=0.03)
     assert estimated["psnr"] == pytest.approx(real["psnr"], abs=0.2)
     changed = frames.clone()
     changed[2] = 1 - changed[2]
-    other = evaluate.code_really(codec, changed, 4, 12, 25.0)
+    other = evaluate.code_really(codec, changed, quality, 12, 25.0)
     assert other["frame_bytes"][:2] == real["frame_bytes"][:2]
 
 
