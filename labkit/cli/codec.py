@@ -85,8 +85,8 @@ def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file"
 
     data = read_coded(coded)
     header = read_header(data)
-    found = list(packets(data))
-    whole = [item for item in found if not isinstance(item, Gap)]
+    items = list(packets(data))
+    whole = [item for item in items if not isinstance(item, Gap)]
     lines = [
         f"{header.width} x {header.height}, {header.frames} frames at {header.rate[0] / header.rate[1]:.5g} a second",
         f"quality {header.quality}, an I-frame every {header.gop}, model {header.model.hex()[:8]}",
@@ -98,7 +98,7 @@ def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file"
     lines += [f"  {name:<20}{len(sizes):>6} {sum(sizes):>12,} bytes" for name, sizes in parts]
     rest = HEADER_BYTES + sum(p.size - sum(map(len, p.streams)) for p in whole)
     lines.append(f"  {'headers, checksums':<20}{'':>6} {rest:>12,} bytes")
-    gaps = [f"bytes {gap.start} to {gap.end} are damaged" for gap in found if isinstance(gap, Gap)]
+    gaps = [f"bytes {gap.start} to {gap.end} are damaged" for gap in items if isinstance(gap, Gap)]
     missing = header.frames - len({p.index for p in whole})
     if missing > 0:
         gaps.append(f"{missing} of {header.frames} frames are missing")

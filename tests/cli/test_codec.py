@@ -102,8 +102,8 @@ def test_damage_is_an_error_or_concealed(here):
     content = bytearray(Path("clip.mlvc").read_bytes())
     content[-3] ^= 1
     Path("clip.mlvc").write_bytes(content)
-    code, _, told = here("decode", "clip.mlvc", "back.mkv")
-    assert (code, "damaged at frame 3 of 4" in told, "--conceal" in told) == (2, True, True)
+    code, _, stderr = here("decode", "clip.mlvc", "back.mkv")
+    assert (code, "damaged at frame 3 of 4" in stderr, "--conceal" in stderr) == (2, True, True)
     assert sorted(os.listdir()) == ["clip.mkv", "clip.mlvc"]
     code, said, _ = here("decode", "clip.mlvc", "back.mkv", "--conceal")
     assert (code, "1 frames were lost" in said) == (0, True)
@@ -161,10 +161,10 @@ def test_bad_input_is_told_before_anything_is_written(here, words, parts):
     Path("there.mlvc").write_bytes(b"something")
     Path("text.mp4").write_text("not a video" * 50)
     before = sorted(os.listdir())
-    code, _, told = here(*words)
-    assert (code, "Traceback" in told) == (2, False)
+    code, _, stderr = here(*words)
+    assert (code, "Traceback" in stderr) == (2, False)
     for part in parts:
-        assert part in told
+        assert part in stderr
     assert sorted(os.listdir()) == before
     assert Path("there.mlvc").read_bytes() == b"something"
 
@@ -172,8 +172,8 @@ def test_bad_input_is_told_before_anything_is_written(here, words, parts):
 @pytest.mark.slow
 def test_outputs_that_no_video_has(here):
     here("encode", "clip.mkv", "clip.mlvc")
-    code, _, told = here("decode", "clip.mlvc", "o.xyz")
-    assert (code, "o.xyz cannot be written" in told, ".mkv" in told) == (2, True, True)
+    code, _, stderr = here("decode", "clip.mlvc", "o.xyz")
+    assert (code, "o.xyz cannot be written" in stderr, ".mkv" in stderr) == (2, True, True)
     assert sorted(os.listdir()) == ["clip.mkv", "clip.mlvc"]
 
 
@@ -185,8 +185,8 @@ def test_ctrl_c_leaves_no_half_file_and_the_old_one_alone(here, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(video_files, "pictures", stopped)
-    code, _, told = here("encode", "clip.mkv", "old.mlvc", "--overwrite")
-    assert (code, "stopped; nothing was written to old.mlvc" in told) == (1, True)
+    code, _, stderr = here("encode", "clip.mkv", "old.mlvc", "--overwrite")
+    assert (code, "stopped; nothing was written to old.mlvc" in stderr) == (1, True)
     assert Path("old.mlvc").read_bytes() == b"old"
     assert sorted(os.listdir()) == ["clip.mkv", "old.mlvc"]
 
@@ -196,14 +196,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(here):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
     try:
-        code, _, told = here("encode", "clip.mkv", "o.mlvc")
+        code, _, stderr = here("encode", "clip.mkv", "o.mlvc")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert (code, "cannot write o.mlvc: File too large" in told) == (1, True), told
+    assert (code, "cannot write o.mlvc: File too large" in stderr) == (1, True), stderr
     assert sorted(os.listdir()) == ["clip.mkv"]
 
 
 def test_without_pyav_the_error_names_the_extra(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    code, _, told = here("encode", "clip.mkv", "o.mlvc")
-    assert (code, "pip install 'labkit[video]'" in told) == (2, True)
+    code, _, stderr = here("encode", "clip.mkv", "o.mlvc")
+    assert (code, "pip install 'labkit[video]'" in stderr) == (2, True)

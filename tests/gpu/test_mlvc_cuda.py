@@ -30,13 +30,13 @@ def test_gradients_are_those_of_the_plain_chain():
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(1, 4, 3, 16, 16, generator=generator, dtype=torch.float64)
     flows = torch.rand(1, 4, 2, 16, 16, generator=generator, dtype=torch.float64)
-    found = []
+    gradients = []
     for device, call in (("cpu", chained_warp_reference), ("cuda", chained_warp)):
         inputs = [t.detach().to(device).requires_grad_() for t in (images, flows)]
         warped, chain = call(*inputs)
         (warped.square().sum() + chain.sum()).backward()
-        found.append([t.grad.cpu() for t in inputs])
-    for got, wanted in zip(found[1], found[0], strict=True):
+        gradients.append([t.grad.cpu() for t in inputs])
+    for got, wanted in zip(gradients[1], gradients[0], strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-8)
 
 

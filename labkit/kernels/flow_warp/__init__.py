@@ -56,8 +56,8 @@ class _Fused(torch.autograd.Function):
             inputs = [t.detach().requires_grad_(is_needed) for t, is_needed in needed]
             outputs = chained_warp_reference(*inputs)
         wanted = [t for t in inputs if t.requires_grad]
-        found = iter(torch.autograd.grad(outputs, wanted, outer, allow_unused=True))
-        return tuple(next(found) if t.requires_grad else None for t in inputs)
+        gradients = iter(torch.autograd.grad(outputs, wanted, outer, allow_unused=True))
+        return tuple(next(gradients) if t.requires_grad else None for t in inputs)
 
 
 def _body(images: Tensor) -> Body:

@@ -137,20 +137,20 @@ def _start_as_block_means(analysis: nn.Sequential, synthesis: nn.Sequential, ste
     low_pass = torch.outer(line, line)
     downs = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
     ups = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
-    for layer in downs:
-        layer.weight[:2] = 0
-        if layer.bias is not None:
-            layer.bias[:2] = 0
+    for conv in downs:
+        conv.weight[:2] = 0
+        if conv.bias is not None:
+            conv.bias[:2] = 0
     downs[-1].weight.zero_()
-    for layer in ups:
-        layer.weight[:, :2] = 0
-        assert layer.bias is not None
-        layer.bias[:2] = 0
+    for transposed in ups:
+        transposed.weight[:, :2] = 0
+        assert transposed.bias is not None
+        transposed.bias[:2] = 0
     for own in range(2):
-        for layer in downs:
-            layer.weight[own, own] = low_pass * (steps if layer is downs[-1] else 1)
-        for layer in ups:
-            layer.weight[own, own] = 4 * low_pass / (steps if layer is ups[0] else 1)
+        for conv in downs:
+            conv.weight[own, own] = low_pass * (steps if conv is downs[-1] else 1)
+        for transposed in ups:
+            transposed.weight[own, own] = 4 * low_pass / (steps if transposed is ups[0] else 1)
     for layer in (*analysis, *synthesis):
         if isinstance(layer, Gdn):
             layer.gamma_root[:2] = 0

@@ -69,9 +69,9 @@ def decode_intra(data: bytes, height: int, width: int) -> np.ndarray:
         frames = [*context.decode(av.Packet(data)), *context.decode(None)] if data else []
     except (av.FFmpegError, ValueError, MemoryError) as error:
         raise StreamError(f"the picture of an I-frame cannot be decoded ({type(error).__name__}).") from None
-    found = [(frame.format.name, frame.height, frame.width) for frame in frames]
-    if found not in ([("yuv444p", height, width)], [("yuvj444p", height, width)]):
-        raise StreamError(f"an I-frame is one 4:4:4 picture of {height} x {width}; got {found or 'none'}.")
+    sizes = [(frame.format.name, frame.height, frame.width) for frame in frames]
+    if sizes not in ([("yuv444p", height, width)], [("yuvj444p", height, width)]):
+        raise StreamError(f"an I-frame is one 4:4:4 picture of {height} x {width}; got {sizes or 'none'}.")
     return to_rgb(frames[0].to_ndarray())
 
 

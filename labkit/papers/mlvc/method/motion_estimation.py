@@ -74,12 +74,12 @@ class DisMotion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: Any = None
+        self._search: Any = None
 
     @property
     def _dis(self) -> Any:
         """OpenCV's object, made when it is first used: who only decodes needs no OpenCV."""
-        if self._made is None:
+        if self._search is None:
             try:
                 import cv2
             except ImportError:
@@ -87,17 +87,17 @@ class DisMotion(nn.Module):
                     "motion search by DIS needs OpenCV, which is not installed. Get it: pip install 'labkit[peers]'; "
                     'or take the network: motion="network"'
                 ) from None
-            self._made = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            self._made.setFinestScale(0)
-            self._made.setPatchStride(3)
-            self._made.setGradientDescentIterations(25)
-            self._made.setVariationalRefinementIterations(5)
-        return self._made
+            self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+            self._search.setFinestScale(0)
+            self._search.setPatchStride(3)
+            self._search.setGradientDescentIterations(25)
+            self._search.setVariationalRefinementIterations(5)
+        return self._search
 
     @torch.no_grad()
     def forward(self, frame: Frames, reference: Frames) -> Flow:
-        found = [self._one(here, there) for here, there in zip(luma(frame), luma(reference), strict=True)]
-        return torch.from_numpy(np.stack(found)).to(frame)
+        flows = [self._one(here, there) for here, there in zip(luma(frame), luma(reference), strict=True)]
+        return torch.from_numpy(np.stack(flows)).to(frame)
 
     def _one(self, frame: np.ndarray, reference: np.ndarray) -> np.ndarray:
         height, width = frame.shape

@@ -47,9 +47,9 @@ def test_every_flipped_bit_is_noticed():
             with pytest.raises(DamagedFile):
                 read_header(bytes(spoiled))
             continue
-        found = list(packets(bytes(spoiled)))
-        assert sum(isinstance(item, Gap) for item in found) == 1
-        assert len([item for item in found if item in PACKETS]) == 2
+        items = list(packets(bytes(spoiled)))
+        assert sum(isinstance(item, Gap) for item in items) == 1
+        assert len([item for item in items if item in PACKETS]) == 2
 
 
 def test_every_truncation_is_noticed():
@@ -61,9 +61,9 @@ def test_every_truncation_is_noticed():
             with pytest.raises(DamagedFile):
                 read_header(FILE[:length])
             continue
-        found = list(packets(FILE[:length]))
-        assert found[: sum(end <= length for end in ends) - 1] == PACKETS[: sum(end <= length for end in ends) - 1]
-        assert any(isinstance(item, Gap) for item in found) == (length not in ends)
+        items = list(packets(FILE[:length]))
+        assert items[: sum(end <= length for end in ends) - 1] == PACKETS[: sum(end <= length for end in ends) - 1]
+        assert any(isinstance(item, Gap) for item in items) == (length not in ends)
 
 
 def test_foreign_bytes_between_packets_are_a_gap():

@@ -37,7 +37,7 @@ def full() -> Network:
 def test_parameter_counts_are_those_of_the_released_graph(full):
     """0.288, 5.772, 0.220, 1.001, 3.079, 2.082, 0.439 million; priors, motion search and our RGB skip are extra."""
     motion, hyper = full.motion_coding, full.hyperprior
-    found = {
+    sizes = {
         "MAMVP-Net": parameters_of(full.motion_prediction),
         "MVD": parameters_of(motion.analysis) + parameters_of(motion.synthesis),
         "MV Refine-Net": parameters_of(full.motion_refinement),
@@ -46,7 +46,7 @@ def test_parameter_counts_are_those_of_the_released_graph(full):
         "hyperprior": parameters_of(hyper.analysis) + parameters_of(hyper.synthesis),
         "Residual Refine-Net": parameters_of(full.residual_refinement),
     }
-    assert {name: round(count / 1e6, 3) for name, count in found.items()} == {
+    assert {name: round(count / 1e6, 3) for name, count in sizes.items()} == {
         "MAMVP-Net": 0.288, "MVD": 5.772, "MV Refine-Net": 0.220, "MMC-Net": 1.001, "residual": 3.079,
         "hyperprior": 2.082, "Residual Refine-Net": 0.439,
     }  # fmt: skip
@@ -231,9 +231,9 @@ def test_motion_search(kind):
     assert flow.shape == (1, 2, 64, 64)
     assert flow.abs().max() < 0.1  # DIS finds no motion in a still; the network starts at none
     if kind == "dis":  # x_t(p) = x_{t-1}(p + 2): what is 2 to the right in the reference has come here
-        found = search(smooth[..., 2:], smooth[..., :-2])[..., 8:-8, 8:-8]
-        assert found[:, 0].mean().item() == pytest.approx(2, abs=0.3)
-        assert abs(found[:, 1].mean().item()) < 0.3
+        flow = search(smooth[..., 2:], smooth[..., :-2])[..., 8:-8, 8:-8]
+        assert flow[:, 0].mean().item() == pytest.approx(2, abs=0.3)
+        assert abs(flow[:, 1].mean().item()) < 0.3
         assert search(smooth[..., :9, :5], smooth[..., :9, :5]).shape == (1, 2, 9, 5)
 
 
