@@ -83,7 +83,7 @@ show.config(config, fields=["families", "arms", "combiner_steps"])
 # there as not measured.
 
 # %%
-show.claims(paper, main=["sharper-prediction", "less-residual", "cheaper-motion", "lower-rate"])
+show.claims(paper, main=["sharper-prediction", "cheaper-motion", "lower-rate"])
 
 # %% [markdown]
 # ## 4 The method, step by step

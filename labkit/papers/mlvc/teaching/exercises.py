@@ -260,7 +260,7 @@ EXERCISES = (
         "'save' more than 10 % of the bits against itself in groups of 12? Give a list of names; "
         "`exercises.moved_by(name)` measures.",
         properties={"are protocols": names_both, "move the curve": found_all},
-        solution=["gop-100", "crop", "rescale"],
+        solution={"gop-100", "crop", "rescale"},
         wrong={"only the groups": ["gop-100"], "none": [], "a typo": ["gop100"], "the anchor": ["gop-12", "rescale"]},
         difficulty=1,
         minutes=5,

@@ -145,8 +145,14 @@ def saving_rows(result: Mapping[str, Any], anchor: str = "warp") -> list[str]:
         for arm, values in savings(result, family, anchor).items():
             if arm != anchor:
                 ahead = sum(value > 0 for value in values)
-                lines.append(f"| {family} | `{arm}` | {np.nanmean(values):+.1f} % | {ahead} of {len(values)} |")
+                lines.append(f"| {family} | `{arm}` | {percent(np.nanmean(values))} | {ahead} of {len(values)} |")
     return lines
+
+
+def percent(value: float) -> str:
+    """With its sign and one decimal; a zero has no sign."""
+    text = f"{value:+.1f}"
+    return f"{text if float(text) else '0.0'} %"
 
 
 def records(label: str = "") -> Record | None:
@@ -168,7 +174,7 @@ def recorded_rows(label: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
             if not any(map(math.isnan, means)):
                 over = student(means)
                 lines.append(
-                    f"| {family} | `{ours}` | `{anchor}` | {over.value:+.1f} % [{over.low:+.1f}, {over.high:+.1f}] | "
+                    f"| {family} | `{ours}` | `{anchor}` | {percent(over.value)} [{percent(over.low)}, {percent(over.high)}] | "
                     f"{len(means)} |"
                 )
     return lines
@@ -186,7 +192,7 @@ def footage_rows() -> list[str]:
             arms = result["footage"][clip]
             pairs = (("multi", "single"), ("multi+flag", "single+flag"), ("multi+flag", "warp"), ("single", "warp"))
             values.append([-_bd(arms[anchor], arms[ours]) for ours, anchor in pairs])
-        cells = " | ".join(f"{value:+.1f} %" for value in np.nanmean(values, axis=0))
+        cells = " | ".join(percent(value) for value in np.nanmean(values, axis=0))
         lines.append(f"| {clip} | {cells} |")
     return lines
 
