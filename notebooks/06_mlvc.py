@@ -335,8 +335,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **The loss decides the sign.** The recorded runs also trained the networks by squared error. The table says what the second
-# arm of each row costs the first one: bits saved at equal PSNR, mean over scenes, then mean and 95 % interval over seeds.
+# **The loss decides.** The recorded runs also trained the networks by squared error. The table shows what the arm
+# saves against the other one: bits at equal PSNR, mean over scenes, then mean and 95 % interval over seeds.
 
 # %%
 head = "| scenes | arm | against | bits saved | seeds |\n|---|---|---|---|---|\n"
@@ -345,8 +345,9 @@ rows = scenes.recorded_rows("losses", pairs) + scenes.recorded_rows("families", 
 Markdown(head + "\n".join(rows or ["| not recorded | | | | |"]))
 
 # %% [markdown]
-# Two references are as good as four here. Trained by squared error, four references are *worse* than one, for the same reason
-# as least squares.
+# Two references are as good as four here. Trained by squared error, four references are on average *worse* than one, though three
+# seeds do not decide it, for the same reason as least squares. With four references the loss alone is worth more than a quarter
+# of the bits.
 #
 # **Real clips** (recorded; the clips may not be shown here). Networks trained on generated scenes alone; the flow is found by
 # OpenCV's dense inverse search. A network that is out of its depth can do harm, so each block may take the plain warp instead

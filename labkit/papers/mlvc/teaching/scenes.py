@@ -174,8 +174,8 @@ def recorded_rows(label: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
             if not any(map(math.isnan, means)):
                 over = student(means)
                 lines.append(
-                    f"| {family} | `{ours}` | `{anchor}` | {percent(over.value)} [{percent(over.low)}, {percent(over.high)}] | "
-                    f"{len(means)} |"
+                    f"| {family} | `{ours}` | `{anchor}` | {percent(over.value)} "
+                    f"[{percent(over.low)}, {percent(over.high)}] | {len(means)} |"
                 )
     return lines
 
