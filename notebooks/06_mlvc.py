@@ -324,14 +324,15 @@ Markdown(head + "\n".join(scenes.saving_rows(result)))
 # pixel by pixel. On `plain`, where nothing is ever hidden, three more references bring nothing: on a smooth texture one
 # reference, averaged over its neighbours, has as little noise.
 #
-# The prediction of one frame of a new scene, and its errors:
+# One frame of a new scene and the errors of its predictions; of eight scenes the one in which one and four references differ
+# most:
 
 # %%
 look = scenes.look_inside(config, run)
 viz.show(
     figures.prediction_figure(look),
-    "A frame with the outline of what was just uncovered, and error maps of its predictions. Plain warp: bright in the outline "
-    "and grainy elsewhere. One reference: less grain, the outline still bright. Four references: dark in most of the outline.",
+    "A frame with the outline of what was just uncovered, and error maps of its predictions. Plain warp and one reference: "
+    "bright at the edge of the disc. Four references: the edge is darker. Each has its mean error above it.",
 )
 
 # %% [markdown]

@@ -72,6 +72,14 @@ class Coded:
     aligned: Float[Tensor, "frames clips refs height width"] | None = None
     predicted: Float[Tensor, "frames clips 1 height width"] | None = None
 
+    def part(self, clips: slice) -> "Coded":
+        """Some of the clips."""
+        aligned, predicted = (None if x is None else x[:, clips] for x in (self.aligned, self.predicted))
+        return Coded(
+            self.symbols.part(clips), self.error[clips], self.prediction_error[clips], self.decoded[:, clips],
+            aligned, predicted,
+        )  # fmt: skip
+
 
 @dataclass
 class _Kept:

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import torch
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
@@ -230,6 +231,7 @@ def rd_figure(result: Mapping[str, Any]) -> Figure:
             line = "--" if arm.startswith("linear") else "-"
             axis.plot(rate, quality, line, marker=".", color=ARM_COLORS.get(arm, COLORS["good"]), label=NAMES[arm])
         axis.set(xscale="log", xlabel="bits a pixel", ylabel="PSNR, dB")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(family)
     axes[0][-1].legend(frameon=False, fontsize=7, loc="lower right")
     return figure
@@ -253,8 +255,9 @@ def savings_figure(result: Mapping[str, Any], anchor: str = "warp") -> Figure:
     return figure
 
 
-def prediction_figure(look: LookInside, frame: int = 6) -> Figure:
+def prediction_figure(look: LookInside) -> Figure:
     """One frame and the errors of its predictions, of one and of four references."""
+    frame = scenes.telling_frame(look)
     shown = [arm for arm in ("warp", "single", "multi") if arm in look.coded]
     figure, axes = subplots(1, 1 + len(shown), figsize=(2.5 * (1 + len(shown)), 2.7))
     target = look.clips.frames[frame, 0, 0].numpy()
@@ -429,19 +432,19 @@ def budget_widget(look: LookInside) -> widgets.VBox:
 
 
 KINDS = {"header": 0, "packet header": 1, "picture": 2, "motion": 3, "scales": 4, "residual": 5}
-KIND_COLORS = ("#222222", "#7f7f7f", "#d97706", "#2e7d32", "#c9b8a8", "#1f6fb4")
+KIND_COLORS = ("#ffffff", "#222222", "#7f7f7f", "#d97706", "#2e7d32", "#c9b8a8", "#1f6fb4")
 
 
 def bitstream_figure(lab: BitstreamLab, position: int = 0) -> go.Figure:
     """A file's bytes, coloured by what they are; one of them is flipped, and below stands what is shown then."""
     hurt = lab.damaged[position]
     width = 96
-    kinds = np.full(-(-len(lab.data) // width) * width, np.nan)
+    kinds = np.full(-(-len(lab.data) // width) * width, -1)  # beyond the end: white
     for start, end, what in lab.layout:
         kinds[start:end] = KINDS[what.split(" ", 1)[-1]]
-    stops = [(edge, color) for k, color in enumerate(KIND_COLORS) for edge in ((k / 6), (k + 1) / 6)]
+    stops = [(edge, color) for k, color in enumerate(KIND_COLORS) for edge in (k / 7, (k + 1) / 7)]
     rows = make_subplots(2, 1, row_heights=[0.62, 0.38], vertical_spacing=0.12)
-    rows.add_trace(go.Heatmap(z=kinds.reshape(-1, width), colorscale=stops, zmin=-0.5, zmax=5.5, showscale=False), 1, 1)
+    rows.add_trace(go.Heatmap(z=kinds.reshape(-1, width), colorscale=stops, zmin=-1.5, zmax=5.5, showscale=False), 1, 1)
     rows.add_trace(
         go.Scatter(
             x=[hurt.at % width], y=[hurt.at // width], mode="markers", showlegend=False,

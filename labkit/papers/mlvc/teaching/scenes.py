@@ -229,12 +229,13 @@ class LookInside:
 def look_inside(config: Any, run: Run, step: float = 16.0, family: str = "disc") -> LookInside:
     """A new clip of a family by the arms `raw-motion`, `warp`, and by the networks of a run that trained them.
 
-    Each frame's bits are priced with tables of the clip's own arm; what a stream of this clip alone would cost.
+    Of eight, the one on which the predictions of one and of four references differ most. Each frame's bits are priced
+    with tables of the clip's own arm; what a stream of this clip alone would cost.
     """
     from labkit.papers.mlvc.experiment.combiners import new_combiner
 
-    clips = scenes(family, 1, 10, seed=77_777)
-    steps = torch.full((1, 1, 1, 1), step)
+    clips = scenes(family, 8, 10, seed=77_777)
+    steps = torch.full((len(clips), 1, 1, 1), step)
     coded: dict[str, Coded] = {}
     for name in ("raw-motion", "warp", "single", "multi"):
         arm = ARMS[name]
@@ -247,7 +248,17 @@ def look_inside(config: Any, run: Run, step: float = 16.0, family: str = "disc")
             part.read_weights(net)
             combine = net.eval()
         coded[name] = code(clips, steps, combine, arm.n_refs, arm.predict_motion, keep=True)
-    return LookInside(clips, coded, {name: _frame_bits(one.symbols) for name, one in coded.items()})
+    one, four = (coded.get(name, coded["warp"]).prediction_error.mean(1) for name in ("single", "multi"))
+    chosen = int((one - four).argmax())
+    only = slice(chosen, chosen + 1)
+    coded = {name: whole.part(only) for name, whole in coded.items()}
+    return LookInside(clips.part(only), coded, {name: _frame_bits(each.symbols) for name, each in coded.items()})
+
+
+def telling_frame(look: LookInside) -> int:
+    """The frame of a clip whose predictions from one and from four references differ most."""
+    one, four = (look.coded.get(name, look.coded["warp"]).prediction_error[0] for name in ("single", "multi"))
+    return int((one - four).argmax()) + 1
 
 
 def _frame_bits(symbols: Symbols) -> dict[str, list[float]]:

@@ -70,7 +70,7 @@ def test_pictures_of_a_run(done, look):
     assert len(rates.axes[0].lines) == len(SMALL.arms)
     saved = figures.savings_figure(result)
     assert len(saved.axes[0].get_yticks()) == len(SMALL.arms) - 1
-    assert len(figures.prediction_figure(look, 2).axes) == 4
+    assert len(figures.prediction_figure(look).axes) == 4
     assert len(scenes.saving_rows(result)) == len(SMALL.arms) - 1
     with pytest.raises(InputError, match="this run did not code 'disc' with 'multi-2'"):
         figures.rd_explorer(result, "disc", "multi-2", "warp")
