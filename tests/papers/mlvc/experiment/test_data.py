@@ -6,7 +6,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from labkit.errors import DataError, InputError
 from labkit.papers.mlvc.experiment import anchors, data, protocol
@@ -33,15 +32,10 @@ def write_y4m(path, planes, rate=25):
     path.write_bytes(f"YUV4MPEG2 W{width} H{height} F{rate}:1 Ip A1:1 C420jpeg\n".encode() + frames)
 
 
-def write_yuv(path, planes):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(np.ascontiguousarray(planes).tobytes())
-
-
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_raw_file_and_a_described_one_hold_the_same_frames(tmp_path, clip):
+def test_a_raw_file_and_a_described_one_hold_the_same_frames(tmp_path, clip, write_yuv):
     write_yuv(tmp_path / "Scene_64x64_50.yuv", clip.planes)
     write_y4m(tmp_path / "Scene.y4m", clip.planes, rate=50)
     raw, described = read(tmp_path / "Scene_64x64_50.yuv"), read(tmp_path / "Scene.y4m")
@@ -62,7 +56,7 @@ def test_grey_stays_grey_and_colours_come_back():
     assert to_rgb(from_rgb("x", smooth).planes).shape == (1, 3, 32, 32)
 
 
-def test_what_is_no_video_is_named(tmp_path, clip):
+def test_what_is_no_video_is_named(tmp_path, clip, write_yuv):
     write_yuv(tmp_path / "nameless.yuv", clip.planes)
     with pytest.raises(DataError, match=r"does not tell its size and rate, as in NAME_1920x1080_50\.yuv"):
         read(tmp_path / "nameless.yuv")
@@ -82,7 +76,7 @@ def test_what_is_no_video_is_named(tmp_path, clip):
 # -- sets of videos ---------------------------------------------------------------------------------------------------
 
 
-def test_the_common_test_sequences_and_uvg_by_their_own_layout(folder, clip):
+def test_the_common_test_sequences_and_uvg_by_their_own_layout(folder, clip, write_yuv):
     write_yuv(folder / "hevc" / "D" / "BQSquare_64x64_60.yuv", clip.planes)
     write_y4m(folder / "hevc" / "D" / "BlowingBubbles.y4m", clip.planes)
     write_yuv(folder / "uvg" / "1080p" / "Beauty_64x64_120fps_420_8bit_YUV.yuv", clip.planes)
@@ -130,18 +124,7 @@ def test_the_real_clips():
     }  # fmt: skip
 
 
-def septuplet(root, name, size=(96, 80), missing=()):
-    folder = root / "vimeo90k" / "sequences" / name
-    folder.mkdir(parents=True)
-    for k in range(1, 8):
-        if k not in missing:
-            values = np.zeros((size[1], size[0], 3), np.uint8)
-            values[..., 0], values[..., 1] = np.arange(size[0]), np.arange(size[1])[:, None]
-            values[..., 2] = k
-            Image.fromarray(values).save(folder / f"im{k}.png")
-
-
-def test_vimeo_septuplets(folder):
+def test_vimeo_septuplets(folder, septuplet):
     """Catches: frames in the order of their names as text, another crop for each frame, x and y swapped."""
     septuplet(folder, "00001/0001")
     septuplet(folder, "00001/0002")
@@ -162,7 +145,7 @@ def test_vimeo_septuplets(folder):
     assert len(other) > 3
 
 
-def test_damaged_septuplets_are_named(folder):
+def test_damaged_septuplets_are_named(folder, septuplet):
     septuplet(folder, "00001/0001", missing=(4,))
     septuplet(folder, "00001/0002", size=(48, 80))
     listed = folder / "vimeo90k" / "sep_trainlist.txt"

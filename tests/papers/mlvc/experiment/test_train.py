@@ -61,12 +61,12 @@ def test_killed_between_arms_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_smoke_from_training_to_a_file_that_decodes(tmp_path):
-    config = CONFIGS["smoke"].override(motion="network")
+    config = CONFIGS["smoke"].override(motion="network", evaluate_frames=2)
     run = Run.open(tmp_path / "run", config)
     result = PAPER.run(config, run)
     (video,) = result["coded"]["scenes"]["videos"].values()
     (point,) = video["stepwise"]
-    assert sum(point["frame_bytes"]) == pytest.approx(point["bpp"] * 3 * 192 * 192 / 8, abs=60)  # and the header
+    assert sum(point["frame_bytes"]) == pytest.approx(point["bpp"] * 2 * 192 * 192 / 8, abs=60)  # and the header
     assert point["bpp"] > sum(point["parts"].values()) > 0.9 * point["bpp"]
     assert [p["factor"] for p in video["x265-veryfast"]] == [31, 27, 23, 19, 15]
     json.dumps(result, allow_nan=False)
@@ -91,23 +91,20 @@ def test_two_processes_train_one_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_full_and_gpu_configurations_on_data_of_their_layout(tmp_path, monkeypatch):
+def test_full_and_gpu_configurations_on_data_of_their_layout(tmp_path, monkeypatch, septuplet, write_yuv):
     """A few steps of the paper's own setting, on hand-made septuplets and sequences, at a small width."""
-    from test_data import septuplet, write_yuv
-
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
     clip = from_rgb("clip", scenes(Family(), 1, 3, 0, 64, 3).frames[:, 0] / 255)
     septuplet(tmp_path / "data", "00001/0001", size=(80, 72))
     septuplet(tmp_path / "data", "00001/0002", size=(80, 72))
     (tmp_path / "data" / "vimeo90k" / "sep_trainlist.txt").write_text("00001/0001\n00001/0002\n")
-    for letter in "BCDE":
-        write_yuv(tmp_path / "data" / "hevc" / letter / "Clip_64x64_30.yuv", clip.planes)
+    write_yuv(tmp_path / "data" / "hevc" / "D" / "Clip_64x64_30.yuv", clip.planes)
     write_yuv(tmp_path / "data" / "uvg" / "1080p" / "Beauty_64x64_120fps_420_8bit_YUV.yuv", clip.planes)
     small = {"width": 0.0625, "unit_steps": 1, "batch_size": 2, "crop": 64, "device": "cpu", "unroll": 2}
     full = CONFIGS["full"].override(**small, networks=("stepwise",), lambdas=(16.0, 64.0), evaluate_frames=2,
-                                    anchors=("x265-veryfast",))  # fmt: skip
+                                    evaluate_on=("hevc-d", "uvg"), anchors=("x265-veryfast",))  # fmt: skip
     result = PAPER.run(full, Run.open(tmp_path / "full", full))
-    assert set(result["coded"]) == {"hevc-b", "hevc-c", "hevc-d", "hevc-e", "uvg"}
+    assert set(result["coded"]) == {"hevc-d", "uvg"}
     points = result["coded"]["uvg"]["videos"]["Beauty_64x64_120fps_420_8bit_YUV"]["stepwise"]
     assert [p["lambda"] for p in points] == [64.0, 16.0]
     gpu = CONFIGS["gpu"].override(
