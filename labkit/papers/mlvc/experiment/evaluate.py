@@ -5,6 +5,7 @@ Everybody codes the same frames in groups of the same length, and is judged in R
 
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -136,12 +137,13 @@ def code_anchor(name: str, video: Video, gop: int) -> list[Point]:
 
 
 def predictors(video: Video) -> dict[str, float]:
-    """PSNR of a frame predicted from the original one before it, with no bit sent: copied, and moved by DIS' flow."""
+    """PSNR of a frame predicted from the original one before it, with no bit sent.
+
+    copy: that frame. warp: moved by the flow of OpenCV's DIS, where OpenCV is installed.
+    """
     frames = video.rgb
-    return {
-        "copy": float(rgb_psnr(frames[1:], anchors.copied(frames)).mean()),
-        "warp": float(rgb_psnr(frames[1:], anchors.warped(frames)).mean()),
-    }
+    ways = {"copy": anchors.copied} | ({"warp": anchors.warped} if find_spec("cv2") else {})
+    return {name: float(rgb_psnr(frames[1:], predict(frames)).mean()) for name, predict in ways.items()}
 
 
 def protocol_effects(video: Video, gops: Sequence[int] = (12, 100), anchor: str = "x265-veryfast") -> dict[str, Any]:

@@ -4,8 +4,6 @@ Frames are RGB in [0, 1] unless said. Sequences are judged frame by frame and av
 the frames' PSNR is not the PSNR of the mean error.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,11 +44,6 @@ def ms_ssim(frames: Frames, coded: Frames) -> Float[Tensor, " frames"] | None:
 
     pairs = zip(_eight_bits(frames) / 255, _eight_bits(coded) / 255, strict=True)
     return torch.stack([measure(b[None], a[None], data_range=1.0) for a, b in pairs])
-
-
-def ms_ssim_decibels(value: float) -> float:
-    """-10 log10(1 - MS-SSIM): the scale on which rates are compared at equal MS-SSIM."""
-    return -10 * math.log10(max(1 - value, 1e-10))
 
 
 def _eight_bits(frames: Frames) -> Frames:

@@ -141,7 +141,8 @@ def code_one(
         arm: evaluate.code_video(nets, codecs[arm], video, config.gop, config.fit, config.bits)
         for arm, nets in networks.items()
     }
-    return curves | {anchor: evaluate.code_anchor(anchor, video, config.gop) for anchor in config.anchors}
+    curves |= {anchor: evaluate.code_anchor(anchor, video, config.gop) for anchor in config.anchors}
+    return curves | {"predictors": evaluate.predictors(video)}
 
 
 def _gathered(mine: dict[str, Any], workers: Workers) -> dict[str, Any]:

@@ -44,10 +44,6 @@ class Video:
         """Frames in [0, 1]: the original that coded frames are compared with."""
         return to_rgb(self.planes)
 
-    def first(self, frames: int) -> "Video":
-        """The first frames; 0: all."""
-        return Video(self.name, self.planes[:frames], self.rate) if frames else self
-
 
 def to_rgb(planes: UInt8[np.ndarray, "time rows width"]) -> Float[Tensor, "time 3 height width"]:
     """4:2:0 to RGB in [0, 1]."""

@@ -204,7 +204,8 @@ def _bd(anchor: Mapping[str, Any], ours: Mapping[str, Any]) -> float:
 def mean_curves(result: Mapping[str, Any], name: str) -> dict[str, tuple[list[float], list[float]]]:
     """Bits a pixel and PSNR of every codec, the mean over the videos of a set, point by point."""
     videos = list(result["coded"][name]["videos"].values())
-    codecs = [codec for codec in (videos[0] if videos else {}) if all(codec in video for video in videos)]
+    candidates = [name for name in (videos[0] if videos else {}) if name != "predictors"]
+    codecs = [codec for codec in candidates if all(codec in video for video in videos)]
     return {
         codec: tuple(  # type: ignore[misc]
             [float(np.mean(column)) for column in zip(*([p[key] for p in v[codec]] for v in videos), strict=True)]

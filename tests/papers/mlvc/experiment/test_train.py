@@ -112,7 +112,7 @@ def test_full_and_gpu_configurations_on_data_of_their_layout(tmp_path, monkeypat
         evaluate_scenes=1, anchors=(), bits="estimated", fit="crop",
     )  # fmt: skip
     result = PAPER.run(gpu, Run.open(tmp_path / "gpu", gpu))
-    assert set(result["coded"]["scenes"]["videos"]["scene-0"]) == {"scratch", "unrefined"}
+    assert set(result["coded"]["scenes"]["videos"]["scene-0"]) == {"scratch", "unrefined", "predictors"}
 
 
 @pytest.mark.slow
