@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,24 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def growing(target: Path) -> Iterator[Path]:
+    """A hidden file beside `target` to write piece by piece: renamed at the end, removed after an error or Ctrl-C.
+
+    Raises:
+        OSError: no space, no permission...; the old file is untouched.
+    """
+    beside = target.with_name(f".{target.stem[:200]}.{os.getpid()}-{threading.get_ident()}.part{target.suffix}")
+    try:
+        yield beside
+        with open(beside, "rb") as whole:
+            os.fsync(whole.fileno())
+        os.replace(beside, target)
+    finally:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -32,6 +32,7 @@
 # | [03_sher](03_sher.ipynb) | *Reinforcement learning.* Learn from failures by asking which goal they reached; what an entropy bonus does to values and policies | Q-learning, the idea of a policy |
 # | [04_pombu](04_pombu.ipynb) | *Reinforcement learning.* Learned models are wrong somewhere: bound the uncertainty of a value, and change a policy only where the gain is larger | policy gradients, variance and expectation |
 # | [05_itid](05_itid.ipynb) | *Generalisation.* What may vary between training and use, what a network that ignores it is worth, and how to change data until it does | conditional probability; no measure theory |
+# | [06_mlvc](06_mlvc.ipynb) | *Video coding.* Predict a frame and its motion from several decoded frames, count bits and not errors, and write files that decode anywhere | entropy, convolutions |
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
 
 # %% [markdown]

@@ -25,6 +25,9 @@ from labkit import papers, paths, tensor_files
 from labkit.data import image_folder, images, pictures, superresolution
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
+from labkit.papers.mlvc.experiment.video import read as read_sequence
+from labkit.papers.mlvc.method.codec import Codec
+from labkit.papers.mlvc.method.network import Network, Settings
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.runner import Results
 from labkit.tracking.video import follow
@@ -323,6 +326,38 @@ def use_video(folder: Path) -> object:
     return report.frames
 
 
+def coded_video(folder: Path) -> None:
+    """Three frames, I P I, and the networks that decode them, small ones with random weights."""
+    torch.manual_seed(0)
+    codec = Codec({2: Network(Settings(width=0.05))})
+    codec.save(folder / "model.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 1, 3), dtype=np.uint8)
+    frames = [np.broadcast_to(colour, (20, 30, 3)).copy() for colour in pixels]
+    (folder / "clip.mlvc").write_bytes(codec.encode(frames, gop=2))
+
+
+def use_coded_video(folder: Path) -> object:
+    codec, data = Codec.load(folder / "model.safetensors"), (folder / "clip.mlvc").read_bytes()
+    shown = codec.decode(data, conceal=True)  # what strict decoding refuses is concealed, or refused as well
+    assert all(frame.shape == shown[0].shape for frame in shown)
+    return [frame.tobytes() for frame in codec.decode(data)]
+
+
+def common_sequences(folder: Path) -> None:
+    """Raw, described and compressed videos, and a septuplet, small and in the layout of their data sets."""
+    planes = np.random.default_rng(0).integers(0, 256, (2, 24, 16), dtype=np.uint8)
+    (folder / "Raw_16x16_30.yuv").write_bytes(planes.tobytes())
+    frames = b"".join(b"FRAME\n" + plane.tobytes() for plane in planes)
+    (folder / "Described.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F30:1 Ip A1:1 C420jpeg\n" + frames)
+    video(folder)
+
+
+def use_common_sequences(folder: Path) -> object:
+    sizes = [read_sequence(path).size for path in sorted(folder.iterdir()) if path.suffix in (".yuv", ".y4m", ".mp4")]
+    assert all(0 < side <= 8192 for size in sizes for side in size)
+    return sizes
+
+
 def clip() -> Sequence:
     boxes = np.array([[20.0 + t, 30.0, 10.0, 10.0] for t in range(12)])
     return Sequence("clip", [np.zeros((100, 200, 3), np.uint8)] * 12, boxes, np.zeros(12, dtype=bool))
@@ -396,6 +431,8 @@ def subjects() -> list[Subject]:
         *(Subject(name, make, partial(use_tree, read)) for name, (make, read) in trees.items()),
         Subject("development", development_tree, use_development),
         Subject("video", video, use_video),
+        Subject("test-sequences", common_sequences, use_common_sequences),
+        Subject("coded-video", coded_video, use_coded_video, sealed=True),
         Subject("results", results, results),
         Subject("typed-config", nothing, nothing, draw=typed_config),
         Subject("notebook-parameters", nothing, nothing, draw=notebook_parameters),

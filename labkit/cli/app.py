@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from labkit.cli import data
+from labkit.cli import codec, data
 from labkit.cli.bench import bench
 from labkit.cli.claims import claims
 from labkit.cli.doctor import examine
@@ -36,6 +36,7 @@ app.command()(sweep)
 app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
+app.add_typer(codec.app, name="codec")
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

