@@ -1,6 +1,7 @@
 """H_B: what a frozen BERT, or any encoder of Hugging Face, says of a sentence.
 
-    H_B = BERT([CLS] sentence [SEP])        with a context:  BERT([CLS] context [SEP] sentence [SEP]), segments 0 ... 0 1 ... 1
+    H_B = BERT([CLS] sentence [SEP])
+    H_B = BERT([CLS] context [SEP] sentence [SEP])        with a context: segments 0 ... 0 1 ... 1
 
 Frozen means here: no gradient and, unlike in the official code, BERT's own dropout is off while the translation model
 is trained; a switch turns it on. Sentences are padded on the right: the official code pads on the left with positions
@@ -9,8 +10,10 @@ counted from 0, so that a sentence's features depend on the batch it is in.
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -62,7 +65,7 @@ class Bert(nn.Module):
         self.trainable, self.dropout, self.official_left_pad = trainable, dropout, official_left_pad
         config: Any = model.config
         self.width: int = config.hidden_size if hasattr(config, "hidden_size") else config.dim
-        layers = getattr(config, "num_hidden_layers", None) or getattr(config, "n_layers", 1)
+        layers: int = config.num_hidden_layers if hasattr(config, "num_hidden_layers") else config.n_layers
         if not -layers - 1 <= layer <= layers:
             raise InputError(f"this BERT has {layers} layers: choose one from {-layers - 1} to {layers}; got {layer}.")
         self.longest = min(longest, getattr(config, "max_position_embeddings", longest))
@@ -87,7 +90,7 @@ class Bert(nn.Module):
         if not (path / "config.json").is_file():
             raise InputError(
                 f"'{folder}' is no folder with an encoder in Hugging Face's layout (config.json is missing). "
-                "Download one once, e.g. huggingface-cli download bert-base-uncased --local-dir bert, and give its path."
+                "Download one once, e.g. hf download google-bert/bert-base-uncased --local-dir bert, and give its path."
             )
         transformers = _transformers()
         bars = transformers.utils.logging.is_progress_bar_enabled()
@@ -221,16 +224,14 @@ def random_bert(
 
 
 class RandomVectors(nn.Module):
-    """A fixed random vector for each WordPiece, in place of BERT: the control that tells knowledge from capacity. [ours]
+    """A fixed random vector for each WordPiece in place of BERT: the control that tells knowledge from capacity.
 
-    Every word can be told from every other, and nothing is known of any.
+    Every word can be told from every other, and nothing is known of any. [ours]
     """
 
     def __init__(self, vocabulary: int, width: int, seed: int = 0) -> None:
         super().__init__()
-        from transformers import PretrainedConfig
-
-        self.config = PretrainedConfig(hidden_size=width, num_hidden_layers=0)
+        self.config = SimpleNamespace(hidden_size=width, num_hidden_layers=0)
         draw = torch.Generator().manual_seed(seed)
         self.vectors = nn.Parameter(torch.randn(vocabulary, width, generator=draw))
 
@@ -249,17 +250,26 @@ def random_control(bert: Bert, scale: float = 1.0, seed: int = 0) -> Bert:
 
 
 def _wordpiece(sentences: Iterable[str], vocabulary: int) -> Any:
-    """A lowercasing WordPiece tokenizer as BERT's."""
-    import tokenizers
+    """A lowercasing WordPiece tokenizer like BERT's: all characters, then the most frequent words.
 
-    made = tokenizers.BertWordPieceTokenizer(lowercase=True)
-    made.train_from_iterator(sentences, vocab_size=vocabulary, min_frequency=1, show_progress=False)
-    special = {name: made.token_to_id(name) for name in ("[SEP]", "[CLS]")}
-    made._tokenizer.post_processor = tokenizers.processors.BertProcessing(
-        ("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"])
+    The trainer of `tokenizers` breaks ties by chance; this one gives the same vocabulary every time.
+    """
+    import tokenizers
+    from tokenizers import decoders, normalizers, pre_tokenizers, processors
+
+    clean, split = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(
+        word for sentence in sentences for word, _ in split.pre_tokenize_str(clean.normalize_str(sentence))
     )
+    letters = sorted({letter for word in counts for letter in word})
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
+    ids = {piece: number for number, piece in enumerate(pieces[:vocabulary])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer, made.decoder = clean, split, decoders.WordPiece()
+    made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     return _transformers().PreTrainedTokenizerFast(
-        tokenizer_object=made._tokenizer, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
+        tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
         mask_token="[MASK]", model_max_length=512,
     )  # fmt: skip
 

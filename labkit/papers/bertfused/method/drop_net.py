@@ -21,7 +21,7 @@ from labkit.ranges import within
 
 Weight = float | Float[Tensor, "batch 1 1"]
 Mix = tuple[Weight, Weight]
-"""(r_native, r_BERT): numbers, or tensors with a value a sentence. A number 0 says that the branch need not be computed."""
+"""(r_native, r_BERT): numbers, or tensors with a value a sentence. A number 0: the branch need not be computed."""
 
 HALVES: Mix = (0.5, 0.5)
 

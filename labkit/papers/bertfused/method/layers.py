@@ -1,12 +1,15 @@
 """The layers: a post-norm Transformer's, where an attention to BERT may stand beside the native one.
 
-    encoder    x = LN(x + r0 drop(attn_S(x, x, x)) + r1 drop(attn_B(x, H_B, H_B)))                  x = LN(x + drop(FFN(x)))
+    encoder    x = LN(x + r0 drop(attn_S(x, x, x)) + r1 drop(attn_B(x, H_B, H_B)))
+               x = LN(x + drop(FFN(x)))
+
     decoder    y = LN(y + drop(attn_S(y, y<=t, y<=t)))
-               y = LN(y + r0 drop(attn_E(y, H_E, H_E)) + r1 drop(attn_B(y, H_B, H_B)))               y = LN(y + drop(FFN(y)))
+               y = LN(y + r0 drop(attn_E(y, H_E, H_E)) + r1 drop(attn_B(y, H_B, H_B)))
+               y = LN(y + drop(FFN(y)))
 
 One residual and one LayerNorm hold both branches, so that all tensors but those of attn_B have the names and shapes of
-the plain model [official code]. Where the branches are *stacked*, a variant that the paper finds worse, the attention to
-BERT comes first and has a residual and a LayerNorm of its own.
+the plain model [official code]. Where the branches are *stacked*, a variant that the paper finds worse, the attention
+to BERT comes first and has a residual and a LayerNorm of its own.
 """
 
 from collections.abc import Callable

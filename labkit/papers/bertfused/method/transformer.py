@@ -121,12 +121,18 @@ class Encoder(nn.Module):
         widths = fusion.widths("encoder", sizes.encoder_layers)
         self.layers = nn.ModuleList(EncoderLayer(sizes, width) for width in widths)
 
+    def __iter__(self) -> Iterator[EncoderLayer]:
+        return iter([layer for layer in self.layers if isinstance(layer, EncoderLayer)])
+
 
 class Decoder(nn.Module):
     def __init__(self, sizes: Architecture, fusion: Fusion) -> None:
         super().__init__()
         widths, stacked = fusion.widths("decoder", sizes.decoder_layers), fusion.mode == "stacked"
         self.layers = nn.ModuleList(DecoderLayer(sizes, width, stacked) for width in widths)
+
+    def __iter__(self) -> Iterator[DecoderLayer]:
+        return iter([layer for layer in self.layers if isinstance(layer, DecoderLayer)])
 
 
 class Transformer(nn.Module):
@@ -146,6 +152,8 @@ class Transformer(nn.Module):
         mixture: (r_native, r_BERT) outside of training; see `branches`.
         report: of `fuse`, a WarmStart.
     """
+
+    position_table: Tensor
 
     def __init__(self, sizes: Architecture, fusion: Fusion = PLAIN, seed: int = 0) -> None:
         super().__init__()
@@ -186,12 +194,11 @@ class Transformer(nn.Module):
     ) -> Encoded:
         """`encode` from x^0: for an encoder whose input is something else than the tokens' embeddings."""
         self._check(len(x), bert)
-        heard = [getattr(layer, "bert_attn", None) is not None for layer in self._layers()]
-        mixes = self._mixes(heard, len(x))
+        mixes = self._mixes(len(x))
         bert_mask = None if bert is None else bert.real[:, None, None]
         memories = self._bert_memories(mixes, bert)
         mask, count = real[:, None, None], len(self.encoder.layers)
-        for layer, memory, mix in zip(self.encoder.layers, memories, mixes, strict=False):
+        for layer, memory, mix in zip(self.encoder, memories, mixes, strict=False):
             x = layer(x, mask, memory, bert_mask, mix)
         return self.remember(x, real, memories[count:], bert_mask, mixes[count:])
 
@@ -205,7 +212,7 @@ class Transformer(nn.Module):
     ) -> Encoded:
         """What the decoder attends to, from the states of any encoder."""
         count = len(self.decoder.layers)
-        memories = project_together([layer.encoder_attn for layer in self.decoder.layers], states)
+        memories = project_together([layer.encoder_attn for layer in self.decoder], states)
         nothing: list[KeysValues | None] = [None] * count
         native: list[Mix] = [(1.0, 0.0)] * count
         return Encoded(states, real[:, None, None], memories, bert or nothing, bert_mask, mixes or native)
@@ -219,7 +226,7 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "batch target width"]:
         """`decode` from y^0. With caches, y holds the newest token of each hypothesis; see `DecoderLayer`."""
         memories = zip(encoded.encoder, encoded.bert, encoded.mixes, strict=True)
-        for index, (layer, memory) in enumerate(zip(self.decoder.layers, memories, strict=True)):
+        for index, (layer, memory) in enumerate(zip(self.decoder, memories, strict=True)):
             cache = None if caches is None else caches[index]
             y = layer(y, memory[0], encoded.mask, memory[1], encoded.bert_mask, memory[2], cache)
         return y
@@ -256,11 +263,13 @@ class Transformer(nn.Module):
                 f"BERT's states must be ({batch}, words, {self.fusion.bert_width}); got {tuple(bert.states.shape)}."
             )
 
-    def _layers(self) -> list[nn.Module]:
-        return [*self.encoder.layers, *self.decoder.layers]
+    def _bert_attentions(self) -> list[Attention | None]:
+        """attn_B of every layer, encoder first; None where a layer has none."""
+        return [*(layer.bert_attn for layer in self.encoder), *(layer.bert_attn for layer in self.decoder)]
 
-    def _mixes(self, heard: list[bool], batch: int) -> list[Mix]:
-        """(r_native, r_BERT) of every layer for one pass; encoder first. Outside of training nothing is drawn."""
+    def _mixes(self, batch: int) -> list[Mix]:
+        """(r_native, r_BERT) of every layer for one pass. Outside of training nothing is drawn."""
+        heard = [attention is not None for attention in self._bert_attentions()]
         drawn = iter(self.drop_net.draw(sum(heard), batch) if self.training and any(heard) else [])
         mixes: list[Mix] = [(next(drawn) if self.training else self.mixture) if h else (1.0, 0.0) for h in heard]
         if self.fusion.mode == "stacked":
@@ -274,8 +283,8 @@ class Transformer(nn.Module):
         listens = [isinstance(r1, Tensor) or bool(r1) for _, r1 in mixes]
         if bert is None:
             return [None] * len(mixes)
-        attentions = [layer.bert_attn for layer, yes in zip(self._layers(), listens, strict=True) if yes]
-        made = iter(project_together([a for a in attentions if isinstance(a, Attention)], bert.states))
+        attentions = [a for a, yes in zip(self._bert_attentions(), listens, strict=True) if yes and a is not None]
+        made = iter(project_together(attentions, bert.states))
         return [next(made) if yes else None for yes in listens]
 
 

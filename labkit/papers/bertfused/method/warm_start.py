@@ -1,4 +1,4 @@
-"""The second stage begins with the first one's weights; what was taken and what was not is said, and misfits are refused.
+"""The second stage begins with the first one's weights; what was taken is said, and what does not fit is refused.
 
 Users of the official code found fused models below the plain one, because a checkpoint under another name was never
 loaded and `strict=False` hid it. Without the warm start the paper itself measures 27.03 BLEU against 30.45.
