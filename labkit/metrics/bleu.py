@@ -1,10 +1,10 @@
 """BLEU and chrF by sacreBLEU, always with the signature that says how they were counted; and whether a gap is luck.
 
-    BLEU = BP exp(mean_n log p_n), n = 1..4        BP = min(1, exp(1 - |reference| / |hypothesis|))
+BLEU = BP exp(mean_n log p_n), n = 1..4        BP = min(1, exp(1 - |reference| / |hypothesis|))
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
     gain: Interval
     """With its interval over sentences drawn anew, both systems' together."""
     p_value: float
-    """How often a gap at least so wide appears where there is none, by the same draws. [Koehn 2004]"""
+    """How often so wide a gap appears where there is none, by sacreBLEU's paired bootstrap."""
     signature: str
 
 
@@ -54,8 +54,10 @@ def bleu(
     Raises:
         InputError: not one reference a hypothesis, or none at all.
     """
+    from sacrebleu.metrics import BLEU
+
     _check(hypotheses, references)
-    metric = _metric(lowercase, tokenize)
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
     found = metric.corpus_score(list(hypotheses), [list(references)])
     return Bleu(float(found.score), tuple(found.precisions), float(found.bp), str(metric.get_signature()))
 
@@ -87,39 +89,43 @@ def paired_bootstrap(
     Raises:
         InputError: as `bleu`; or the systems translated different numbers of sentences.
     """
+    from sacrebleu.metrics import BLEU
+    from sacrebleu.significance import PairedTest
+
     _check(ours, references)
     _check(theirs, references)
-    metric = _metric(lowercase, tokenize)
-    counts = [np.array(statistics(side, references, lowercase=lowercase, tokenize=tokenize)) for side in (ours, theirs)]
+    counts = [statistics(side, references, lowercase=lowercase, tokenize=tokenize) for side in (ours, theirs)]
 
     def gap(rows: list[int]) -> float:
-        first, second = (_score(metric, side[rows].sum(0)) for side in counts)
-        return first - second
+        summed = [side[rows].sum(0).tolist() for side in counts]
+        first, second = (BLEU.compute_bleu(s[2:6], s[6:], s[0], s[1], smooth_method="exp").score for s in summed)
+        return float(first - second)
 
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
+    test = PairedTest(
+        [("theirs", list(theirs)), ("ours", list(ours))],
+        {"BLEU": metric},
+        references=[list(references)],
+        test_type="bs",
+        n_samples=draws,
+    )
+    compared: Any = test()[1]["BLEU"][1]
     gain = bootstrap_of(gap, range(len(references)), draws=draws, seed=seed)
-    generator = np.random.default_rng(seed)
-    drawn = [gap(list(generator.integers(0, len(references), len(references)))) for _ in range(draws)]
-    beyond = sum(abs(value - gain.value) >= abs(gain.value) for value in drawn)
-    return Comparison(gain, (beyond + 1) / (draws + 1), str(metric.get_signature()))
+    return Comparison(gain, float(compared.p_value), str(metric.get_signature()))
 
 
 def statistics(
     hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False, tokenize: Tokenization = "13a"
 ) -> NDArray[np.int64]:
-    """What each sentence adds to the corpus: lengths of hypothesis and reference, matches and n-grams for n = 1..4."""
-    _check(hypotheses, references)
-    metric = _metric(lowercase, tokenize)
-    return np.array(metric._extract_corpus_statistics(list(hypotheses), [list(references)]), dtype=np.int64)
-
-
-def _score(metric: object, summed: NDArray[np.int64]) -> float:
-    return float(metric._compute_score_from_stats(summed.tolist()).score)  # type: ignore[attr-defined]
-
-
-def _metric(lowercase: bool, tokenize: Tokenization) -> object:
+    """What each sentence adds to the corpus (sentences, 10): lengths of hypothesis and reference, then for n = 1..4 how
+    many of its n-grams the reference has, then how many it has itself.
+    """
     from sacrebleu.metrics import BLEU
 
-    return BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
+    _check(hypotheses, references)
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True, effective_order=True)
+    scores = [metric.sentence_score(h, [r]) for h, r in zip(hypotheses, references, strict=True)]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.int64)
 
 
 def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
