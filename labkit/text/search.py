@@ -10,7 +10,7 @@ same. A sentence that is done leaves the batch, so that the others get faster.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from labkit.errors import InputError
 from labkit.ranges import within
 
 
+@runtime_checkable
 class StepDecoder(Protocol):
     """A model in the middle of decoding a batch of sentences, each with `beam` hypotheses."""
 

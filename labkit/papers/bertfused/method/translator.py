@@ -4,7 +4,7 @@ The official code wants every sentence twice, in two tokenizations; here both vi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,7 @@ from labkit.ranges import within
 from labkit.text.search import Hypothesis
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """The translation model's own view of text; ids are those of `Architecture`, without bos, eos and padding."""
 
