@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class Bert(nn.Module):
         self.train(self.training)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, **options: Any) -> Self:
+    def from_folder(cls, folder: str | Path, **options: Any) -> "Bert":
         """From a folder in Hugging Face's layout (config.json, weights, tokenizer); nothing is downloaded.
 
         Args:
@@ -112,7 +112,7 @@ class Bert(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Bert":
         """A frozen BERT stays in eval mode, unless its dropout is asked for."""
         super().train(mode)
         self.model.train(mode and (self.trainable or self.dropout))

@@ -19,7 +19,7 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.ranges import within
 
-Weight = float | Float[Tensor, "batch 1 1"]
+Weight = float | Float[Tensor, "#batch 1 1"]
 Mix = tuple[Weight, Weight]
 """(r_native, r_BERT): numbers, or tensors with a value a sentence. A number 0: the branch need not be computed."""
 

@@ -6,16 +6,13 @@ loaded and `strict=False` hid it. Without the warm start the paper itself measur
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from labkit.errors import InputError
+from labkit.papers.bertfused.method.bert import Bert
 from labkit.papers.bertfused.method.transformer import Fusion, Mode, Transformer
-
-if TYPE_CHECKING:
-    from labkit.papers.bertfused.method.bert import Bert
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def warm_start(model: Transformer, tensors: Mapping[str, Tensor]) -> WarmStart:
 
 def fuse(
     plain: Transformer,
-    bert: "Bert | int",
+    bert: Bert | int,
     mode: Mode = "both",
     drop_net: float = 1.0,
     seed: int = 0,
