@@ -76,7 +76,7 @@ def translate_ids(
     *,
     beam: int = 5,
     length_penalty: float = 1.0,
-    longest: tuple[float, int] = (1.5, 20),
+    longest: tuple[float | int, int] = (1.5, 20),
     cache: bool = True,
     early: bool = True,
     on_step: Callable[[BeamStep], None] | None = None,
@@ -113,7 +113,7 @@ def sample_ids(
     *,
     temperature: float = 1.0,
     top: int = 0,
-    longest: tuple[float, int] = (1.5, 20),
+    longest: tuple[float | int, int] = (1.5, 20),
 ) -> list[Hypothesis]:
     """One translation a sentence, drawn from the model; see `sample`."""
     sizes = model.sizes
@@ -134,7 +134,7 @@ def score_ids(model: Transformer, encoded: Encoded, target: Int[Tensor, "batch t
 
 
 def _begin(
-    model: Transformer, encoded: Encoded, longest: tuple[float, int], cache: bool
+    model: Transformer, encoded: Encoded, longest: tuple[float | int, int], cache: bool
 ) -> tuple[StepDecoder, Int[Tensor, " batch"]]:
     factor, more = longest
     if not 0 <= factor <= 1000 or not 1 <= more <= 2**20:
