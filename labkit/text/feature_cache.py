@@ -125,7 +125,7 @@ def cached(
         size = int(offsets[-1]) * width * 2
         raise DataError(
             f"cannot keep features in {folder}: {error.strerror or error}. They take {size:,} bytes; free space, or "
-            "point LABKIT_CACHE elsewhere."
+            "point LABKIT_RUNS elsewhere."
         ) from error
     return FeatureCache.open(folder, key)
 
