@@ -206,8 +206,8 @@ def iwslt14(source: str, target: str) -> Splits:
 def iwslt17(source: str, target: str) -> Splits:
     """IWSLT'17, English and French or Chinese; validation tst2013 to 2015, test tst2017 [peer code].
 
-    Below LABKIT_DATA: iwslt17/<pair>/train.tags.<pair>.<language> and IWSLT17.TED.tst*.<pair>.<language>.xml. Chinese is
-    taken raw: the byte-level BPE needs no word borders, where the official recipe cuts words with jieba first.
+    Below LABKIT_DATA: iwslt17/<pair>/train.tags.<pair>.<language> and IWSLT17.TED.tst*.<pair>.<language>.xml. Chinese
+    is taken raw: the byte-level BPE needs no word borders, where the official recipe cuts words with jieba first.
 
     Raises:
         DataError: it is not there, or not whole.
