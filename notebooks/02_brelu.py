@@ -285,7 +285,7 @@ print(f"bicubic {shown['input']:.2f} dB, float network {shown['float']:.2f} dB o
 viz.show(
     figures.map_figure(shown),
     "PSNR against the bound, one curve per number of levels; left untrained, right fine-tuned. The curves rise to a peak "
-    "and fall; with fewer levels the fall begins earlier. Fine-tuning raises the left side only.",
+    "and fall; with fewer levels the fall begins earlier.",
 )
 
 # %% [markdown]

@@ -29,16 +29,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same_training(directory: Path, alone: Path) -> None:
     """The same loss curve and weights up to the order of additions; every step logged once."""
     for arm in ("plain", "noisy"):
-        found, wanted = (
-            [json.loads(line) for line in (place / arm / "metrics.jsonl").read_text().splitlines()]
-            for place in (directory, alone)
+        actual, wanted = (
+            [json.loads(line) for line in (folder / arm / "metrics.jsonl").read_text().splitlines()]
+            for folder in (directory, alone)
         )
-        assert [line["step"] for line in found] == [line["step"] for line in wanted]
-        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in wanted], rel=1e-9)
-        weights, expected = (load_file(place / arm / "weights.safetensors") for place in (directory, alone))
+        assert [line["step"] for line in actual] == [line["step"] for line in wanted]
+        assert [line["loss"] for line in actual] == pytest.approx([line["loss"] for line in wanted], rel=1e-9)
+        weights, expected = (load_file(folder / arm / "weights.safetensors") for folder in (directory, alone))
         torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
-    found, wanted = (json.loads((place / "result.json").read_text()) for place in (directory, alone))
-    assert found["plain"] == pytest.approx(wanted["plain"], rel=1e-9)
+    actual, wanted = (json.loads((folder / "result.json").read_text()) for folder in (directory, alone))
+    assert actual["plain"] == pytest.approx(wanted["plain"], rel=1e-9)
 
 
 def test_batch_normalisation_over_two_processes_is_that_over_the_whole_batch():

@@ -54,13 +54,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 400 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], capture_output=True)
     if mount.returncode:
         pytest.skip("a small disk can be mounted by root only; the same fault is tested with a file size limit")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize(
@@ -164,19 +164,19 @@ def test_a_read_only_folder_is_an_error_in_words_and_a_finished_run_in_it_is_rea
     before = stop_at(directory, 18)
     complete(disk / "finished")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    for place in (directory, disk / "new"):
+    for folder in (directory, disk / "new"):
         with pytest.raises(RunError, match=r"cannot write .*Read-only file system.*--run-dir"):
-            complete(place)
+            complete(folder)
     assert (directory / "plain" / "checkpoint.pt").read_bytes() == before
     complete(disk / "finished")
 
 
 def test_a_place_that_cannot_be_made_is_an_error_in_words(tmp_path):
-    place = Path("/proc/labkit") if os.geteuid() == 0 else tmp_path / "closed" / "run"
+    folder = Path("/proc/labkit") if os.geteuid() == 0 else tmp_path / "closed" / "run"
     if os.geteuid():
         (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(RunError, match=f"cannot write .* in {place}: .*--run-dir"):
-        Run.open(place, ToyConfig())
+    with pytest.raises(RunError, match=f"cannot write .* in {folder}: .*--run-dir"):
+        Run.open(folder, ToyConfig())
 
 
 def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbed, stop_at):
@@ -184,8 +184,8 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbe
     whole = stop_at(directory, 18)
     path = directory / "plain" / "checkpoint.pt"
     weights_there = torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
-    place = whole.index(weights_there) + 1
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    folder = whole.index(weights_there) + 1
+    path.write_bytes(whole[:folder] + bytes([whole[folder] ^ 1]) + whole[folder + 1 :])
     with pytest.raises(RunError, match=rf"{path} is damaged .*Remove it"):
         complete(directory)
     path.unlink()  # as the message advises

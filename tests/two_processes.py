@@ -28,20 +28,20 @@ OPTIONS = [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": Fa
 
 def results(norm: nn.Module, inputs: list[Tensor], weight: Tensor, rows: Tensor) -> dict[str, Tensor]:
     """Outputs, gradients and running statistics after two steps on the `rows` of this process."""
-    found: dict[str, Tensor] = {}
+    actual: dict[str, Tensor] = {}
     for step, whole in enumerate(inputs):
         share = whole[rows].clone().requires_grad_()
         output = norm(share)
         (output**3 * weight[rows]).sum().backward()
-        found |= {f"output {step}": output.detach(), f"input gradient {step}": share.grad}
-    found |= {f"gradient of {name}": value.grad for name, value in norm.named_parameters()}
+        actual |= {f"output {step}": output.detach(), f"input gradient {step}": share.grad}
+    actual |= {f"gradient of {name}": value.grad for name, value in norm.named_parameters()}
     norm.eval()
     return (
-        found
+        actual
         | {f"buffer {name}": value.clone() for name, value in norm.named_buffers()}
         | {"eval": norm(inputs[0][rows]).detach()}
         if norm.running_mean is not None
-        else found
+        else actual
     )
 
 
@@ -56,9 +56,9 @@ def check(kind: type[nn.Module], shape: tuple[int, ...], options: dict, workers:
             nn.init.uniform_(parameter.data, 0.5, 2.0, generator=torch.Generator().manual_seed(2))
     training.share_batch_statistics(shared)
     wanted = results(plain, inputs, weight, torch.arange(shape[0]))
-    found = results(shared, inputs, weight, rows)
+    actual = results(shared, inputs, weight, rows)
     for name in wanted:
-        value = found[name]
+        value = actual[name]
         if name.startswith("gradient"):
             dist.all_reduce(value)  # of a parameter: each process has its share
         whole = name.startswith(("gradient", "buffer"))
@@ -73,9 +73,9 @@ def check_half_precision(workers: training.Workers) -> None:
     plain, shared = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     training.share_batch_statistics(shared)
     rows = workers.share(torch.arange(1000))
-    wanted, found = plain(inputs), shared(inputs[rows])
-    assert found.dtype == wanted.dtype == torch.bfloat16
-    torch.testing.assert_close(found, wanted[rows], rtol=0.02, atol=0.02)
+    wanted, actual = plain(inputs), shared(inputs[rows])
+    assert actual.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, wanted[rows], rtol=0.02, atol=0.02)
     torch.testing.assert_close(shared.running_var, plain.running_var, rtol=1e-3, atol=1e-3)
     if workers.writes:
         print("same: bfloat16", flush=True)

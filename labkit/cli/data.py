@@ -26,9 +26,9 @@ def list_datasets() -> None:
     for column in table.columns:
         column.overflow = "fold"  # a path or an address is of no use when it ends in an ellipsis
     for name in registry.names():
-        dataset, found = registry.get(name), registry.status(name)
-        detail = f"\n{escape(found.detail)}" if found.state in ("damaged", "needs registration") else ""
-        table.add_row(name, _coloured(found.state) + detail, dataset.size, dataset.licence, escape(dataset.layout))
+        dataset, states = registry.get(name), registry.status(name)
+        detail = f"\n{escape(states.detail)}" if states.state in ("damaged", "needs registration") else ""
+        table.add_row(name, _coloured(states.state) + detail, dataset.size, dataset.licence, escape(dataset.layout))
     console = Console()
     console.print(table)
     console.print(f"LABKIT_DATA is {paths.data_dir()}", soft_wrap=True, highlight=False, markup=False)
@@ -61,14 +61,14 @@ def check(
     name: Annotated[str | None, typer.Argument(help="a dataset; every one that is there when left out")] = None,
 ) -> None:
     """Read every file and compare it with the published one. Exit code 2: something is damaged, or NAME not there."""
-    found = {each: registry.check(each) for each in ([name] if name else registry.names())}
+    states = {each: registry.check(each) for each in ([name] if name else registry.names())}
     table = Table("name", "state", "detail")
-    for each, (state, detail) in found.items():
+    for each, (state, detail) in states.items():
         table.add_row(each, _coloured(state), escape(detail))
     Console().print(table)
-    wrong = [each for each, (state, _) in found.items() if state == "damaged" or (name and state != "present")]
+    wrong = [each for each, (state, _) in states.items() if state == "damaged" or (name and state != "present")]
     if wrong:
-        raise DataError("\n".join(registry.how_to_mend(each, found[each]) for each in wrong))
+        raise DataError("\n".join(registry.how_to_mend(each, states[each]) for each in wrong))
 
 
 def _coloured(state: State) -> str:

@@ -86,7 +86,7 @@ def bootstrap_of(
 
     def statistic(places: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         rows = places.reshape(-1, places.shape[axis]).astype(int)
-        values = [measure([items[place] for place in row]) for row in rows]
+        values = [measure([items[index] for index in row]) for row in rows]
         return np.array(values, dtype=np.float64).reshape(places.shape[:-1])
 
     return bootstrap([np.arange(len(items))], statistic, level=level, draws=draws, seed=seed)
@@ -102,7 +102,7 @@ def _distribution(
     doubled = [np.repeat(array, 2, axis=-1) if one else array for array, one in zip(arrays, single, strict=True)]
     with warnings.catch_warnings():  # where a draw is not defined, scipy warns; it is left out above
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        estimate = stats.bootstrap(
             doubled,
             statistic,
             n_resamples=draws,
@@ -111,7 +111,7 @@ def _distribution(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    return np.asarray(found.bootstrap_distribution)
+    return np.asarray(estimate.bootstrap_distribution)
 
 
 def student(values: Sequence[float], level: float = 0.95) -> Interval:
@@ -144,8 +144,8 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> Interval:
         raise InputError(f"successes must lie between 0 and the trials (at least 1); got {successes} of {trials}.")
     from scipy import stats
 
-    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
-    return Interval(successes / trials, float(found.low), float(found.high), trials)
+    estimate = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return Interval(successes / trials, float(estimate.low), float(estimate.high), trials)
 
 
 def _ends(level: float) -> tuple[float, float]:

@@ -110,7 +110,7 @@ def _bar(axes: Axes, trace: Any, figure: go.Figure, color: str) -> None:
     lying = trace.orientation == "h"
     places, lengths = (trace.y, trace.x) if lying else (trace.x, trace.y)
     lengths = _numbers(lengths)
-    words = [] if places is None or not _is_text(places) else [str(place) for place in places]
+    words = [] if places is None or not _is_text(places) else [str(each) for each in places]
     at = np.arange(len(lengths), dtype=float) if words or places is None else _numbers(places)
     same = [other for other in figure.data if other.type == "bar" and (other.yaxis or "y") == (trace.yaxis or "y")]
     rank = next(i for i, other in enumerate(same) if other is trace)
@@ -132,8 +132,8 @@ def _bar(axes: Axes, trace: Any, figure: go.Figure, color: str) -> None:
         axes.tick_params(axis="y" if lying else "x", labelsize=8)
         for word in axes.get_xticklabels() if turned else ():
             word.set(**turned)
-    for place, length, word in zip(at, lengths, trace.text if trace.text is not None else (), strict=False):
-        axes.annotate(_plain(word), (place, length), ha="center", va="bottom", size=7)
+    for x, length, word in zip(at, lengths, trace.text if trace.text is not None else (), strict=False):
+        axes.annotate(_plain(word), (x, length), ha="center", va="bottom", size=7)
 
 
 def _heatmap(axes: Axes, trace: Any, figure: go.Figure, color: str) -> None:
@@ -309,4 +309,4 @@ def _colors(given: Any) -> Any:
 def _colormap(scale: Any) -> Colormap:
     if scale is None:
         return matplotlib.colormaps["RdBu_r"]
-    return LinearSegmentedColormap.from_list("plotly", [(place, _color(color) or color) for place, color in scale])
+    return LinearSegmentedColormap.from_list("plotly", [(at, _color(color) or color) for at, color in scale])

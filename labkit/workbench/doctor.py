@@ -56,8 +56,10 @@ def _device() -> Finding:
     call = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if call.returncode:
         return Finding("torch", False, (call.stderr.strip().splitlines() or ["no answer"])[-1], "make setup")
-    found = not call.stdout.startswith("none")
-    return Finding("GPU", found, call.stdout.strip(), "" if found else "every lesson runs without one", optional=True)
+    available = not call.stdout.startswith("none")
+    return Finding(
+        "GPU", available, call.stdout.strip(), "" if available else "every lesson runs without one", optional=True
+    )
 
 
 def step_pendulum(steps: int = 100) -> float:

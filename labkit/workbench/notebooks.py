@@ -106,9 +106,9 @@ def pair_difference(name: str) -> str:
     text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
     if not executed.exists():
         return f"{executed.name} is missing; make it with: labkit notebooks {name}"
-    found = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=_jupytext_config(text))
+    current = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=_jupytext_config(text))
     lines = difflib.unified_diff(
-        text.read_text().splitlines(), found.splitlines(), text.name, executed.name, lineterm="", n=1
+        text.read_text().splitlines(), current.splitlines(), text.name, executed.name, lineterm="", n=1
     )
     return "\n".join(lines)
 

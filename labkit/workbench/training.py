@@ -145,16 +145,16 @@ def workers(device: str) -> Iterator[Workers]:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1 and device.startswith("cuda:"):
         raise InputError(f"device '{device}' is one GPU, and {size} processes need one each. Use --device cuda.")
-    place = pick_device(device)
+    chosen = pick_device(device)
     if size == 1 or dist.is_initialized():
-        yield Workers(dist.get_rank(), dist.get_world_size(), place) if size > 1 else Workers(0, 1, place)
+        yield Workers(dist.get_rank(), dist.get_world_size(), chosen) if size > 1 else Workers(0, 1, chosen)
         return
-    if place.type == "cuda":
-        dist.init_process_group("nccl", device_id=place)
+    if chosen.type == "cuda":
+        dist.init_process_group("nccl", device_id=chosen)
     else:
         dist.init_process_group("gloo")
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size(), place)
+        yield Workers(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
         dist.destroy_process_group()
 

@@ -36,8 +36,8 @@ def here(toy, monkeypatch, capfd):
     return call
 
 
-def tree(place: Path) -> list[str]:
-    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+def tree(position: Path) -> list[str]:
+    return sorted(str(path.relative_to(position)) for path in position.rglob("*"))
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def tree(place: Path) -> list[str]:
 )
 def test_bad_input_is_told_before_anything_starts(here, tmp_path, monkeypatch, words, parts):
     monkeypatch.chdir(tmp_path)
-    code, _, told = here(*words)
+    code, _, message = here(*words)
     assert code == 2
-    assert "Traceback" not in told
+    assert "Traceback" not in message
     for part in parts:
-        assert part in " ".join(told.split())
+        assert part in " ".join(message.split())
     assert tree(tmp_path) == []
 
 
 def test_training_ends_with_the_ledger_and_code_zero(here, tmp_path):
-    code, printed, told = here("train", "toy", "--scale", "smoke", "-p", "steps", "2", "-p", "learning_rate=1e-3")
-    assert (code, told) == (0, "")
+    code, printed, message = here("train", "toy", "--scale", "smoke", "-p", "steps", "2", "-p", "learning_rate=1e-3")
+    assert (code, message) == (0, "")
     assert "[in our own words]" in printed  # not taken for markup
     run = json.loads((tmp_path / "runs/toy/smoke-001/config.json").read_text())
     assert (run["steps"], run["learning_rate"]) == (2, 0.001)
@@ -105,20 +105,20 @@ def test_ctrl_c_ends_in_one_sentence(here, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(toy_paper, "on_step", press)
-    code, _, told = here("train", "toy", "--scale", "smoke")
-    assert (code, told) == (1, "labkit: stopped. What is saved stays; go on with --resume.\n")
+    code, _, message = here("train", "toy", "--scale", "smoke")
+    assert (code, message) == (1, "labkit: stopped. What is saved stays; go on with --resume.\n")
 
 
 def test_a_run_that_fails_says_how_to_go_on(here, tmp_path, stop_at):
     """Here for want of a whole checkpoint; the line can be pasted once the cause is mended."""
-    place = tmp_path / "run"
-    stop_at(place, 18)
-    (place / "plain" / "checkpoint.pt").write_bytes(b"rubbish")
-    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(place), "--resume")
-    code, _, told = here(*words)
+    position = tmp_path / "run"
+    stop_at(position, 18)
+    (position / "plain" / "checkpoint.pt").write_bytes(b"rubbish")
+    words = ("train", "toy", "--scale", "smoke", "--run-dir", str(position), "--resume")
+    code, _, message = here(*words)
     assert code == 1
-    assert told.startswith(f"labkit: {place}/plain/checkpoint.pt is damaged")
-    assert told.splitlines()[-1] == f"Go on with: labkit {' '.join(words)}"
+    assert message.startswith(f"labkit: {position}/plain/checkpoint.pt is damaged")
+    assert message.splitlines()[-1] == f"Go on with: labkit {' '.join(words)}"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_an_existing_run_is_gone_on_with_only_when_asked(here, tmp_path):
     words = ("train", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
     assert here(*words)[0] == 0
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.json", "result.json", "timing.json")}
-    code, _, told = here(*words)
-    assert (code, "holds a run already" in told, "--resume" in told) == (2, True, True)
+    code, _, message = here(*words)
+    assert (code, "holds a run already" in message, "--resume" in message) == (2, True, True)
     code, printed, _ = here(*words, "--resume")  # it is finished: shown, not trained again
     assert (code, "toy learns" in printed) == (0, True)
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
-    code, _, told = here(*words[:4], "--run-dir", str(tmp_path / "run"), "--resume")
-    assert (code, "steps = 2 there, 40 here" in told) == (2, True)
+    code, _, message = here(*words[:4], "--run-dir", str(tmp_path / "run"), "--resume")
+    assert (code, "steps = 2 there, 40 here" in message) == (2, True)
 
 
 def test_resume_alone_finds_the_latest_unfinished_run_of_this_config(here, tmp_path, stop_at):
@@ -311,40 +311,40 @@ def notebook(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here, notebook, tmp_path):
-    place = tmp_path / "run"
-    words = ("run", "toy", "--scale", "smoke", "-p", "note", str(tmp_path / "killed"), "--run-dir", str(place))
-    code, _, told = here(*words)
+    position = tmp_path / "run"
+    words = ("run", "toy", "--scale", "smoke", "-p", "note", str(tmp_path / "killed"), "--run-dir", str(position))
+    code, _, message = here(*words)
     assert code == 1
-    assert "Traceback" not in told
-    assert str(place / "notebook.ipynb") in told
-    assert "--resume" in told
-    partial = (place / "notebook.ipynb").read_text()
+    assert "Traceback" not in message
+    assert str(position / "notebook.ipynb") in message
+    assert "--resume" in message
+    partial = (position / "notebook.ipynb").read_text()
     assert "steps 40" in partial
-    assert not (place / "result.json").exists()
-    assert (place / "plain" / "checkpoint.pt").exists()
-    code, printed, told = here(*words, "--resume")
-    assert code == 0, told
+    assert not (position / "result.json").exists()
+    assert (position / "plain" / "checkpoint.pt").exists()
+    code, printed, message = here(*words, "--resume")
+    assert code == 0, message
     assert "toy learns" in printed
-    assert "without encryption" not in printed + told
+    assert "without encryption" not in printed + message
     assert "notebook.html" in printed
     whole = tmp_path / "undisturbed"
     assert here("train", *words[1:-1], str(whole))[0] == 0
-    assert (place / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    assert (position / "result.json").read_bytes() == (whole / "result.json").read_bytes()
 
 
 @pytest.mark.slow
 def test_a_failing_cell_ends_with_code_one_and_says_what_was_wrong(here, notebook, tmp_path):
     notebook.write_text(notebook.read_text().replace("print('done')", "raise RuntimeError('no luck')"))
-    code, _, told = here("run", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
+    code, _, message = here("run", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
     assert code == 1
-    assert "no luck" in told
-    assert "Traceback" not in told
+    assert "no luck" in message
+    assert "Traceback" not in message
 
 
 def test_a_notebook_without_the_parameters_is_refused(here, notebook, tmp_path):
     notebook.write_text(notebook.read_text().replace("overrides: dict = {}", ""))
-    code, _, told = here("run", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"))
-    assert (code, "no parameter overrides" in told) == (2, True)
+    code, _, message = here("run", "toy", "--scale", "smoke", "--run-dir", str(tmp_path / "run"))
+    assert (code, "no parameter overrides" in message) == (2, True)
 
 
 def test_names_of_notebooks_are_in_reading_order():

@@ -33,27 +33,27 @@ def lab(tmp_path, monkeypatch, capsys):
 
 
 def test_the_start_notebook_opens_as_a_copy_among_all_others(lab, tmp_path):
-    code, command, told = lab()
+    code, command, reported = lab()
     folder = tmp_path / "workspace"
     assert code == 0
     assert str(folder / "00_start_here.ipynb") in command
     assert f"--ServerApp.root_dir={folder}" in command
     assert all((folder / f"{name}.ipynb").exists() for name in COPIES)
-    assert "changed" not in told
+    assert "changed" not in reported
 
 
 def test_a_fresh_copy_says_where_the_old_one_is(lab, tmp_path):
     lab()
-    code, command, told = lab("--fresh", "01_qnet")
+    code, command, reported = lab("--fresh", "01_qnet")
     assert (code, str(tmp_path / "workspace" / "01_qnet.ipynb") in command) == (0, True)
-    assert "01_qnet.1.ipynb" in told
+    assert "01_qnet.1.ipynb" in reported
 
 
 def test_an_update_of_the_original_is_told_with_the_way_to_it(lab, tmp_path):
     lab()
     (tmp_path / "workspace" / ".originals.json").write_text("{}")
-    _, _, told = lab()
-    assert "labkit lab --fresh 01_qnet" in told
+    _, _, reported = lab()
+    assert "labkit lab --fresh 01_qnet" in reported
 
 
 def test_edit_opens_the_originals(lab, tmp_path):
@@ -66,9 +66,9 @@ def test_edit_opens_the_originals(lab, tmp_path):
 @pytest.mark.parametrize(("uid", "said"), [(0, True), (1000, False)])
 def test_root_in_a_container_needs_no_option(lab, monkeypatch, uid, said):
     monkeypatch.setattr(os, "getuid", lambda: uid, raising=False)
-    _, command, told = lab()
+    _, command, reported = lab()
     assert ("--allow-root" in command) == said
-    assert ("--allow-root" in told) == said
+    assert ("--allow-root" in reported) == said
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_root_in_a_container_needs_no_option(lab, monkeypatch, uid, said):
     ],
 )
 def test_what_cannot_be_opened_is_refused(lab, words, message):
-    code, command, told = lab(*words)
+    code, command, reported = lab(*words)
     assert (code, command) == (2, [])
-    assert message in told.replace("\n", " ")
+    assert message in reported.replace("\n", " ")

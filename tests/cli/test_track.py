@@ -70,11 +70,11 @@ def clip(tmp_path):
 
 
 def test_the_video_and_its_table_hold_every_frame(clip, tmp_path):
-    seen = []
+    calls = []
 
     class Bar:
         def __enter__(self):
-            return lambda done, total: seen.append((done, total))
+            return lambda done, total: calls.append((done, total))
 
         def __exit__(self, *_):
             return None
@@ -87,7 +87,7 @@ def test_the_video_and_its_table_hold_every_frame(clip, tmp_path):
     assert [float(row["x"]) for row in rows] == [20 + 3 * t for t in range(8)]
     assert [row["present"] for row in rows] == ["1", "1", "0", "1", "1", "1", "1", "1"]
     assert (report.frames, report.absent) == (8, 1)
-    assert seen == [(t, 8) for t in range(1, 9)]
+    assert calls == [(t, 8) for t in range(1, 9)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.csv", "out.mp4"]
 
 
@@ -179,14 +179,14 @@ def here(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command(here, clip):
-    code, printed, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
-    assert (code, told) == (0, "")
+    code, printed, message = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
+    assert (code, message) == (0, "")
     assert "8 frames" in printed
     assert "target absent in 0" in printed
     assert "out.csv" in printed
     assert len(read(Path("out.mp4"))[0]) == 8
-    code, _, told = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
-    assert (code, "out.mp4 is there already" in told, "--overwrite" in told) == (2, True, True)
+    code, _, message = here(str(clip), "--box", "20,24,16,16", "--out", "out.mp4", "--tracker", "static")
+    assert (code, "out.mp4 is there already" in message, "--overwrite" in message) == (2, True, True)
     words = (
         str(clip),
         "--box",
@@ -233,11 +233,11 @@ def test_the_command(here, clip):
     ids=" ".join,
 )
 def test_bad_input_is_told_before_anything_is_written(here, clip, words, parts):
-    code, _, told = here("clip.mp4", *words, *(() if "--out" in words else ("--out", "o.mp4")))
+    code, _, message = here("clip.mp4", *words, *(() if "--out" in words else ("--out", "o.mp4")))
     assert code == 2
-    assert "Traceback" not in told
+    assert "Traceback" not in message
     for part in parts:
-        assert part in told
+        assert part in message
     assert [path.name for path in Path().iterdir() if path.suffix != ".part"] == ["clip.mp4"]
 
 
@@ -253,8 +253,8 @@ def test_files_that_are_no_videos(here, tmp_path):
         ("text.mp4", "text.mp4 cannot be read as a video"),
         ("sound.wav", "sound.wav holds no video stream, only audio"),
     ):
-        code, _, told = here(name, "--box", "1,1,9,9", "--out", "o.mp4")
-        assert (code, part in told) == (2, True), told
+        code, _, message = here(name, "--box", "1,1,9,9", "--out", "o.mp4")
+        assert (code, part in message) == (2, True), message
     assert not (tmp_path / "o.mp4").exists()
 
 
@@ -284,8 +284,8 @@ def test_damage_that_stops_the_decoder_leaves_nothing_and_says_how_far_it_goes(h
                 yield frame
 
     monkeypatch.setattr(following, "_pictures", lambda source, stream, path: opened(Source(source), stream, path))
-    code, _, told = here("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static")
-    assert (code, "clip.mp4 cannot be decoded beyond 5 frames (Invalid data" in told, "--frames" in told) == (
+    code, _, message = here("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static")
+    assert (code, "clip.mp4 cannot be decoded beyond 5 frames (Invalid data" in message, "--frames" in message) == (
         2,
         True,
         True,
@@ -353,13 +353,13 @@ def test_a_name_is_the_name_of_a_file_whatever_ffmpeg_reads_in_it(clip, tmp_path
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 200 kB, which holds the clip and not the outcome of a long one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True)
     if mount.returncode:
         pytest.skip("a small disk can be mounted by root only; the same fault is tested with a file size limit")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("free", [0, 4])
@@ -367,8 +367,8 @@ def test_a_full_disk_leaves_nothing_and_a_repeat_works(here, clip, disk, free):
     """Full from the start, and filling while the first packets or the table go out."""
     (disk / "filler").write_bytes(bytes((196 - free) * 1024))
     words = ("clip.mp4", "--box", "20,24,16,16", "--out", "disk/o.mp4", "--tracker", "static")
-    code, _, told = here(*words)
-    assert (code, "cannot write disk/o.mp4: No space left on device" in told) == (1, True), told
+    code, _, message = here(*words)
+    assert (code, "cannot write disk/o.mp4: No space left on device" in message) == (1, True), message
     assert os.listdir(disk) == ["filler"]
     (disk / "filler").unlink()
     assert here(*words)[0] == 0
@@ -377,8 +377,8 @@ def test_a_full_disk_leaves_nothing_and_a_repeat_works(here, clip, disk, free):
 
 def test_a_read_only_disk_is_told_before_any_tracking(here, clip, disk):
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    code, _, told = here("clip.mp4", "--box", "20,24,16,16", "--out", "disk/o.mp4", "--tracker", "static")
-    assert (code, "cannot write disk/o.mp4: Read-only file system" in told) == (1, True), told
+    code, _, message = here("clip.mp4", "--box", "20,24,16,16", "--out", "disk/o.mp4", "--tracker", "static")
+    assert (code, "cannot write disk/o.mp4: Read-only file system" in message) == (1, True), message
 
 
 def test_a_file_that_may_not_grow_leaves_nothing(here, clip):
@@ -389,10 +389,10 @@ def test_a_file_that_may_not_grow_leaves_nothing(here, clip):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
     try:
-        code, _, told = here(*words, "--overwrite")
+        code, _, message = here(*words, "--overwrite")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert (code, "cannot write o.mp4: File too large" in told) == (1, True), told
+    assert (code, "cannot write o.mp4: File too large" in message) == (1, True), message
     assert [Path(name).read_bytes() for name in ("o.mp4", "o.csv")] == before
     assert sorted(os.listdir()) == ["clip.mp4", "o.csv", "o.mp4"]
 
@@ -400,5 +400,5 @@ def test_a_file_that_may_not_grow_leaves_nothing(here, clip):
 def test_a_folder_in_the_way_is_told(here, clip, tmp_path):
     (tmp_path / "o.csv").mkdir()
     words = ("clip.mp4", "--box", "20,24,16,16", "--out", "o.mp4", "--tracker", "static", "--overwrite")
-    code, _, told = here(*words)
-    assert (code, "o.csv is a folder" in told, (tmp_path / "o.mp4").exists()) == (2, True, False)
+    code, _, message = here(*words)
+    assert (code, "o.csv is a folder" in message, (tmp_path / "o.mp4").exists()) == (2, True, False)

@@ -87,12 +87,12 @@ def left_beside(target):
 
 
 def test_whole_file_arrives_with_progress(server, target):
-    seen = []
-    fetch(server.url, target, SHA256, len(CONTENT), lambda done, total: seen.append((done, total)))
+    calls = []
+    fetch(server.url, target, SHA256, len(CONTENT), lambda done, total: calls.append((done, total)))
     assert target.read_bytes() == CONTENT
     assert left_beside(target) == ["data.bin"]
-    assert seen == sorted(seen)
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert calls == sorted(calls)
+    assert calls[-1] == (len(CONTENT), len(CONTENT))
 
 
 def test_a_file_that_is_right_is_not_fetched_again(server, target):
@@ -254,8 +254,8 @@ def test_download_fetches_only_what_is_missing(server, monkeypatch, tmp_path):
     )
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "a.bin").write_bytes(CONTENT)
-    seen = []
-    assert registry.download("toy", lambda name, done, total: seen.append((name, done))) == tmp_path / "toy"
+    calls = []
+    assert registry.download("toy", lambda name, done, total: calls.append((name, done))) == tmp_path / "toy"
     assert len(server.requests) == 1
-    assert {("a.bin", len(CONTENT)), ("b.bin", len(CONTENT))} <= set(seen)
+    assert {("a.bin", len(CONTENT)), ("b.bin", len(CONTENT))} <= set(calls)
     assert registry.check("toy").state == "present"

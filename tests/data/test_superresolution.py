@@ -37,14 +37,14 @@ def test_luma_of_black_white_and_red():
 
 
 def test_a_set_in_its_real_layout(folder):
-    found = photographs("Set5")
-    assert len(found) == 5
-    assert found.titles[0] == "i00"
-    assert found.images[0].shape == (12, 14)
+    actual = photographs("Set5")
+    assert len(actual) == 5
+    assert actual.titles[0] == "i00"
+    assert actual.images[0].shape == (12, 14)
     pixels = np.asarray(Image.open(folder / "Set5" / "i00.png")).astype(float)
     wanted = 16 + (65.481 * pixels[..., 0] + 128.553 * pixels[..., 1] + 24.966 * pixels[..., 2]) / 255
-    np.testing.assert_allclose(found.images[0].numpy(), wanted, rtol=1e-6)
-    assert len(found.first(2)) == 2
+    np.testing.assert_allclose(actual.images[0].numpy(), wanted, rtol=1e-6)
+    assert len(actual.first(2)) == 2
 
 
 def test_grey_images_stay_grey_levels(folder):
@@ -54,9 +54,9 @@ def test_grey_images_stay_grey_levels(folder):
 
 def test_an_empty_file_is_left_out(folder):
     (folder / "T91" / "i15.png").write_bytes(b"")
-    found = photographs("T91")
-    assert len(found) == 90
-    assert "i15" not in found.titles
+    actual = photographs("T91")
+    assert len(actual) == 90
+    assert "i15" not in actual.titles
 
 
 def test_missing_incomplete_and_damaged(folder):

@@ -85,12 +85,12 @@ def test_numbers_may_be_separated_by_commas_tabs_or_spaces(tmp_path, text):
 
 def test_nan_in_any_spelling_and_a_byte_order_mark(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf1,2,3,4\nNaN,nan,NAN,NaN\n")
-    found = read_rows(tmp_path / "a.txt", 4)
-    assert np.isnan(found).all(1).tolist() == [False, True]
+    actual = read_rows(tmp_path / "a.txt", 4)
+    assert np.isnan(actual).all(1).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("1,2,3,4\n1,2,3\n", r"line 2: 3 numbers instead of 4"),
         ("1,2,x,4\n", r"line 1: '1,2,x,4' is not a row"),
@@ -98,10 +98,10 @@ def test_nan_in_any_spelling_and_a_byte_order_mark(tmp_path):
         ("1,2\n", "line 1: 2 numbers instead of 4 or 8"),
     ],
 )
-def test_a_damaged_annotation_names_file_and_line(tmp_path, text, told):
+def test_a_damaged_annotation_names_file_and_line(tmp_path, text, message):
     write(tmp_path / "a.txt", text)
-    with pytest.raises(DataError, match=rf"a\.txt.*{told}"):
-        read_rows(tmp_path / "a.txt", (4, 8) if "or 8" in told else 4)
+    with pytest.raises(DataError, match=rf"a\.txt.*{message}"):
+        read_rows(tmp_path / "a.txt", (4, 8) if "or 8" in message else 4)
     with pytest.raises(DataError, match=r"b\.txt is missing"):
         read_rows(tmp_path / "b.txt", 4)
 
@@ -162,24 +162,24 @@ def otb_tree(tmp_path):
 
 
 def test_otb_holds_every_target_once(otb_tree):
-    found = {sequence.name: sequence for sequence in otb.otb2015(otb_tree)}
-    assert list(found) == [
+    actual = {sequence.name: sequence for sequence in otb.otb2015(otb_tree)}
+    assert list(actual) == [
         "Basketball", "Bird1", "Board", "David", "Football1", "Human4", "Jogging.1", "Jogging.2", "Tiger1",
     ]  # fmt: skip
-    assert found["Basketball"].boxes[0].tolist() == [0, 0, 3, 4]  # pixel 1 is 0, width and height stay
-    assert found["Bird1"].boxes[:, 0].tolist() == [4, 5, 6]
-    assert (found["Jogging.1"].boxes[1, 0], found["Jogging.2"].boxes[1, 0]) == (10, 20)
-    assert reds(found["Board"]) == [1, 2, 3]
-    assert all(not sequence.absent.any() for sequence in found.values())
-    assert found["Basketball"].meta["first_pixel"] == 1
+    assert actual["Basketball"].boxes[0].tolist() == [0, 0, 3, 4]  # pixel 1 is 0, width and height stay
+    assert actual["Bird1"].boxes[:, 0].tolist() == [4, 5, 6]
+    assert (actual["Jogging.1"].boxes[1, 0], actual["Jogging.2"].boxes[1, 0]) == (10, 20)
+    assert reds(actual["Board"]) == [1, 2, 3]
+    assert all(not sequence.absent.any() for sequence in actual.values())
+    assert actual["Basketball"].meta["first_pixel"] == 1
 
 
 def test_otb_scores_a_part_of_some_videos(otb_tree):
-    found = {sequence.name: sequence for sequence in otb.otb2015(otb_tree)}
-    assert (len(found["Football1"]), reds(found["Football1"])[-1]) == (74, 74)
-    david = found["David"]  # the annotation begins with frame 300, the images earlier
+    actual = {sequence.name: sequence for sequence in otb.otb2015(otb_tree)}
+    assert (len(actual["Football1"]), reds(actual["Football1"])[-1]) == (74, 74)
+    david = actual["David"]  # the annotation begins with frame 300, the images earlier
     assert (len(david), reds(david)[0], david.boxes[0, 0]) == (471, 300 % 256, 0)
-    tiger = found["Tiger1"]  # the annotation covers all frames: its rows are cut like the images
+    tiger = actual["Tiger1"]  # the annotation covers all frames: its rows are cut like the images
     assert (len(tiger), reds(tiger)[0], tiger.boxes[0, 0]) == (349, 6, 5)
 
 
@@ -219,7 +219,7 @@ def test_temple_color_reads_the_span_from_its_own_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("span", "told"),
+    ("span", "message"),
     [
         ("1,1000000000", "1000000000.0 is not the number of a frame"),
         ("1,10000000", "frames 1 to 10000000 are scored; 3 of them are there, 4 is missing"),
@@ -229,12 +229,12 @@ def test_temple_color_reads_the_span_from_its_own_file(tmp_path):
         ("-1,3", "-1.0 is not the number of a frame"),
     ],
 )
-def test_a_span_beyond_all_measure_is_told_at_once(tmp_path, span, told):
+def test_a_span_beyond_all_measure_is_told_at_once(tmp_path, span, message):
     """Work and memory grow with the images there, not with what a text file says."""
     frames(tmp_path / "Ball" / "img", [1, 2, 3])
     write(tmp_path / "Ball" / "Ball_gt.txt", rows(3))
     write(tmp_path / "Ball" / "Ball_frames.txt", span)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         list(otb.tc128(tmp_path))
 
 
@@ -254,12 +254,12 @@ def uav_tree(tmp_path):
 
 
 def test_uav_cuts_videos_where_the_benchmark_does(uav_tree):
-    found = {sequence.name: sequence for sequence in uav.uav123(uav_tree)}
-    assert list(found) == ["bike1", "car1_s", "truck4_2"]
-    assert reds(found["truck4_2"]) == [n % 256 for n in (577, 578, 579, 580)]
-    assert found["truck4_2"].boxes[0].tolist() == [0, 1, 3, 4]
-    assert found["bike1"].absent.tolist() == [False, True, False]
-    assert np.isnan(found["bike1"].boxes[1]).all()
+    actual = {sequence.name: sequence for sequence in uav.uav123(uav_tree)}
+    assert list(actual) == ["bike1", "car1_s", "truck4_2"]
+    assert reds(actual["truck4_2"]) == [n % 256 for n in (577, 578, 579, 580)]
+    assert actual["truck4_2"].boxes[0].tolist() == [0, 1, 3, 4]
+    assert actual["bike1"].absent.tolist() == [False, True, False]
+    assert np.isnan(actual["bike1"].boxes[1]).all()
     assert sum(map(len, uav.STARTS.values())) == 51  # cut sequences among the 123
 
 
@@ -306,9 +306,9 @@ def test_nfs_refuses_rows_of_no_frame_rate(tmp_path):
     write(tmp_path / "ball" / "30" / "ball.txt", vatic(16))
     with pytest.raises(DataError, match="16 rows fit neither 5 frames at 30 a second nor 40 at 240"):
         list(nfs.nfs(tmp_path))
-    for text, told in (("0 1 2\n", "3 words"), ("0 a 2 3 4\n", "is not an identity and corners")):
+    for text, message in (("0 1 2\n", "3 words"), ("0 a 2 3 4\n", "is not an identity and corners")):
         write(tmp_path / "ball" / "30" / "ball.txt", text)
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             list(nfs.nfs(tmp_path))
     with pytest.raises(DataError, match="holds no <seq>/30"):
         list(nfs.nfs(tmp_path / "ball"))
@@ -336,11 +336,11 @@ def test_trackingnet_counts_from_zero_and_gives_one_box(tmp_path):
 
 @pytest.fixture
 def lasot_tree(tmp_path):
-    place = tmp_path / "bird" / "bird-2"
-    frames(place / "img", range(1, 5), width=8)
-    write(place / "groundtruth.txt", "1,2,3,4\n5,6,7,8\n0,0,0,0\n9,9,9,9\n")
-    write(place / "full_occlusion.txt", "0,1,0,0")
-    write(place / "out_of_view.txt", "0,0,1,0\n")
+    position = tmp_path / "bird" / "bird-2"
+    frames(position / "img", range(1, 5), width=8)
+    write(position / "groundtruth.txt", "1,2,3,4\n5,6,7,8\n0,0,0,0\n9,9,9,9\n")
+    write(position / "full_occlusion.txt", "0,1,0,0")
+    write(position / "out_of_view.txt", "0,0,1,0\n")
     write(tmp_path / "testing_set.txt", "bird-2\n")
     return tmp_path
 
@@ -450,7 +450,7 @@ def test_oxuva_leaves_the_given_frame_out_of_the_annotation(oxuva_tree):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         ("tasks/dev.csv", "vid0,obj1,2,6,0.1,0.3,0.2\n", "line 1: 7 fields instead of 8"),
         ("tasks/dev.csv", "vid0,obj1,2,6,0.3,0.1,0.2,0.6\n", "no box in the order xmin, xmax, ymin, ymax"),
@@ -471,9 +471,9 @@ def test_oxuva_leaves_the_given_frame_out_of_the_annotation(oxuva_tree):
         ("annotations/dev.csv", "vid0,obj1,3,bird,t,f,4,here,0,1,0,1\n", "'here' is neither present nor absent"),
     ],
 )
-def test_oxuva_says_what_is_wrong(oxuva_tree, file, text, told):
+def test_oxuva_says_what_is_wrong(oxuva_tree, file, text, message):
     write(oxuva_tree / file, text)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         list(oxuva.oxuva(oxuva_tree))
 
 

@@ -12,15 +12,15 @@ pytestmark = pytest.mark.skipif(not is_there(), reason="LABKIT_DATA holds no tra
 
 
 def test_the_sequences_are_what_their_readme_says():
-    found = {sequence.name: sequence for sequence in tracking.development()}
+    actual = {sequence.name: sequence for sequence in tracking.development()}
     lengths = {"Crossing": 120, "DragonBaby": 113, "Jogging2": 307, "TLD_pedestrian2": 338, "bag": 196}
-    assert {name: len(sequence) for name, sequence in found.items()} == lengths
-    assert {name: int(s.absent.sum()) for name, s in found.items() if s.absent.any()} == {"TLD_pedestrian2": 72}
-    assert found["Crossing"].boxes[0].tolist() == [204, 150, 17, 50]
-    assert found["TLD_pedestrian2"].boxes[0].tolist() == [124, 136, 22, 54]
-    assert found["bag"].polygons is not None
-    assert found["Jogging2"].frames[306].shape == (288, 352, 3)
-    for sequence in found.values():
+    assert {name: len(sequence) for name, sequence in actual.items()} == lengths
+    assert {name: int(s.absent.sum()) for name, s in actual.items() if s.absent.any()} == {"TLD_pedestrian2": 72}
+    assert actual["Crossing"].boxes[0].tolist() == [204, 150, 17, 50]
+    assert actual["TLD_pedestrian2"].boxes[0].tolist() == [124, 136, 22, 54]
+    assert actual["bag"].polygons is not None
+    assert actual["Jogging2"].frames[306].shape == (288, 352, 3)
+    for sequence in actual.values():
         height, width, _ = sequence.frames[0].shape
         boxes = sequence.boxes[sequence.annotated]
         assert (boxes[:, :2] < [width, height]).all()  # each box has a part in the frame

@@ -40,8 +40,8 @@ def test_ridge_equals_float64(form):
     x = torch.nn.functional.normalize(torch.randn(8, 200, 576), dim=2)
     y = torch.randn(8, 200)
     wanted = ridge.fit(x.double(), y.double(), 0.1)
-    found = ridge.fit(x.cuda(), y.cuda(), 0.1, form=form).cpu().double()
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-4
+    actual = ridge.fit(x.cuda(), y.cuda(), 0.1, form=form).cpu().double()
+    assert float((actual - wanted).norm() / wanted.norm()) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["cascade", "sgd-fc"])

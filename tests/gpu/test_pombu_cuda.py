@@ -50,9 +50,9 @@ def test_a_recorded_step_is_the_step():
     recorded = Recorded(step, CUDA)
     for number in range(1, 8):
         x.fill_(float(number))
-        found = recorded()
+        actual = recorded()
         assert total.tolist() == [number * (number + 1) / 2] * 4
-        assert found.tolist() == [number * (number + 1.0)] * 4
+        assert actual.tolist() == [number * (number + 1.0)] * 4
 
 
 def test_recorded_policy_steps_are_the_ordinary_ones():

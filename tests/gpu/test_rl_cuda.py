@@ -38,18 +38,19 @@ def hand_goals(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_world_on_the_gpu_is_the_world_on_the_cpu(make):
     here, there = make("cpu"), make("cuda")
     draw = torch.Generator().manual_seed(9)
-    seen = [world.reset(3, 50, [torch.Generator().manual_seed(k) for k in range(3)]) for world in (here, there)]
+    observations = [world.reset(3, 50, [torch.Generator().manual_seed(k) for k in range(3)]) for world in (here, there)]
     for _ in range(here.horizon):
         if isinstance(here, BitFlip):
             action = torch.randint(8, (3, 50), generator=draw)
         else:
             action = 3 * torch.rand(3, 50, here.action_size, generator=draw) - 1.5
-        seen = [here.step(action), there.step(action.cuda())]
-        for key, value in seen[0].items():
-            assert seen[1][key].is_cuda
-            torch.testing.assert_close(seen[1][key].cpu(), value, rtol=0, atol=1e-5)
+        observations = [here.step(action), there.step(action.cuda())]
+        for key, value in observations[0].items():
+            assert observations[1][key].is_cuda
+            torch.testing.assert_close(observations[1][key].cpu(), value, rtol=0, atol=1e-5)
     rewards = [
-        w.compute_reward(s["achieved_goal"], s["desired_goal"]) for w, s in zip((here, there), seen, strict=True)
+        w.compute_reward(s["achieved_goal"], s["desired_goal"])
+        for w, s in zip((here, there), observations, strict=True)
     ]
     assert (rewards[0] != rewards[1].cpu()).float().mean() < 0.01
 
@@ -111,10 +112,10 @@ def only(buffer: EpisodeBuffer) -> Episodes:
 def test_robots_hand_their_numbers_to_the_gpu():
     here, there = RobotWorld("FetchPush-v4"), RobotWorld("FetchPush-v4", threads=4, device="cuda")
     actions = 2 * torch.rand(5, 2, 3, 4, generator=torch.Generator().manual_seed(0)) - 1
-    seen = [world.reset(2, 3, [torch.Generator().manual_seed(k) for k in range(2)]) for world in (here, there)]
+    observations = [world.reset(2, 3, [torch.Generator().manual_seed(k) for k in range(2)]) for world in (here, there)]
     for action in actions:
-        seen = [here.step(action), there.step(action.cuda())]
-    for key, value in seen[0].items():
-        assert torch.equal(seen[1][key].cpu(), value)
+        observations = [here.step(action), there.step(action.cuda())]
+    for key, value in observations[0].items():
+        assert torch.equal(observations[1][key].cpu(), value)
     here.close()
     there.close()

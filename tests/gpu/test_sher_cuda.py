@@ -44,11 +44,11 @@ def test_the_gpu_learns_what_the_cpu_learns(tmp_path):
     config = Config(
         experiments=("bits",), arms=("hindsight",), replicas=3, test_episodes=40, exact=False, device="cuda"
     )
-    found = loop.train(config, Run.open(tmp_path / "run", config))
-    assert min(found["bits"]["arms"]["hindsight"]["success"][""]) > 0.7
+    actual = loop.train(config, Run.open(tmp_path / "run", config))
+    assert min(actual["bits"]["arms"]["hindsight"]["success"][""]) > 0.7
 
 
 def test_the_gpu_scale_starts(tmp_path):
     config = CONFIGS["gpu"].override(cycles=2, episodes=4, test_episodes=4, updates=5, evaluate_every=2, device="cuda")
-    found = loop.train(config, Run.open(tmp_path / "run", config))
-    assert set(found["fetch-push"]["arms"]) == {"SHER", "HER"}
+    actual = loop.train(config, Run.open(tmp_path / "run", config))
+    assert set(actual["fetch-push"]["arms"]) == {"SHER", "HER"}

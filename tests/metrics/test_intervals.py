@@ -23,19 +23,19 @@ def test_it_covers_the_mean_as_often_as_it_says():
     random = np.random.default_rng(1)
     covered = 0
     for k in range(300):
-        found = bootstrap([random.exponential(size=30)], level=0.8, draws=300, seed=k)
-        covered += found.low <= 1 <= found.high
+        actual = bootstrap([random.exponential(size=30)], level=0.8, draws=300, seed=k)
+        covered += actual.low <= 1 <= actual.high
     assert 0.66 < covered / 300 < 0.88
 
 
 def test_the_width_is_that_of_the_standard_error_and_strata_stay_apart():
     """The unit between the two strata is no noise: pooled, it would double the width."""
     data = [np.random.default_rng(k).normal(k, 1, 200) for k in range(2)]
-    found = bootstrap(data, lambda a, b, axis: (a.mean(axis) + b.mean(axis)) / 2)
+    actual = bootstrap(data, lambda a, b, axis: (a.mean(axis) + b.mean(axis)) / 2)
     error = math.sqrt(sum(each.var() / 200 for each in data)) / 2
-    assert found.value == pytest.approx(np.mean([each.mean() for each in data]))
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)  # 4,000 draws: quantiles within 3 %
-    assert found.replicates == 200
+    assert actual.value == pytest.approx(np.mean([each.mean() for each in data]))
+    assert actual.high - actual.low == pytest.approx(2 * 1.96 * error, rel=0.1)  # 4,000 draws: quantiles within 3 %
+    assert actual.replicates == 200
 
 
 def test_columns_of_a_sample_are_drawn_together():
@@ -50,9 +50,9 @@ def test_columns_of_a_sample_are_drawn_together():
 
 def test_a_statistic_of_all_strata_together():
     layouts = [RANDOM.uniform(size=10), RANDOM.uniform(size=10)]
-    found = bootstrap(layouts, lambda *parts, axis: pooled_iqm(parts))
-    assert found.value == pytest.approx(stats.trim_mean(np.concatenate(layouts), 0.25))
-    assert found.low < found.value < found.high
+    actual = bootstrap(layouts, lambda *parts, axis: pooled_iqm(parts))
+    assert actual.value == pytest.approx(stats.trim_mean(np.concatenate(layouts), 0.25))
+    assert actual.low < actual.value < actual.high
 
 
 def test_it_is_reproducible_and_the_level_sets_the_width():
@@ -86,8 +86,8 @@ def test_draws_on_which_a_measure_is_not_defined_are_left_out():
     def share(some):
         return some.count("seen") / some.count("there") if "there" in some else math.nan
 
-    found = bootstrap_of(share, ["seen", "there"], draws=200)
-    assert np.isfinite(found[:3]).all()
+    actual = bootstrap_of(share, ["seen", "there"], draws=200)
+    assert np.isfinite(actual[:3]).all()
 
 
 def test_students_interval_is_scipys():
@@ -102,8 +102,8 @@ def test_a_prediction_interval_holds_one_more_value_as_often_as_it_says():
     """2,000 draws, a share of .9: the standard error is .0067, six of them are allowed."""
     draws = stats.norm.rvs(size=(2000, 4), random_state=0)
     inside = 0
-    for *seen, new in draws.tolist():
-        low, high = prediction(seen, 0.9)
+    for *earlier, new in draws.tolist():
+        low, high = prediction(earlier, 0.9)
         inside += low <= new <= high
     assert 0.86 < inside / len(draws) < 0.94
     assert prediction([1.0]) == (-math.inf, math.inf)
@@ -113,8 +113,8 @@ def test_wilsons_interval_by_hand():
     """Both ends solve (p - rate)^2 = z^2 p (1 - p) / n; none of ten still allows z^2 / (n + z^2)."""
     z2 = stats.norm.ppf(0.975) ** 2
     assert wilson(0, 10) == pytest.approx((0.0, 0.0, z2 / (10 + z2), 10))
-    found = wilson(3, 20)
-    for end in (found.low, found.high):
+    actual = wilson(3, 20)
+    for end in (actual.low, actual.high):
         assert (end - 0.15) ** 2 == pytest.approx(z2 * end * (1 - end) / 20)
 
 

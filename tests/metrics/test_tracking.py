@@ -54,8 +54,8 @@ def test_counting_pixels_instead_changes_nothing():
     centres = [boxes[:, :2] + (boxes[:, 2:] - 1) / 2 for boxes in (first, second)]
     for scale, normalized in ((1.0, False), (second[:, 2:], True)):
         expected = np.linalg.norm(centres[0] / scale - centres[1] / scale, axis=1)
-        found = metrics.centre_errors(first, second, normalized=normalized)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        actual = metrics.centre_errors(first, second, normalized=normalized)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 def test_upright_polygons_overlap_like_boxes():
@@ -88,8 +88,8 @@ def test_a_square_and_its_turn_by_45_degrees():
 def test_polygons_against_opencv():
     cv2 = pytest.importorskip("cv2", reason="needs the extra 'peers'")
     first, second = (rotated(random_boxes(300), RANDOM.uniform(0, 7, 300)) for _ in range(2))
-    found = metrics.polygon_overlaps(first, second)
-    for one, other, overlap in zip(first, second, found, strict=True):
+    actual = metrics.polygon_overlaps(first, second)
+    for one, other, overlap in zip(first, second, actual, strict=True):
         pair = [corners.reshape(4, 2).astype(np.float32) for corners in (one, other)]
         shared, _ = cv2.intersectConvexConvex(*pair)
         union = cv2.contourArea(pair[0]) + cv2.contourArea(pair[1]) - shared
@@ -100,8 +100,8 @@ def test_only_what_lies_in_the_image_counts():
     """Half of the truth is outside: a prediction that covers the visible half is perfect."""
     truth = metrics.box_polygons(np.array([[-10.0, 0, 20, 10], [5, 5, 10, 10], [-30, -30, 5, 5]]))
     predicted = metrics.box_polygons(np.array([[0.0, 0, 10, 10], [5, 5, 20, 10], [-30, -30, 5, 5]]))
-    found = metrics.polygon_overlaps(truth, predicted, (20.0, 20.0))
-    np.testing.assert_allclose(found, [1, 100 / 150, 0], atol=1e-12)
+    actual = metrics.polygon_overlaps(truth, predicted, (20.0, 20.0))
+    np.testing.assert_allclose(actual, [1, 100 / 150, 0], atol=1e-12)
 
 
 def test_polygons_that_are_none():
@@ -173,14 +173,14 @@ def slow_one_pass(predicted, truth, missed):
 def test_one_pass_against_counting(invisible):
     truth, predicted = random_boxes(80), random_boxes(80)
     truth[5:9], truth[20, 2] = np.nan, 0.0
-    found = metrics.one_pass(predicted, truth, invisible=invisible)
+    actual = metrics.one_pass(predicted, truth, invisible=invisible)
     for mine, slow in zip(
-        (found.success, found.precision, found.normalized),
+        (actual.success, actual.precision, actual.normalized),
         slow_one_pass(predicted, truth, invisible == "missed"),
         strict=True,
     ):
         np.testing.assert_allclose(mine, slow, atol=1e-12)
-    assert found.frames == (80 if invisible == "missed" else 75)
+    assert actual.frames == (80 if invisible == "missed" else 75)
 
 
 def test_absent_frames_are_unseen_even_when_they_carry_a_box():
@@ -191,7 +191,7 @@ def test_absent_frames_are_unseen_even_when_they_carry_a_box():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda p, t: (p[:-1], t), "got 4 for 5"),
         (
@@ -202,8 +202,8 @@ def test_absent_frames_are_unseen_even_when_they_carry_a_box():
         (lambda p, t: (p, t * np.nan), "nothing to score"),
     ],
 )
-def test_one_pass_refuses(spoil, told):
-    with pytest.raises(InputError, match=told):
+def test_one_pass_refuses(spoil, message):
+    with pytest.raises(InputError, match=message):
         metrics.one_pass(*spoil(random_boxes(5), random_boxes(5)))
 
 
@@ -222,8 +222,8 @@ def test_the_static_box_on_real_sequences(name):
     """Sheet, check 14: a row measured by an independent script, to four decimals."""
     (sequence,) = data.development([name])
     still = np.tile(sequence.boxes[0], (len(sequence), 1))
-    found = metrics.one_pass(still, sequence.boxes, absent=sequence.absent)
-    assert (round(found.auc, 4), round(found.precision_at_20, 4)) == STATIC[name]
+    actual = metrics.one_pass(still, sequence.boxes, absent=sequence.absent)
+    assert (round(actual.auc, 4), round(actual.precision_at_20, 4)) == STATIC[name]
 
 
 # ---- VOT ------------------------------------------------------------------------------------------------------------
@@ -339,11 +339,11 @@ def test_robustness_in_both_conventions():
     runs = [made_run("a", "S" + "t" * 49 + tail), made_run("b", "S" + "t" * 199 + tail * 2)]
     runs += [made_run("b", "S" + "t" * 99 + tail * 4)]
     assert [len(run) for run in runs] == [100, 300, 300]
-    found = metrics.accuracy_robustness(runs)
+    actual = metrics.accuracy_robustness(runs)
     failures = (1 * 100 + 3 * 300) / 400
-    assert found.failures == pytest.approx(failures)
-    assert found.robustness == pytest.approx(math.exp(-30 * failures / 200))
-    assert found.accuracy == pytest.approx(0.5)
+    assert actual.failures == pytest.approx(failures)
+    assert actual.robustness == pytest.approx(math.exp(-30 * failures / 200))
+    assert actual.accuracy == pytest.approx(0.5)
     pysot = metrics.accuracy_robustness(runs, "pysot")
     assert (pysot.failures, pysot.robustness) == pytest.approx((4, 100 * 4 / 400))
 
@@ -356,7 +356,7 @@ def test_longer_sequences_weigh_more_in_the_toolkits_accuracy():
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: metrics.eao_curve([]), "no run"),
         (lambda: metrics.accuracy_robustness([]), "no run"),
@@ -367,8 +367,8 @@ def test_longer_sequences_weigh_more_in_the_toolkits_accuracy():
         (lambda: metrics.accuracy_robustness([made_run("a", "St"), made_run("a", "Stt")]), "different lengths"),
     ],
 )
-def test_supervised_refuses(call, told):
-    with pytest.raises(InputError, match=told):
+def test_supervised_refuses(call, message):
+    with pytest.raises(InputError, match=message):
         call()
 
 
@@ -396,10 +396,10 @@ def test_outcomes_of_every_kind():
     predicted = np.stack([unit, unit + np.array([0.35, 0, 0, 0]), unit, unit, np.full(4, np.nan)])
     present = np.array([True, True, True, False, False])
     says = np.array([True, True, False, True, False])
-    found = presence.count(present, truth, says, predicted)
-    assert found == presence.Counts(hits=1, misses=2, true_absent=1, false_present=1)
-    assert (found.tpr, found.tnr) == (1 / 3, 1 / 2)
-    assert found.gm == pytest.approx(math.sqrt(1 / 6)) == found.max_gm
+    actual = presence.count(present, truth, says, predicted)
+    assert actual == presence.Counts(hits=1, misses=2, true_absent=1, false_present=1)
+    assert (actual.tpr, actual.tnr) == (1 / 3, 1 / 2)
+    assert actual.gm == pytest.approx(math.sqrt(1 / 6)) == actual.max_gm
 
 
 def test_half_an_overlap_is_enough():
@@ -462,8 +462,8 @@ def test_presence_refuses():
 def test_a_summary_weighs_sequences_alike():
     long, short = random_boxes(100), random_boxes(10)
     beside = short + np.array([500, 0, 0, 0])
-    found = metrics.summary([metrics.one_pass(long, long), metrics.one_pass(beside, short)], draws=50)
-    assert found.auc.value == pytest.approx((20 / 21 + 2 / 21) / 2)  # of the short one only the first frame is right
-    assert (found.precision_at_20.value, found.lost.value, found.sequences) == pytest.approx((0.55, 0.45, 2))
+    actual = metrics.summary([metrics.one_pass(long, long), metrics.one_pass(beside, short)], draws=50)
+    assert actual.auc.value == pytest.approx((20 / 21 + 2 / 21) / 2)  # of the short one only the first frame is right
+    assert (actual.precision_at_20.value, actual.lost.value, actual.sequences) == pytest.approx((0.55, 0.45, 2))
     with pytest.raises(InputError, match="no result"):
         metrics.summary([])

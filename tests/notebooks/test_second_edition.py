@@ -25,9 +25,9 @@ def said(text: str) -> nbformat.NotebookNode:
 
 
 def cell(source: str, *outputs: nbformat.NotebookNode, tag: str = "") -> nbformat.NotebookNode:
-    made = nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": [tag] if tag else []})
-    made.metadata["jupyter"] = {"source_hidden": tag == "solution"}
-    return made
+    code_cell = nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": [tag] if tag else []})
+    code_cell.metadata["jupyter"] = {"source_hidden": tag == "solution"}
+    return code_cell
 
 
 STUB = cell(
@@ -99,5 +99,5 @@ def test_a_bug_hunt_that_names_its_bug_is_found():
         shown(text__markdown='```\n"""The bug: too high."""\n```'),
         tag="exercise",
     )
-    found = list(second_edition.bugs_are_not_named(Edition(paper, nbformat.v4.new_notebook(cells=[stub, SOLUTION]))))
-    assert len(found) == 2
+    actual = list(second_edition.bugs_are_not_named(Edition(paper, nbformat.v4.new_notebook(cells=[stub, SOLUTION]))))
+    assert len(actual) == 2

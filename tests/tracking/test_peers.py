@@ -44,12 +44,12 @@ def test_opencv_follows_an_easy_target(name):
     assert isinstance(tracker, Tracker)
     tracker.init(frames[0], tuple(boxes[0]))
     for frame in frames[1:]:
-        told = tracker.update(frame)
-    assert told.present
+        message = tracker.update(frame)
+    assert message.present
     if name == "MIL":  # it draws from a generator that no seed reaches: off by 16 pixels in one run of 14
-        assert min(told.box[2:]) > 0
+        assert min(message.box[2:]) > 0
     else:
-        assert np.abs(np.array(told.box) - boxes[-1]).max() < 10  # the target has moved by 22
+        assert np.abs(np.array(message.box) - boxes[-1]).max() < 10  # the target has moved by 22
 
 
 @pytest.mark.parametrize("name", ["CSRT", "KCF"])
@@ -68,14 +68,14 @@ def test_the_same_run_twice_is_the_same(name):
 def test_colours_reach_opencv_in_its_own_order(monkeypatch):
     """Catches an adapter that hands over RGB: CSRT's colour names would be others."""
     cv2 = pytest.importorskip("cv2", reason="needs the extra 'peers'")
-    seen = []
+    calls = []
 
     class Spy:
         def init(self, frame, box):
-            seen.append((frame[0, 0].tolist(), box))
+            calls.append((frame[0, 0].tolist(), box))
 
         def update(self, frame):
-            seen.append(frame[0, 0].tolist())
+            calls.append(frame[0, 0].tolist())
             return True, (1, 2, 3, 4)
 
     monkeypatch.setattr(cv2, "TrackerCSRT", types.SimpleNamespace(create=Spy))
@@ -84,7 +84,7 @@ def test_colours_reach_opencv_in_its_own_order(monkeypatch):
     frame[0, 0] = 10, 20, 30
     tracker.init(frame, (4.6, 5.4, 9.7, 3.2))
     assert tracker.update(frame).box == (1, 2, 3, 4)
-    assert seen == [([30, 20, 10], (5, 5, 9, 4)), [30, 20, 10]]  # whole pixels: corners rounded, not sizes
+    assert calls == [([30, 20, 10], (5, 5, 9, 4)), [30, 20, 10]]  # whole pixels: corners rounded, not sizes
 
 
 def lossy(monkeypatch, answers):
@@ -119,11 +119,11 @@ def test_a_reported_loss_keeps_the_last_box(monkeypatch):
         (True, (20, 10, 8, 8)),
     ]
     tracker = lossy(monkeypatch, answers)
-    told = [tracker.update(frame) for _ in answers]
+    message = [tracker.update(frame) for _ in answers]
     kept = (12.0, 10.0, 8.0, 8.0)
-    assert [each.box for each in told] == [kept, kept, kept, kept, (20, 10, 8, 8)]
-    assert [each.present for each in told] == [True, False, False, False, True]
-    assert [each.score for each in told] == [1, 0, 0, 0, 1]
+    assert [each.box for each in message] == [kept, kept, kept, kept, (20, 10, 8, 8)]
+    assert [each.present for each in message] == [True, False, False, False, True]
+    assert [each.score for each in message] == [1, 0, 0, 0, 1]
     assert tracker.lost == 3
 
 

@@ -107,11 +107,11 @@ def test_a_run_refuses():
 def test_a_failure_is_followed_by_a_start_five_frames_later():
     sequence = clip(20)
     tracker = Oracle(sequence, wrong_at=(4, 11))
-    found = run_supervised(tracker, sequence)
-    assert "".join(map(str, found.codes)) == "13332000013200001333"
+    actual = run_supervised(tracker, sequence)
+    assert "".join(map(str, actual.codes)) == "13332000013200001333"
     assert [t for call, t in tracker.calls if call == "init"] == [0, 9, 16]
-    assert np.isnan(found.boxes[4]).all()
-    scored = found.scored()
+    assert np.isnan(actual.boxes[4]).all()
+    scored = actual.scored()
     assert scored.failures == 2
     assert scored.overlaps[[1, 2, 3, 10, 17, 18, 19]].tolist() == pytest.approx([1] * 7)
     assert "".join(map(str, run_supervised(Oracle(sequence, (4,)), sequence, skip=1).codes[:8])) == "13332133"
@@ -129,8 +129,8 @@ def test_overlaps_are_those_of_the_polygons_inside_the_image():
     polygons = np.tile([-10.0, 0, 10, 0, 10, 20, 0, 20], (count, 1))
     frames = [np.zeros((20, 30, 3), dtype=np.uint8)] * count
     sequence = Sequence("sliver", frames, boxes, np.zeros(count, dtype=bool), polygons)
-    found = run_supervised(StaticBox(), sequence).scored()
-    assert found.overlaps[1] == pytest.approx(1.0)  # left of the image both are cut off: what is visible is the same
+    actual = run_supervised(StaticBox(), sequence).scored()
+    assert actual.overlaps[1] == pytest.approx(1.0)  # left of the image both are cut off: what is visible is the same
     moved_boxes, moved_polygons = boxes + np.array([10, 0, 0, 0]), polygons + np.tile([10, 0], 4)
     moved = Sequence("sliver", frames, moved_boxes, np.zeros(count, dtype=bool), moved_polygons)
     assert run_supervised(StaticBox(), moved).scored().overlaps[1] == pytest.approx(1 - 100 / 400)
@@ -155,28 +155,28 @@ def results(tmp_path, name: str = "otb2015", **settings) -> Results:
 
 def test_results_are_text_in_the_benchmarks_own_counting(tmp_path):
     sequence = clip(3, first_pixel=1)
-    found = score(lambda: Oracle(sequence), [sequence], results(tmp_path))
-    place = tmp_path / "oracle" / "otb2015"
-    assert (place / "clip.txt").read_text().splitlines()[1] == "22.000000,31.000000,10.000000,10.000000"
-    assert (place / "clip_presence.txt").read_text().splitlines()[1] == "0.500000,0.000000"
-    assert len((place / "clip_time.txt").read_text().splitlines()) == 3
-    assert found["auc"] == [pytest.approx(20 / 21), None, None]  # one sequence: nothing is known of the spread
-    assert json.loads(json.dumps(found))["by_sequence"]["clip"]["precision_at_20"] == 1
+    actual = score(lambda: Oracle(sequence), [sequence], results(tmp_path))
+    folder = tmp_path / "oracle" / "otb2015"
+    assert (folder / "clip.txt").read_text().splitlines()[1] == "22.000000,31.000000,10.000000,10.000000"
+    assert (folder / "clip_presence.txt").read_text().splitlines()[1] == "0.500000,0.000000"
+    assert len((folder / "clip_time.txt").read_text().splitlines()) == 3
+    assert actual["auc"] == [pytest.approx(20 / 21), None, None]  # one sequence: nothing is known of the spread
+    assert json.loads(json.dumps(actual))["by_sequence"]["clip"]["precision_at_20"] == 1
 
 
 def test_a_second_call_runs_only_what_is_missing(tmp_path):
     clips = [clip(4, name=name) for name in ("a", "b", "c")]
-    made = []
+    created = []
 
     def make():
-        made.append(StaticBox())
-        return made[-1]
+        created.append(StaticBox())
+        return created[-1]
 
     first = score(make, clips, results(tmp_path))
-    assert len(made) == 3  # a new tracker for each sequence
+    assert len(created) == 3  # a new tracker for each sequence
     (tmp_path / "oracle" / "otb2015" / "b.txt").unlink()
     again = score(make, clips, results(tmp_path))
-    assert len(made) == 4
+    assert len(created) == 4
     assert again["by_sequence"] == first["by_sequence"]
 
 
@@ -209,17 +209,17 @@ def test_results_of_other_settings_are_refused(tmp_path):
 
 def test_damaged_results_are_named(tmp_path):
     score(StaticBox, [clip(4)], results(tmp_path))
-    place = tmp_path / "oracle" / "otb2015"
+    folder = tmp_path / "oracle" / "otb2015"
     with pytest.raises(RunError, match=r"clip\.txt holds \(4, 4\) values instead of \(5, 4\)"):
         score(StaticBox, [clip(5)], results(tmp_path))
-    (place / "clip.txt").write_text("1,2,3,x\n" * 4)
+    (folder / "clip.txt").write_text("1,2,3,x\n" * 4)
     with pytest.raises(RunError, match=r"clip\.txt cannot be read.*run again"):
         score(StaticBox, [clip(4)], results(tmp_path))
-    (place / "clip.txt").write_text("1,2,3,nan\n" * 4)
+    (folder / "clip.txt").write_text("1,2,3,nan\n" * 4)
     with pytest.raises(RunError, match=r"clip\.txt cannot be read .*'1,2,3,nan' holds a number that is not finite"):
         score(StaticBox, [clip(4)], results(tmp_path))
     for content in ("", "[]", "{", "\u00ff", "[" * 100_000):
-        (place / "settings.json").write_text(content, encoding="latin-1")
+        (folder / "settings.json").write_text(content, encoding="latin-1")
         with pytest.raises(RunError, match=r"settings\.json is damaged .*run again"):
             score(StaticBox, [clip(4)], results(tmp_path))
     with pytest.raises(InputError, match="part of a path"):
@@ -228,24 +228,24 @@ def test_damaged_results_are_named(tmp_path):
 
 def test_vot_writes_starts_and_failures_and_stops_repeating_what_is_the_same(tmp_path):
     sequence = clip(60, name="ant")
-    made = []
+    created = []
 
     def make():
-        made.append(Oracle(sequence, (4,)))
-        return made[-1]
+        created.append(Oracle(sequence, (4,)))
+        return created[-1]
 
-    found = score(make, [sequence], results(tmp_path, "vot2019"))
+    actual = score(make, [sequence], results(tmp_path, "vot2019"))
     lines = (tmp_path / "oracle" / "vot2019" / "ant" / "ant_001.txt").read_text().splitlines()
     assert (lines[0], lines[4], lines[5], lines[9]) == ("1", "2", "0", "1")
     assert lines[1] == "21.000000,30.000000,10.000000,10.000000"
-    assert len(made) == 3  # fifteen asked for, three the same
-    assert found["failures"] == {"ant": 1}
-    assert found["robustness"] == pytest.approx(np.exp(-30 / 60))
-    assert found["failures_per_100_frames"] == pytest.approx(100 / 60)
-    assert found["accuracy"] == pytest.approx(1)
-    before = found["eao"]
+    assert len(created) == 3  # fifteen asked for, three the same
+    assert actual["failures"] == {"ant": 1}
+    assert actual["robustness"] == pytest.approx(np.exp(-30 / 60))
+    assert actual["failures_per_100_frames"] == pytest.approx(100 / 60)
+    assert actual["accuracy"] == pytest.approx(1)
+    before = actual["eao"]
     assert score(make, [sequence], results(tmp_path, "vot2019"))["eao"] == before
-    assert len(made) == 3
+    assert len(created) == 3
 
 
 def test_damage_to_any_result_ends_in_words(tmp_path):
@@ -271,10 +271,10 @@ def test_damage_to_any_result_ends_in_words(tmp_path):
 def test_runs_too_short_for_the_window_have_no_expected_overlap(tmp_path):
     """It fails every few frames: accuracy and robustness are known, the mean over 46-291 frames is not."""
     sequence = clip(40, name="ant", speed=4.0)
-    found = score(StaticBox, [sequence], results(tmp_path, "vot2019"))
-    assert found["eao"] is None
-    assert found["failures"]["ant"] > 2
-    assert json.loads(json.dumps(found)) == found
+    actual = score(StaticBox, [sequence], results(tmp_path, "vot2019"))
+    assert actual["eao"] is None
+    assert actual["failures"]["ant"] > 2
+    assert json.loads(json.dumps(actual)) == actual
 
 
 def test_vot_goes_on_when_repetitions_differ(tmp_path):
@@ -299,10 +299,10 @@ def test_oxuva_scores_annotated_frames_and_writes_what_its_server_reads(tmp_path
     annotated = np.isin(np.arange(8), [0, 2, 4, 6, 7])
     meta = {"annotated": annotated, "video": "vid7", "object": "obj1", "first_frame": 30, "size": (200, 100)}
     sequence = clip(8, name="vid7_obj1", absent=absent, meta=meta)
-    found = score(lambda: Oracle(sequence, wrong_at=(4,)), [sequence], results(tmp_path, "oxuva"))
-    assert found["tpr"][0] == pytest.approx(2 / 3)
-    assert found["tnr"][0] == 1
-    assert found["max_gm"][0] == pytest.approx(np.sqrt(2 / 3))
+    actual = score(lambda: Oracle(sequence, wrong_at=(4,)), [sequence], results(tmp_path, "oxuva"))
+    assert actual["tpr"][0] == pytest.approx(2 / 3)
+    assert actual["tnr"][0] == 1
+    assert actual["max_gm"][0] == pytest.approx(np.sqrt(2 / 3))
     rows = list(csv.reader((tmp_path / "oracle" / "oxuva" / "vid7_obj1.csv").read_text().splitlines()))
     assert rows[1] == ["vid7", "obj1", "31", "absent", "0.5", "", "", "", ""]
     assert rows[2][:5] == ["vid7", "obj1", "32", "present", "0.5"]
@@ -312,8 +312,8 @@ def test_oxuva_scores_annotated_frames_and_writes_what_its_server_reads(tmp_path
 def test_trackingnet_is_written_for_its_server(tmp_path):
     sequence = clip(4)
     sequence.boxes[1:] = np.nan
-    found = score(StaticBox, [sequence], results(tmp_path, "trackingnet"))
-    assert found["submit"] == str(tmp_path / "oracle" / "trackingnet")
+    actual = score(StaticBox, [sequence], results(tmp_path, "trackingnet"))
+    assert actual["submit"] == str(tmp_path / "oracle" / "trackingnet")
     assert len((tmp_path / "oracle" / "trackingnet" / "clip.txt").read_text().splitlines()) == 4
 
 
@@ -330,11 +330,11 @@ def test_a_benchmark_by_name(tmp_path, monkeypatch):
     from PIL import Image
 
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    place = tmp_path / "otb2015" / "Car1"
-    (place / "img").mkdir(parents=True)
+    folder = tmp_path / "otb2015" / "Car1"
+    (folder / "img").mkdir(parents=True)
     for t in range(1, 4):
-        Image.new("RGB", (60, 40)).save(place / "img" / f"{t:04d}.jpg")
-    (place / "groundtruth_rect.txt").write_text("11,11,20,10\n" * 3)
-    found = runner.run_benchmark(StaticBox, "static", "otb2015", tmp_path / "out", settings={"kind": "static"})
-    assert found["auc"][0] == pytest.approx(20 / 21)
+        Image.new("RGB", (60, 40)).save(folder / "img" / f"{t:04d}.jpg")
+    (folder / "groundtruth_rect.txt").write_text("11,11,20,10\n" * 3)
+    actual = runner.run_benchmark(StaticBox, "static", "otb2015", tmp_path / "out", settings={"kind": "static"})
+    assert actual["auc"][0] == pytest.approx(20 / 21)
     assert (tmp_path / "out/static/otb2015/Car1.txt").read_text().splitlines()[2].startswith("11.000000,11.000000,20")

@@ -44,11 +44,11 @@ def content(figure: go.Figure) -> dict:
 
 
 def assert_shows(box: widgets.VBox, expected: go.Figure) -> None:
-    found, wanted = content(box.children[-1]), content(expected)
-    found["layout"].pop("template", None)
+    actual, wanted = content(box.children[-1]), content(expected)
+    actual["layout"].pop("template", None)
     wanted["layout"].pop("template", None)
-    assert found["layout"] == wanted["layout"]
-    for trace, other in zip(found["data"], wanted["data"], strict=True):
+    assert actual["layout"] == wanted["layout"]
+    for trace, other in zip(actual["data"], wanted["data"], strict=True):
         assert trace.keys() == other.keys()
         for key in trace:
             np.testing.assert_equal(trace[key], other[key])

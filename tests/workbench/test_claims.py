@@ -40,10 +40,10 @@ def verdict(*effects: float | None, margin: float = 0.5, **changes):
     ],
 )
 def test_the_near_end_of_the_interval_decides(effects, holds, word):
-    found = verdict(*effects)
-    assert found.holds is holds
-    assert found.word == word
-    assert (found.source is None) == (found.measured is None)
+    actual = verdict(*effects)
+    assert actual.holds is holds
+    assert actual.word == word
+    assert (actual.source is None) == (actual.measured is None)
 
 
 def test_the_effect_shows_mean_interval_seeds_and_the_digits_its_margin_needs():
@@ -79,8 +79,8 @@ def test_a_margin_is_written_as_people_do(margin, words):
 
 
 def test_results_that_did_not_measure_a_claim_are_left_out():
-    found = verdict(1.0, None, 1.0)
-    assert (found.seeds, found.measured) == (2, 1.0)
+    actual = verdict(1.0, None, 1.0)
+    assert (actual.seeds, actual.measured) == (2, 1.0)
 
 
 def test_a_verdict_as_json_is_plain(toy):
@@ -90,8 +90,8 @@ def test_a_verdict_as_json_is_plain(toy):
 
 
 def test_the_table_survives_any_sentence():
-    found = verdict(1.0, sentence="a | b\nc", published="3 %")
-    head, rule, row = ledger_markdown([found]).splitlines()
+    actual = verdict(1.0, sentence="a | b\nc", published="3 %")
+    head, rule, row = ledger_markdown([actual]).splitlines()
     assert row == "| ✓ | a \\| b c | 3 % | +1.00 points, 1 seed | 0.5 points | holds |"
     assert head.count("|") == rule.count("|") == row.replace("\\|", "").count("|")
 
@@ -104,9 +104,9 @@ def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
         return Interval(sum(seen) / len(seen), 0.6, 1.4, 20) if seen else None
 
     runs = [{"effect": 0.2}, {"effect": 1.8}]
-    found = judge("toy", claim(0.5, pooled=pooled), runs, "a record")
-    assert (found.low, found.high, found.seeds, found.holds) == (0.6, 1.4, 20, True)
-    assert found.effect == "+1.00 [+0.60, +1.40] points, 20 seeds"
+    actual = judge("toy", claim(0.5, pooled=pooled), runs, "a record")
+    assert (actual.low, actual.high, actual.seeds, actual.holds) == (0.6, 1.4, 20, True)
+    assert actual.effect == "+1.00 [+0.60, +1.40] points, 20 seeds"
     assert judge("toy", claim(0.5), runs, "a record").holds is False
     assert judge("toy", claim(0.5, pooled=pooled), [{}], "a record").word == "not measured"
     broken = claim(0.5, pooled=lambda results: Interval(math.nan, 0.6, 1.4, 20))

@@ -148,7 +148,7 @@ def test_a_dot_or_a_mapping_changes_one_field_of_a_nested_config():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "words"),
     [
         ({"inner.step": 3}, "there is no field 'inner.step'; did you mean inner.steps"),
         ({"inner": {"step": 3}}, "there is no field 'inner.step'"),
@@ -158,8 +158,8 @@ def test_a_dot_or_a_mapping_changes_one_field_of_a_nested_config():
         ({"inner.steps": 1, "inner.sizes": [1, 2]}, "inner (a config inside of a config): more sizes than steps"),
     ],
 )
-def test_a_mistake_in_a_nested_config_names_the_whole_way(changes, told):
-    assert message(Odd().override, **changes).startswith(told)
+def test_a_mistake_in_a_nested_config_names_the_whole_way(changes, words):
+    assert message(Odd().override, **changes).startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_a_mistake_in_a_nested_config_names_the_whole_way(changes, told):
     ],
 )
 def test_text_that_does_not_fit_is_refused_with_the_field_and_the_text(field, text):
-    told = message(ToyConfig().override_text, {field: text})
-    assert told.startswith(field)
-    assert text.split(",")[-1] in told or str(float(text)) in told
+    words = message(ToyConfig().override_text, {field: text})
+    assert words.startswith(field)
+    assert text.split(",")[-1] in words or str(float(text)) in words
 
 
 def test_too_many_items_for_a_fixed_tuple_are_refused():

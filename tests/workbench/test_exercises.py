@@ -126,6 +126,6 @@ def test_parts_of_checks_pass_what_is_right():
     close([[1.0, 2.0]], [[1.0, 2.0 + 1e-10]], "Values.")
     close([], [], "Nothing.")
     number(3.0, 0.5, "")(3.5)
-    seen = []
-    pair(lambda a, b: seen.append((a, b)), "pack, unpack")((1, 2))
-    assert seen == [(1, 2)]
+    calls = []
+    pair(lambda a, b: calls.append((a, b)), "pack, unpack")((1, 2))
+    assert calls == [(1, 2)]

@@ -21,18 +21,18 @@ def finished(directory, accuracy: float, **fields) -> Run:
 @pytest.fixture
 def write(tmp_path, toy):
     def record(*accuracies: float, scale: str = "smoke", device: str = "cpu", label: str = "") -> Record:
-        place = tmp_path / f"{scale}-{device}-{label}"
-        runs = [finished(place / str(seed), value, seed=seed) for seed, value in enumerate(accuracies)]
+        position = tmp_path / f"{scale}-{device}-{label}"
+        runs = [finished(position / str(seed), value, seed=seed) for seed, value in enumerate(accuracies)]
         return records.record("toy", scale, device, runs, "labkit record toy", label)
 
     return record
 
 
 def test_a_record_holds_what_it_takes_to_get_the_results_again(write, tmp_path):
-    made = write(90.0, 91.0)
-    assert made.path == tmp_path / "records" / "toy" / "smoke-cpu.json"
+    written = write(90.0, 91.0)
+    assert written.path == tmp_path / "records" / "toy" / "smoke-cpu.json"
     (read,) = load_all("toy")
-    assert read == made
+    assert read == written
     assert read.seeds == [0, 1]
     assert [result["plain"]["accuracy"] for result in read.results] == [90.0, 91.0]
     assert read.config == {
@@ -58,8 +58,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_recorded_together(tmp_pa
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"paper": "toy"}', "\x00"])
 def test_a_damaged_record_is_named(write, content):
-    made = write(90.0)
-    made.path.write_text(content)
+    written = write(90.0)
+    written.path.write_text(content)
     with pytest.raises(RunError, match=r"smoke-cpu\.json is not a record"):
         load_all("toy")
 
@@ -132,8 +132,8 @@ def test_one_result_is_judged_at_its_scale_only(toy):
 def test_a_run_is_compared_with_the_record(write, toy, accuracy, line):
     write(90.0, 91.0, 92.0)
     result = {"plain": {"accuracy": accuracy}, "noisy": {"accuracy": 90.0}, "data": "plane"}
-    (told,) = toy.agreement(result, "smoke")
-    assert told.startswith(line)
+    (message,) = toy.agreement(result, "smoke")
+    assert message.startswith(line)
     assert toy.agreement(result | {"data": "another"}, "smoke") == ["claim learns: no record to compare with"]
     assert toy.agreement(result, "lesson") == ["claim noise-helps: no record to compare with"]
 

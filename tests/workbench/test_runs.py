@@ -215,15 +215,15 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_found(run):
     right = state()
     run.resume(right)
     problems = []
-    for place in range(0, len(whole), 97):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
-        found = state()
+    for folder in range(0, len(whole), 97):
+        path.write_bytes(whole[:folder] + bytes([whole[folder] ^ 0x40]) + whole[folder + 1 :])
+        actual = state()
         try:
-            run.resume(found)
+            run.resume(actual)
         except RunError as error:
             problems.append(str(error))
         else:
-            torch.testing.assert_close(found["model"].state_dict(), right["model"].state_dict(), rtol=0, atol=0)
+            torch.testing.assert_close(actual["model"].state_dict(), right["model"].state_dict(), rtol=0, atol=0)
     assert len(problems) > len(whole) / 97 / 4
     assert all("checkpoint.pt" in problem for problem in problems)
 
@@ -391,8 +391,13 @@ def test_new_directories_are_never_shared(tmp_path):
 def test_the_latest_unfinished_run_is_of_this_config_and_not_finished():
     assert latest_unfinished("toy", ToyConfig()) is None
     older, newer, other, done = (new_directory("toy", "smoke") for _ in range(4))
-    for place, config in ((older, ToyConfig()), (newer, ToyConfig()), (other, ToyConfig(steps=1)), (done, ToyConfig())):
-        Run.open(place, config)
+    for folder, config in (
+        (older, ToyConfig()),
+        (newer, ToyConfig()),
+        (other, ToyConfig(steps=1)),
+        (done, ToyConfig()),
+    ):
+        Run.open(folder, config)
     Run.open(done, ToyConfig()).finish({})
     os.utime(older / "config.json", (1, 1))
     assert latest_unfinished("toy", ToyConfig(device="cpu")) == newer
@@ -413,7 +418,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
 
 
 def test_the_environment_names_no_machine_and_no_folder():
-    found = runs.environment()
-    assert os.uname().nodename not in map(str, found.values())
-    assert os.path.expanduser("~") not in json.dumps(found)
-    assert os.getcwd() not in json.dumps(found)
+    actual = runs.environment()
+    assert os.uname().nodename not in map(str, actual.values())
+    assert os.path.expanduser("~") not in json.dumps(actual)
+    assert os.getcwd() not in json.dumps(actual)

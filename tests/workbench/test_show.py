@@ -32,10 +32,10 @@ def test_the_ledger_is_shown_as_a_table_and_what_was_not_measured_is_folded(page
 
 def test_a_ledger_without_a_measurement_is_one_line(page, capsys):
     show.ledger(toy_paper.PAPER.verdicts({}, "full"))
-    told = capsys.readouterr().out
-    assert told.startswith("This scale measures no claim; they are about ")
-    assert told.endswith(" The recorded ones: labkit claims toy\n")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().out
+    assert message.startswith("This scale measures no claim; they are about ")
+    assert message.endswith(" The recorded ones: labkit claims toy\n")
+    assert message.count("\n") == 1
     assert page == []
 
 

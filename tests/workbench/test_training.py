@@ -181,8 +181,8 @@ def test_tasks_side_by_side_work_at_the_same_time_and_answer_in_order():
 
 @pytest.mark.parametrize(("tasks", "at_once"), [(3, 1), (1, 4), (0, 4)])
 def test_what_is_not_side_by_side_stays_in_the_callers_thread(tasks, at_once):
-    found = side_by_side([threading.get_ident] * tasks, at_once)
-    assert found == [threading.get_ident()] * tasks
+    actual = side_by_side([threading.get_ident] * tasks, at_once)
+    assert actual == [threading.get_ident()] * tasks
 
 
 def test_one_error_ends_the_others_at_their_next_step_and_those_that_wait_never_start():

@@ -43,13 +43,13 @@ def lasot(folder: Path) -> Iterator[Sequence]:
     Raises DataError for a sequence of the split that is not there.
     """
     for name in lasot_test_names(folder):
-        place = folder / name.rpartition("-")[0] / name
-        boxes = read_rows(place / "groundtruth.txt", 4)
+        directory = folder / name.rpartition("-")[0] / name
+        boxes = read_rows(directory / "groundtruth.txt", 4)
         boxes[~(boxes[:, 2:] > 0).all(1)] = np.nan
-        flags = {what: _flags(place / f"{what}.txt", len(boxes)) for what in ("full_occlusion", "out_of_view")}
-        frames = ImageFiles(tuple(numbered_images(place / "img").values()))
+        flags = {what: _flags(directory / f"{what}.txt", len(boxes)) for what in ("full_occlusion", "out_of_view")}
+        frames = ImageFiles(tuple(numbered_images(directory / "img").values()))
         absent = flags["full_occlusion"] | flags["out_of_view"]
-        yield sequence(name, frames, boxes, where=place, absent=absent, meta={"first_pixel": 0, **flags})
+        yield sequence(name, frames, boxes, where=directory, absent=absent, meta={"first_pixel": 0, **flags})
 
 
 def _flags(path: Path, count: int) -> Bool[np.ndarray, " t"]:
@@ -66,10 +66,12 @@ def trackingnet(folder: Path) -> Iterator[Sequence]:
     if not annotations:
         raise DataError(f"{folder / 'TEST' / 'anno'} holds no annotation. Let the devkit fetch TEST anew.")
     for path in annotations:
-        place = folder / "TEST" / "frames" / path.stem
-        images = numbered_images(place)
+        directory = folder / "TEST" / "frames" / path.stem
+        images = numbered_images(directory)
         if list(images) != list(range(len(images))):
-            raise DataError(f"{place}: frames are numbered from 0 without gaps; found {min(images)} to {max(images)}.")
+            raise DataError(
+                f"{directory}: frames are numbered from 0 without gaps; found {min(images)} to {max(images)}."
+            )
         rows = read_rows(path, 4)
         boxes = np.full((len(images), 4), np.nan)
         if len(rows) not in (1, len(images)):
@@ -77,4 +79,6 @@ def trackingnet(folder: Path) -> Iterator[Sequence]:
         boxes[: len(rows)] = rows
         absent = np.zeros(len(images), dtype=bool)
         frames = ImageFiles(tuple(images.values()))
-        yield sequence(path.stem, frames, boxes, where=place, absent=absent, meta={"first_pixel": 0, "server": True})
+        yield sequence(
+            path.stem, frames, boxes, where=directory, absent=absent, meta={"first_pixel": 0, "server": True}
+        )

@@ -23,12 +23,12 @@ def nfs(folder: Path) -> Iterator[Sequence]:
     if not annotations:
         raise DataError(f"{folder} holds no <seq>/30/<seq>.txt. Unpack each video's zip below it.")
     for path in annotations:
-        place = path.with_suffix("")
-        images = tuple(numbered_images(place).values())
+        directory = path.with_suffix("")
+        images = tuple(numbered_images(directory).values())
         corners = at_thirty(_corners(path), len(images), path)
         count = min(len(images), len(corners))
         frames = ImageFiles(images[:count])
-        yield sequence(path.stem, frames, from_corners(corners[:count]), where=place, meta={"first_pixel": 0})
+        yield sequence(path.stem, frames, from_corners(corners[:count]), where=directory, meta={"first_pixel": 0})
 
 
 def at_thirty(rows: Float64[np.ndarray, "t 4"], frames: int, path: Path) -> Float64[np.ndarray, "s 4"]:

@@ -49,38 +49,38 @@ def otb2015(folder: Path) -> Iterator[Sequence]:
 
 
 def _otb(folder: Path, names: frozenset[str] | None) -> Iterator[Sequence]:
-    for place in sorted(path for path in folder.iterdir() if (path / "img").is_dir()):
-        if names is not None and place.name not in names:
+    for directory in sorted(path for path in folder.iterdir() if (path / "img").is_dir()):
+        if names is not None and directory.name not in names:
             continue
-        targets = _targets(place)
-        images = numbered_images(place / "img")
+        targets = _targets(directory)
+        images = numbered_images(directory / "img")
         for suffix, rows in targets.items():
-            name = f"{place.name}.{suffix}" if len(targets) > 1 else place.name
-            yield one_based(name, images, rows, SPANS.get(place.name), place)
+            name = f"{directory.name}.{suffix}" if len(targets) > 1 else directory.name
+            yield one_based(name, images, rows, SPANS.get(directory.name), directory)
 
 
-def _targets(place: Path) -> dict[str, Float64[np.ndarray, "t 4"]]:
+def _targets(directory: Path) -> dict[str, Float64[np.ndarray, "t 4"]]:
     """Annotations of a video by target: '' for the only one, else '1' and '2'. Empty files are no targets."""
     targets = {}
-    for path in sorted(place.glob("groundtruth_rect*.txt")):
+    for path in sorted(directory.glob("groundtruth_rect*.txt")):
         if (number := re.fullmatch(r"groundtruth_rect\.?(\d*)\.txt", path.name)) and read_lines(path):
             targets[number[1]] = read_rows(path, 4)
     if not targets:
-        raise DataError(f"{place} holds no groundtruth_rect.txt with boxes in it. Unpack that sequence anew.")
+        raise DataError(f"{directory} holds no groundtruth_rect.txt with boxes in it. Unpack that sequence anew.")
     return targets
 
 
 def tc128(folder: Path) -> Iterator[Sequence]:
     """Every sequence of a Temple-Color 128 tree; `<Seq>_frames.txt` holds the first and last annotated frame."""
     for annotation in sorted(folder.glob("*/*_gt.txt")):
-        place = annotation.parent
+        directory = annotation.parent
         stem = annotation.name.removesuffix("_gt.txt")
-        path = place / f"{stem}_frames.txt"
+        path = directory / f"{stem}_frames.txt"
         first, last = (frame_number(value, str(path)) for value in read_rows(path, 2)[0])
         # a video with two targets has two annotation files; else the folder's name is the sequence's
-        name = place.name if len(list(place.glob("*_gt.txt"))) == 1 else stem
-        images = numbered_images(place / "img")
-        yield one_based(name, images, read_rows(annotation, 4), (first, last), place)
+        name = directory.name if len(list(directory.glob("*_gt.txt"))) == 1 else stem
+        images = numbered_images(directory / "img")
+        yield one_based(name, images, read_rows(annotation, 4), (first, last), directory)
 
 
 def one_based(

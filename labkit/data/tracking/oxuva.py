@@ -76,10 +76,10 @@ def oxuva(folder: Path, split: str = "dev") -> Iterator[Sequence]:
         yield as_sequence(track, folder / "images" / split / track.video)
 
 
-def as_sequence(track: Track, place: Path) -> Sequence:
+def as_sequence(track: Track, directory: Path) -> Sequence:
     """A track with the frames of its video, images named by number: 000000.jpeg, 000001.jpeg, ..."""
-    images = numbered_images(place)
-    wanted = span(images, track.first, track.last, place)
+    images = numbered_images(directory)
+    wanted = span(images, track.first, track.last, directory)
     if len(track.frames) and not (track.first <= track.frames[0] and track.frames[-1] <= track.last):
         raise DataError(f"track {track.name} is annotated outside its frames {track.first} to {track.last}.")
     frames = ImageFiles([images[number] for number in wanted])
@@ -92,19 +92,19 @@ def as_sequence(track: Track, place: Path) -> Sequence:
     boxes[at], annotated[at], absent[at] = track.boxes * size, True, ~track.present
     meta = {"first_pixel": 0, "first_frame": track.first, "annotated": annotated, "size": (width, height)}
     meta |= {"video": track.video, "object": track.object}
-    return sequence(track.name, frames, boxes, where=place, absent=absent, meta=meta)
+    return sequence(track.name, frames, boxes, where=directory, absent=absent, meta=meta)
 
 
 def _annotations(path: Path) -> dict[tuple[str, str], list[tuple[int, list[float]]]]:
     """Frame number and box (NaN when absent) by video and object."""
-    found: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
+    by_track: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
     for number, row in _csv(path, 12):
         frame = frame_number(row[6], f"{path}, line {number}")
         if row[7] not in ("present", "absent"):
             raise DataError(f"{path}, line {number}: '{row[7]}' is neither present nor absent.")
         box = _box(path, number, row[8:12]) if row[7] == "present" else [np.nan] * 4
-        found.setdefault((row[0], row[1]), []).append((frame, box))
-    return found
+        by_track.setdefault((row[0], row[1]), []).append((frame, box))
+    return by_track
 
 
 def _csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:

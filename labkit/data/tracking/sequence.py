@@ -68,8 +68,8 @@ class Sequence:
         if self.polygons is not None:
             counts["polygons"] = len(self.polygons)
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-            raise InputError(f"Sequence '{self.name}' must hold one row per frame; got {told}.")
+            lengths = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+            raise InputError(f"Sequence '{self.name}' must hold one row per frame; got {lengths}.")
         if not len(self.boxes):
             raise InputError(f"Sequence '{self.name}' holds no frame.")
 

@@ -18,14 +18,16 @@ def vot(folder: Path) -> Iterator[Sequence]:
     Rows of four numbers are upright boxes x, y, w, h; their polygons are their corners.
     """
     for name in vot_names(folder):
-        place = folder / name
-        frames = ImageFiles(tuple(numbered_images(place / "color" if (place / "color").is_dir() else place).values()))
-        rows = read_rows(place / "groundtruth.txt", (8, 4))
+        directory = folder / name
+        frames = ImageFiles(
+            tuple(numbered_images(directory / "color" if (directory / "color").is_dir() else directory).values())
+        )
+        rows = read_rows(directory / "groundtruth.txt", (8, 4))
         upright = rows.shape[1] == 4
         polygons = box_corners(rows) if upright else rows
-        meta = {"first_pixel": 0, "polygon_box": "upright" if upright else "area", "tags": _tags(place, len(rows))}
+        meta = {"first_pixel": 0, "polygon_box": "upright" if upright else "area", "tags": _tags(directory, len(rows))}
         boxes = rows if upright else polygon_boxes(rows)
-        yield sequence(name, frames, boxes, where=place, polygons=polygons, meta=meta)
+        yield sequence(name, frames, boxes, where=directory, polygons=polygons, meta=meta)
 
 
 def vot_names(folder: Path) -> list[str]:
@@ -48,10 +50,10 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
     return np.stack([x, y, x + w, y, x + w, y + h, x, y + h], axis=1)
 
 
-def _tags(place: Path, count: int) -> dict[str, Bool[np.ndarray, " t"]]:
+def _tags(directory: Path, count: int) -> dict[str, Bool[np.ndarray, " t"]]:
     """Per-frame tags such as 'occlusion', from `<tag>.tag` or `<tag>.label` files of 0 and 1; shorter ones end in 0."""
     tags = {}
-    for path in sorted((*place.glob("*.tag"), *place.glob("*.label"))):
+    for path in sorted((*directory.glob("*.tag"), *directory.glob("*.label"))):
         flags = np.zeros(count, dtype=bool)
         values = [line.strip() == "1" for line in read_lines(path)][:count]
         flags[: len(values)] = values

@@ -4,7 +4,7 @@
 
 k_t is 0 where an episode ends at step t, else 1.
 
-Time is the first axis, so that neighbours in memory are neighbours among the lanes: every read of the kernel is whole
+Time is the first axis, so that neighbours in memory are neighbours in the batch: every read of the kernel is whole
 lines, and each element is read once.
 """
 
@@ -19,14 +19,14 @@ __all__ = ["discounted_trace", "discounted_trace_reference"]
 
 
 def discounted_trace(
-    x: Float[Tensor, "time *lanes"],
-    value: Float[Tensor, "time *lanes"],
-    last_value: Float[Tensor, "*lanes"] | None = None,
+    x: Float[Tensor, "time *batch"],
+    value: Float[Tensor, "time *batch"],
+    last_value: Float[Tensor, "*batch"] | None = None,
     *,
     discount: float,
     lam: float = 1.0,
-    done: Bool[Tensor, "time *lanes"] | None = None,
-) -> Float[Tensor, "time *lanes"]:
+    done: Bool[Tensor, "time *batch"] | None = None,
+) -> Float[Tensor, "time *batch"]:
     """A_t of the recursion above; no gradient flows through it. With lam = 1 and v = 0: sum_j g^j x_{t+j}.
 
     Args:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """What a body gets: contiguous (time, lanes) memory, one dtype; `done` may be missing, `decay` is g lam."""
+    """What a body gets: contiguous (time, batch) memory, one dtype; `done` may be missing, `decay` is g lam."""
 
     x: Tensor
     value: Tensor
-    last_value: Tensor  # (lanes,)
+    last_value: Tensor  # (batch,)
     done: Tensor | None
     discount: float
     decay: float
@@ -22,7 +22,7 @@ Body = Callable[[Inputs], Tensor]
 
 
 def discounted_trace_reference(inputs: Inputs) -> Tensor:
-    """Plain PyTorch: all lanes of a step at once, step by step from the end, in place."""
+    """Plain PyTorch: all columns of a step at once, step by step from the end, in place."""
     x, value, last_value, done, discount, decay = inputs
     after = torch.cat([value[1:], last_value[None]])
     keep = None if done is None else (~done).to(x.dtype)

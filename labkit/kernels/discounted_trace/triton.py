@@ -18,15 +18,15 @@ BLOCK = 128
 @triton.jit
 @no_type_check
 def _trace_kernel(
-    x_ptr, value_ptr, last_ptr, done_ptr, out_ptr, steps, lanes, discount, decay,
+    x_ptr, value_ptr, last_ptr, done_ptr, out_ptr, steps, batch, discount, decay,
     HAS_DONE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = lane < lanes
+    here = lane < batch
     after = tl.load(last_ptr + lane, mask=here, other=0)
     trace = tl.zeros_like(after)
     for back in range(steps):
-        i = (steps - 1 - back) * lanes + lane
+        i = (steps - 1 - back) * batch + lane
         value = tl.load(value_ptr + i, mask=here, other=0)
         x = tl.load(x_ptr + i, mask=here, other=0)
         if HAS_DONE:

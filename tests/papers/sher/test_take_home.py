@@ -186,15 +186,15 @@ def test_the_same_seed_learns_the_same_and_goes_on():
 
 def test_copies_play_side_by_side():
     """By a function and by a registered id; each with starts of its own."""
-    made: list[gymnasium.Env] = []
+    created: list[gymnasium.Env] = []
 
     def make():
-        made.append(limited(10))
-        return made[-1]
+        created.append(limited(10))
+        return created[-1]
 
     model = HER(make, episodes=3, updates=1, **QUICK).learn(60)
-    assert (len(made), len(model.episodes), model.steps) == (3, 6, 60)
-    assert len({seed for env in made for seed in env.unwrapped.starts[-2:]}) == 6
+    assert (len(created), len(model.episodes), model.steps) == (3, 6, 60)
+    assert len({seed for env in created for seed in env.unwrapped.starts[-2:]}) == 6
     gymnasium.register("labkit-test/Trolley-v0", Trolley, max_episode_steps=10)
     try:
         by_id = HER("labkit-test/Trolley-v0", episodes=3, updates=1, **QUICK).learn(60)

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from labkit.errors import InputError
@@ -157,6 +158,13 @@ class Bert(nn.Module):
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             states = self._states(ids, segments, mask)
         return BertView(states, self._looked_at(ids, mask.bool()))
+
+    def looked_at(self, batch: Sequence[Words]) -> Bool[Tensor, "batch words"]:
+        """`real` of `view`, without running BERT: for states that were kept."""
+        longest, pad = max(len(words.ids) for words in batch), self.tokenizer.pad_token_id or 0
+        ids = [self._padded(words.ids, longest, pad) for words in batch]
+        mask = [self._padded([1] * len(words.ids), longest, 0) for words in batch]
+        return self._looked_at(torch.tensor(ids), torch.tensor(mask).bool())
 
     def fingerprint(self) -> str:
         """A hash of the weights, the layer, the longest input and the tokenizer: equal ones give equal features."""

@@ -66,7 +66,7 @@ class Pairs:
     first: UInt8[Tensor, "n 3 size size"]
     second: UInt8[Tensor, "n 3 size size"]
     target: Float[Tensor, "n 2"]
-    place: Float[Tensor, "n 2"]
+    position: Float[Tensor, "n 2"]
     target_then: Float[Tensor, "n 2"]
     rivals: Float[Tensor, "n r 2"]
     visible: Bool[Tensor, "n r"]

@@ -34,14 +34,14 @@ def ridge_loss(net: nn.Module, pairs: Pairs, noise: Tensor, bins: int = 6, lam: 
     maps = net(torch.cat([pairs.first, pairs.second]).float() / 255)
     then, now = maps.chunk(2)
     size = pairs.first.shape[-1]
-    middle = torch.full_like(pairs.place, size / 2)
+    middle = torch.full_like(pairs.position, size / 2)
     boxes = ring_boxes(middle, pairs.target)
     y, omega = labels(boxes, boxes[:, 0])
     w = ridge.fit(descriptors((then,), (4,), boxes, bins), y, lam, omega)
-    near = ring_boxes(pairs.place, pairs.target_then)
+    near = ring_boxes(pairs.position, pairs.target_then)
     wanted, weight = labels(near, near[:, 0])
     rivals = boxes_at(pairs.rivals.clamp(0, size), pairs.target_then)
-    overlap = torch.exp(-8 * ((pairs.rivals - pairs.place[:, None]) / pairs.target_then[:, None]).square().sum(-1))
+    overlap = torch.exp(-8 * ((pairs.rivals - pairs.position[:, None]) / pairs.target_then[:, None]).square().sum(-1))
     wanted = torch.cat([wanted, overlap], 1)
     weight = torch.cat([weight, pairs.visible / pairs.rivals.shape[1]], 1)
     answers = (descriptors((now,), (4,), torch.cat([near, rivals], 1), bins) @ w[..., None])[..., 0]
@@ -53,9 +53,9 @@ def overlap_loss(net: nn.Module, pairs: Pairs, noise: Tensor) -> Tensor:
     predictor = net.module if isinstance(net, nn.parallel.DistributedDataParallel) else net
     assert isinstance(predictor, Predictor)
     size = pairs.first.shape[-1]
-    middle = torch.full_like(pairs.place, size / 2)
+    middle = torch.full_like(pairs.position, size / 2)
     before = boxes_at(middle[:, None], pairs.target)[:, 0]
-    after = boxes_at(pairs.place[:, None], pairs.target_then)[:, 0]
+    after = boxes_at(pairs.position[:, None], pairs.target_then)[:, 0]
     boxes, truth = training_boxes(after, noise)
     then, now = (hand_made(images.float() / 255, 4) for images in (pairs.first, pairs.second))
     return F.mse_loss(net(then, before, now, boxes), truth)

@@ -67,10 +67,10 @@ def augmented(
         crops = (crop(frames, moved, way.angle, way.mirror) * way.light).clamp(0, 1)
         if max(way.blur) > 0:
             crops = blurred(crops, way.blur)
-        found = features(crops)
+        current = features(crops)
         if way.dropout:
-            found = Maps(_dropped(found.first, way.dropout, generator), found.second)
-        maps.append(found)
+            current = Maps(_dropped(current.first, way.dropout, generator), current.second)
+        maps.append(current)
         centres.append(view.size / 2 + shift)
     return maps, centres
 

@@ -105,7 +105,7 @@ class Decision(NamedTuple):
     """One candidate or none: nothing to decide."""
 
     @property
-    def place(self) -> Float[Tensor, "batch 2"]:
+    def position(self) -> Float[Tensor, "batch 2"]:
         """Where the winner is."""
         return self.at.gather(1, self.winner[:, None, None].expand(-1, -1, 2))[:, 0]
 
@@ -249,7 +249,7 @@ class Cascade:
         maps = self.features(crop(frames, view))
         scores = self.regression.score(maps.first)
         decision = self._decide(maps, scores, target)
-        place = decision.place
+        position = decision.position
         confidence = decision.of_winner(decision.fused)
         alive = decision.valid.any(1)
         present = alive & (self._judged(decision) >= torch.where(self.lost, s.again * self.usual, s.present))
@@ -258,14 +258,14 @@ class Cascade:
             middle = torch.full_like(target, s.size / 2 / stride - self.regression.shift)
             at, state = localise(scores, target / stride, middle, s.search)
             if not s.stage2:
-                place = (at + self.regression.shift) * stride
+                position = (at + self.regression.shift) * stride
                 alive = present = state != State.NOT_FOUND
         fresh = max(USUAL, 1 / self.age)  # a plain mean at first
         self.usual = torch.where(present, self.usual.lerp(self._judged(decision), fresh), self.usual)
         if s.widen > 1:
             alive, self.lost = alive & present, ~present
-        self._move(frames, view, place, decision.zoom, alive, maps, target)
-        mined = self._learn(maps, view, place, target, alive, confidence, state, decision)
+        self._move(frames, view, position, decision.zoom, alive, maps, target)
+        mined = self._learn(maps, view, position, target, alive, confidence, state, decision)
         self.last = Diagnostics(view, target, scores, decision, mined)
         boxes = torch.cat([self.centre - self.extent / 2, self.extent], 1)
         return Step(boxes.double().cpu().numpy(), confidence.cpu().numpy(), present.cpu().numpy())
@@ -281,10 +281,10 @@ class Cascade:
         wide = View(near.centre, near.side * (size / s.size), size)
         maps = self.features(crop(frames, wide))
         decision = self._decide(maps, self.regression.score(maps.first), self.target_in(wide))
-        centre = wide.to_frame(decision.place[:, None])[:, 0]
+        centre = wide.to_frame(decision.position[:, None])[:, 0]
         inside = ((centre > 0) & (centre < self._edges(frames))).all(1)
-        found = self.lost & inside & decision.valid.any(1) & (self._judged(decision) >= s.again * self.usual)
-        self.centre = torch.where(found[:, None], centre, self.centre)
+        recovered = self.lost & inside & decision.valid.any(1) & (self._judged(decision) >= s.again * self.usual)
+        self.centre = torch.where(recovered[:, None], centre, self.centre)
 
     def _edges(self, frames: Sequence[np.ndarray]) -> Float[Tensor, "batch 2"]:
         """Width and height of each frame."""
@@ -293,9 +293,9 @@ class Cascade:
     def _candidates(self, scores: Tensor) -> Candidates:
         s = self.settings
         if not s.dense:
-            found = candidates(scores, s.kappa, s.floor, s.most)
-            n = max(1, int(found.valid.sum(1).max()))
-            return Candidates(found.at[:, :n], found.score[:, :n], found.valid[:, :n])
+            peaks = candidates(scores, s.kappa, s.floor, s.most)
+            n = max(1, int(peaks.valid.sum(1).max()))
+            return Candidates(peaks.at[:, :n], peaks.score[:, :n], peaks.valid[:, :n])
         rows, columns = scores.shape[1:]
         at = torch.cartesian_prod(torch.arange(columns), torch.arange(rows)).to(scores.device)
         at = at.expand(len(scores), -1, -1)
@@ -304,49 +304,49 @@ class Cascade:
 
     def _decide(self, maps: Maps, scores: Tensor, target: Tensor) -> Decision:
         """Filter, double-check what is left, and take the strongest."""
-        s, found = self.settings, self._candidates(scores)
-        at = (found.at + self.regression.shift) * self.features.stride
-        zoom, s2, fused = torch.ones_like(found.score), found.score, found.score
-        single = found.valid.sum(1) <= 1
+        s, peaks = self.settings, self._candidates(scores)
+        at = (peaks.at + self.regression.shift) * self.features.stride
+        zoom, s2, fused = torch.ones_like(peaks.score), peaks.score, peaks.score
+        single = peaks.valid.sum(1) <= 1
         checked = ~single if s.skip_single else torch.ones_like(single)
         if s.stage2 and bool(checked.any()):
             checked = checked[:, None]
-            at2, zoom2, s2, fused = self._double_check(maps, scores, found, target)
+            at2, zoom2, s2, fused = self._double_check(maps, scores, peaks, target)
             at, zoom = torch.where(checked[..., None], at2, at), torch.where(checked, zoom2, zoom)
-            s2, fused = (torch.where(checked, each, found.score) for each in (s2, fused))
-        winner = fused.masked_fill(~found.valid, -torch.inf).argmax(1)
-        fused = fused.masked_fill(~found.valid, 0.0)
+            s2, fused = (torch.where(checked, each, peaks.score) for each in (s2, fused))
+        winner = fused.masked_fill(~peaks.valid, -torch.inf).argmax(1)
+        fused = fused.masked_fill(~peaks.valid, 0.0)
         zoom = zoom.gather(1, winner[:, None])[:, 0]
-        return Decision(at, found.valid, found.score, s2, fused, winner, zoom, single)
+        return Decision(at, peaks.valid, peaks.score, s2, fused, winner, zoom, single)
 
     def _double_check(
-        self, maps: Maps, scores: Tensor, found: Candidates, target: Tensor
+        self, maps: Maps, scores: Tensor, peaks: Candidates, target: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Each candidate and its neighbours by one cell, at each scale: the best of them stands for the candidate.
 
         Returns its position, change of size, stage 2's and the fused score.
         """
         s = self.settings
-        cell, s1 = neighbours(scores, found.at, AROUND[4:5] if s.dense else AROUND)  # (batch, n, j)
+        cell, s1 = neighbours(scores, peaks.at, AROUND[4:5] if s.dense else AROUND)  # (batch, n, j)
         centre = (cell + self.regression.shift) * self.features.stride
         shape, scales = cell.shape[:3], torch.tensor(s.scales, device=scores.device)
         size = (target[:, None, None, None] * scales[:, None]).expand(*shape, len(scales), 2)
         boxes = torch.cat([centre[..., None, :] - size / 2, size], -1)
         s2 = self.head.score(self.describe(maps, boxes.flatten(1, 3))).reshape(*shape, len(scales)).flatten(2)
         fused, best = fuse(s1[..., None].expand(*shape, len(scales)).flatten(2), s2, s.mix)
-        position, scale = (best // len(scales))[..., None, None], best % len(scales)
-        at = centre.gather(2, position.expand(-1, -1, -1, 2))[:, :, 0]
+        cell, scale = (best // len(scales))[..., None, None], best % len(scales)
+        at = centre.gather(2, cell.expand(-1, -1, -1, 2))[:, :, 0]
         return at, scales[scale], s2.gather(2, best[..., None])[..., 0], fused
 
     def _move(
-        self, frames: Sequence[np.ndarray], view: View, place: Tensor, zoom: Tensor, moves: Tensor, maps: Maps,
+        self, frames: Sequence[np.ndarray], view: View, position: Tensor, zoom: Tensor, moves: Tensor, maps: Maps,
         target: Tensor,
     ) -> None:  # fmt: skip
-        """To `place`, where the target moves at all; never out of the frame."""
+        """To `position`, where the target moves at all; never out of the frame."""
         s = self.settings
-        centre, extent = view.to_frame(place[:, None])[:, 0], self.extent * (1 + s.damping * (zoom - 1))[:, None]
+        centre, extent = view.to_frame(position[:, None])[:, 0], self.extent * (1 + s.damping * (zoom - 1))[:, None]
         if s.refine and self.refiner is not None:
-            start = boxes_at(place[:, None], target)[:, 0]
+            start = boxes_at(position[:, None], target)[:, 0]
             better = self.refiner.refine(maps.second, start, self.generator)
             centre = view.to_frame((better[:, :2] + better[:, 2:] / 2)[:, None])[:, 0]
             wanted = better[:, 2:] * (view.side / view.size)[:, None]
@@ -358,8 +358,8 @@ class Cascade:
         self.extent = torch.where(moves[:, None], extent, self.extent)
 
     def _learn(
-        self, maps: Maps, view: View, place: Tensor, target: Tensor, alive: Tensor, confidence: Tensor, state: Tensor,
-        decision: Decision,
+        self, maps: Maps, view: View, position: Tensor, target: Tensor, alive: Tensor, confidence: Tensor,
+        state: Tensor, decision: Decision,
     ) -> Bool[Tensor, "batch n"]:  # fmt: skip
         """Both stages, from the frames that are sure; the candidates that were mined as hard negatives."""
         s = self.settings
@@ -371,17 +371,17 @@ class Cascade:
             learn = sure & ((self.age % s.learn_every == 0) | hard_state)
         if bool(learn.any()):
             rate = torch.where(hard_state, min(2 * s.stage1.rate, 0.5), s.stage1.rate)
-            self.regression.remember(maps.first, place / self.features.stride, learn, rate)
+            self.regression.remember(maps.first, position / self.features.stride, learn, rate)
         mined = torch.zeros_like(decision.valid)
         if s.stage2 and s.mix > 0:
             rivals = None
             if s.ridge.mining != "none":
-                others = decision.valid & away(decision.at, place, target)
+                others = decision.valid & away(decision.at, position, target)
                 mined = admitted(others, decision.fused, torch.where(sure, confidence, 0.0), s.gate)
                 rivals = self._rivals(maps, view, target, decision.at, mined)
             if bool(learn.any()) or bool(mined.any()):
                 counts = learn * torch.where(self.usual < s.misfit, 2.0, 1.0)
-                self.head.update(self.rows(maps, place, target), counts, rivals)
+                self.head.update(self.rows(maps, position, target), counts, rivals)
         if self.age % s.improve_every == 0:
             self.regression.improve()
         elif bool(hard_state.any()):

@@ -291,13 +291,13 @@ def localise(
     reach = 0.8 * target.prod(1).sqrt() * search / 2
     far1, far2 = (first - previous).norm(dim=1) > reach, (second - previous).norm(dim=1) > reach
     close = s2 > 0.8 * s1
-    place = torch.where((close & far1 & ~far2)[:, None], second, first)
+    position = torch.where((close & far1 & ~far2)[:, None], second, first)
     state = torch.full_like(s1, State.NORMAL, dtype=torch.int64)
     state[(s2 > 0.5 * s1) & (s2 > 0.25)] = State.HARD_NEGATIVE
     state[close & (far1 == far2)] = State.UNCERTAIN
     state[close & (far1 != far2)] = State.HARD_NEGATIVE
     state[s1 < 0.25] = State.NOT_FOUND
-    return torch.where((state == State.NOT_FOUND)[:, None], previous, place), state
+    return torch.where((state == State.NOT_FOUND)[:, None], previous, position), state
 
 
 def _peak(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,20 +56,20 @@ def crop(
         whole = torch.from_numpy(np.stack(frames)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
         return _sample(whole, torch.tensor(places, device=device), view.size, angle, mirror)
     pieces = [
-        _cut(frame, (place[0], place[1], place[2]), view.size, angle, mirror, device)
-        for frame, place in zip(frames, places, strict=True)
+        _cut(frame, (position[0], position[1], position[2]), view.size, angle, mirror, device)
+        for frame, position in zip(frames, places, strict=True)
     ]
     return torch.cat(pieces)
 
 
 def _cut(
-    frame: np.ndarray, place: tuple[float, float, float], size: int, angle: float, mirror: bool, device: torch.device
+    frame: np.ndarray, position: tuple[float, float, float], size: int, angle: float, mirror: bool, device: torch.device
 ) -> Tensor:
     """One crop from the part of the frame that it needs.
 
     Converting a whole large frame would cost more than the rest.
     """
-    x, y, side = place
+    x, y, side = position
     reach = side / 2 * (math.sqrt(2) if angle else 1) + 2
     rows, columns = frame.shape[:2]
     left, right = _span(x - reach, x + reach, columns)

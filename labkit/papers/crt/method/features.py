@@ -75,21 +75,21 @@ def orientations(crops: Crops, stride: int) -> Float[Tensor, "batch 9 cells cell
     right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     strength = torch.hypot(right, down) / stride**2
-    place = torch.remainder(torch.atan2(down, right), math.pi) * (BINS / math.pi)
-    lower = place.floor()
-    share, lower = place - lower, lower.long() % BINS
+    position = torch.remainder(torch.atan2(down, right), math.pi) * (BINS / math.pi)
+    lower = position.floor()
+    share, lower = position - lower, lower.long() % BINS
     at = torch.arange(size, device=crops.device) // stride
     cell = (torch.arange(batch, device=crops.device)[:, None, None] * cells + at[:, None]) * cells + at
     histogram = torch.zeros(batch * cells * cells * BINS, device=crops.device)
     histogram.index_add_(0, (cell * BINS + lower).flatten(), (strength * (1 - share)).flatten())
     histogram.index_add_(0, (cell * BINS + (lower + 1) % BINS).flatten(), (strength * share).flatten())
-    found = histogram.reshape(batch, cells, cells, BINS).permute(0, 3, 1, 2)
+    histograms = histogram.reshape(batch, cells, cells, BINS).permute(0, 3, 1, 2)
     if stride < 4:
         kernel = torch.tensor([1.0, 2.0, 1.0], device=crops.device)
         kernel = (kernel[:, None] * kernel / 16).expand(BINS, 1, 3, 3)
-        found = F.conv2d(F.pad(found, (1, 1, 1, 1), mode="replicate"), kernel, groups=BINS)
-    energy = F.pad(found.square().sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    return (found / (F.avg_pool2d(energy, 3, 1).sqrt() + 0.02)).clamp_max(0.6)
+        histograms = F.conv2d(F.pad(histograms, (1, 1, 1, 1), mode="replicate"), kernel, groups=BINS)
+    energy = F.pad(histograms.square().sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    return (histograms / (F.avg_pool2d(energy, 3, 1).sqrt() + 0.02)).clamp_max(0.6)
 
 
 def colours(rgb: Float[Tensor, "batch 3 cells cells"]) -> Float[Tensor, "batch 7 cells cells"]:

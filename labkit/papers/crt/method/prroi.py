@@ -117,7 +117,7 @@ def descriptors(
     Without a trained head this is what stage 2 sees [peer code: DCFST pools the same maps before its head].
     """
     parts = [
-        F.normalize(pool(found, boxes / stride, bins).flatten(2), dim=2)
-        for found, stride in zip(maps, strides, strict=True)
+        F.normalize(pool(feature, boxes / stride, bins).flatten(2), dim=2)
+        for feature, stride in zip(maps, strides, strict=True)
     ]
     return torch.cat(parts, 2) / len(parts) ** 0.5

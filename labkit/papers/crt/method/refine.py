@@ -41,15 +41,15 @@ class IoUNet(nn.Module):
     ) -> list[Float[Tensor, "batch width"]]:
         """What to look for, from the target in the first frame (box in crop pixels)."""
         pooled = [
-            pool(block(found), (box / stride)[:, None], 3)[:, 0].flatten(1)
-            for block, found, stride in zip(self.reference, maps, self.strides, strict=True)
+            pool(block(feature), (box / stride)[:, None], 3)[:, 0].flatten(1)
+            for block, feature, stride in zip(self.reference, maps, self.strides, strict=True)
         ]
         together = torch.cat(pooled, 1)
         return [layer(together) for layer in self.modulation]
 
     def test_maps(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Tensor]:
         """The test branch's maps: computed once per frame, whatever the number of boxes."""
-        return [block(found) for block, found in zip(self.test, maps, strict=True)]
+        return [block(feature) for block, feature in zip(self.test, maps, strict=True)]
 
     def predict(
         self,
@@ -58,8 +58,8 @@ class IoUNet(nn.Module):
         boxes: Float[Tensor, "batch n 4"],
     ) -> Float[Tensor, "batch n"]:
         parts = []
-        for found, vector, fc, stride in zip(tested, vectors, self.fc, self.strides, strict=True):
-            pooled = pool(found, boxes / stride, self.bins) * vector[:, None, :, None, None]
+        for feature, vector, fc, stride in zip(tested, vectors, self.fc, self.strides, strict=True):
+            pooled = pool(feature, boxes / stride, self.bins) * vector[:, None, :, None, None]
             parts.append(F.relu(fc(pooled.flatten(2))))
         return self.answer(torch.cat(parts, 2))[..., 0]
 

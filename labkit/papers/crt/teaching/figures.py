@@ -356,7 +356,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
     _as_pictures(figure, (1, 2))
     figure.update_yaxes(range=[-0.3, 1.2], col=3)
     figure.update_xaxes(title="candidate", tickmode="linear", col=3)
-    followed = (
+    follows = (
         "the target"
         if snapshot.winner == snapshot.target
         else "a rival"
@@ -364,7 +364,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
         else "(target not among them)"
     )
     return figure.update_layout(
-        title=f"frame {snapshot.number}: the cascade follows {followed}",
+        title=f"frame {snapshot.number}: the cascade follows {follows}",
         height=320,
         showlegend=False,
         margin={"t": 70, "b": 40},

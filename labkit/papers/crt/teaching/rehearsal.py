@@ -56,7 +56,7 @@ class Rehearsal:
 
     first: list[Rows]
     rows: list[Rows]
-    place: list[Float[Tensor, "2"]]
+    position: list[Float[Tensor, "2"]]
     size: list[Float[Tensor, "2"]]
     options: dict[int, list[Options]]
     milliseconds: float
@@ -91,16 +91,16 @@ def _add_frame(
 ) -> None:
     """Frame t: candidates of every stage 1, rows around the target; then all learn, and the view moves on."""
     view = cascade.view()
-    target, place = cascade.target_in(view), view.to_crop(centre[None, None])[:, 0]
+    target, position = cascade.target_in(view), view.to_crop(centre[None, None])[:, 0]
     maps = cascade.features(crop([frame], view))
     for kernel, stage in stages.items():
         described.options[kernel].append(_options(cascade, maps, stage, target))
         if t % SETTINGS.learn_every == 0:
-            stage.remember(maps.first, place / 4, torch.ones(1, dtype=torch.bool))
+            stage.remember(maps.first, position / 4, torch.ones(1, dtype=torch.bool))
         if t % SETTINGS.improve_every == 0:
             stage.improve()
-    described.rows.append(cascade.rows(maps, place, target))
-    described.place.append(place[0])
+    described.rows.append(cascade.rows(maps, position, target))
+    described.position.append(position[0])
     described.size.append(target[0])
     cascade.centre = centre[None]
 
@@ -197,9 +197,9 @@ def replay(rehearsal: Rehearsal, choice: Choice) -> Replay:
     head = RidgeHead(Ridge(lam=choice.lam, eta=choice.eta, mining=choice.mining))
     head.first(rehearsal.first)
     result = Replay(rows=sum(rows.y.shape[1] for rows in rehearsal.first), features=rehearsal.first[0].x.shape[2])
-    frames = zip(rehearsal.options[choice.kernel], rehearsal.rows, rehearsal.place, rehearsal.size, strict=True)
-    for t, (options, rows, place, size) in enumerate(frames, start=1):
-        decision = _decide(options, place, size, head.w[0], choice)
+    frames = zip(rehearsal.options[choice.kernel], rehearsal.rows, rehearsal.position, rehearsal.size, strict=True)
+    for t, (options, rows, position, size) in enumerate(frames, start=1):
+        decision = _decide(options, position, size, head.w[0], choice)
         result.lead1.append(_lead(decision.s1, decision.is_target))
         result.lead.append(_lead(decision.fused, decision.is_target))
         result.left.append(len(decision.fused))
@@ -223,12 +223,12 @@ class Decision(NamedTuple):
     mined: Bool[Tensor, " n"]
 
 
-def _decide(options: Options, place: Tensor, size: Tensor, w: Tensor, choice: Choice) -> Decision:
+def _decide(options: Options, position: Tensor, size: Tensor, w: Tensor, choice: Choice) -> Decision:
     kept = options.s1[:, 4] > max(choice.kappa * options.peak, SETTINGS.floor)
     s1, at, x = options.s1[kept], options.at[kept], options.x[kept]
     fused, best = fuse(s1, x @ w, choice.mix)
     number = torch.arange(len(best))
-    off = ((at[:, 4] - place) / size).norm(dim=1)
+    off = ((at[:, 4] - position) / size).norm(dim=1)
     is_target = (off < 0.5) & (off == off.min()) if len(off) else off > 0
     mined = torch.zeros_like(is_target)
     if choice.mining != "none" and len(off):

@@ -282,8 +282,8 @@ def recorded_footage(sequence: str = "TLD_pedestrian2") -> list[str]:
     return [
         f"| {record.name} | {seed} | {arm} | {values['auc']:.3f} | {values['lost']:.1%} |"
         for record in load_all("crt")
-        for seed, found in zip(record.seeds, record.results, strict=True)
-        for arm, values in found.get("footage", {}).get(sequence, {}).get("arms", {}).items()
+        for seed, outcome in zip(record.seeds, record.results, strict=True)
+        for arm, values in outcome.get("footage", {}).get(sequence, {}).get("arms", {}).items()
     ]
 
 

@@ -253,9 +253,9 @@ def variations_figure(studies: Mapping[str, Mapping[str, Any]]) -> Figure:
     for number, name in enumerate(plain):
         arms = studies[name]["arms"]
         shown = [arm for arm in ("alpha-0", "alpha-1", "alpha-2", "shuffled-2") if arm in arms]
-        for place, arm in enumerate(shown):
+        for slot, arm in enumerate(shown):
             share = improvement_share(arms[arm]["real"])
-            x = number + 0.18 * (place - 1.5)
+            x = number + 0.18 * (slot - 1.5)
             left.errorbar(x, share.value, _reach(share), marker="o", ms=4,
                           color=color_of(arm), alpha=0.5 if arm == "alpha-1" else 1, capsize=2,
                           label=label_of(arm) if number == 0 else None)  # fmt: skip

@@ -80,10 +80,10 @@ def leaves(value, path=()):
 
 def changed_at(header, path, value):
     header = json.loads(json.dumps(header))
-    place = header
+    folder = header
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        folder = folder[key]
+    folder[path[-1]] = value
     return header
 
 

@@ -100,7 +100,7 @@ def test_pairs_know_where_the_target_is():
     size = pairs.first.shape[-1]
     alike, elsewhere = [], []
     for k in range(12):
-        x, y = (int(v) for v in pairs.place[k])
+        x, y = (int(v) for v in pairs.position[k])
         if not (12 <= x < size - 12 and 12 <= y < size - 12):
             continue
         mid = size // 2
@@ -119,7 +119,7 @@ def test_pairs_from_annotated_videos():
     pairs = data.pairs_from([holed], 5, 0, gap=3)
     assert len(pairs) == 5
     assert not pairs.visible.any()
-    assert bool(pairs.place.isfinite().all())
+    assert bool(pairs.position.isfinite().all())
     boxes[1:] = np.nan
     with pytest.raises(InputError, match="two annotated frames"):
         data.pairs_from([replace(clip, boxes=boxes, meta={})], 5, 0)

@@ -40,7 +40,7 @@ def test_rivals_and_the_solve_are_part_of_the_loss(pairs):
     net, few = learning.small_net(0).eval(), pairs.pick(torch.arange(4), torch.device("cpu"))
     noise = torch.zeros(4, 1, 5)
     plain = learning.ridge_loss(net, few, noise)
-    moved = data.Pairs(*(few.place[:, None].expand_as(few.rivals) if name == "rivals" else getattr(few, name)
+    moved = data.Pairs(*(few.position[:, None].expand_as(few.rivals) if name == "rivals" else getattr(few, name)
                          for name in few.__dataclass_fields__))  # fmt: skip
     hidden = data.Pairs(*(torch.zeros_like(few.visible) if name == "visible" else getattr(few, name)
                           for name in few.__dataclass_fields__))  # fmt: skip
@@ -76,16 +76,16 @@ def test_the_climb_finds_the_box_that_a_known_overlap_prefers():
 
     noise = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
     starts = torch.cat([BOX[:, None], jittered(BOX, noise, 0.1, 0.25)], 1)
-    found = climb(predict, starts, steps=30, rate=0.05)
-    assert float(iou(found, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1  # over 100 seeds .32, deviation .04
+    actual = climb(predict, starts, steps=30, rate=0.05)
+    assert float(iou(actual, hidden)[0]) > float(iou(BOX, hidden)[0]) + 0.1  # over 100 seeds .32, deviation .04
     still = climb(predict, starts, steps=0, best=1)
     assert float(iou(still, hidden)[0]) == pytest.approx(float(predict(starts).max()))
 
 
 def test_the_climb_drops_needles():
     needle = torch.tensor([[[0.0, 0.0, 70.0, 10.0], [0.0, 0.0, 20.0, 10.0]]])
-    found = climb(lambda boxes: boxes[..., 2], needle, steps=0, best=1)
-    assert found[0].tolist() == [0.0, 0.0, 20.0, 10.0]
+    actual = climb(lambda boxes: boxes[..., 2], needle, steps=0, best=1)
+    assert actual[0].tolist() == [0.0, 0.0, 20.0, 10.0]
     assert climb(lambda boxes: boxes[..., 2], needle[:, :1], steps=0, best=1)[0].tolist() == [0.0, 0.0, 70.0, 10.0]
 
 
@@ -95,10 +95,10 @@ def test_iou_net_sees_box_and_target():
     maps = (torch.randn(2, 16, 20, 20), torch.randn(2, 8, 10, 10))
     boxes = boxes_at(torch.tensor([[[40.0, 40.0], [30.0, 50.0]]]).expand(2, -1, -1), torch.tensor([[16.0, 12.0]] * 2))
     vectors = net.modulate(maps, boxes[:, 0])
-    found = net.predict(net.test_maps(maps), vectors, boxes)
-    assert found.shape == (2, 2)
+    actual = net.predict(net.test_maps(maps), vectors, boxes)
+    assert actual.shape == (2, 2)
     other = net.predict(net.test_maps(maps), [2 * v for v in vectors], boxes)
-    assert float((found - other).detach().abs().max()) > 1e-5
+    assert float((actual - other).detach().abs().max()) > 1e-5
     with pytest.raises(InputError, match="one stride per map"):
         IoUNet((16,), (4, 8))
     with pytest.raises(InputError, match="best must lie"):
@@ -111,5 +111,5 @@ def test_refined_and_learned_trackers_track():
     for tracker in (CascadeTracker(Settings(refine=True), refiner=refiner),
                     CascadeTracker(features=Learned(learning.small_net(0)))):  # fmt: skip
         tracker.init(clip.frames[0], tuple(clip.boxes[0].tolist()))
-        told = [tracker.update(clip.frames[t]) for t in range(1, 5)]
-        assert all(min(each.box[2:]) >= 4 for each in told)
+        message = [tracker.update(clip.frames[t]) for t in range(1, 5)]
+        assert all(min(each.box[2:]) >= 4 for each in message)

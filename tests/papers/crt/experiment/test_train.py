@@ -49,11 +49,11 @@ def test_smoke(tmp_path):
     assert "footage" not in result
     arms = result["clips"]["plain"]["arms"]
     assert set(arms) == {"stage-1", "cascade", "anchored"}
-    for found in arms.values():
-        assert found["auc"] > 0.2  # over 20 seeds .78, deviation .1
-        assert len(found["each"]["auc"]) == 1
-        assert len(found["success"]) == 21
-        assert found["auc"] == pytest.approx(np.mean(found["success"]))
+    for actual in arms.values():
+        assert actual["auc"] > 0.2  # over 20 seeds .78, deviation .1
+        assert len(actual["each"]["auc"]) == 1
+        assert len(actual["success"]) == 21
+        assert actual["auc"] == pytest.approx(np.mean(actual["success"]))
     assert PAPER.run(config, run_of(tmp_path, config)) == result  # finished: read, not tracked again
 
 
@@ -147,9 +147,9 @@ def test_gpu_and_full_start_on_made_up_data_of_the_real_layout(tmp_path, monkeyp
     torch.save(resnet18().state_dict(), tmp_path / "data" / "imagenet" / "resnet18.pth")
     full = CONFIGS["full"].override(benchmarks=("otb2015",), arms=("stage-1", "refined", "stage-1-resnet18"))
     full = full.override(train_on="otb2015", pairs=4, batch_size=2, refiner_steps=2, learned_steps=2)
-    found = PAPER.run(full, run_of(tmp_path / "full", full))["benchmarks"]["otb2015"]
-    assert set(found) == {"stage-1", "refined", "stage-1-resnet18"}
-    assert found["stage-1"]["by_sequence"]["Basketball"]["auc"] > 0.2
+    actual = PAPER.run(full, run_of(tmp_path / "full", full))["benchmarks"]["otb2015"]
+    assert set(actual) == {"stage-1", "refined", "stage-1-resnet18"}
+    assert actual["stage-1"]["by_sequence"]["Basketball"]["auc"] > 0.2
     assert json.loads((tmp_path / "full" / "result.json").read_text())["data"] == "otb2015"
 
 
@@ -213,9 +213,9 @@ def test_measures_of_a_perfect_and_of_a_fooled_tracker():
     assert (perfect["lost"], perfect["hit"], perfect["bad"]) == (0.0, 0.0, 0.0)
     rivals = np.asarray(clip.meta["rivals"])[:, 0]
     fooled = np.concatenate([rivals - clip.boxes[:, 2:] / 2, clip.boxes[:, 2:]], 1)
-    found = measures(Track(fooled, *sure), clip)
-    assert found["hit"] == 1.0
-    assert found["bad"] == float(found["lost"] > 0.1)
+    actual = measures(Track(fooled, *sure), clip)
+    assert actual["hit"] == 1.0
+    assert actual["bad"] == float(actual["lost"] > 0.1)
 
 
 def test_presence_is_scored_where_targets_vanish():
@@ -226,9 +226,9 @@ def test_presence_is_scored_where_targets_vanish():
 
     gone = replace(clip, boxes=boxes, absent=absent, meta={})
     present = np.array([True, True, False, True, True, False])
-    found = measures(Track(clip.boxes, np.ones(6), present), gone)
-    assert found["tpr"] == pytest.approx(3 / 4)
-    assert found["tnr"] == pytest.approx(1 / 2)
+    actual = measures(Track(clip.boxes, np.ones(6), present), gone)
+    assert actual["tpr"] == pytest.approx(3 / 4)
+    assert actual["tnr"] == pytest.approx(1 / 2)
 
 
 def test_differences_are_paired():

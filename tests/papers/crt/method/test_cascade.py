@@ -188,14 +188,14 @@ def test_a_look_alike_is_not_taken_for_the_lost_target():
 def test_a_target_that_has_changed_counts_twice():
     """The usual score of a real clip lies between 0 and 1: always above a threshold of 0, soon below one of 1."""
     counts = {0.0: set(), 1.0: set()}
-    for misfit, found in counts.items():
+    for misfit, actual in counts.items():
 
         class Watched(RidgeHead):
-            def update(self, rows, counts, rivals, found=found):
-                found.add(float(counts))
+            def update(self, rows, counts, rivals, actual=actual):
+                actual.add(float(counts))
                 super().update(rows, counts, rivals)
 
-        follow(CascadeTracker(Settings(misfit=misfit), head=lambda made=Watched: made(Ridge())), CLIP)
+        follow(CascadeTracker(Settings(misfit=misfit), head=lambda kind=Watched: kind(Ridge())), CLIP)
     assert counts == {0.0: {1.0}, 1.0: {2.0}}
 
 
@@ -260,11 +260,11 @@ def test_census_counts():
     decision = Decision(torch.zeros(1, 3, 2), two, empty, empty, empty, torch.tensor([0]), torch.ones(1), one)
     census = Census([sequence], kappa=0.35, floor=0.08)
     census(0, stage_1(), Diagnostics(view, torch.tensor([[16.0, 16.0]]), scores, decision, two))
-    found = census.summary(0)
+    actual = census.summary(0)
     near = sum((x + 0.5 - 20) ** 2 + (y + 0.5 - 20) ** 2 <= (0.6 * 4) ** 2 for x in range(40) for y in range(40))
-    assert found["hard_share"] == pytest.approx(1 / (1600 - near))
-    assert found["hard_response"] == pytest.approx(0.25 / (0.25 + 0.04))
-    assert (found["candidates"], found["skip_rate"], found["mined"]) == (2.0, 0.0, 2.0)
+    assert actual["hard_share"] == pytest.approx(1 / (1600 - near))
+    assert actual["hard_response"] == pytest.approx(0.25 / (0.25 + 0.04))
+    assert (actual["candidates"], actual["skip_rate"], actual["mined"]) == (2.0, 0.0, 2.0)
 
 
 def stage_1():

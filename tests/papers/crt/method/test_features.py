@@ -27,8 +27,8 @@ from labkit.vision import resnet18, resnet50
 def test_lab_is_opencvs():
     rgb = np.random.default_rng(0).random((16, 16, 3), dtype=np.float32)
     wanted = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)
-    found = rgb_to_lab(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(found, wanted, atol=0.4)  # OpenCV looks its cube roots up in a table
+    actual = rgb_to_lab(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(actual, wanted, atol=0.4)  # OpenCV looks its cube roots up in a table
     known = torch.tensor([[1.0, 1, 1], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
     values = rgb_to_lab(known[:, :, None, None])[:, :, 0, 0]
     wanted = torch.tensor([[100.0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86], [0, 0, 0]])
@@ -42,8 +42,8 @@ def test_a_ramp_has_one_orientation(angle, bin_):
     turn = torch.tensor(angle * torch.pi / 180)
     for sign in (1, -1):
         grey = 0.5 + sign * 0.01 * ((x - 16) * turn.cos() + (y - 16) * turn.sin())
-        found = orientations(grey.expand(1, 3, -1, -1), 4)[0, :, 3:5, 3:5].mean((1, 2))
-        weights = found / found.sum()
+        actual = orientations(grey.expand(1, 3, -1, -1), 4)[0, :, 3:5, 3:5].mean((1, 2))
+        weights = actual / actual.sum()
         lower, share = int(bin_) % BINS, bin_ % 1
         assert float(weights[lower]) == pytest.approx(1 - share, abs=1e-3)
         assert float(weights[(lower + 1) % BINS]) == pytest.approx(share, abs=1e-3)
@@ -87,10 +87,10 @@ def test_maps_and_strides():
 
 @pytest.mark.parametrize(("depth", "channels"), [(18, (128, 256)), (50, (512, 1024))])
 def test_resnet_layers(depth, channels):
-    found = ResNetFeatures(depth)(torch.rand(1, 3, 64, 64))
-    assert found.first.shape == (1, channels[1], 4, 4)
-    assert [m.shape[1] for m in found.second] == list(channels)
-    assert float(found.first.square().mean()) == pytest.approx(1.0, abs=1e-4)
+    actual = ResNetFeatures(depth)(torch.rand(1, 3, 64, 64))
+    assert actual.first.shape == (1, channels[1], 4, 4)
+    assert [m.shape[1] for m in actual.second] == list(channels)
+    assert float(actual.first.square().mean()) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -99,16 +99,16 @@ def test_resnet_weights_from_a_file(tmp_path, ending):
 
     net, path = resnet18(), tmp_path / f"resnet18.{ending}"
     (torch.save if ending == "pth" else save_file)(net.state_dict(), path)
-    found = ResNetFeatures(18, path)
-    torch.testing.assert_close(found.net.conv1.weight, net.conv1.weight.detach())
+    actual = ResNetFeatures(18, path)
+    torch.testing.assert_close(actual.net.conv1.weight, net.conv1.weight.detach())
     net.eval()
     x = torch.rand(1, 3, 64, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    seen = {}
-    net.layer2.register_forward_hook(lambda m, i, o: seen.update(second=o))
+    outputs = {}
+    net.layer2.register_forward_hook(lambda m, i, o: outputs.update(second=o))
     with torch.no_grad():
         net((x - mean[:, None, None]) / std[:, None, None])
-    torch.testing.assert_close(found(x).second[0], seen["second"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actual(x).second[0], outputs["second"], rtol=1e-4, atol=1e-4)
 
 
 def test_bad_input(tmp_path):

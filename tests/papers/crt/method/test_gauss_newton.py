@@ -17,8 +17,8 @@ def linear(batch=1, n=12, d=5, seed=0):
 @pytest.mark.parametrize("beta", ["PR", "FR"])
 def test_as_many_steps_as_unknowns_solve_the_normal_equations(beta):
     a, b, residuals = linear()
-    (found,) = gauss_newton(residuals, [torch.zeros(1, 5, dtype=torch.float64)], [5], beta)
-    torch.testing.assert_close(found[0], torch.linalg.lstsq(a[0], b[0]).solution, rtol=0, atol=1e-10)
+    (actual,) = gauss_newton(residuals, [torch.zeros(1, 5, dtype=torch.float64)], [5], beta)
+    torch.testing.assert_close(actual[0], torch.linalg.lstsq(a[0], b[0]).solution, rtol=0, atol=1e-10)
 
 
 def test_fr_is_pr_on_a_quadratic_and_the_error_falls_in_the_a_norm():

@@ -109,10 +109,10 @@ def test_hardness_weights():
     omega = torch.full((1, 4), 0.25)
     residual = torch.tensor([[0.0, 0.5, -1.0, 0.1]])
     torch.testing.assert_close(ridge.hardness_weights(omega, residual, 0.0), omega)
-    found = ridge.hardness_weights(omega, residual, 1.0)
-    assert float(found.sum()) == pytest.approx(1.0)
-    assert found.argmax() == 2
-    assert float(found[0, 2] / found[0, 0]) == pytest.approx(1.05 / 0.05, rel=1e-5)
+    actual = ridge.hardness_weights(omega, residual, 1.0)
+    assert float(actual.sum()) == pytest.approx(1.0)
+    assert actual.argmax() == 2
+    assert float(actual[0, 2] / actual[0, 0]) == pytest.approx(1.05 / 0.05, rel=1e-5)
 
 
 def test_a_system_that_float32_cannot_factor_goes_through_float64():

@@ -14,11 +14,11 @@ def test_iou_counts_pixels():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randint(1, 12, (60, 4), generator=generator).double() for _ in range(2))
     b[:5] = a[:5]
-    for first, second, found in zip(a.int().tolist(), b.int().tolist(), iou(a, b).tolist(), strict=True):
+    for first, second, actual in zip(a.int().tolist(), b.int().tolist(), iou(a, b).tolist(), strict=True):
         painted = torch.zeros(2, 30, 30)
         for layer, (x, y, w, h) in enumerate((first, second)):
             painted[layer, y : y + h, x : x + w] = 1
-        assert found == pytest.approx(float(painted.prod(0).sum() / painted.amax(0).sum()), abs=1e-6)
+        assert actual == pytest.approx(float(painted.prod(0).sum() / painted.amax(0).sum()), abs=1e-6)
 
 
 def test_rings_are_in_units_of_the_target():
@@ -40,8 +40,8 @@ def test_labels():
 def test_away_is_in_units_of_the_target():
     """0.6 targets of 20 x 10 around (40, 45): 12 pixels across, 6 down."""
     at = torch.tensor([[[40.0, 45.0], [51.9, 45.0], [52.1, 45.0], [40.0, 50.9], [40.0, 38.9]]])
-    found = away(at, torch.tensor([[40.0, 45.0]]), TARGET[:, 2:])
-    assert found[0].tolist() == [False, False, True, False, True]
+    actual = away(at, torch.tensor([[40.0, 45.0]]), TARGET[:, 2:])
+    assert actual[0].tolist() == [False, False, True, False, True]
     assert away(at[:, None], torch.tensor([[40.0, 45.0]]), TARGET[:, 2:]).shape == (1, 1, 5)
 
 

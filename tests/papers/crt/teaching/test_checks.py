@@ -45,12 +45,12 @@ def test_presence_names_the_property_that_fails():
 @pytest.mark.slow
 def test_presence_is_counted_as_oxuva_does():
     """A tracker that is always present: TPR is its share of good boxes, TNR 0; hand-counted on every clip."""
-    found = exercises.presence_counts(lambda scores: scores >= -1.0)
+    actual = exercises.presence_counts(lambda scores: scores >= -1.0)
     pairs = exercises.goes_away()
     good = sum(int((box_overlaps(t.boxes, c.boxes)[1:] >= 0.5).sum()) for c, t in pairs)
-    assert (found.hits, found.true_absent) == (good, 0)
-    assert found.false_present == sum(int(c.absent.sum()) for c, _ in pairs) == 3 * 16
-    assert found.max_gm == pytest.approx(0.5 * found.tpr**0.5)
+    assert (actual.hits, actual.true_absent) == (good, 0)
+    assert actual.false_present == sum(int(c.absent.sum()) for c, _ in pairs) == 3 * 16
+    assert actual.max_gm == pytest.approx(0.5 * actual.tpr**0.5)
 
 
 WRONG = (

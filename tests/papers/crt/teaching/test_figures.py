@@ -222,12 +222,12 @@ def test_recorded_differences_are_paired_over_all_clips(tmp_path, monkeypatch):
         arms = {"stage-1": {"each": {"lost": [0.1, 0.3]}}, "cascade": {"each": {"lost": [0.1 + shift, 0.3 + shift]}}}
         return {"clips": {"plain": {"arms": arms}}}
 
-    made = Record(
+    record = Record(
         paper="crt", scale="lesson", device="cpu", label="evidence", seeds=[0, 1], results=[result(0.1), result(0.1)],
         config={}, environment={}, wall_seconds=[1.0, 1.0], command="", recorded="2026-01-01",
     )  # fmt: skip
-    made.path.parent.mkdir(parents=True)
-    made.path.write_text(made.model_dump_json())
+    record.path.parent.mkdir(parents=True)
+    record.path.write_text(record.model_dump_json())
     figure = figures.mining_figure()  # neither of its two records is there
     assert [line.get_label() for line in figure.axes[0].lines if "features" in line.get_label()] == [
         "hand-made features: not recorded",
@@ -245,13 +245,13 @@ def test_mining_figure_draws_each_reading_beside_the_same_cascade_without_it(tmp
         arms = {"cascade" + ending: {"each": each}}
         arms |= {way + ending: {"each": {n: [v + k * shift for v in vs] for n, vs in each.items()}}
                  for k, way in enumerate(MINING)}  # fmt: skip
-        made = Record(
+        record = Record(
             paper="crt", scale="lesson", device="cpu", label=label, seeds=[0],
             results=[{"clips": {"plain": {"arms": arms}}}], config={}, environment={}, wall_seconds=[1.0], command="",
             recorded="2026-01-01",
         )  # fmt: skip
-        made.path.parent.mkdir(parents=True, exist_ok=True)
-        made.path.write_text(made.model_dump_json())
+        record.path.parent.mkdir(parents=True, exist_ok=True)
+        record.path.write_text(record.model_dump_json())
 
     write("mining", "", -0.02)
     write("mining-learned", "-learned", 0.01)

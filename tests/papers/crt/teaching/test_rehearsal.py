@@ -23,7 +23,9 @@ FOUND = rehearsal.describe(CLIP)
 def test_the_first_decision_is_the_trackers():
     """Before anything more is learned the two must agree to the last candidate: same maps, same head, same scores."""
     (look, *_) = scenes.snapshots(CLIP, 2, Settings(bins=4), guided=True)
-    decision = rehearsal._decide(FOUND.options[7][0], FOUND.place[0], FOUND.size[0], _first_weights(Choice()), Choice())
+    decision = rehearsal._decide(
+        FOUND.options[7][0], FOUND.position[0], FOUND.size[0], _first_weights(Choice()), Choice()
+    )
     np.testing.assert_allclose(decision.fused.numpy(), 0.3 * look.s1 + 0.7 * look.s2, atol=2e-4)
     assert int(decision.is_target.nonzero()) == look.target
     assert int(decision.fused.argmax()) == look.winner
@@ -66,7 +68,7 @@ def test_without_learning_nothing_but_the_first_frame_counts():
     w = _first_weights(Choice())
     result = replay(FOUND, Choice(eta=0.0))
     for t in (3, 9, 14):
-        decision = rehearsal._decide(FOUND.options[7][t], FOUND.place[t], FOUND.size[t], w, Choice())
+        decision = rehearsal._decide(FOUND.options[7][t], FOUND.position[t], FOUND.size[t], w, Choice())
         assert result.lead[t] == pytest.approx(rehearsal._lead(decision.fused, decision.is_target), abs=1e-5)
 
 
@@ -77,7 +79,7 @@ def test_stage_2_learns_from_every_second_frame():
     for t in (2, 4, 6, 8, 10):
         head.running.update(*FOUND.rows[t - 1], torch.tensor([0.02]))
     w = head.running.solve(0.002)[0]
-    decision = rehearsal._decide(FOUND.options[7][10], FOUND.place[10], FOUND.size[10], w, Choice())
+    decision = rehearsal._decide(FOUND.options[7][10], FOUND.position[10], FOUND.size[10], w, Choice())
     wanted = rehearsal._lead(decision.fused, decision.is_target)
     assert replay(FOUND, Choice()).lead[10] == pytest.approx(wanted, abs=1e-5)
 
@@ -86,7 +88,7 @@ def test_each_view_stands_on_the_target_of_the_frame_before():
     """So the target's place is its step, in pixels of a search image of five targets."""
     centre = CLIP.boxes[:, :2] + CLIP.boxes[:, 2:] / 2
     scale = 160 / (5 * np.sqrt(CLIP.boxes[0, 2:].prod()))
-    np.testing.assert_allclose(torch.stack(FOUND.place).numpy(), 80 + scale * np.diff(centre, axis=0), atol=1e-3)
+    np.testing.assert_allclose(torch.stack(FOUND.position).numpy(), 80 + scale * np.diff(centre, axis=0), atol=1e-3)
 
 
 def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
@@ -103,10 +105,10 @@ def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
             super().improve(*given, **named)
 
     monkeypatch.setattr(rehearsal, "Regression", Watched)
-    found = rehearsal.describe(CLIP, (3, 7))
+    actual = rehearsal.describe(CLIP, (3, 7))
     assert [kernel for kernel, _ in learned] == [3, 7] * 7
     for number, (_, at) in enumerate(learned):
-        np.testing.assert_allclose(at, found.place[2 * (number // 2) + 1].numpy() / 4, atol=1e-5)
+        np.testing.assert_allclose(at, actual.position[2 * (number // 2) + 1].numpy() / 4, atol=1e-5)
     assert improved == [3, 7] + [3, 7] * 2  # with the first frame, then in frames 6 and 12
 
 
@@ -124,10 +126,10 @@ def test_mining_goes_through_the_gate_and_changes_later_frames(monkeypatch):
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
     plain = replay(FOUND, Choice())
     for way in MINING:
-        found = replay(FOUND, Choice(mining=way))
-        assert sum(found.mined) > 5, way
-        assert found.lead[0] == pytest.approx(plain.lead[0])
-        assert np.nanmax(np.abs(np.subtract(found.lead, plain.lead))) > 1e-4, way
+        actual = replay(FOUND, Choice(mining=way))
+        assert sum(actual.mined) > 5, way
+        assert actual.lead[0] == pytest.approx(plain.lead[0])
+        assert np.nanmax(np.abs(np.subtract(actual.lead, plain.lead))) > 1e-4, way
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(2.0, 0.0, 0.0)))
     shut = replay(FOUND, Choice(mining="anchored"))
     assert sum(shut.mined) == 0
@@ -136,25 +138,29 @@ def test_mining_goes_through_the_gate_and_changes_later_frames(monkeypatch):
 
 def test_a_frame_that_only_gives_negatives_gives_no_positives(monkeypatch):
     """With the gate open rivals come in every frame; the rows around the target only in every second one."""
-    told = []
+    message = []
 
     class Watched(RidgeHead):
         def update(self, rows, counts, rivals):
-            told.append((rivals.frame, bool(counts), bool(rivals.valid.any())))
+            message.append((rivals.frame, bool(counts), bool(rivals.valid.any())))
             super().update(rows, counts, rivals)
 
     monkeypatch.setattr(rehearsal, "RidgeHead", Watched)
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
     replay(FOUND, Choice(mining="anchored"))
-    assert {learn for frame, learn, _ in told if frame % 2} == {False}
-    assert {learn for frame, learn, _ in told if frame % 2 == 0} == {True}
-    assert all(mined for frame, _, mined in told if frame % 2)
+    assert {learn for frame, learn, _ in message if frame % 2} == {False}
+    assert {learn for frame, learn, _ in message if frame % 2 == 0} == {True}
+    assert all(mined for frame, _, mined in message if frame % 2)
 
 
 def test_settings_out_of_range_say_what_is_allowed():
-    for wrong, told in (({"kappa": 0.05}, "0.1 <= kappa < 1"), ({"mix": 1.1}, "0 <= m <= 1"), ({"lam": 0.0}, "lam > 0"),
-                        ({"eta": 1.0}, "eta < 1")):  # fmt: skip
-        with pytest.raises(InputError, match=told):
+    for wrong, message in (
+        ({"kappa": 0.05}, "0.1 <= kappa < 1"),
+        ({"mix": 1.1}, "0 <= m <= 1"),
+        ({"lam": 0.0}, "lam > 0"),
+        ({"eta": 1.0}, "eta < 1"),
+    ):
+        with pytest.raises(InputError, match=message):
             Choice(**wrong)
     with pytest.raises(InputError, match="filters of 3, 5, 7, 11; got 6"):
         replay(FOUND, Choice(kernel=6))

@@ -101,11 +101,11 @@ def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
     config = CONFIGS["smoke"]
     result = PAPER.run(config, run_of(tmp_path, config))
     arms = result["backgrounds"]["arms"]
-    for found in arms.values():
-        assert abs(found["aligned"] - found["target"]) <= found["iota"] + 1e-6
-        assert found["iota"] <= min(found["tv_prediction"], found["oscillation_times_tv"], found["omega"]) + 1e-6
-        assert found["tv_prediction"] <= found["delta"] + 1e-6
-        assert 1 - found["target"] <= found["ceiling"]  # .19 +- .04 below it
+    for actual in arms.values():
+        assert abs(actual["aligned"] - actual["target"]) <= actual["iota"] + 1e-6
+        assert actual["iota"] <= min(actual["tv_prediction"], actual["oscillation_times_tv"], actual["omega"]) + 1e-6
+        assert actual["tv_prediction"] <= actual["delta"] + 1e-6
+        assert 1 - actual["target"] <= actual["ceiling"]  # .19 +- .04 below it
     assert arms["ERM"]["delta"] > arms["IE-swap"]["delta"] + 0.2  # .82 +- .02 over 24 seeds
     assert result["coverage"]["50"]["iid_violations"] == 1.0
     assert PAPER.run(config, run_of(tmp_path, config)) == result  # finished: read, not trained again
@@ -184,8 +184,8 @@ def test_two_processes_train_what_one_trains(tmp_path):
     first, second = (load_file(tmp_path / name / "backgrounds" / "weights.safetensors") for name in ("one", "two"))
     assert distance(first.values(), [second[name] for name in first]) < 1e-2  # rounding
     one, both = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
-    for arm, found in one["backgrounds"]["arms"].items():
-        assert both["backgrounds"]["arms"][arm]["target"] == pytest.approx(found["target"], abs=0.05)
+    for arm, actual in one["backgrounds"]["arms"].items():
+        assert both["backgrounds"]["arms"][arm]["target"] == pytest.approx(actual["target"], abs=0.05)
 
 
 def test_a_batch_that_cannot_be_shared_says_so():
@@ -206,7 +206,7 @@ def test_every_lesson_experiment_starts(tmp_path, name):
     config = Config(experiments=(name,), replicas=1, steps=2, train_examples=60, test_examples=60, batch_size=20)
     result = PAPER.run(config, run_of(tmp_path, config))
     assert set(result[name]["arms"]) == set(EXPERIMENTS[name].arms)
-    assert min(found["slack"] for found in result[name]["arms"].values()) > -1e-6
+    assert min(actual["slack"] for actual in result[name]["arms"].values()) > -1e-6
     if name == "two-colours":
         assert result[name]["arms"]["oracle"]["vary"] == 0
 

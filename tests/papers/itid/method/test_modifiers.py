@@ -58,8 +58,8 @@ def test_swap_makes_the_nuisance_independent_and_keeps_everything_else():
     assert torch.equal(swapped.labels, BATCH.labels)
     assert torch.equal(swapped.content, BATCH.content)
     assert torch.equal(swapped.images, Backgrounds()(BATCH.content, swapped.nuisance))
-    found = [g_statistic(BATCH.labels, Swap()(BATCH, generator(s)).nuisance)[0] for s in range(100)]
-    assert np.mean(found) == pytest.approx(83.4, abs=6)  # a mean of 100 scatters by 1.4
+    actual = [g_statistic(BATCH.labels, Swap()(BATCH, generator(s)).nuisance)[0] for s in range(100)]
+    assert np.mean(actual) == pytest.approx(83.4, abs=6)  # a mean of 100 scatters by 1.4
 
 
 def check_weights(weights):

@@ -100,24 +100,24 @@ def test_omega_y_is_the_largest_gap_over_laws_that_see_the_label_only():
         q, q2 = (NuisanceLaw.points(torch.tensor(z).expand(4, 2), 2) for z in (first, second))
         gaps.append(TASK.risk(LOSSES, q) - TASK.risk(LOSSES, q2))
     wanted = torch.stack(gaps).amax(0)
-    found = measures.oscillation_by_label(TASK, LOSSES)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
-    assert bool((found <= measures.oscillation(TASK, LOSSES) + 1e-14).all())
+    actual = measures.oscillation_by_label(TASK, LOSSES)
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-14)
+    assert bool((actual <= measures.oscillation(TASK, LOSSES) + 1e-14).all())
 
 
 def test_coverage_of_the_itid_bound_and_failure_of_the_iid_one():
     """Known values of the toy: penalties, violation rates, what ERM selects. Tolerances: 5 deviations over 20 seeds."""
-    found = {n: measure_coverage(n, 300, seed=0) for n in (50, 200, 800)}
-    assert [round(found[n]["penalty"], 3) for n in found] == [0.28, 0.14, 0.07]
-    assert [round(found[n]["invariant_penalty"], 3) for n in found] == [0.225, 0.113, 0.056]
+    actual = {n: measure_coverage(n, 300, seed=0) for n in (50, 200, 800)}
+    assert [round(actual[n]["penalty"], 3) for n in actual] == [0.28, 0.14, 0.07]
+    assert [round(actual[n]["invariant_penalty"], 3) for n in actual] == [0.225, 0.113, 0.056]
     for n, wanted in ((50, 0.364), (200, 0.313), (800, 0.333)):
-        assert found[n]["itid_violations"] <= 0.025  # <= 10 % is what the theorem promises
-        assert found[n]["iid_violations"] == 1.0
-        assert found[n]["rerendered_violations"] <= 0.025
-        assert found[n]["erm_target"] == pytest.approx(wanted, abs=0.075)
-        assert found[n]["erm_train"] < 0.1
-        assert found[n]["invariant_target"] == pytest.approx(0.107, abs=0.009)
-        assert found[n]["rerendered_target"] <= 0.117
+        assert actual[n]["itid_violations"] <= 0.025  # <= 10 % is what the theorem promises
+        assert actual[n]["iid_violations"] == 1.0
+        assert actual[n]["rerendered_violations"] <= 0.025
+        assert actual[n]["erm_target"] == pytest.approx(wanted, abs=0.075)
+        assert actual[n]["erm_train"] < 0.1
+        assert actual[n]["invariant_target"] == pytest.approx(0.107, abs=0.009)
+        assert actual[n]["rerendered_target"] <= 0.117
 
 
 def test_on_the_invariant_class_iota_is_0():
@@ -141,10 +141,10 @@ def test_penalties_of_the_invariant_class():
 
 @pytest.mark.parametrize(("a", "train", "flipped"), [(2.0, 0.9873, 0.0899), (1.0, 0.9214, 0.5), (0.5, 0.8682, 0.7488)])
 def test_gaussian_closed_form(a, train, flipped):
-    found = gaussian.accuracies(a)
-    assert found["train"] == pytest.approx(train, abs=5e-5)
-    assert found["flipped"] == pytest.approx(flipped, abs=5e-5)
-    assert found["invariant"] == pytest.approx(0.8413, abs=5e-5)
+    actual = gaussian.accuracies(a)
+    assert actual["train"] == pytest.approx(train, abs=5e-5)
+    assert actual["flipped"] == pytest.approx(flipped, abs=5e-5)
+    assert actual["invariant"] == pytest.approx(0.8413, abs=5e-5)
     generator = torch.Generator().manual_seed(0)
     y, c, z = gaussian.sample(400_000, a, generator)
     assert float(((c + a * z) * y > 0).double().mean()) == pytest.approx(train, abs=0.004)
@@ -286,19 +286,19 @@ def test_measured_shift_of_a_table_agrees_with_the_exact_measures():
     labels = torch.from_numpy(generator.integers(0, 3, 12))
     predictions = torch.from_numpy(generator.integers(0, 3, (12, 4)))
     q, q2 = (torch.from_numpy(generator.dirichlet(np.ones(4), 12)) for _ in range(2))
-    found = measures.measure_law_change(predictions, labels, q, q2)
+    actual = measures.measure_law_change(predictions, labels, q, q2)
     law = torch.zeros(12, 3, dtype=torch.float64)
     law[torch.arange(12), labels] = 1 / 12
     task, losses = Task(law), zero_one(predictions[None], 3)
     first, second = (NuisanceLaw(t[:, None].expand(12, 3, 4).contiguous()) for t in (q, q2))
-    assert found.iota == pytest.approx(float(measures.iota(task, losses, first, second)), abs=1e-12)
-    assert found.delta == pytest.approx(float(measures.delta(task, predictions[None], first, second)), abs=1e-12)
+    assert actual.iota == pytest.approx(float(measures.iota(task, losses, first, second)), abs=1e-12)
+    assert actual.delta == pytest.approx(float(measures.delta(task, predictions[None], first, second)), abs=1e-12)
     tv = measures.tv_prediction(task, predictions[None], first, second)
-    assert found.tv_prediction == pytest.approx(float(tv), abs=1e-12)
-    assert found.oscillation == pytest.approx(float(measures.oscillation(task, losses)), abs=1e-12)
-    assert found.risk == pytest.approx(float(task.risk(losses, first)), abs=1e-12)
-    assert found.gap <= found.iota <= min(found.tv_prediction, found.oscillation_times_tv) + 1e-12
-    assert found.tv_prediction <= found.delta + 1e-12
+    assert actual.tv_prediction == pytest.approx(float(tv), abs=1e-12)
+    assert actual.oscillation == pytest.approx(float(measures.oscillation(task, losses)), abs=1e-12)
+    assert actual.risk == pytest.approx(float(task.risk(losses, first)), abs=1e-12)
+    assert actual.gap <= actual.iota <= min(actual.tv_prediction, actual.oscillation_times_tv) + 1e-12
+    assert actual.tv_prediction <= actual.delta + 1e-12
 
 
 def test_delta_is_estimated_without_labels():

@@ -21,16 +21,16 @@ def test_measures_of_a_calibrated_and_of_a_useless_uncertainty():
     generator = torch.Generator().manual_seed(0)
     predicted = torch.rand(2, 4000, generator=generator) + 0.2
     error = predicted * torch.randn(2, 4000, generator=generator)
-    found = calibration.measures(predicted, error)
-    for share, wanted in zip(found["coverage"], calibration.NORMAL_COVERAGE, strict=True):
+    actual = calibration.measures(predicted, error)
+    for share, wanted in zip(actual["coverage"], calibration.NORMAL_COVERAGE, strict=True):
         assert share == pytest.approx(wanted, abs=0.01)
-    assert found["deviation"] == pytest.approx(1, abs=0.03)
-    assert min(found["spearman"]) > 0.2
+    assert actual["deviation"] == pytest.approx(1, abs=0.03)
+    assert min(actual["spearman"]) > 0.2
     shuffled = predicted[:, torch.randperm(4000, generator=generator)]
     assert max(abs(rank) for rank in calibration.measures(shuffled, error)["spearman"]) < 0.05
     halved = calibration.measures(predicted / 2, error)
     assert halved["deviation"] == pytest.approx(2, abs=0.06)
-    assert halved["spearman"] == found["spearman"]
+    assert halved["spearman"] == actual["spearman"]
 
 
 def test_independent_errors_are_calibrated():
@@ -38,9 +38,9 @@ def test_independent_errors_are_calibrated():
 
     Over 20 seeds: .57 +- .04 within one sigma, .88 +- .03 within two, deviation 1.33 +- .08.
     """
-    found = calibration.calibrate("fake-0.01", QUICK.override(calibration_copies=4, calibration_queries=40))
-    assert found.persistent is None
-    row = calibration.summarize(found)["sqrt_u"]
+    actual = calibration.calibrate("fake-0.01", QUICK.override(calibration_copies=4, calibration_queries=40))
+    assert actual.persistent is None
+    row = calibration.summarize(actual)["sqrt_u"]
     assert 0.4 < row["coverage"][0] < 0.75
     assert row["coverage"][1] > 0.75
     assert 0.9 < row["deviation"] < 1.7
@@ -49,11 +49,11 @@ def test_independent_errors_are_calibrated():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["point-4", "zone-8"])
 def test_trained_ensembles_are_asked_at_the_same_places(name):
-    found = calibration.calibrate(name, QUICK)
-    assert found.predicted.shape == found.persistent.shape == (2, 12)
-    assert bool((found.predicted > 0).all())
-    assert not torch.equal(found.error, found.persistent_error)
-    ranks = torch.corrcoef(torch.stack([found.error.flatten(), found.persistent_error.flatten()]))[0, 1]
+    actual = calibration.calibrate(name, QUICK)
+    assert actual.predicted.shape == actual.persistent.shape == (2, 12)
+    assert bool((actual.predicted > 0).all())
+    assert not torch.equal(actual.error, actual.persistent_error)
+    ranks = torch.corrcoef(torch.stack([actual.error.flatten(), actual.persistent_error.flatten()]))[0, 1]
     assert float(ranks) > 0.5  # two ways to ask the same models about the same queries: .92 +- .05 over 20 seeds
 
 

@@ -21,10 +21,10 @@ def numbers(count: int, *shape: int, seed: int = 0) -> tuple[Tensor, ...]:
 def check_likelihood(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Twice the negative log-likelihood of torch's own normal law, up to log 2 pi; the gradients are those by hand."""
     mean, log_variance, target = (x.requires_grad_() for x in numbers(3, 4, 5))
-    found = loss(mean, log_variance, target)
+    actual = loss(mean, log_variance, target)
     law = torch.distributions.Normal(mean, (log_variance / 2).exp())
-    torch.testing.assert_close(found, -2 * law.log_prob(target) - math.log(2 * math.pi), rtol=1e-12, atol=1e-12)
-    by_mean, by_log_variance = torch.autograd.grad(found.sum(), (mean, log_variance))
+    torch.testing.assert_close(actual, -2 * law.log_prob(target) - math.log(2 * math.pi), rtol=1e-12, atol=1e-12)
+    by_mean, by_log_variance = torch.autograd.grad(actual.sum(), (mean, log_variance))
     off, precision = target - mean, (-log_variance).exp()
     torch.testing.assert_close(by_mean, -2 * off * precision, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(by_log_variance, 1 - off.square() * precision, rtol=1e-12, atol=1e-12)
@@ -99,15 +99,15 @@ def noisy_line(rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def fitted() -> g.GaussianEnsemble:
-    made = g.GaussianEnsemble(1, 2, 2, 1, (32,), seeds=[3])
+    gaussians = g.GaussianEnsemble(1, 2, 2, 1, (32,), seeds=[3])
     state, action, after, _ = noisy_line(3000)
     inputs, change = torch.cat([state, action], -1), after - state
-    made.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    gaussians.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
     splits, generator = e.TrajectorySplits(1, 2), torch.Generator().manual_seed(1)
     splits.add(30, 100, generator)
     settings = e.FitSettings(2e-2, 1e-3, batch=200, by_epoch=False, rounds=500, patience=500, max_norm=10.0)
-    e.fit(made, state, action, after, splits, generator, settings)
-    return made
+    e.fit(gaussians, state, action, after, splits, generator, settings)
+    return gaussians
 
 
 def test_a_known_noise_is_found_again(fitted):
@@ -125,15 +125,15 @@ def test_a_known_noise_is_found_again(fitted):
 
 
 def test_gaussian_members_begin_anew_like_the_others():
-    made = g.GaussianEnsemble(1, 2, 2, 1, (8,), seeds=[3])
-    first = {name: value.clone() for name, value in made.state_dict().items()}
+    gaussians = g.GaussianEnsemble(1, 2, 2, 1, (8,), seeds=[3])
+    first = {name: value.clone() for name, value in gaussians.state_dict().items()}
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in gaussians.parameters():
             parameter.add_(1.0)
-    made.freeze()  # nothing to multiply out: rollouts go on using the network itself
-    assert torch.equal(made(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)), made.outcome(*zeros())[0])
-    made.initialize([3])
-    assert all(torch.equal(value, first[name]) for name, value in made.state_dict().items())
+    gaussians.freeze()  # nothing to multiply out: rollouts go on using the network itself
+    assert torch.equal(gaussians(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1)), gaussians.outcome(*zeros())[0])
+    gaussians.initialize([3])
+    assert all(torch.equal(value, first[name]) for name, value in gaussians.state_dict().items())
 
 
 def zeros() -> tuple[Tensor, Tensor]:

@@ -121,10 +121,10 @@ def test_pooled_puts_all_seeds_of_a_record_together(tmp_path, monkeypatch):
     }  # fmt: skip
     (tmp_path / "pombu").mkdir()
     (tmp_path / "pombu" / "lesson-cpu.json").write_text(json.dumps(record))
-    found = scenes.pooled("zone")
-    assert found["arms"]["alpha-2"]["real"] == [1.0, -1.0, 1.0, -1.0]
-    assert found["arms"]["alpha-2"]["right"] == 1.5
-    assert set(found["arms"]) == {"alpha-2"}  # the other one is not in every run
+    actual = scenes.pooled("zone")
+    assert actual["arms"]["alpha-2"]["real"] == [1.0, -1.0, 1.0, -1.0]
+    assert actual["arms"]["alpha-2"]["right"] == 1.5
+    assert set(actual["arms"]) == {"alpha-2"}  # the other one is not in every run
     assert scenes.pooled("zone-slow") is None
 
 

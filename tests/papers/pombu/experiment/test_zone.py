@@ -92,13 +92,13 @@ def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path, double_precis
     prepared = offline.prepare(TASK, QUICK, seeds)
     names = ("alpha-1", "alpha-1.0", "alpha-3")
     arms = Arms(names, 2)
-    found = offline.improve(TASK, prepared, arms, QUICK, seeds, Run.open(tmp_path, config))
-    left = found.history["left"].view(-1, 3, 2)
+    actual = offline.improve(TASK, prepared, arms, QUICK, seeds, Run.open(tmp_path, config))
+    left = actual.history["left"].view(-1, 3, 2)
     torch.testing.assert_close(left[:, 0], left[:, 1], rtol=0, atol=1e-8)
     torch.testing.assert_close(left[0, 0], left[0, 2], rtol=0, atol=1e-8)
     assert (left[-1, 0] - left[-1, 2]).abs().min() > 1e-4
     assert (left[:, 0, 0] - left[:, 0, 1]).abs().min() > 1e-4
-    assert found.history["policy/log_std"].shape[:2] == (2, 3)  # before the first update, after the last; first seed
+    assert actual.history["policy/log_std"].shape[:2] == (2, 3)  # before the first update, after the last; first seed
 
 
 def test_a_seed_does_not_depend_on_its_neighbours(double_precision):
@@ -136,11 +136,11 @@ def test_models_shared_by_arms_see_every_copy_s_own_rows():
     prepared = offline.prepare(TASK, QUICK, (5, 6))
     generator = torch.Generator().manual_seed(0)
     state, action = (torch.rand(6, 4, 2, generator=generator) - 0.5 for _ in range(2))
-    found = offline.shared_by_arms(prepared.ensemble, 2)(state, action)
-    assert found.shape == (6, 5, 4, 2)
+    actual = offline.shared_by_arms(prepared.ensemble, 2)(state, action)
+    assert actual.shape == (6, 5, 4, 2)
     for arm in range(3):
         rows = slice(2 * arm, 2 * arm + 2)
-        torch.testing.assert_close(found[rows], prepared.ensemble(state[rows], action[rows]))
+        torch.testing.assert_close(actual[rows], prepared.ensemble(state[rows], action[rows]))
 
 
 def test_referee_is_the_world_with_the_same_luck_for_all():
@@ -274,15 +274,15 @@ def test_more_left_data_leave_the_right_as_it_was():
 def test_scaling_by_the_raw_variance_makes_the_unit_of_reward_disappear(tmp_path, double_precision):
     """The same seeds with rewards times 10: the same policies up to the 1e-8 that keep divisions from 0. With the
     official code's division, others."""
-    found = {}
+    actual = {}
     for unit, scaling in ((1.0, "paper"), (10.0, "paper"), (10.0, "official")):
         task, setting = replace(TASK, unit=unit), replace(QUICK, u_scaling=scaling, updates=2)
         prepared = offline.prepare(task, setting, (5,))
         run = Run.open(tmp_path / f"{unit}-{scaling}", CONFIGS["smoke"])
         out = offline.improve(task, prepared, Arms(("alpha-2",), 1), setting, (5,), run)
-        found[unit, scaling] = float(out.history["left"][-1] + out.history["right"][-1]) / unit
-    assert found[10.0, "paper"] == pytest.approx(found[1.0, "paper"], abs=2e-3)
-    assert abs(found[10.0, "official"] - found[1.0, "paper"]) > 1e-2
+        actual[unit, scaling] = float(out.history["left"][-1] + out.history["right"][-1]) / unit
+    assert actual[10.0, "paper"] == pytest.approx(actual[1.0, "paper"], abs=2e-3)
+    assert abs(actual[10.0, "official"] - actual[1.0, "paper"]) > 1e-2
 
 
 def test_summary_counts_what_happened():
@@ -290,11 +290,11 @@ def test_summary_counts_what_happened():
     for step in range(3):
         change = torch.tensor([0.0, 0.0, 1.0, -1.0]) * step
         history.add(left=-10 + change, right=-10 + change, model=-12 + 2 * change, ratio=torch.full((4,), 0.2))
-    found = summarize_zone(history, Arms(("alpha-0", "alpha-2"), 2))
-    assert found["start"] == -10
-    assert found["arms"]["alpha-2"]["real"] == [2.0, -2.0]
-    assert found["arms"]["alpha-2"]["claimed"] == [4.0, -4.0]
-    assert found["arms"]["alpha-2"]["worst"] == -2
-    assert found["arms"]["alpha-2"]["steps"] == 0.5
-    assert found["arms"]["alpha-2"]["improved_curve"] == [0.0, 0.5, 0.5]
-    assert found["arms"]["alpha-0"]["real_curve"] == [0.0, 0.0, 0.0]
+    actual = summarize_zone(history, Arms(("alpha-0", "alpha-2"), 2))
+    assert actual["start"] == -10
+    assert actual["arms"]["alpha-2"]["real"] == [2.0, -2.0]
+    assert actual["arms"]["alpha-2"]["claimed"] == [4.0, -4.0]
+    assert actual["arms"]["alpha-2"]["worst"] == -2
+    assert actual["arms"]["alpha-2"]["steps"] == 0.5
+    assert actual["arms"]["alpha-2"]["improved_curve"] == [0.0, 0.5, 0.5]
+    assert actual["arms"]["alpha-0"]["real_curve"] == [0.0, 0.0, 0.0]

@@ -48,12 +48,12 @@ def test_alpha_zero_is_ppo_to_the_last_bit_but_one_constant():
 def test_identical_models_make_every_alpha_the_same():
     log_prob, old, advantage, _ = samples()
     nothing = torch.zeros_like(advantage)
-    found = [
+    actual = [
         gradient(lambda x, a=a: o.conservative_loss(o.ratio_change(x, old), advantage, nothing, a, CLIP), log_prob)
         for a in (0.0, 0.5, 1e6)
     ]
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    assert torch.equal(actual[0], actual[1])
+    assert torch.equal(actual[0], actual[2])
 
 
 def test_no_penalty_pulls_before_the_first_step():

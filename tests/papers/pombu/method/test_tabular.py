@@ -76,8 +76,8 @@ def test_jensen_over_actions():
 
 def test_luis_recursion_is_exact(posterior, models):
     w = tabular.luis_local_uncertainty(posterior, models)
-    found = tabular.propagate_states(w, posterior)
-    np.testing.assert_allclose(found, tabular.exact_variance(posterior)[1][:-1], rtol=0.06)
+    actual = tabular.propagate_states(w, posterior)
+    np.testing.assert_allclose(actual, tabular.exact_variance(posterior)[1][:-1], rtol=0.06)
 
 
 def test_the_bound_breaks_where_states_come_back():
@@ -87,15 +87,15 @@ def test_the_bound_breaks_where_states_come_back():
 
 
 def test_a_shared_model_breaks_it_the_more_the_longer():
-    posterior, rng, found = tabular.random_posterior(seed=0), np.random.default_rng(3), []
+    posterior, rng, actual = tabular.random_posterior(seed=0), np.random.default_rng(3), []
     for horizon in (1, 10, 20, 60):
         tied = tabular.stationary(posterior, horizon)
         truth = tabular.sample(tied, 4_000, rng).q.var(0)
-        found.append(float((tabular.propagate(tabular.local_uncertainty(tied), tied) / truth)[0].mean()))
-    assert found[0] == pytest.approx(1, abs=0.1)
-    assert found == sorted(found, reverse=True)
-    assert found[1] < 0.8
-    assert found[-1] < 0.25
+        actual.append(float((tabular.propagate(tabular.local_uncertainty(tied), tied) / truth)[0].mean()))
+    assert actual[0] == pytest.approx(1, abs=0.1)
+    assert actual == sorted(actual, reverse=True)
+    assert actual[1] < 0.8
+    assert actual[-1] < 0.25
 
 
 def test_stationary_solve_is_the_limit_of_the_iteration():
@@ -111,12 +111,12 @@ def test_more_data_less_variance():
 
 
 def test_study_reports_what_the_sheet_measured():
-    found = tabular.compare_bounds(4_000, 0)
-    assert found["tight_min"] == pytest.approx(1)
-    assert 1.2 < found["tight_mean"] < 2.5
-    assert found["loose_mean"] > 10 * found["tight_mean"]
-    assert max(found["luis_error"], found["identity_error"], found["sampling_error"]) < 0.2
-    assert found["cyclic_max"] < 0.2
+    actual = tabular.compare_bounds(4_000, 0)
+    assert actual["tight_min"] == pytest.approx(1)
+    assert 1.2 < actual["tight_mean"] < 2.5
+    assert actual["loose_mean"] > 10 * actual["tight_mean"]
+    assert max(actual["luis_error"], actual["identity_error"], actual["sampling_error"]) < 0.2
+    assert actual["cyclic_max"] < 0.2
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ UNIFORM = torch.linspace(-1, 1, 100_001, dtype=torch.float64)
 
 
 def quantizer(temperature, **options):
-    made = SoftQuantizer(LEVELS["W2"], (-0.5, 0.5), beta=1.0, alpha=0.7, **options).double()
-    set_temperature(made, temperature)
-    return made
+    quantized = SoftQuantizer(LEVELS["W2"], (-0.5, 0.5), beta=1.0, alpha=0.7, **options).double()
+    set_temperature(quantized, temperature)
+    return quantized
 
 
 def test_slope_is_the_paper_formula():
@@ -44,10 +44,10 @@ def test_a_wide_bell_keeps_everybody_learning():
 
 
 def test_slope_is_soft_in_eval_mode_and_leaves_no_trace():
-    made = quantizer(8.0).eval()
-    torch.testing.assert_close(slope(made, UNIFORM), slope(made.train(), UNIFORM))
-    assert made.forced_mode is None
-    assert made.alpha.grad is None
+    quantized = quantizer(8.0).eval()
+    torch.testing.assert_close(slope(quantized, UNIFORM), slope(quantized.train(), UNIFORM))
+    assert quantized.forced_mode is None
+    assert quantized.alpha.grad is None
 
 
 class TestGradientAgreement:

@@ -60,8 +60,8 @@ def test_the_same_seed_gives_the_weights_of_the_recorded_runs():
     layers += [nn.Linear(288, 64, bias=False), nn.Linear(64, 10)]
     torch.manual_seed(3)
     net = build_model("cnn", classes=10, image_size=28, channels=1)
-    for layer, made in zip(layers, (net.conv1, net.conv2, net.conv3, net.fc1, net.fc2), strict=True):
-        assert torch.equal(layer.weight, made.weight)
+    for layer, module in zip(layers, (net.conv1, net.conv2, net.conv3, net.fc1, net.fc2), strict=True):
+        assert torch.equal(layer.weight, module.weight)
 
 
 @torch.no_grad()

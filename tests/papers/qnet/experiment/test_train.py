@@ -204,8 +204,8 @@ def test_gpu_scale_on_a_cifar_like_archive(tmp_path, monkeypatch):
     small = small.override(calibration_examples=8)
     images = torch.from_numpy(random.integers(0, 256, (12, 3, 32, 32), dtype=np.uint8))
     labels = torch.from_numpy(random.integers(0, 10, 12))
-    made = ImageSet(images, labels, tuple("abcdefghij"), "cifar10", "hand-made")
-    monkeypatch.setitem(classification._IN_MEMORY, "cifar10", lambda split: made)
+    dataset = ImageSet(images, labels, tuple("abcdefghij"), "cifar10", "hand-made")
+    monkeypatch.setitem(classification._IN_MEMORY, "cifar10", lambda split: dataset)
     result = train(small, Run.open(tmp_path, small))
     assert result["data"] == "cifar10"
     assert set(result) == {"data", "float", "W1", "W1A2"}

@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
 def test_every_figure_is_a_plain_value(trained):
     config, run, result = trained
     metrics = run.part("W2").metrics()
-    made = [
+    drawn = [
         figures.idea_figure(),
         figures.comparison_figure(result, ["W1", "BWN"]),
         figures.seeds_figure([result, result], {"W1": "1-bit weights", "W2": "ternary"}),
@@ -34,7 +34,7 @@ def test_every_figure_is_a_plain_value(trained):
         figures.agreement_figure(scenes.activation_gradients(config, run, temperatures=(2.0, 15.0))),
         figures.memory_figure({"float": 1000, "W1": 40}),
     ]
-    assert all(isinstance(figure, Figure) for figure in made)
+    assert all(isinstance(figure, Figure) for figure in drawn)
 
 
 def test_staircase_figure_is_pure_and_says_who_still_learns():

@@ -11,7 +11,7 @@ from labkit.papers.sher.experiment.curriculum import curriculum, diversity, lazy
 from labkit.papers.sher.method.hindsight import Transitions
 
 
-def made(goal: torch.Tensor, achieved: torch.Tensor, row: torch.Tensor) -> Transitions:
+def transitions(goal: torch.Tensor, achieved: torch.Tensor, row: torch.Tensor) -> Transitions:
     """Candidates whose action and reward say which row they are."""
     return Transitions(goal, row[..., None], goal, achieved, achieved, goal, row, row > 31, row < 0)
 
@@ -74,12 +74,12 @@ def test_a_pool_is_128_candidates_whatever_the_batch():
     generator = torch.Generator().manual_seed(0)
     goal, achieved = (torch.randn(2, 384, 2, generator=generator) for _ in range(2))
     row = torch.arange(384.0).expand(2, -1)
-    candidates = made(goal, achieved, row)
+    candidates = transitions(goal, achieved, row)
     u = torch.rand(2, 3, 64, 128, generator=generator)
     together = curriculum(candidates, 192, 0, u.flatten(0, 1)).reward
     for copy, pool in itertools.product(range(2), range(3)):
         cut = slice(128 * pool, 128 * (pool + 1))
-        alone = curriculum(made(goal[copy : copy + 1, cut], achieved[copy : copy + 1, cut], row[:1, cut]), 64, 0,
+        alone = curriculum(transitions(goal[copy : copy + 1, cut], achieved[copy : copy + 1, cut], row[:1, cut]), 64, 0,
                            u[copy, pool][None])  # fmt: skip
         assert torch.equal(together[copy, 64 * pool : 64 * (pool + 1)], alone.reward[0])
 
@@ -127,7 +127,7 @@ def test_lambda_grows_from_one_until_only_the_distance_counts():
     goal = 0.1 * torch.randn(5, 64, 2, generator=generator)
     achieved = 0.1 * torch.randn(5, 64, 2, generator=generator)
     row = torch.arange(64.0).expand(5, -1)
-    candidates = made(goal, achieved, row)
+    candidates = transitions(goal, achieved, row)
     u = torch.rand(5, 32, 64, generator=generator)
     early, late = (curriculum(candidates, 32, step, u) for step in (0, 200_000))
     far = (goal - achieved).norm(dim=-1)

@@ -113,9 +113,9 @@ def test_control_is_inference_by_enumeration():
             total += float(task.reward[state, a])
             state = int(task.successor[state, a])
         weights[actions[0]] += math.exp(total / alpha)
-    found = lab.posterior_policy(task, alpha, horizon)
-    assert found.shape == (horizon, 8, 4)
-    torch.testing.assert_close(found[0, start], weights / weights.sum())
+    actual = lab.posterior_policy(task, alpha, horizon)
+    assert actual.shape == (horizon, 8, 4)
+    torch.testing.assert_close(actual[0, start], weights / weights.sum())
 
 
 def test_sparse_rewards_are_probabilities():

@@ -32,8 +32,8 @@ def official(env_id: str) -> gymnasium.Env:
     return gymnasium.make(env_id)
 
 
-def same(seen: dict[str, np.ndarray], index: int, expected: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(seen[key][index], expected[key]) for key in KEYS)
+def same(observations: dict[str, np.ndarray], index: int, expected: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(observations[key][index], expected[key]) for key in KEYS)
 
 
 @pytest.mark.slow
@@ -79,11 +79,11 @@ def test_threads_give_the_same_numbers(env_id):
 
 
 def check_some_lean_steps(tasks: GoalVector, alone: gymnasium.Env, steps: int = 15) -> None:
-    seen, (expected, _) = tasks.reset([5]), alone.reset(seed=5)
+    observations, (expected, _) = tasks.reset([5]), alone.reset(seed=5)
     for action in np.random.default_rng(3).uniform(-1.5, 1.5, (steps, 1, tasks.action_size)):
-        assert same(seen, 0, expected)
-        seen, (expected, *_) = tasks.step(action), alone.step(action[0])
-    assert same(seen, 0, expected)
+        assert same(observations, 0, expected)
+        observations, (expected, *_) = tasks.step(action), alone.step(action[0])
+    assert same(observations, 0, expected)
 
 
 def fingers_stay_where_they_are(tasks: GoalVector) -> None:
@@ -129,7 +129,7 @@ def some_goals(env_id: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarra
         goals = draw.normal(size=(rows, 15 if "Hand" in env_id else 3))
         size = 0.0026 if "Hand" in env_id else 0.05
         return goals + draw.normal(size=goals.shape) * size, goals
-    place, turn = draw.normal(size=(rows, 3)), draw.normal(size=(rows, 4))
+    folder, turn = draw.normal(size=(rows, 3)), draw.normal(size=(rows, 4))
     turn /= np.linalg.norm(turn, axis=1, keepdims=True)
     nudge = np.concatenate([np.ones((rows, 1)), draw.normal(size=(rows, 3)) * 0.025], axis=1)
     turned = rotations.quat_mul(nudge / np.linalg.norm(nudge, axis=1, keepdims=True), turn)
@@ -138,7 +138,7 @@ def some_goals(env_id: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarra
     about_z[:, 3] = np.sqrt(1 - about_z[:, 0] ** 2)
     turned[1::4] = rotations.quat_mul(turned[1::4], about_z[1::4])
     near = draw.normal(size=(rows, 3)) * (0.02 if "Pen" in env_id else 0.005)
-    return np.concatenate([place + near, turned], axis=1), np.concatenate([place, turn], axis=1)
+    return np.concatenate([folder + near, turned], axis=1), np.concatenate([folder, turn], axis=1)
 
 
 @pytest.mark.parametrize("env_id", TASKS)
