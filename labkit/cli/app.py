@@ -22,6 +22,7 @@ from labkit.cli.record import record
 from labkit.cli.run import run
 from labkit.cli.track import track
 from labkit.cli.train import train
+from labkit.cli.translate import translate
 from labkit.cli.worker import worker
 from labkit.errors import LabkitError
 
@@ -34,6 +35,7 @@ app.command()(record)
 app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
+app.command()(translate)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

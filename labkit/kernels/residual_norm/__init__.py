@@ -15,6 +15,8 @@ from labkit.kernels.residual_norm.reference import Weight, residual_norm_referen
 
 __all__ = ["residual_norm", "residual_norm_reference"]
 
+WIDEST = 16_384  # a row has to fit into the registers of one program
+
 
 def residual_norm(
     x: Float[Tensor, "*rows width"],
@@ -44,4 +46,9 @@ def residual_norm(
         raise InputError(f"branches must have the shape of x, {tuple(x.shape)}; got {shapes}.")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout must lie in [0, 1); got {dropout}.")
+    numbers = [weight for weight in weights if not isinstance(weight, Tensor)]
+    if x.is_cuda and len(numbers) == len(weights) and x.shape[-1] <= WIDEST:
+        from labkit.kernels.residual_norm.triton import residual_norm_triton
+
+        return residual_norm_triton(x, branches, numbers, gamma, beta, dropout, eps)
     return residual_norm_reference(x, branches, weights, gamma, beta, dropout, eps)

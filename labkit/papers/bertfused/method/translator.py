@@ -106,6 +106,13 @@ class Translator:
                 progress(done)
         return found
 
+    def to(self, device: torch.device | str) -> "Translator":
+        """This translator, with its model and BERT on another device."""
+        self.model.to(device)
+        if self.bert is not None:
+            self.bert.to(device)
+        return self
+
     @property
     def _device(self) -> torch.device:
         return self.model.embed_tokens.weight.device
