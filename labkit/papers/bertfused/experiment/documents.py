@@ -28,8 +28,8 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     """
     if run.result is not None:
         return run.result
-    corpus = data.documents(config)
-    task = Task.of(corpus, data.learn_bpe(config, corpus.train, run), sentences.longest(config))
+    task = task_of(config, run)
+    corpus = task.corpus
     sentences.train_plain(task, config, workers, run)
     made: dict[str, Callable[[], dict[str, Any]]] = {
         "plain": lambda: sentences.train_arm("plain", task, config, workers, run),
@@ -44,6 +44,12 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
             for test, text in corpus.tests.items():
                 result["tests"][test]["pronouns"] = evaluate.pronoun_accuracy(translations[test], text)
     return run.finish({"data": corpus.name, "arms": arms})
+
+
+def task_of(config: Config, run: Run) -> Task:
+    """The task of a run of `compare`, with the BPE that it has learned."""
+    corpus = data.documents(config)
+    return Task.of(corpus, data.learn_bpe(config, corpus.train, run), sentences.longest(config))
 
 
 def train_document(task: Task, config: Config, workers: Workers, run: Run) -> dict[str, Any]:

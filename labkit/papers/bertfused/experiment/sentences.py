@@ -188,12 +188,14 @@ def heard(
     return words, {name: data.views_of(bert, words[name], config) for name in texts}
 
 
-def load_arm(name: str, task: Task, config: Config, workers: Workers, run: Run) -> tuple[Transformer, Bert | None]:
-    """The trained model of an arm, in eval mode, with its BERT."""
+def load_arm(
+    name: str, task: Task, config: Config, workers: Workers, run: Run, part: str = ""
+) -> tuple[Transformer, Bert | None]:
+    """The trained model of an arm, in eval mode, with its BERT. `part`: where it was kept, if not under its name."""
     arm = ARMS[name]
     bert = bert_of(arm, task, config, workers)
     model = build(arm, data.architecture(config, task.bpe, arm.encoder_layers), bert.width if bert else 1, config.seed)
-    run.part(name).read_weights(Learned(model, bert))
+    run.part(part or name).read_weights(Learned(model, bert))
     if bert is not None:
         bert.eval()
     return model.to(workers.device).eval(), bert
