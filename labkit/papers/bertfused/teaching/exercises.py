@@ -58,7 +58,7 @@ def new_parameters(d: int = 512, d_b: int = 768, layers: int = 12) -> int:
 
 
 def broken_padding(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids of a batch of sentences and the mask of the real ones, for `bert(input_ids=..., attention_mask=...)`."""
+    """Token ids of a batch and the mask of the real ones, for `bert(input_ids=..., attention_mask=...)`."""
     longest = max(map(len, rows))
     ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
@@ -206,14 +206,15 @@ EXERCISES = (
         minutes=5,
         hints=(
             "Cut the unit interval into three parts: one at each end, of the same length.",
-            "Below $p/2$ the native branch alone, with its full weight; above $1-p/2$ BERT's alone; the mixture between.",
+            "Below $p/2$ the native branch alone, with its full weight; above $1-p/2$ BERT's alone; the mixture "
+            "between.",
         ),
     ),
     Exercise(
         key="parameters",
         kind="predict, then run",
-        task="The IWSLT model has $d=512$, six layers in the encoder and six in the decoder; BERT-base has $d_B=768$. How "
-        "many trained parameters does the attention to BERT add in all? (Within 1 %.)",
+        task="The IWSLT model has $d=512$, six layers in the encoder and six in the decoder; BERT-base has $d_B=768$. "
+        "How many trained parameters does the attention to BERT add in all? (Within 1 %.)",
         properties={
             "count": number(new_parameters(), 0.01 * new_parameters(), "count the four matrices of one layer again")
         },
@@ -252,9 +253,9 @@ EXERCISES = (
     Exercise(
         key="which-survives",
         kind="predict, then run",
-        task="Replace $H_B$ in a trained fused model by (a) its own rows in another order, the mask with them, (b) $H_B$ of "
-        "another sentence, (c) one fixed random vector for each WordPiece. Which leave the translation exactly as it was? "
-        "A tuple of three, True or False.",
+        task="Replace $H_B$ in a trained fused model by (a) its own rows in another order, the mask with them, (b) "
+        "$H_B$ of another sentence, (c) one fixed random vector for each WordPiece. Which leave the translation exactly "
+        "as it was? A tuple of three, True or False.",
         properties={"all three": _survives},
         solution=survivals(),
         wrong={
@@ -273,8 +274,8 @@ EXERCISES = (
     Exercise(
         key="contexts",
         kind="fill in",
-        task="For document-level translation BERT reads the sentence before. Write `contexts(sentences, talks)`: a list "
-        "of strings, from sentences in order and the number of the talk each belongs to.",
+        task="For document-level translation BERT reads the sentence before. Write `contexts(sentences, talks)`: a "
+        "list of strings, from sentences in order and the number of the talk each belongs to.",
         properties={"the sentence before": checks.check_contexts, "no talk leaks": checks.check_first_sentences},
         solution=contexts,
         wrong={"talks run together": contexts_across_talks, "the sentence after": contexts_after},
@@ -289,8 +290,8 @@ EXERCISES = (
         key="label-smoothing",
         kind="fill in",
         task="Write `loss(logits, target, eps, pad)`: label-smoothed cross-entropy, "
-        "$(1-\\epsilon)(-\\log p(y))+\\frac{\\epsilon}{V}\\sum_v-\\log p(v)$, summed over the tokens that are not `pad`. "
-        "Logits are (batch, length, V).",
+        "$(1-\\epsilon)(-\\log p(y))+\\frac{\\epsilon}{V}\\sum_v-\\log p(v)$, summed over the tokens that are not "
+        "`pad`. Logits are (batch, length, V).",
         properties={"the sum": checks.check_smoothed, "padding": checks.check_padding_is_silent},
         solution=smoothed,
         wrong={"padding counts": smoothed_with_padding, "over the other V - 1": smoothed_over_the_others},
@@ -304,8 +305,9 @@ EXERCISES = (
     Exercise(
         key="when-to-fuse",
         kind="ablation",
-        task=f"A small language and {UPDATES} updates in all. Stage 1 trains the plain model, stage 2 the fused one from "
-        f"there. Split them so that the fused model reaches {BAR:.0f} BLEU on held-out synonyms: a pair (stage 1, stage 2).",
+        task=f"A small language and {UPDATES} updates in all. Stage 1 trains the plain model, stage 2 the fused one "
+        f"from there. Split them so that the fused model reaches {BAR:.0f} BLEU on held-out synonyms: a pair "
+        "(stage 1, stage 2).",
         properties={"a split": _is_a_split, "held-out synonyms": _reaches_the_bar},
         solution=(20, 200),
         wrong={"most for the plain model": (190, 30), "more than there are": (200, 200)},
