@@ -254,8 +254,8 @@ EXERCISES = (
         key="which-survives",
         kind="predict, then run",
         task="Replace $H_B$ in a trained fused model by (a) its own rows in another order, the mask with them, (b) "
-        "$H_B$ of another sentence, (c) one fixed random vector for each WordPiece. Which leave the translation exactly "
-        "as it was? A tuple of three, True or False.",
+        "$H_B$ of another sentence, (c) one fixed random vector for each WordPiece. Which leave the translation "
+        "exactly as it was? A tuple of three, True or False.",
         properties={"all three": _survives},
         solution=survivals(),
         wrong={
