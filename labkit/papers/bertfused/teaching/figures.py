@@ -268,8 +268,10 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     relatives = [i for i, name in enumerate(names) if name in synonym.noun.english]
     own = [names[i] for i in relatives]
     figure.add_trace(
-        go.Scatter(x=places[relatives, 0], y=places[relatives, 1], mode="markers+text", text=own,
-                   name=synonym.noun.german, textposition="top center", marker=dict(color=COLORS["bad"], size=10)), 1, 2,
+        go.Scatter(
+            x=places[relatives, 0], y=places[relatives, 1], mode="markers+text", text=own, name=synonym.noun.german,
+            textposition="top center", marker=dict(color=COLORS["bad"], size=10),
+        ), 1, 2,
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], title="probability", row=1, col=1)
     said = "<br>".join(f"{arm}: {guess.translation}" for arm, guess in synonym.guesses.items())

@@ -1,4 +1,4 @@
-"""Runs: every experiment starts, a killed run ends as an undisturbed one, two processes are one, real layouts are read."""
+"""Runs: every experiment starts, a killed run ends as an undisturbed one, two processes are one, layouts are read."""
 
 import pytest
 import torch
