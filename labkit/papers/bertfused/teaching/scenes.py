@@ -23,12 +23,13 @@ from labkit.papers.bertfused.method.transformer import BertView, Transformer, br
 from labkit.text.bpe import EOS, Bpe
 from labkit.text.search import BeamStep
 from labkit.workbench import training
+from labkit.workbench.claims import table_row
 from labkit.workbench.records import load_all
 from labkit.workbench.runs import Run
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of BERT's branch in the branch switch; the native one has the rest."""
-SENTENCES = 60  # of each test, translated at every position of the switch
+SENTENCES = 40  # of each test, translated at every position of the switch
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,21 @@ class Trained:
         return self.task.bpe
 
 
-def trained(config: Config, run: Run) -> Trained:
-    """The plain model, the fused one and, where the run has it, the one without drop-net."""
-    part = run.part("sentences")
-    task = sentences.task_of(config, part)
+def sentences_task(config: Config, run: Run) -> Task:
+    """Text and BPE of the sentences experiment, before anything is trained."""
+    return sentences.task_of(config, run.part("sentences"))
+
+
+def frozen_bert(config: Config) -> Bert:
+    """The BERT of a config, as the fused arms hear it."""
+    return data.load_bert(config, data.sentences(config).train.sources[:2000]).eval()
+
+
+def trained(config: Config, run: Run) -> Trained | None:
+    """The plain model, the fused one and, where the run has it, the one without drop-net; None without a fused one."""
+    if "sentences" not in config.experiments or "fused" not in config.arms:
+        return None
+    part, task = run.part("sentences"), sentences_task(config, run)
     names = [name for name in ("plain", "fused", "no-drop-net") if name in config.arms]
     with training.workers("cpu") as workers:
         models = {name: sentences.load_arm(name, task, config, workers, part)[0] for name in names}
@@ -246,7 +258,7 @@ def beam_tree(scene: Trained, sentence: str, arm: str = "plain", beam: int = 3) 
 # -- cost -------------------------------------------------------------------------------------------------------------
 
 
-def costs(scene: Trained, count: int = 48, rounds: int = 3) -> dict[str, dict[str, float]]:
+def costs(scene: Trained, count: int = 48, rounds: int = 2) -> dict[str, dict[str, float]]:
     """Target tokens a second, in training and in greedy decoding: plain, with kept states of BERT, with BERT itself.
 
     The least disturbed of `rounds` turns each.
@@ -309,19 +321,59 @@ def mean_over_seeds(results: list[dict], *path: str) -> float | None:
     return sum(values) / len(values)
 
 
-def recorded_rows(record_of: str, arms: tuple[str, ...] = ()) -> list[str]:
-    """Markdown rows: arm, BLEU by test, means over the recorded seeds of all records that have the experiment."""
-    rows = []
+def recorded_rows(experiment: str, number: str = "bleu", label: str = "") -> list[str]:
+    """Markdown rows of the first record that has an experiment: arm, a number by test, seeds; means over seeds.
+
+    label: of the record; empty: any.
+    """
     for record in load_all("bertfused"):
-        results = [result[record_of] for result in record.results if record_of in result]
-        if record.scale != "lesson" or not results:
-            continue
-        for arm, first in results[0]["arms"].items():
-            if arms and arm not in arms:
-                continue
-            cells = []
-            for test in first["tests"]:
-                value = mean_over_seeds(results, "arms", arm, "tests", test, "bleu")
-                cells.append(f"{test} {value:.1f}" if value is not None else "–")
-            rows.append(f"| `{arm}` | {' · '.join(cells)} | {len(results)} |")
+        results = [result[experiment] for result in record.results if experiment in result]
+        if record.scale == "lesson" and results and label in ("", record.label):
+            return [_row(arm, results, number) for arm in results[0]["arms"]]
+    return []
+
+
+def _row(arm: str, results: list[dict], number: str) -> str:
+    cells = []
+    for test in results[0]["arms"][arm]["tests"]:
+        value = mean_over_seeds(results, "arms", arm, "tests", test, number)
+        cells.append(
+            f"{test} –" if value is None else f"{test} {value:.1f}" if number == "bleu" else f"{test} {value:.0%}"
+        )
+    return table_row([f"`{arm}`", " · ".join(cells), str(len(results))])
+
+
+def table(arms: dict) -> list[str]:
+    """Markdown rows of a run: arm, test, BLEU, share of sentences and of nouns that are right, trained parameters."""
+    rows = []
+    for name, arm in arms.items():
+        for test, scores in arm["tests"].items():
+            nouns = f"{scores['nouns']:.0%}" if "nouns" in scores else "–"
+            cells = [
+                f"`{name}`",
+                test,
+                f"{scores['bleu']:.1f}",
+                f"{scores['exact']:.0%}",
+                nouns,
+                f"{arm['parameters']:,}",
+            ]
+            rows.append(table_row(cells))
     return rows
+
+
+def gains(result: dict) -> list[str]:
+    """Lines of a run: BLEU of fused minus plain with its interval over sentences, and the signature."""
+    found = result.get("sentences", {})
+    lines = [
+        f"{test}: {gain['bleu']:+.1f} BLEU [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+        for test, gain in found.get("gain", {}).items()
+    ]
+    for arm in list(found.get("arms", {}).values())[:1]:
+        lines += list(dict.fromkeys(scores["signature"] for scores in arm["tests"].values()))
+    return lines
+
+
+def stage_1(run: Run) -> list[list[float]]:
+    """Validation loss of the plain model's first stage; empty where the run has none."""
+    found = (run.directory / "sentences" / sentences.STAGE_1 / "result.json").exists()
+    return run.part("sentences").part(sentences.STAGE_1).result["curve"] if found else []  # type: ignore[index]
