@@ -40,9 +40,9 @@ def test_train_on_two_text_files_and_translate(tmp_path):
     (tmp_path / "a.num").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
     (tmp_path / "a.txt").write_text("".join(" ".join(names[i] for i in row) + "\n" for row in rows))
     config = PAPER.config(
-        "smoke", data=f"parallel:{tmp_path}/a.num,{tmp_path}/a.txt", experiments=("sentences",), arms=("plain", "fused"),
-        pairs=0, tests=0, width=32, feed_forward=64, steps=60, fused_steps=60, warmup=20, learning_rate=5e-3, dropout=0.0,
-        batch_tokens=600,
+        "smoke", data=f"parallel:{tmp_path}/a.num,{tmp_path}/a.txt", experiments=("sentences",),
+        arms=("plain", "fused"), pairs=0, tests=0, width=32, feed_forward=64, steps=60, fused_steps=60, warmup=20,
+        learning_rate=5e-3, dropout=0.0, batch_tokens=600,
     )  # fmt: skip
     run = Run.open(tmp_path / "run", config)
     result = PAPER.run(config, run)["sentences"]

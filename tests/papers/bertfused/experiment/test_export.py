@@ -57,7 +57,7 @@ def test_a_folder_of_hugging_face_is_named_not_copied(tmp_path):
     wanted = one.translate(TEXT, beam=1)
     assert load(path).translate(TEXT, beam=1) == wanted
     (tmp_path / "bert").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match="which is not here. Give its folder"):
+    with pytest.raises(InputError, match=r"which is not here\. Give its folder"):
         load(path)
     assert load(path, bert=tmp_path / "moved").translate(TEXT, beam=1) == wanted
     with pytest.raises(InputError, match="was trained with another BERT"):
