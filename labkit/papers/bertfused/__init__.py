@@ -7,6 +7,7 @@ from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
     from labkit.papers.bertfused.experiment.config import ARMS, Arm, Config
+    from labkit.papers.bertfused.experiment.export import load, save
     from labkit.papers.bertfused.method.bert import Bert, minilm
     from labkit.papers.bertfused.method.marian import from_marian
     from labkit.papers.bertfused.method.transformer import Architecture, BertView, Fusion, Transformer
@@ -38,7 +39,9 @@ __all__ = [
     "WarmStart",
     "from_marian",
     "fuse",
+    "load",
     "minilm",
+    "save",
     "warm_start",
 ]
 

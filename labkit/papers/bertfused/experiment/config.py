@@ -112,7 +112,6 @@ class Config(BaseConfig):
     beam: int = Field(1, ge=1, description="hypotheses of the search; 1: greedy")
     length_penalty: float = Field(1.0, ge=0, description="a score is log p / tokens^this")
     dictionary: str = Field("", description="TSV of words for unsupervised translation; the grammar has its own")
-    rounds: int = Field(3, ge=1, description="rounds of back-translation of the unsupervised experiment")
 
     @field_validator("arms")
     @classmethod
@@ -163,7 +162,7 @@ CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
         experiments=EXPERIMENTS, arms=("plain", "fused", "bert-input", "bert-encoder"), bert="random", pairs=60,
         tests=8, bitext=40, vocabulary=300, width=16, feed_forward=32, heads=2, layers=1, steps=6, fused_steps=6,
-        batch_tokens=400, warmup=3, validate_every=3, beam=2, rounds=1,
+        batch_tokens=400, warmup=3, validate_every=3, beam=2,
     ),
     "lesson": Config(arms=("plain", "fused", "no-drop-net", "random")),
     "gpu": Config(

@@ -10,7 +10,7 @@ from labkit.papers.bertfused.experiment.config import ARMS, Arm, Config
 from labkit.papers.bertfused.experiment.data import Corpus, Examples, Views
 from labkit.papers.bertfused.experiment.loop import train_model
 from labkit.papers.bertfused.experiment.model import build
-from labkit.papers.bertfused.method.bert import Bert
+from labkit.papers.bertfused.method.bert import Bert, Words
 from labkit.papers.bertfused.method.transformer import Transformer
 from labkit.papers.bertfused.method.warm_start import warm_start
 from labkit.progress import progress
@@ -53,7 +53,7 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     if run.result is not None:
         return run.result
     corpus = data.sentences(config)
-    task = Task.of(corpus, data.learn_bpe(config, corpus.train, run), _longest(config))
+    task = Task.of(corpus, data.learn_bpe(config, corpus.train, run), longest(config))
     train_plain(task, config, workers, run)
     arms = {name: train_arm(name, task, config, workers, run) for name in progress(config.arms, "arms")}
     result: dict[str, Any] = {"data": corpus.name, "arms": arms}
@@ -90,24 +90,71 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
     bert = bert_of(arm, task, config, workers)
     words, views = heard(bert, task.texts, config)
     model = start_of(arm, task, config, workers, run)
-    lengths = task.train.lengths(words["train"]) if bert else None
     steps = config.fused_steps if arm.warm else config.steps + config.fused_steps
-    sides = [(task.train, views["train"]), (task.valid, views["valid"])]
-    curve = train_model(model, *sides, steps, config, workers, part, bert, lengths)  # type: ignore[misc]
-    translations = {
-        test: evaluate.translate(model, examples, views[test], task.bpe, config)
-        for test, examples in task.tests.items()
-    }
-    part.write_json("translations.json", translations)
-    part.write_weights(Learned(model, bert))
-    made = sum(evaluate.trainable(module) for module in (model, bert) if module is not None)
-    result = {"parameters": made, "curve": curve, "tests": _scores(translations, task.corpus.tests, config)}
+    learned = Learned(model, bert)
+    result = learn(learned, words["train"], views, steps, task, config, workers, part)
     if arm.kind == "fused" and arm.mode == "both":
         result["branches"] = {
             test: evaluate.switched(model, examples, views[test], task.bpe, task.corpus.tests[test], config)
             for test, examples in task.tests.items()
         }
     return part.finish(result)
+
+
+class Learned:
+    """A model and, where it was trained, its BERT, as one thing to keep."""
+
+    def __init__(self, model: Transformer, bert: Bert | None = None) -> None:
+        self.model, self.bert = model, bert if bert is not None and bert.trainable else None
+
+    def state_dict(self) -> dict[str, Any]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.bert is not None:
+            tensors |= {f"bert.{name}": value for name, value in self.bert.model.state_dict().items()}
+        return tensors
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        parts: dict[str, dict[str, Any]] = {"model": {}, "bert": {}}
+        for name, value in state_dict.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        self.model.load_state_dict(parts["model"])
+        if self.bert is not None:
+            self.bert.model.load_state_dict(parts["bert"])
+
+
+def learn(
+    learned: Learned,
+    words: Sequence[Words],
+    views: dict[str, Views],
+    steps: int,
+    task: Task,
+    config: Config,
+    workers: Workers,
+    part: Run,
+) -> dict[str, Any]:
+    """One stage: train, translate all tests, keep weights and translations in `part`.
+
+    Args:
+        words: BERT's words of the training sentences; none without BERT.
+        views: by the names of `task.texts`.
+
+    Returns:
+        {"parameters": trained ones, "curve": [(update, validation loss)], "tests": {name: see `evaluate.scores`}}
+    """
+    model = learned.model
+    sides = (task.train, views["train"]), (task.valid, views["valid"])
+    lengths = task.train.lengths(words)
+    curve = train_model(model, *sides, steps, config, workers, part, learned.bert, lengths)
+    translations = {
+        test: evaluate.translate(model, examples, views[test], task.bpe, config)
+        for test, examples in task.tests.items()
+    }
+    part.write_json("translations.json", translations)
+    part.write_weights(learned)
+    made = sum(evaluate.trainable(module) for module in (model, learned.bert) if module is not None)
+    tests = {name: evaluate.scores(translations[name], text, config) for name, text in task.corpus.tests.items()}
+    return {"parameters": made, "curve": curve, "tests": tests}
 
 
 def start_of(arm: Arm, task: Task, config: Config, workers: Workers, run: Run) -> Transformer:
@@ -137,41 +184,18 @@ def heard(
     """BERT's words and views of several texts; with `contexts` it reads the sentence before, too."""
     if bert is None:
         return dict.fromkeys(texts, ()), dict.fromkeys(texts, data.no_view)
-    words = {
-        name: bert.tokenize(_raw(text.sources, config), text.contexts() if contexts else None)
-        for name, text in texts.items()
-    }
+    words = {name: bert.tokenize(text.sources, text.contexts() if contexts else None) for name, text in texts.items()}
     return words, {name: data.views_of(bert, words[name], config) for name in texts}
 
 
-class Learned:
-    """A model and, where it was trained, its BERT, as one thing to keep."""
-
-    def __init__(self, model: Transformer, bert: Bert | None) -> None:
-        self.model, self.bert = model, bert if bert is not None and bert.trainable else None
-
-    def state_dict(self) -> dict[str, Any]:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.bert is not None:
-            tensors |= {f"bert.{name}": value for name, value in self.bert.model.state_dict().items()}
-        return tensors
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        parts: dict[str, dict[str, Any]] = {"model": {}, "bert": {}}
-        for name, value in state_dict.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        self.model.load_state_dict(parts["model"])
-        if self.bert is not None:
-            self.bert.model.load_state_dict(parts["bert"])
-
-
-def load_arm(name: str, task: Task, config: Config, workers: Workers, run: Run) -> tuple[Transformer, Bert | None]:
-    """The trained model of an arm, in eval mode, with its BERT."""
+def load_arm(
+    name: str, task: Task, config: Config, workers: Workers, run: Run, part: str = ""
+) -> tuple[Transformer, Bert | None]:
+    """The trained model of an arm, in eval mode, with its BERT. `part`: where it was kept, if not under its name."""
     arm = ARMS[name]
     bert = bert_of(arm, task, config, workers)
     model = build(arm, data.architecture(config, task.bpe, arm.encoder_layers), bert.width if bert else 1, config.seed)
-    run.part(name).read_weights(Learned(model, bert))
+    run.part(part or name).read_weights(Learned(model, bert))
     if bert is not None:
         bert.eval()
     return model.to(workers.device).eval(), bert
@@ -180,7 +204,7 @@ def load_arm(name: str, task: Task, config: Config, workers: Workers, run: Run) 
 def task_of(config: Config, run: Run) -> Task:
     """The task of a run of `compare`, with the BPE that it has learned."""
     corpus = data.sentences(config)
-    return Task.of(corpus, data.learn_bpe(config, corpus.train, run), _longest(config))
+    return Task.of(corpus, data.learn_bpe(config, corpus.train, run), longest(config))
 
 
 def _for(model: Transformer, plain: Transformer) -> dict[str, Any]:
@@ -189,22 +213,11 @@ def _for(model: Transformer, plain: Transformer) -> dict[str, Any]:
     return tensors | {name: value for name, value in model.state_dict().items() if "bert_attn_layer_norm" in name}
 
 
-def _scores(
-    translations: dict[str, list[str]], texts: dict[str, ParallelText], config: Config
-) -> dict[str, dict[str, Any]]:
-    return {name: evaluate.scores(translations[name], text, config) for name, text in texts.items()}
-
-
-def _raw(sentences: Sequence[str], config: Config) -> list[str]:
-    """What BERT reads: the text as it is; BERT's own tokenizer lowercases where it is an uncased one."""
-    return list(sentences)
-
-
 def _sample(task: Task) -> list[str]:
     return list(task.corpus.train.sources[:2000])
 
 
-def _longest(config: Config) -> int:
+def longest(config: Config) -> int:
     return min(config.longest, config.batch_tokens)
 
 

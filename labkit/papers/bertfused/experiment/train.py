@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit import devices
-from labkit.papers.bertfused.experiment import sentences
+from labkit.papers.bertfused.experiment import back_translation, documents, sentences, unsupervised
 from labkit.papers.bertfused.experiment.config import Config, Experiment
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -12,6 +12,9 @@ from labkit.workbench.training import Workers
 
 RUN: dict[Experiment, Callable[[Config, Workers, Run], dict[str, Any]]] = {
     "sentences": sentences.compare,
+    "documents": documents.compare,
+    "semi-supervised": back_translation.compare,
+    "unsupervised": unsupervised.compare,
 }
 
 
