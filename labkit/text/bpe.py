@@ -5,7 +5,7 @@ text comes back from it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any
 
 from labkit.errors import InputError
 from labkit.ranges import within
@@ -34,7 +34,7 @@ class Bpe:
         self.size: int = tokenizer.get_vocab_size()
 
     @classmethod
-    def train(cls, sentences: Iterable[str], size: int, lowercase: bool = False) -> Self:
+    def train(cls, sentences: Iterable[str], size: int, lowercase: bool = False) -> "Bpe":
         """Learn the merges from text, source and target together for a joint vocabulary.
 
         Args:
@@ -78,7 +78,7 @@ class Bpe:
         return str(self._tokenizer.to_str())
 
     @classmethod
-    def from_json(cls, text: str, lowercase: bool) -> Self:
+    def from_json(cls, text: str, lowercase: bool) -> "Bpe":
         """What `to_json` wrote.
 
         Raises:
