@@ -5,10 +5,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -88,14 +88,14 @@ def open_translator(path: Path, arm: str = "", bert: str = "") -> "Translator":
         return load(folder, bert or None)
 
 
-def chunks(stream: BinaryIO, together: int | None) -> Iterator[list[str]]:
+def chunks(stream: Iterable[bytes], together: int | None) -> Iterator[list[str]]:
     """Lines of a stream of UTF-8, `together` at a time; None: all at once.
 
     Raises:
         InputError: bytes that are no UTF-8; says in which line.
     """
-    first = 1
-    while raw := list(islice(stream, together)):
+    rest, first = iter(stream), 1
+    while raw := list(islice(rest, together)):
         lines = []
         for number, line in enumerate(raw, first):
             try:
