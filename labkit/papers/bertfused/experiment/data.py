@@ -1,5 +1,6 @@
 """The text of every experiment, and each sentence in its two views: the model's own tokens, and BERT's words."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,7 +62,8 @@ def sentences(config: Config) -> Corpus:
 
 
 def documents(config: Config) -> Corpus:
-    """Text that says where documents begin; from the grammar talks whose second sentence says "it".
+    """Text that says where documents begin; from the grammar talks whose second sentence says "it"; in the
+    test `unseen` it stands for a noun by its held-out name.
 
     Raises:
         InputError: the corpus does not know its documents.
@@ -72,13 +74,12 @@ def documents(config: Config) -> Corpus:
             raise InputError(f"{corpus.name} does not say where a document begins; iwslt14 and iwslt17 do.")
         return corpus
     counts = [max(1, n // 2) for n in (config.pairs, config.tests, config.tests)]
-    talks, parts, start = grammar.documents(sum(counts), config.seed), [], 0
-    for count in counts:
-        rows = [(pair, number) for number, talk in enumerate(talks[start : start + count]) for pair in talk]
-        pairs, numbers = [pair for pair, _ in rows], tuple(number for _, number in rows)
-        parts.append(ParallelText(*_sides(pairs), numbers))
-        start += count
-    return Corpus("grammar", parts[0], parts[1], {"test": parts[2]})
+    talks = grammar.documents(sum(counts), config.seed)
+    train, valid, seen = (
+        _talks(talks[end - count : end]) for count, end in zip(counts, itertools.accumulate(counts), strict=True)
+    )
+    unseen = _talks(grammar.documents(counts[-1], config.seed, held_out=True))
+    return Corpus("grammar", train, valid, {"seen": seen, "unseen": unseen})
 
 
 def halves(config: Config) -> tuple[Corpus, tuple[str, ...]]:
@@ -112,6 +113,11 @@ def monolingual(config: Config) -> tuple[Corpus, tuple[str, ...], tuple[str, ...
 
 def _text(pairs: Sequence[grammar.Pair]) -> ParallelText:
     return ParallelText(*_sides(pairs))
+
+
+def _talks(talks: Sequence[Sequence[grammar.Pair]]) -> ParallelText:
+    pairs = [pair for talk in talks for pair in talk]
+    return ParallelText(*_sides(pairs), tuple(number for number, talk in enumerate(talks) for _ in talk))
 
 
 def _sides(pairs: Sequence[grammar.Pair]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """Plain numbers: translations and what they are worth."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +55,7 @@ def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dic
 
 def plain(sentence: str, lowercase: bool) -> str:
     """A reference as the BPE gives text back: single spaces, in lower case where it has lowercased."""
-    sentence = " ".join(unicodedata.normalize("NFC", sentence).split())
+    sentence = " ".join(sentence.split())
     return sentence.lower() if lowercase else sentence
 
 

@@ -161,16 +161,20 @@ def splits(pairs: int, tests: int, seed: int) -> Splits:
     return Splits(*parts, _different(lambda: sentence(draw, held_out=True), tests, taken))
 
 
-def documents(count: int, seed: int) -> list[list[Pair]]:
+def documents(count: int, seed: int, held_out: bool = False) -> list[list[Pair]]:
     """`count` talks of two sentences; the second says "it", ihn, sie or es, of the first one's only noun.
 
     The first sentence has no other noun, and the second, taken alone, leaves the gender open.
+
+    Args:
+        held_out: that noun stands there by its held-out name.
     """
-    draw, taken = random.Random(f"documents {seed}"), set[tuple[str, str]]()
+    draw, taken = random.Random(f"documents {seed} {held_out}"), set[tuple[str, str]]()
 
     def talk() -> list[Pair]:
         noun = draw.choice([noun for noun in NOUNS if noun.thing])
-        english, german = _described(draw, noun, "nominative", draw.choice(noun.english[:-1]), always=True)
+        name = noun.english[-1] if held_out else draw.choice(noun.english[:-1])
+        english, german = _described(draw, noun, "nominative", name, always=True)
         first = Pair(f"there is {english} .", f"da ist {german} .")
         verb, seen = draw.choice(VERBS), _phrase(draw, "nominative", held_out=False)
         subject, target_verb = draw.choice(verb[0]), verb[1]
