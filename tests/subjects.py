@@ -22,9 +22,11 @@ from torch import nn
 from toy_paper import PAPER, ToyConfig
 
 from labkit import papers, paths, tensor_files
+from labkit.cli.translate import chunks
 from labkit.data import image_folder, images, pictures, superresolution
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
+from labkit.papers.bertfused.method.bert import Bert, random_bert
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.runner import Results
 from labkit.tracking.video import follow
@@ -343,6 +345,27 @@ def use_results_of(name: str, folder: Path) -> None:
         kept.one_pass(StaticBox, clip())
 
 
+# -- encoders and text ------------------------------------------------------------------------------------------------
+
+
+def bert_folder(folder: Path) -> None:
+    bert = random_bert(["two dogs run .", "a cat sleeps on the mat ."], width=8, layers=1, heads=1)
+    bert.model.save_pretrained(folder)
+    bert.tokenizer.save_pretrained(folder)
+
+
+def use_bert_folder(folder: Path) -> object:
+    return Bert.from_folder(folder)(["two cats run on the mat ."]).states.shape
+
+
+def lines_of_text(folder: Path) -> None:
+    (folder / "in.txt").write_bytes("two dogs run .\n\nein Hündchen schläft .\r\n".encode())
+
+
+def use_lines(folder: Path) -> object:
+    return list(chunks((folder / "in.txt").open("rb"), 2))
+
+
 # -- what people type -------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +420,8 @@ def subjects() -> list[Subject]:
         Subject("development", development_tree, use_development),
         Subject("video", video, use_video),
         Subject("results", results, results),
+        Subject("bert-folder", bert_folder, use_bert_folder),
+        Subject("lines-to-translate", lines_of_text, use_lines),
         Subject("typed-config", nothing, nothing, draw=typed_config),
         Subject("notebook-parameters", nothing, nothing, draw=notebook_parameters),
         *(Subject(f"records-{slug}", partial(records_of, slug), partial(use_records, slug)) for slug in papers.names()),

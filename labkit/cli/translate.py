@@ -5,16 +5,15 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from labkit import papers
 from labkit.cli.export import whose
 from labkit.errors import InputError
 from labkit.files import given_path
@@ -23,6 +22,7 @@ from labkit.workbench.run_files import read_object
 if TYPE_CHECKING:  # other commands need not wait for torch
     from labkit.papers.bertfused.method.translator import Translator
 
+ROOM = "bertfused"
 TOGETHER = 2000  # lines that are translated, sorted by length, before the next ones are read
 
 
@@ -38,13 +38,14 @@ def translate(
     batch_tokens: Annotated[
         int, typer.Option(help="tokens that are translated at a time, all hypotheses' together")
     ] = 8000,
+    bert: Annotated[str, typer.Option(help="folder of its BERT, where that is neither MiniLM nor in the file")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> None:
     """Translate stdin to stdout, line by line: order and blank lines are kept; progress goes to stderr."""
     from labkit.devices import pick_device
 
     chosen = pick_device(device)
-    translator = open_translator(given_path(model, "RUN"), arm).to(chosen)
+    translator = open_translator(given_path(model, "RUN"), arm, bert).to(chosen)
     asks = sys.stdin.isatty()
     if asks:
         print("One sentence a line; Ctrl-D ends.", file=sys.stderr)
@@ -61,50 +62,40 @@ def translate(
     print(f"{count} lines in {seconds:.1f} s, {count / max(seconds, 1e-9):.1f} a second", file=sys.stderr)
 
 
-def open_translator(path: Path, arm: str = "") -> "Translator":
+def open_translator(path: Path, arm: str = "", bert: str = "") -> "Translator":
     """The translator of an exported folder or file, or of a finished run.
 
     Raises:
         InputError: there is none, it is not finished, it has no such arm, or it does not translate.
     """
-    about = read_object(path / "config.json") if path.is_dir() else {"library": "labkit", "paper": "bertfused"}
-    if about is not None and about.get("library") == "labkit":
+    from labkit.papers.bertfused import load
+
+    about = read_object(path / "config.json") if path.is_dir() else None
+    if path.is_file() or (about is not None and about.get("library") == "labkit"):
         if arm:
             raise InputError(f"--arm chooses from a run, and {path} is a single model. Leave it out.")
-        return _that_translates(papers.load(str(about.get("paper"))).exports.load(path), path)
+        if about is not None and about.get("paper") != ROOM:
+            raise InputError(f"{path} is a model of {about.get('paper')}, which does not translate; {ROOM}'s do.")
+        return load(path, bert or None)
     paper, config = whose(path)
+    if paper.slug != ROOM:
+        raise InputError(f"{path} is a run of {paper.slug}, which does not translate; {ROOM}'s do.")
+    from labkit.workbench import export
     from labkit.workbench.runs import Run
 
-    run = Run.open(path, config, writes=False)
-    if run.result is None:
-        raise InputError(f"{path} is not finished. Go on with it: labkit train {paper.slug} --resume ...")
-    exports = paper.exports
-    arms = exports.arms(config, run)
-    if arm and arm not in arms:
-        raise InputError(f"--arm must be one of {', '.join(arms)}; got '{arm}'.")
-    if not arms:
-        raise InputError(f"{path} holds nothing that {paper.slug} can export, and so nothing that translates.")
     with tempfile.TemporaryDirectory() as folder:  # a run's model is what its export holds
-        exports.export(config, run, arm or arms[0], Path(folder))
-        return _that_translates(exports.load(Path(folder)), path)
+        export.export(paper, config, Run.open(path, config, writes=False), Path(folder), arm)
+        return load(folder, bert or None)
 
 
-def _that_translates(loaded: Any, path: Path) -> "Translator":
-    from labkit.papers.bertfused.method.translator import Translator
-
-    if not isinstance(loaded, Translator):
-        raise InputError(f"{path} holds a {type(loaded).__name__}, which does not translate. Give a run of bertfused.")
-    return loaded
-
-
-def chunks(stream: BinaryIO, together: int | None) -> Iterator[list[str]]:
+def chunks(stream: Iterable[bytes], together: int | None) -> Iterator[list[str]]:
     """Lines of a stream of UTF-8, `together` at a time; None: all at once.
 
     Raises:
         InputError: bytes that are no UTF-8; says in which line.
     """
-    first = 1
-    while raw := list(islice(stream, together)):
+    rest, first = iter(stream), 1
+    while raw := list(islice(rest, together)):
         lines = []
         for number, line in enumerate(raw, first):
             try:

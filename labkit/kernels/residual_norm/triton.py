@@ -1,8 +1,8 @@
 """`residual_norm` on a GPU: a row a program, everything between reading and writing it in registers.
 
 Forward reads x and the branches and writes y and, for the gradients, z; PyTorch's own operations pass over memory nine
-times. Which elements are dropped is drawn from a counter (Philox of seed and place), so that the backward pass draws the
-same ones again and no mask is stored.
+times. Which elements are dropped is drawn from a counter (Philox of seed and place), so that the backward pass draws
+the same ones again and no mask is stored.
 
 `no_type_check` keeps jaxtyping's import hook away from functions that Triton compiles from their source.
 """

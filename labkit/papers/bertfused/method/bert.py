@@ -10,6 +10,7 @@ counted from 0, so that a sentence's features depend on the batch it is in.
 
 import hashlib
 import inspect
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,17 +98,23 @@ class Bert(nn.Module):
         bars = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
         try:
-            model = transformers.AutoModel.from_pretrained(path, local_files_only=True)
+            _check_depth(path / "config.json")
+            model, report = transformers.AutoModel.from_pretrained(
+                path, local_files_only=True, output_loading_info=True
+            )
             tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+            _check_whole(model, tokenizer, report["missing_keys"])
+            bert = cls(model, tokenizer, **options)
+            bert(["a sentence", ""])  # what cannot be read in one sentence can be read in none
+        except InputError as error:
+            raise InputError(f"'{folder}' cannot be used: {error}") from None
         except Exception as error:  # whatever a damaged folder makes transformers raise: its own kinds are many
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"'{folder}' cannot be read as an encoder of Hugging Face: {reason}") from error
         finally:
             if bars:
                 transformers.utils.logging.enable_progress_bar()
-        if model.config.is_encoder_decoder or getattr(model.config, "is_decoder", False):
-            raise InputError(f"'{folder}' holds a {type(model).__name__}, and an encoder such as BERT is needed.")
-        return cls(model, tokenizer, **options)
+        return bert
 
     @property
     def device(self) -> torch.device:
@@ -255,6 +262,26 @@ def random_control(bert: Bert, scale: float = 1.0, seed: int = 0) -> Bert:
     vectors = RandomVectors(len(bert.tokenizer), bert.width, seed)
     vectors.vectors.data.mul_(scale)
     return Bert(vectors, bert.tokenizer, mask_cls_sep=bert.mask_cls_sep, longest=bert.longest)
+
+
+def _check_depth(config: Path) -> None:
+    """Raises InputError where a config asks for so many layers that building them would not end."""
+    about = json.loads(config.read_text())
+    for name in ("num_hidden_layers", "n_layers"):
+        if name in about and about[name] not in range(1, 1001):
+            raise InputError(f"its config.json gives {about[name]!r} layers.")
+
+
+def _check_whole(model: Any, tokenizer: Any, missing: Iterable[str]) -> None:
+    """Raises InputError for a decoder, for tensors that transformers would make up, and for words without a vector."""
+    if model.config.is_encoder_decoder or getattr(model.config, "is_decoder", False):
+        raise InputError(f"it holds a {type(model).__name__}, and an encoder such as BERT is needed.")
+    lost = sorted(name for name in missing if "pooler" not in name)
+    if lost:
+        raise InputError(f"its weights lack {len(lost)} tensors of the model, {lost[0]} among them.")
+    vectors = model.get_input_embeddings().weight
+    if len(tokenizer) > len(vectors):
+        raise InputError(f"its tokenizer knows {len(tokenizer):,} words, and its model has {len(vectors):,} vectors.")
 
 
 def _wordpiece(sentences: Iterable[str], vocabulary: int) -> Any:

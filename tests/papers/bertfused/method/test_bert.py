@@ -143,6 +143,18 @@ def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="cannot be read as an encoder"):
         Bert.from_folder(tmp_path)
+    bert = small()
+    bert.model.save_pretrained(tmp_path / "shallow")
+    bert.tokenizer.save_pretrained(tmp_path / "shallow")
+    about = tmp_path / "shallow" / "config.json"
+    for layers, words in ((3, "its weights lack 16 tensors of the model"), (10**9, "gives 1000000000 layers")):
+        about.write_text(about.read_text().replace('"num_hidden_layers": 2', f'"num_hidden_layers": {layers}'))
+        with pytest.raises(InputError, match=words):
+            Bert.from_folder(tmp_path / "shallow")
+        about.write_text(about.read_text().replace(f'"num_hidden_layers": {layers}', '"num_hidden_layers": 2'))
+    random_bert([*SENTENCES, "more words than before"]).tokenizer.save_pretrained(tmp_path / "shallow")
+    with pytest.raises(InputError, match="its tokenizer knows"):
+        Bert.from_folder(tmp_path / "shallow")
     config = transformers.BertConfig(
         vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, is_decoder=True
     )
