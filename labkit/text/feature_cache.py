@@ -120,13 +120,13 @@ def cached(
     offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))])
     try:
         write_folder(path, lambda beside: _fill(beside, key, offsets, width, compute, batches))
-    except InputError:  # another process was quicker
-        return FeatureCache.open(folder, key)
-    except OSError as error:
-        size = int(offsets[-1]) * width * 2
+    except (InputError, OSError) as error:
+        if path.exists():  # another process was quicker
+            return FeatureCache.open(folder, key)
+        size, reason = int(offsets[-1]) * width * 2, getattr(error, "strerror", None) or error
         raise DataError(
-            f"cannot keep features in {folder}: {error.strerror or error}. They take {size:,} bytes; free space, or "
-            "point LABKIT_RUNS elsewhere."
+            f"cannot keep features in {folder}: {reason}. They take {size:,} bytes; free space, or point LABKIT_RUNS "
+            "elsewhere."
         ) from error
     return FeatureCache.open(folder, key)
 

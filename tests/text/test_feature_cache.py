@@ -86,6 +86,19 @@ def test_a_kill_while_it_is_computed_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_processes_at_once_both_go_on(tmp_path):
+    """The other one finishes while this one computes."""
+
+    def overtaken(rows):
+        if not (tmp_path / KEY).exists():
+            cached(tmp_path, KEY, LENGTHS, 5, compute, [[0, 1, 2, 3]])
+        return compute(rows)
+
+    cache = cached(tmp_path, KEY, LENGTHS, 5, overtaken, [[0, 1], [2, 3]])
+    assert torch.equal(cache.padded([0])[0][0], FEATURES[0].half().float())
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+
+
 def test_no_space_is_said_in_words(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -59,7 +59,7 @@ def train_document(task: Task, config: Config, workers: Workers, run: Run) -> di
         return part.result
     bert = sentences.bert_of(arm, task, config, workers)
     words, views = sentences.heard(bert, task.texts, config, contexts=True)
-    learned = Learned(sentences.start_of(arm, task, config, workers, run), bert)
+    learned = Learned(sentences.start_of(arm, bert, task, config, workers, run), bert)
     steps = config.fused_steps
     return part.finish(sentences.learn(learned, words["train"], views, steps, task, config, workers, part))
 

@@ -89,7 +89,7 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
         return part.result
     bert = bert_of(arm, task, config, workers)
     words, views = heard(bert, task.texts, config)
-    model = start_of(arm, task, config, workers, run)
+    model = start_of(arm, bert, task, config, workers, run)
     steps = config.fused_steps if arm.warm else config.steps + config.fused_steps
     learned = Learned(model, bert)
     result = learn(learned, words["train"], views, steps, task, config, workers, part)
@@ -157,11 +157,10 @@ def learn(
     return {"parameters": made, "curve": curve, "tests": tests}
 
 
-def start_of(arm: Arm, task: Task, config: Config, workers: Workers, run: Run) -> Transformer:
+def start_of(arm: Arm, bert: Bert | None, task: Task, config: Config, workers: Workers, run: Run) -> Transformer:
     """The model that an arm's training starts from."""
     sizes = data.architecture(config, task.bpe, arm.encoder_layers)
-    width = data.load_bert(config, _sample(task)).width if arm.hears else 1
-    model = build(arm, sizes, width, config.seed, skip=workers.size == 1)
+    model = build(arm, sizes, bert.width if bert else 1, config.seed, skip=workers.size == 1)
     if arm.warm:
         plain = build(Arm("plain"), sizes, 1, config.seed)
         run.part(STAGE_1).read_weights(plain)
