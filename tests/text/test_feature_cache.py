@@ -1,5 +1,7 @@
 """The cache of features: what was computed comes back, whole or not at all, and damage is noticed."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -90,8 +92,9 @@ def test_of_two_processes_at_once_both_go_on(tmp_path):
     """The other one finishes while this one computes."""
 
     def overtaken(rows):
-        if not (tmp_path / KEY).exists():
-            cached(tmp_path, KEY, LENGTHS, 5, compute, [[0, 1, 2, 3]])
+        other = threading.Thread(target=cached, args=(tmp_path, KEY, LENGTHS, 5, compute, [[0, 1, 2, 3]]))
+        other.start()
+        other.join()
         return compute(rows)
 
     cache = cached(tmp_path, KEY, LENGTHS, 5, overtaken, [[0, 1], [2, 3]])
