@@ -266,8 +266,8 @@ def _plain(folder: Path, pattern: str, source: str, target: str) -> ParallelText
 def _parallel(sources: list[str], targets: list[str], where: Path, documents: Sequence[int] = ()) -> ParallelText:
     if len(sources) != len(targets):
         raise DataError(f"{where}: {len(sources):,} sentences have {len(targets):,} translations; get the files anew.")
-    stripped = (tuple(side.strip() for side in sides) for sides in (sources, targets))
-    return ParallelText(*stripped, tuple(documents))
+    first, second = (tuple(side.strip() for side in sides) for sides in (sources, targets))
+    return ParallelText(first, second, tuple(documents))
 
 
 def _tagged(stem: Path, source: str, target: str) -> ParallelText:

@@ -157,8 +157,8 @@ def splits(pairs: int, tests: int, seed: int) -> Splits:
         InputError: more are asked for than there can be different ones.
     """
     draw, taken = random.Random(f"splits {seed}"), set[str]()
-    parts = [_different(lambda: sentence(draw), n, taken) for n in (pairs, tests, tests)]
-    return Splits(*parts, _different(lambda: sentence(draw, held_out=True), tests, taken))
+    train, valid, seen = (_different(lambda: sentence(draw), count, taken) for count in (pairs, tests, tests))
+    return Splits(train, valid, seen, _different(lambda: sentence(draw, held_out=True), tests, taken))
 
 
 def documents(count: int, seed: int, held_out: bool = False) -> list[list[Pair]]:

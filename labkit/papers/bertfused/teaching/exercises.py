@@ -216,7 +216,9 @@ EXERCISES = (
         task="The IWSLT model has $d=512$, six layers in the encoder and six in the decoder; BERT-base has $d_B=768$. "
         "How many trained parameters does the attention to BERT add in all? (Within 1 %.)",
         properties={
-            "count": number(new_parameters(), 0.01 * new_parameters(), "count the four matrices of one layer again")
+            "count": number(
+                float(new_parameters()), 0.01 * new_parameters(), "count the four matrices of one layer again"
+            )
         },
         solution=new_parameters(),
         wrong={

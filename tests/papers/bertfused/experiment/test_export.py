@@ -93,12 +93,13 @@ def test_headers_that_lie_are_refused(tmp_path):
         load(tmp_path / "none")
 
 
-def test_the_fused_arm_comes_first_and_controls_do_not():
+def test_the_fused_arm_comes_first_and_controls_do_not(tmp_path):
     config = CONFIGS["lesson"].override(arms=("random", "bert-input", "stacked", "plain", "fused"))
-    assert arms(config, None) == ("fused", "plain", "stacked")
-    assert arms(CONFIGS["smoke"], None) == ("fused", "plain", "document")
+    run = Run.open(tmp_path, config)
+    assert arms(config, run) == ("fused", "plain", "stacked")
+    assert arms(CONFIGS["smoke"], run) == ("fused", "plain", "document")
     with pytest.raises(InputError, match=r"there is no arm 'random' to export; there are fused, plain"):
-        export.export(config, None, "random", None)
+        export.export(config, run, "random", tmp_path)
 
 
 @pytest.mark.slow

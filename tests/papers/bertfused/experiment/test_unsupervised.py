@@ -19,7 +19,7 @@ TEXTS = (["the dog sees the house .", "a cat runs ."] * 4, ["der Hund sieht das 
 def test_words_move_by_three_places_at_most():
     draw = random.Random(0)
     for _ in range(200):
-        order = [int(word[1:]) for word in noisy(WORDS, draw, drop=0, blank=0)]
+        order = [int(word[1:]) for word in noisy(WORDS, draw, drop=0.0, blank=0.0)]
         assert sorted(order) == list(range(12))
         assert max(abs(place - i) for place, i in enumerate(order)) <= 3
 
