@@ -23,10 +23,11 @@ from toy_paper import PAPER, ToyConfig
 
 from labkit import papers, paths, tensor_files
 from labkit.cli.translate import chunks
-from labkit.data import image_folder, images, pictures, superresolution
+from labkit.data import image_folder, images, pictures, superresolution, translation
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
 from labkit.papers.bertfused.method.bert import Bert, random_bert
+from labkit.text.feature_cache import FeatureCache, cached
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.runner import Results
 from labkit.tracking.video import follow
@@ -372,6 +373,36 @@ def use_lines(folder: Path) -> object:
 def nothing(folder: Path) -> None: ...
 
 
+def features(folder: Path) -> None:
+    lengths = [3, 1, 2]
+    states = [torch.arange(float(4 * n)).view(n, 4) for n in lengths]
+    cached(folder, "0" * 64, lengths, 4, lambda rows: [states[i] for i in rows], [[0, 1, 2]])
+
+
+def use_features(folder: Path) -> object:
+    return FeatureCache.open(folder, "0" * 64).padded([2, 0, 1])[0].tolist()
+
+
+def parallel_text(folder: Path) -> None:
+    """A table of pairs, two files of which one is packed, and IWSLT's layout."""
+    lines = [f"sentence {i}" for i in range(30)]
+    (folder / "pairs.tsv").write_text("".join(f"{line}\tSatz {i}\n" for i, line in enumerate(lines)))
+    (folder / "a.en").write_text("\n".join(lines))
+    (folder / "a.de.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    root = folder / "iwslt14" / "de-en"
+    root.mkdir(parents=True)
+    for language in ("de", "en"):
+        (root / f"train.tags.de-en.{language}").write_text("<talkid>1</talkid>\n" + "\n".join(lines))
+        xml = "".join(f"<seg id='{i}'>{line} &amp; co</seg>" for i, line in enumerate(lines))
+        (root / f"IWSLT14.TED.tst2010.de-en.{language}.xml").write_text(f"<doc>{xml}</doc>")
+
+
+def use_parallel_text(folder: Path) -> object:
+    os.environ["LABKIT_DATA"] = str(folder)
+    own = [translation.parallel(given) for given in (f"{folder}/pairs.tsv", f"{folder}/a.en,{folder}/a.de.gz")]
+    return [translation.split(text) for text in own], translation.iwslt14("en", "de")
+
+
 def typed_config(folder: Path, rng: random.Random) -> object:
     """`-p name text` for any paper: an impossible text is a sentence, and a possible one a config."""
     config = papers.load(rng.choice(papers.names())).config(rng.choice(("smoke", "lesson", "full")))
@@ -420,6 +451,8 @@ def subjects() -> list[Subject]:
         Subject("development", development_tree, use_development),
         Subject("video", video, use_video),
         Subject("results", results, results),
+        Subject("features", features, use_features, sealed=True),
+        Subject("parallel-text", parallel_text, use_parallel_text),
         Subject("bert-folder", bert_folder, use_bert_folder),
         Subject("lines-to-translate", lines_of_text, use_lines),
         Subject("typed-config", nothing, nothing, draw=typed_config),

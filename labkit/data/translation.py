@@ -7,6 +7,7 @@ of sentence i of the other.
 import gzip
 import re
 import xml.sax.saxutils
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,7 @@ def _lines(path: Path) -> list[str]:
         lines = content.decode("utf-8-sig").split("\n")  # not splitlines: a sentence may hold U+2028
     except FileNotFoundError:
         raise DataError(f"there is no file '{path}'.") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(f"'{path}' cannot be read: {reason}.") from None
     lines = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]

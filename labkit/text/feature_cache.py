@@ -10,7 +10,8 @@ Size: tokens x width x 2 bytes.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,15 +178,5 @@ def _damaged(path: Path, what: str) -> DataError:
 
 
 def _remove(path: Path) -> None:
-    import shutil
-
     if path.is_dir():
         shutil.rmtree(path)
-
-
-def in_batches(lengths: Int[np.ndarray, " sentences"], tokens: int) -> Iterator[list[int]]:
-    """All sentences, those of like length together, for `cached`."""
-    from labkit.text.batches import cut
-
-    for batch in cut(lengths, np.argsort(-lengths, kind="stable"), tokens):
-        yield batch.tolist()
