@@ -25,7 +25,7 @@ def _branch(ptr, places, here, weight, seed, keep, DROP: tl.constexpr):
     """r dropout(a) of one row."""
     value = tl.load(ptr + places, mask=here, other=0).to(tl.float32)
     if DROP:
-        value = tl.where(tl.rand(seed, places) < keep, value / keep, 0.0)
+        value = tl.where(tl.rand(seed, places.to(tl.int32)) < keep, value / keep, 0.0)
     return weight * value
 
 
@@ -58,7 +58,7 @@ def _forward_kernel(
 def _branch_gradient(ptr, places, here, gradient, weight, seed, keep, DROP: tl.constexpr):
     gradient = weight * gradient
     if DROP:
-        gradient = tl.where(tl.rand(seed, places) < keep, gradient / keep, 0.0)
+        gradient = tl.where(tl.rand(seed, places.to(tl.int32)) < keep, gradient / keep, 0.0)
     tl.store(ptr + places, gradient, mask=here)
 
 
