@@ -85,6 +85,14 @@ def test_a_wide_beam_finds_the_best_of_all_outputs(alpha, early):
             assert tuple(hypothesis.tokens) == output
 
 
+def test_no_narrower_beam_finds_more_than_one_that_prunes_nothing():
+    best = [found[0].score for found in search(Table(20), [4] * 20, 4**4, early=False)]
+    for beam in (1, 2):
+        narrow = [found[0].score for found in search(Table(20), [4] * 20, beam, early=False)]
+        assert all(n <= b + 1e-5 for n, b in zip(narrow, best, strict=True))
+        assert any(n < b - 1e-3 for n, b in zip(narrow, best, strict=True))
+
+
 def test_a_model_that_does_not_hear_its_parents_is_noticed():
     found = search(Table(3, deaf=True), [3] * 3, 64)
     assert [tuple(h.tokens) for h in found[0]] != [output for _, output in every_output(Table(3), 0, 3, 1.0)]

@@ -25,11 +25,11 @@ def _branch(ptr, places, here, weight, seed, keep, DROP: tl.constexpr):
     """r dropout(a) of one row."""
     value = tl.load(ptr + places, mask=here, other=0).to(tl.float32)
     if DROP:
-        value = tl.where(tl.rand(seed, places) < keep, value / keep, 0.0)
+        value = tl.where(tl.rand(seed, places.to(tl.int32)) < keep, value / keep, 0.0)
     return weight * value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])  # else every seed of another kind is compiled anew
 @no_type_check
 def _forward_kernel(
     x_ptr, a_ptr, b_ptr, gamma_ptr, beta_ptr, y_ptr, z_ptr, rstd_ptr, mean_ptr, width, r0, r1, eps, seed, keep,
@@ -58,11 +58,11 @@ def _forward_kernel(
 def _branch_gradient(ptr, places, here, gradient, weight, seed, keep, DROP: tl.constexpr):
     gradient = weight * gradient
     if DROP:
-        gradient = tl.where(tl.rand(seed, places) < keep, gradient / keep, 0.0)
+        gradient = tl.where(tl.rand(seed, places.to(tl.int32)) < keep, gradient / keep, 0.0)
     tl.store(ptr + places, gradient, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])  # else every seed of another kind is compiled anew
 @no_type_check
 def _backward_kernel(
     g_ptr, z_ptr, rstd_ptr, mean_ptr, gamma_ptr, dx_ptr, da_ptr, db_ptr, dgamma_ptr, dbeta_ptr,
@@ -120,7 +120,8 @@ class _ResidualNorm(torch.autograd.Function):
         z, rstd, mean, gamma = ctx.saved_tensors
         r0, r1, seed, keep, numbers, kinds = ctx.about
         g, width, rows = gradients[0].contiguous(), z.shape[-1], z.numel() // z.shape[-1]
-        dx, da, db = (torch.empty(z.shape, dtype=kind, device=z.device) for kind in kinds)
+        dx, da = (torch.empty(z.shape, dtype=kind, device=z.device) for kind in kinds[:2])
+        db = torch.empty(z.shape, dtype=kinds[2], device=z.device) if numbers["TWO"] else da
         programs = max(1, min(rows, PROGRAMS))
         dgamma, dbeta = torch.empty(2, programs, width, device=z.device, dtype=torch.float32)
         _backward_kernel[(programs,)](

@@ -8,11 +8,12 @@ is trained; a switch turns it on. Sentences are padded on the right: the officia
 counted from 0, so that a sentence's features depend on the batch it is in.
 """
 
+import contextlib
 import hashlib
 import inspect
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -95,15 +96,14 @@ class Bert(nn.Module):
                 "Download one once, e.g. hf download google-bert/bert-base-uncased --local-dir bert, and give its path."
             )
         transformers = _transformers()
-        bars = transformers.utils.logging.is_progress_bar_enabled()
-        transformers.utils.logging.disable_progress_bar()
         try:
             _check_depth(path / "config.json")
-            model, report = transformers.AutoModel.from_pretrained(
-                path, local_files_only=True, output_loading_info=True
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            _check_whole(model, tokenizer, report["missing_keys"])
+            with _quiet(transformers.utils.logging):
+                model, report = transformers.AutoModel.from_pretrained(
+                    path, local_files_only=True, output_loading_info=True
+                )
+                tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+            _check_whole(model, tokenizer, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
             bert = cls(model, tokenizer, **options)
             bert(["a sentence", ""])  # what cannot be read in one sentence can be read in none
         except InputError as error:
@@ -111,9 +111,6 @@ class Bert(nn.Module):
         except Exception as error:  # whatever a damaged folder makes transformers raise: its own kinds are many
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"'{folder}' cannot be read as an encoder of Hugging Face: {reason}") from error
-        finally:
-            if bars:
-                transformers.utils.logging.enable_progress_bar()
         return bert
 
     @property
@@ -264,6 +261,20 @@ def random_control(bert: Bert, scale: float = 1.0, seed: int = 0) -> Bert:
     return Bert(vectors, bert.tokenizer, mask_cls_sep=bert.mask_cls_sep, longest=bert.longest)
 
 
+@contextlib.contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """No bars and no tables of transformers: what is amiss is said in a sentence."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _check_depth(config: Path) -> None:
     """Raises InputError where a config asks for so many layers that building them would not end."""
     about = json.loads(config.read_text())
@@ -278,7 +289,7 @@ def _check_whole(model: Any, tokenizer: Any, missing: Iterable[str]) -> None:
         raise InputError(f"it holds a {type(model).__name__}, and an encoder such as BERT is needed.")
     lost = sorted(name for name in missing if "pooler" not in name)
     if lost:
-        raise InputError(f"its weights lack {len(lost)} tensors of the model, {lost[0]} among them.")
+        raise InputError(f"its weights lack {len(lost)} tensors of the model that its config describes: {lost[0]}...")
     vectors = model.get_input_embeddings().weight
     if len(tokenizer) > len(vectors):
         raise InputError(f"its tokenizer knows {len(tokenizer):,} words, and its model has {len(vectors):,} vectors.")

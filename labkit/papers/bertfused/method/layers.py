@@ -161,7 +161,7 @@ class SelfCache:
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Row i becomes what row rows[i] was."""
         if self._keys is not None and self._values is not None:
-            self._keys, self._values = self._keys[rows], self._values[rows]
+            self._keys, self._values = (part.index_select(0, rows) for part in (self._keys, self._values))
 
     @staticmethod
     def _room(like: Tensor, length: int) -> Tensor:

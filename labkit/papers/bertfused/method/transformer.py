@@ -112,7 +112,7 @@ class Encoded:
 
 
 def _rows(memory: KeysValues, rows: Int[Tensor, " rows"]) -> KeysValues:
-    return KeysValues(memory.keys[rows], memory.values[rows])
+    return KeysValues(memory.keys.index_select(0, rows), memory.values.index_select(0, rows))
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,8 @@ from labkit.papers.bertfused.method.decoding import (
     score_ids,
     translate_ids,
 )
-from labkit.papers.bertfused.method.transformer import Architecture, BertView, Fusion, Transformer
+from labkit.papers.bertfused.method.transformer import Architecture, BertView, Fusion, Transformer, branches
+from labkit.papers.bertfused.method.warm_start import fuse
 
 MODES = ["off", "encoder", "decoder", "both", "stacked"]
 EOS = 2
@@ -70,6 +71,17 @@ def test_the_cache_changes_nothing_but_the_time(sizes, source, view, mode):
     assert outputs(cached) == outputs(plain)
     scores = [[h.score for found in each for h in found] for each in (cached, plain)]
     assert scores[0] == pytest.approx(scores[1], abs=2e-5)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_without_berts_branch_it_says_what_the_plain_model_says(sizes, source, view, mode, beam):
+    plain = model_of(sizes, "off")
+    fused = fuse(plain, 24, mode)
+    wanted = translate_ids(plain, source, beam=beam)
+    with branches(fused, 1.0, 0.0):
+        assert translate_ids(fused, source, view, beam=beam) == wanted
+    assert translate_ids(fused, source, view, beam=beam) != wanted
 
 
 def test_company_changes_nothing(sizes, source, view):

@@ -152,9 +152,8 @@ def test_draws_by_sentence_mix_each_sentence_its_own_way(sizes, source, target, 
         mixes = [tuple(float(r[sentence]) for r in mix) for mix in drawn]
         alone.drop_net.draw = lambda layers, batch, mixes=mixes: mixes  # type: ignore[method-assign]
         rows = slice(sentence, sentence + 1)
-        torch.testing.assert_close(
-            alone(source[rows], target[rows], BertView(*(part[rows] for part in view))), logits[rows]
-        )
+        own = alone(source[rows], target[rows], BertView(*(part[rows] for part in view)))
+        torch.testing.assert_close(own, logits[rows], rtol=0, atol=2e-5)
 
 
 def test_the_future_does_not_reach_back_and_the_source_reaches_everything(sizes, source, target, view):
