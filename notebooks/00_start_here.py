@@ -33,6 +33,7 @@
 # | [04_pombu](04_pombu.ipynb) | *Reinforcement learning.* Learned models are wrong somewhere: bound the uncertainty of a value, and change a policy only where the gain is larger | policy gradients, variance and expectation |
 # | [05_itid](05_itid.ipynb) | *Generalisation.* What may vary between training and use, what a network that ignores it is worth, and how to change data until it does | conditional probability; no measure theory |
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
+# | [08_bertfused](08_bertfused.ipynb) | *Translation.* What a frozen BERT knows beyond the pairs of sentences, and how every layer of a translation model can listen to it | attention, the Transformer |
 
 # %% [markdown]
 # ## Moving around

@@ -540,19 +540,19 @@ paper.exercise("when-to-fuse").check((20, 200))
 # %% [markdown]
 # ## 10 Take it home, and full scale
 #
-# Your own model and any encoder folder of Hugging Face:
+# Your own plain model, tokenizer and any encoder folder of Hugging Face:
 #
 # ```python
 # from labkit.papers.bertfused import Bert, Translator, fuse
 #
-# bert = Bert.from_folder("path/to/bert-base-uncased")     # or minilm()
-# model = fuse(my_plain_transformer, bert)                 # says what was loaded, refuses what does not fit
-# logits = model(source, target_in, bert(sentences))       # train it as you train your own
-# print(Translator(model, my_bpe, bert).translate(["two dogs run ."], beam=5))
+# bert = Bert.from_folder(my_bert_folder)  # frozen; minilm() needs no folder
+# model = fuse(my_plain_model, bert)  # a Transformer of labkit, or from_marian(your Marian)
+# print(model.report)  # what was loaded and what is new; what does not fit is refused
+# logits = model(my_source, my_target_in, bert(my_sentences))  # for your own training loop
+# print(Translator(model, my_tokenizer, bert).translate(my_sentences, beam=5))
 # ```
 #
-# `from_marian(model)` turns a Marian of `transformers` into such a plain model. What this notebook trained, on a sentence of
-# yours:
+# What this notebook trained, on sentences of yours:
 
 # %%
 from labkit.papers.bertfused import Translator

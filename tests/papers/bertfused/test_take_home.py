@@ -1,35 +1,81 @@
 """The ten lines of README and notebook, on text, a model and an encoder that the repository does not hold."""
 
+import contextlib
+import io
 import random
+import re
 
 import pytest
 import torch
 
+from labkit import paths
 from labkit.errors import InputError
-from labkit.papers.bertfused import PAPER, Architecture, Bert, Bpe, Transformer, Translator, fuse, load
+from labkit.papers.bertfused import PAPER, Architecture, Transformer, from_marian, fuse, load
 from labkit.papers.bertfused.experiment.export import export
 from labkit.papers.bertfused.method.bert import random_bert
 from labkit.workbench.runs import Run
 
-TEXT = ["el perro corre .", "the dog runs .", "la casa", "the house"]
+NOTEBOOK = paths.root() / "notebooks" / "08_bertfused.py"
+SENTENCES = ["el perro corre .", "", "la casa"]
 
 
-def test_fuse_ones_own_model_with_any_folder(tmp_path):
-    made = random_bert(TEXT, width=24)
+def snippet() -> str:
+    """The first Python block of heading 10."""
+    page = NOTEBOOK.read_text().split("# ## 10 ", 1)[1]
+    block = re.search(r"^# ```python\n(.*?)^# ```$", page, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    return "\n".join(line.removeprefix("# ").removeprefix("#") for line in block[1].splitlines())
+
+
+class Letters:
+    """A tokenizer that the repository does not hold: a letter is a token."""
+
+    def encode(self, text: str) -> list[int]:
+        return [4 + ord(letter) % 60 for letter in text]
+
+    def decode(self, ids) -> str:
+        return "".join(chr(60 + i) for i in ids)
+
+
+def test_the_lines_are_ten_at_most():
+    assert len(snippet().splitlines()) <= 10
+
+
+@pytest.mark.parametrize("marian", [False, True])
+def test_the_lines_fuse_a_model_and_an_encoder_of_the_readers_own(tmp_path, marian):
+    """A plain Transformer, and a Marian of transformers; the encoder is a folder of random weights."""
+    made = random_bert(SENTENCES, width=24)
     for part in (made.model, made.tokenizer):
         part.save_pretrained(tmp_path)
-    my_bpe = Bpe.train(TEXT, 280)
-    my_plain_transformer = Transformer(Architecture(my_bpe.size, 32, 64, 2, 1, 1))
+    if marian:
+        from transformers import MarianConfig, MarianMTModel
 
-    bert = Bert.from_folder(tmp_path)
-    model = fuse(my_plain_transformer, bert)
-    source = torch.tensor([[*my_bpe.encode("el perro corre ."), 2]])
-    logits = model(source, torch.tensor([[1, 5, 6]]), bert(["el perro corre ."]))
-    assert logits.shape == (1, 3, my_bpe.size)
-    assert "loaded" in str(model.report)
-    made = Translator(model, my_bpe, bert).translate(["el perro corre .", "", "la casa"], beam=5)
-    assert len(made) == 3
-    assert made[1] == ""
+        settings = MarianConfig(
+            vocab_size=70, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, pad_token_id=69, eos_token_id=2,
+            decoder_start_token_id=69, forced_eos_token_id=2, scale_embedding=True,
+        )  # fmt: skip
+        plain = from_marian(MarianMTModel(settings))
+    else:
+        plain = Transformer(Architecture(70, 32, 64, 2, 1, 1))
+    printed = io.StringIO()
+    rows = [[*Letters().encode(sentence), 2] for sentence in SENTENCES]
+    longest = max(map(len, rows))
+    names = {
+        "my_bert_folder": tmp_path,
+        "my_plain_model": plain,
+        "my_source": torch.tensor([[*row, *[plain.sizes.pad] * (longest - len(row))] for row in rows]),
+        "my_target_in": torch.tensor([[plain.sizes.bos, 5, 6]] * 3),
+        "my_sentences": SENTENCES,
+        "my_tokenizer": Letters(),
+    }
+    with contextlib.redirect_stdout(printed):
+        exec(snippet(), names)
+    report, *translations = printed.getvalue().splitlines()
+    assert report.startswith("warm start: ")
+    assert "none missing" in report
+    assert names["logits"].shape == (3, 3, 70)
+    assert len(translations) == 1  # a list of three
 
 
 @pytest.mark.slow
