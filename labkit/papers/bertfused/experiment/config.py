@@ -11,6 +11,7 @@ from labkit.workbench.experiment import Config as BaseConfig
 
 Experiment = Literal["sentences", "documents", "semi-supervised", "unsupervised"]
 EXPERIMENTS: tuple[Experiment, ...] = get_args(Experiment)
+WITH_DOCUMENTS = ("grammar", "iwslt14", "iwslt17")
 CORPORA = ("grammar", "multi30k", "iwslt14", "iwslt17", "wmt14", "wmt16")
 
 
@@ -143,6 +144,12 @@ class Config(BaseConfig):
             raise ValueError(f"source and target are both '{self.source}'")
         if "unsupervised" in self.experiments and not (self.dictionary or self.data == "grammar"):
             raise ValueError("unsupervised translation starts from word by word: give a `dictionary`")
+        if "unsupervised" in self.experiments and self.devices > 1:
+            raise ValueError("unsupervised translation runs in one process: devices must be 1")
+        if "documents" in self.experiments and self.data not in WITH_DOCUMENTS:
+            raise ValueError(f"'{self.data}' does not say where a document begins; {', '.join(WITH_DOCUMENTS)} do")
+        if "semi-supervised" in self.experiments and self.data == "grammar" and self.bitext >= self.pairs:
+            raise ValueError(f"bitext {self.bitext} leaves nothing of {self.pairs} pairs to translate back")
         return self
 
 

@@ -187,6 +187,17 @@ def batch_of(examples: Examples, rows: Sequence[int], views: Views, sizes: Archi
 # -- BERT's view ------------------------------------------------------------------------------------------------------
 
 
+def check(config: Config) -> None:
+    """What a config names is there: said before anything is trained.
+
+    Raises:
+        InputError: BERT or the dictionary cannot be read.
+    """
+    load_bert(config, ["a sentence ."])
+    if config.dictionary:
+        translation.parallel(config.dictionary)
+
+
 def load_bert(config: Config, sample: Sequence[str], trainable: bool = False) -> Bert:
     """The BERT of a config, freshly read.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit import devices
-from labkit.papers.bertfused.experiment import back_translation, documents, sentences, unsupervised
+from labkit.papers.bertfused.experiment import back_translation, data, documents, sentences, unsupervised
 from labkit.papers.bertfused.experiment.config import Config, Experiment
 from labkit.workbench import training
 from labkit.workbench.runs import Run
@@ -23,7 +23,11 @@ def train(config: Config, run: Run) -> dict[str, Any]:
 
     Returns:
         {"data": name, experiment: see its `compare`, ...}
+
+    Raises:
+        InputError, DataError: what the config names is not there.
     """
     with training.workers(config.device) as workers, devices.one_thread():
+        data.check(config)
         results = {name: RUN[name](config, workers, run.part(name)) for name in config.experiments}
         return {"data": results[config.experiments[0]]["data"]} | results

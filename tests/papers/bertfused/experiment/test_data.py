@@ -10,6 +10,7 @@ from labkit.papers.bertfused.experiment import data
 from labkit.papers.bertfused.experiment.config import CONFIGS, Config
 from labkit.papers.bertfused.method.bert import random_bert, random_control
 from labkit.text.feature_cache import FeatureCache
+from labkit.workbench.runs import Run
 
 SMALL = CONFIGS["smoke"]
 TEXT = ["two dogs run .", "a", "the old man sees the house beside the river .", "dogs ."]
@@ -89,8 +90,6 @@ def test_the_readers_own_files(tmp_path):
     assert [len(part) for part in (corpus.train, corpus.valid, corpus.tests["test"])] == [36, 2, 2]
     with pytest.raises(InputError, match="there is no file"):
         data.sentences(Config(data="parallel:nowhere.tsv"))
-    with pytest.raises(InputError, match="does not say where a document begins"):
-        data.documents(Config(data=f"parallel:{tmp_path / 'a.tsv'}"))
     with pytest.raises(InputError, match="bitext = 100 takes all of the 36"):
         data.halves(Config(data=f"parallel:{tmp_path / 'a.tsv'}", bitext=100))
 
@@ -121,6 +120,9 @@ def test_documents_of_the_grammar():
         ({"target": "en"}, "source and target are both 'en'"),
         ({"vocabulary": 100}, "vocabulary"),
         ({"data": "multi30k", "experiments": ("unsupervised",)}, "give a `dictionary`"),
+        ({"data": "multi30k", "experiments": ("documents",)}, "'multi30k' does not say where a document begins"),
+        ({"experiments": ("unsupervised",), "devices": 2}, "runs in one process: devices must be 1"),
+        ({"experiments": ("semi-supervised",), "bitext": 4000}, "bitext 4000 leaves nothing of 4000 pairs"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"source": "EN"}, "source"),
     ],
@@ -130,7 +132,17 @@ def test_what_a_config_refuses(changes, message):
         PAPER.config("lesson", **changes)
 
 
-def test_no_such_bert_is_said_before_anything_is_trained():
+def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    from labkit.papers.bertfused.experiment import sentences
+
+    monkeypatch.setattr(sentences, "compare", lambda *_: pytest.fail("trained first"))
+    run = Run.open(tmp_path, SMALL)
+    for changes in ({"bert": "nowhere"}, {"bert_layer": 7}, {"dictionary": "nowhere.tsv"}):
+        with pytest.raises(InputError, match="nowhere|has 2 layers"):
+            PAPER.train(SMALL.override(**changes), run)
+
+
+def test_no_such_bert():
     with pytest.raises(InputError, match=r"no folder with an encoder in Hugging Face's layout"):
         data.load_bert(SMALL.override(bert="nowhere"), TEXT)
     with pytest.raises(InputError, match="has 2 layers"):
