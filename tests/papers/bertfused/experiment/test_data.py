@@ -138,7 +138,7 @@ def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path, monkeypa
     monkeypatch.setattr(sentences, "compare", lambda *_: pytest.fail("trained first"))
     run = Run.open(tmp_path, SMALL)
     for changes in ({"bert": "nowhere"}, {"bert_layer": 7}, {"dictionary": "nowhere.tsv"}):
-        with pytest.raises(InputError, match="nowhere|has 2 layers"):
+        with pytest.raises(InputError, match=r"nowhere|has 2 layers"):
             PAPER.train(SMALL.override(**changes), run)
 
 
