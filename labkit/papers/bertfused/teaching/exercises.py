@@ -155,7 +155,7 @@ def smoothed_over_the_others(logits: Tensor, target: Tensor, eps: float, pad: in
 # -- 7 ablation: when to fuse -----------------------------------------------------------------------------------------
 
 UPDATES = 220
-BAR = 25.0
+BAR = 45.0
 FAST = Config(
     arms=("fused",), pairs=1500, tests=60, seed=7, batch_tokens=500, warmup=30, learning_rate=3e-3, validate_every=20
 )
@@ -312,7 +312,7 @@ EXERCISES = (
         "(stage 1, stage 2).",
         properties={"a split": _is_a_split, "held-out synonyms": _reaches_the_bar},
         solution=(20, 200),
-        wrong={"most for the plain model": (190, 30), "more than there are": (200, 200)},
+        wrong={"most for the plain model": (190, 30), "half and half": (110, 110), "more than there are": (200, 200)},
         difficulty=3,
         minutes=15,
         hints=(

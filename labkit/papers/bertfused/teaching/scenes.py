@@ -212,7 +212,7 @@ def branch_switch(scene: Trained, count: int = SENTENCES) -> Switch:
 
 def _remembered(views: data.Views, count: int) -> data.Views:
     """Views that are computed once."""
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: training goes through them, too
         whole = views(range(count))
     assert whole is not None
     return lambda rows: BertView(whole.states[list(rows)], whole.real[list(rows)])

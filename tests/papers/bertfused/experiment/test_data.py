@@ -8,6 +8,7 @@ from labkit.errors import ConfigError, InputError
 from labkit.papers.bertfused import PAPER
 from labkit.papers.bertfused.experiment import data
 from labkit.papers.bertfused.experiment.config import CONFIGS, Config
+from labkit.papers.bertfused.experiment.train import RUN
 from labkit.papers.bertfused.method.bert import random_bert, random_control
 from labkit.text.feature_cache import FeatureCache
 from labkit.workbench.runs import Run
@@ -133,9 +134,7 @@ def test_what_a_config_refuses(changes, message):
 
 
 def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path, monkeypatch):
-    from labkit.papers.bertfused.experiment import sentences
-
-    monkeypatch.setattr(sentences, "compare", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setitem(RUN, "sentences", lambda *_: pytest.fail("trained first"))
     run = Run.open(tmp_path, SMALL)
     for changes in ({"bert": "nowhere"}, {"bert_layer": 7}, {"dictionary": "nowhere.tsv"}):
         with pytest.raises(InputError, match=r"nowhere|has 2 layers"):

@@ -6,8 +6,10 @@ from safetensors.torch import load_file
 
 from labkit.errors import InputError
 from labkit.papers.bertfused import ARMS, PAPER
+from labkit.papers.bertfused.experiment import unsupervised
 from labkit.papers.bertfused.experiment.config import CONFIGS, SETTINGS
 from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 SMOKE = CONFIGS["smoke"]
 ONE = SMOKE.override(experiments=("sentences",), arms=("plain", "fused"))
@@ -142,12 +144,8 @@ def test_gpu_and_full_start_on_made_up_data_of_the_real_layout(tmp_path, monkeyp
     assert set(result["sentences"]["arms"]["fused"]["tests"]) == {"test"}
 
 
-def test_several_processes_are_refused_where_one_must_do():
-    from labkit.papers.bertfused.experiment import unsupervised
-    from labkit.workbench.training import Workers
-
-    class Nothing:
-        result = None
-
+def test_several_processes_are_refused_where_one_must_do(tmp_path):
+    """Under torchrun the config says nothing of it."""
+    workers = Workers(0, 2, torch.device("cpu"))
     with pytest.raises(InputError, match="runs in one process"):
-        unsupervised.compare(SMOKE, Workers(0, 2, torch.device("cpu")), Nothing())
+        unsupervised.compare(SMOKE, workers, Run.open(tmp_path, SMOKE))

@@ -148,6 +148,6 @@ def test_costs_are_rates(scene):
     assert len(figures.cost_figure(costs).axes) == 2
 
 
-def test_a_run_without_the_fused_arm_shows_nothing():
-    assert scenes.trained(CONFIG.override(arms=("plain",)), None) is None
-    assert scenes.trained(CONFIG.override(experiments=("documents",)), None) is None
+def test_a_run_without_the_fused_arm_shows_nothing(run):
+    assert scenes.trained(CONFIG.override(arms=("plain",)), run) is None
+    assert scenes.trained(CONFIG.override(experiments=("documents",)), run) is None
