@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,11 +51,12 @@ def translate(
     if asks:
         print("One sentence a line; Ctrl-D ends.", file=sys.stderr)
     together = 1 if asks else None if translator.document else TOGETHER
-    options = {"beam": beam, "length_penalty": length_penalty, "batch_tokens": batch_tokens}
     start, count = time.monotonic(), 0
     with shown(asks) as bar:
         for lines in chunks(sys.stdin.buffer, together):
-            made = translator.translate(lines, progress=lambda done, before=count: bar(before + done), **options)
+            made = translator.translate(
+                lines, beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens, progress=partial(bar, count)
+            )
             if not write(made):
                 return
             count += len(lines)
@@ -118,10 +120,10 @@ def write(lines: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def shown(asks: bool) -> Iterator[Callable[[int], None]]:
-    """How many lines are done, on stderr, for a person at a terminal."""
+def shown(asks: bool) -> Iterator[Callable[[int, int], None]]:
+    """How many lines are done (before this piece, in it), on stderr, for a person at a terminal."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.completed} lines"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=asks or not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda before, done: progress.update(task, completed=before + done)

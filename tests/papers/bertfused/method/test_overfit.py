@@ -25,7 +25,7 @@ def pairs() -> tuple[Tensor, Tensor, BertView]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["off", "encoder", "decoder", "both", "stacked"])
 def test_it_learns_64_pairs_by_heart(mode):
-    """Over 20 seeds a mode, BLEU was 100 after these steps; the bar of 95 is passed at half of them."""
+    """Over three seeds a mode, 15 trainings, BLEU lay between 98.1 and 100; the seed here is fixed."""
     torch.manual_seed(0)
     sizes = Architecture(
         vocabulary=40, width=64, feed_forward=128, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0, longest=16
