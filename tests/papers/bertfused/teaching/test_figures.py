@@ -8,6 +8,7 @@ from labkit.papers.bertfused import PAPER
 from labkit.papers.bertfused.experiment.config import CONFIGS
 from labkit.papers.bertfused.teaching import figures, scenes
 from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS
+from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
 CONFIG = CONFIGS["smoke"].override(experiments=("sentences",), arms=("plain", "fused", "no-drop-net"), layers=2)
@@ -50,10 +51,11 @@ def test_both_views_have_their_own_lengths(scene):
 def test_attention_rows_are_shares(scene, kind):
     looked = scenes.look(scene, SENTENCE)
     for head in (0, 1, 2):
-        heat = figures.attention_figure(looked, kind, 2, head).data[0]
-        np.testing.assert_allclose(np.sum(heat.z, 1), 1, atol=1e-5)
-        assert (len(heat.y), len(heat.x)) == np.shape(heat.z)
-        assert len(set(heat.x)) == len(heat.x)
+        figure = figures.attention_figure(looked, kind, 2, head)
+        weights = np.array(figure.data[0].z)
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+        assert (len(figure.layout.yaxis.ticktext), len(figure.layout.xaxis.ticktext)) == weights.shape
+        assert picture(figure).axes
     with pytest.raises(InputError, match="there is no"):
         figures.attention_figure(looked, kind, 9)
 
@@ -61,13 +63,13 @@ def test_attention_rows_are_shares(scene, kind):
 def test_the_attention_widget_reads_a_typed_sentence(scene):
     box = figures.attention_widget(scene, SENTENCE)
     text, kind, layer, head = box.children[:4]
-    before = len(box.children[-1].data[0].x)
+    before = np.shape(box.children[-1].data[0].z)[1]
     text.value = "a very long and strange sentence with new words ."
-    assert len(box.children[-1].data[0].x) > before
+    assert np.shape(box.children[-1].data[0].z)[1] > before
     text.value = " "
     assert "1 to 200 characters" in box.children[-2].value
     text.value, kind.value, layer.value, head.value = SENTENCE, next(iter(KINDS)), 1, 1
-    assert len(box.children[-1].data[0].x) == len(scenes.look(scene, SENTENCE).source)
+    assert list(box.children[-1].layout.xaxis.ticktext) == scenes.look(scene, SENTENCE).source
 
 
 def test_the_switch_at_a_half_is_the_models_own_translation(scene):
@@ -76,6 +78,7 @@ def test_the_switch_at_a_half_is_the_models_own_translation(scene):
     assert switch.said["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
     assert scene.models["fused"].mixture == (0.5, 0.5)
     box = figures.switch_widget(switch)
+    assert picture(box.children[-1]).axes
     box.children[0].value = 1.0
     assert [trace.x[0] for trace in box.children[-1].data if trace.mode == "markers"] == [1.0] * 4
     assert switch.said["fused"][-1] in box.children[-1].layout.title.text
@@ -89,6 +92,8 @@ def test_synonyms_know_their_family(scene):
     box = figures.synonym_widget(scene, "hound")
     box.children[0].value = "lantern"
     assert set(box.children[-1].data[-1].text) == {"lamp", "lantern"}
+    assert len(box.children[-1].data[0].y) == 10
+    assert picture(box.children[-1]).axes
     for synonym in scenes.synonyms(scene)[:3]:
         for guess in synonym.guesses.values():
             assert guess.probabilities == sorted(guess.probabilities, reverse=True)
@@ -107,6 +112,7 @@ def test_the_beam_tree_is_the_search(scene):
                 (parent,) = [p for p in by_step[number - 1] if p.kept == node.parent]
                 assert node.log_prob <= parent.log_prob + 1e-5  # a probability is at most 1
     box = figures.beam_widget(nodes)
+    assert picture(box.children[-1]).axes
     box.children[0].value = 1
     assert max(max(trace.x or [0]) for trace in box.children[-1].data[1:]) == 1
 
