@@ -15,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
+from labkit.papers.bertfused.experiment.grammar import NOUNS, Noun
 from labkit.papers.bertfused.teaching import scenes
 from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS, Looked, Node, Switch, Synonym, Trained
 from labkit.viz import COLORS, explore, subplots
@@ -141,9 +142,7 @@ def drop_net_widget() -> widgets.VBox:
 # -- 6 train and compare ----------------------------------------------------------------------------------------------
 
 
-def curves_figure(
-    curves: Mapping[str, Sequence[Sequence[float]]], stage_1: Sequence[Sequence[float]], start: int
-) -> Figure:
+def curves_figure(curves: Mapping[str, Sequence[Any]], stage_1: Sequence[Any], start: int) -> Figure:
     """Validation loss: the plain model's first stage, then every arm from there on.
 
     curves: {arm: [(update of stage 2, nats a token)]}. start: updates of stage 1; an arm from scratch begins at 0.
@@ -288,8 +287,8 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     return figure.update_layout(width=820, height=460, margin=dict(t=120, b=50, l=110, r=20), title=title)
 
 
-def synonym_widget(scene: Trained, chosen: str = "hound") -> widgets.VBox:
-    known = {synonym.english: synonym for synonym in scenes.synonyms(scene)}
+def synonym_widget(scene: Trained, chosen: str = "hound", nouns: Sequence[Noun] = NOUNS) -> widgets.VBox:
+    known = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
     names, held_out, places = scenes.noun_map(scene.bert)
     choice = widgets.Dropdown(options=list(known), value=chosen, description="noun")
     return explore(lambda noun: synonym_figure(known[noun], names, held_out, places), noun=choice)

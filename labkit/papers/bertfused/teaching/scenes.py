@@ -1,9 +1,10 @@
 """What the pictures look at: trained models of a run, single sentences, the search for a translation."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,10 +140,10 @@ class Synonym(NamedTuple):
     guesses: dict[str, Guess]
 
 
-def synonyms(scene: Trained) -> list[Synonym]:
-    """Every held-out English noun in "the ... sees the house ."; the article before it is given, the noun is not."""
+def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
+    """The held-out name of each noun in "the ... sees the house ."; the article before it is given, the noun is not."""
     made = []
-    for noun in NOUNS:
+    for noun in nouns:
         sentence = f"the {noun.english[-1]} sees the house ."
         article = scene.bpe.encode(ARTICLES["nominative"][noun.gender])
         guesses = {arm: _guess(scene, arm, sentence, article) for arm in ("plain", "fused") if arm in scene.models}
@@ -371,7 +372,7 @@ def gains(result: dict) -> list[str]:
     return lines
 
 
-def stage_1(run: Run) -> list[list[float]]:
+def stage_1(run: Run) -> list[Any]:
     """Validation loss of the plain model's first stage; empty where the run has none."""
     found = (run.directory / "sentences" / sentences.STAGE_1 / "result.json").exists()
     return run.part("sentences").part(sentences.STAGE_1).result["curve"] if found else []  # type: ignore[index]
