@@ -150,8 +150,7 @@ from labkit.papers.bertfused import Architecture, Transformer, fuse
 
 plain_model = Transformer(Architecture(vocabulary=10_000))  # transformer_iwslt_de_en
 fused_model = fuse(plain_model, 768)  # BERT-base has width 768
-print(fused_model.report)
-new = sum(p.numel() for name, p in fused_model.named_parameters() if "bert_attn" in name)
+print(str(fused_model.report).replace(", ", "\n  "))
 print(f"plain: {sum(p.numel() for p in plain_model.parameters()) / 1e6:.1f} million parameters")
 
 # %% [markdown]
