@@ -81,7 +81,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop):
 
 @pytest.mark.slow
 def test_an_unsupervised_run_resumes_with_its_noise(tmp_path, monkeypatch):
-    config = SMOKE.override(experiments=("unsupervised",))
+    config = SMOKE.override(experiments=("unsupervised",), steps=2, fused_steps=2, tests=2)
     whole = run_of(tmp_path / "whole", config)
     left = iter(range(4))
 
