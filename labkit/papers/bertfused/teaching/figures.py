@@ -94,7 +94,7 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
         np.arange(len(tests)), [{"seen": "seen in training", "unseen": "held-out synonyms"}.get(t, t) for t in tests]
     )
     if bleu:
-        axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+        axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
 
 
 # -- 4 the method -----------------------------------------------------------------------------------------------------
@@ -102,16 +102,17 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
 
 def views_figure(pieces: Sequence[str], words: Sequence[str]) -> Figure:
     """One sentence in two tokenizations, one row each; a box a token."""
-    figure, axis = subplots(1, 1, figsize=(8, 1.7))
+    figure, axis = subplots(1, 1, figsize=(9, 1.7))
     for row, (tokens, color) in enumerate(((words, "good"), (pieces, "ours"))):
-        for column, token in enumerate(tokens):
-            x = column / len(tokens)
+        widths = np.array([len(token) + 1.5 for token in tokens])
+        edges = np.concatenate([[0], widths.cumsum()]) / widths.sum()
+        for token, left, right in zip(tokens, edges, edges[1:], strict=False):
             box = FancyBboxPatch(
-                (x + 0.002, row + 0.12), 1 / len(tokens) - 0.006, 0.6, boxstyle="round,pad=0.001", fc="white",
+                (left + 0.003, row + 0.12), right - left - 0.006, 0.6, boxstyle="round,pad=0.001", fc="white",
                 ec=COLORS[color], mutation_aspect=0.05,
             )  # fmt: skip
             axis.add_patch(box)
-            axis.text(x + 0.5 / len(tokens), row + 0.42, token, ha="center", va="center", fontsize=8)
+            axis.text((left + right) / 2, row + 0.42, token, ha="center", va="center", fontsize=8)
     axis.set(xlim=(0, 1), ylim=(0, 2), yticks=(0.42, 1.42), xticks=())
     axis.set_yticklabels([f"BERT's WordPieces ({len(words)})", f"the model's BPE ({len(pieces)})"])
     for spine in axis.spines.values():
