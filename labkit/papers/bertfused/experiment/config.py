@@ -168,7 +168,7 @@ IWSLT = dict(
 CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
         experiments=EXPERIMENTS, arms=("plain", "fused", "bert-input", "bert-encoder"), bert="random", pairs=60,
-        tests=8, bitext=40, vocabulary=300, width=16, feed_forward=32, heads=2, layers=1, steps=6, fused_steps=6,
+        tests=4, bitext=40, vocabulary=300, width=16, feed_forward=32, heads=2, layers=1, steps=6, fused_steps=6,
         batch_tokens=400, warmup=3, validate_every=3, beam=2,
     ),
     "lesson": Config(arms=("plain", "fused", "no-drop-net", "random")),

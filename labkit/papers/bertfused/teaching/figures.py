@@ -15,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
+from labkit.papers.bertfused.experiment.grammar import NOUNS, Noun
 from labkit.papers.bertfused.teaching import scenes
 from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS, Looked, Node, Switch, Synonym, Trained
 from labkit.viz import COLORS, explore, subplots
@@ -141,9 +142,7 @@ def drop_net_widget() -> widgets.VBox:
 # -- 6 train and compare ----------------------------------------------------------------------------------------------
 
 
-def curves_figure(
-    curves: Mapping[str, Sequence[Sequence[float]]], stage_1: Sequence[Sequence[float]], start: int
-) -> Figure:
+def curves_figure(curves: Mapping[str, Sequence[Any]], stage_1: Sequence[Any], start: int) -> Figure:
     """Validation loss: the plain model's first stage, then every arm from there on.
 
     curves: {arm: [(update of stage 2, nats a token)]}. start: updates of stage 1; an arm from scratch begins at 0.
@@ -180,15 +179,17 @@ def attention_figure(looked: Looked, kind: str, layer: int = 1, head: int = 0) -
         raise InputError(f"there is no {name} in this model")
     weights = looked.weights[name]
     shown = weights.mean(0) if head == 0 else weights[min(head, len(weights)) - 1]
-    labels = [_numbered(getattr(looked, side)) for side in (columns, rows)]
-    heat = go.Heatmap(
-        z=shown, x=labels[0], y=labels[1], zmin=0, zmax=1, colorscale="Blues", colorbar=dict(title="weight")
-    )
-    figure = go.Figure(heat)
-    figure.update_yaxes(autorange="reversed")
-    return figure.update_layout(
-        width=760, height=420, margin=dict(t=30, b=80, l=90, r=20), title=_sentence(looked.target)
-    )
+    x, y = ([str(token) for token in getattr(looked, side)] for side in (columns, rows))
+    hover = [
+        [f"{row} → {column}: {w:.2f}" for column, w in zip(x, line, strict=True)]
+        for row, line in zip(y, shown, strict=True)
+    ]
+    heat = go.Heatmap(z=shown, zmin=0, zmax=1, colorscale="Blues", hovertext=hover, hoverinfo="text")
+    figure = go.Figure(heat.update(colorbar=dict(title="weight")))
+    figure.update_xaxes(tickvals=list(range(len(x))), ticktext=x, tickangle=-45)
+    figure.update_yaxes(tickvals=list(range(len(y))), ticktext=y, autorange="reversed")
+    title = dict(text="the model writes: " + " ".join(looked.target), font_size=12)
+    return figure.update_layout(width=760, height=440, margin=dict(t=40, b=90, l=90, r=20), title=title)
 
 
 def attention_widget(scene: Trained, sentence: str) -> widgets.VBox:
@@ -232,7 +233,8 @@ def switch_figure(switch: Switch, ratio: float = 0.5) -> go.Figure:
                 column,
             )
     figure.update_xaxes(title="weight of BERT's branch")
-    figure.update_yaxes(title="BLEU", range=[0, 105], col=1)
+    figure.update_yaxes(range=[0, 105])
+    figure.update_yaxes(title="BLEU", col=1)
     said = "<br>".join(
         f"{'with' if arm == 'fused' else 'without'} drop-net: {made[at]}" for arm, made in switch.said.items()
     )
@@ -254,12 +256,17 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     figure = make_subplots(
         1, 2, column_widths=(0.45, 0.55), subplot_titles=("next piece after the article", "nouns in BERT's space")
     )
-    for arm, guess in synonym.guesses.items():
-        labels = [f"{piece} ({arm})" for piece in guess.pieces]
-        bar = go.Bar(
-            y=labels[::-1], x=guess.probabilities[::-1], orientation="h", marker_color=color_of(arm), showlegend=False
-        )
-        figure.add_trace(bar, 1, 1)
+    guesses = [
+        (arm, *pair) for arm, g in synonym.guesses.items() for pair in zip(g.pieces, g.probabilities, strict=True)
+    ]
+    figure.add_trace(
+        go.Bar(
+            y=list(range(len(guesses))), x=[chance for _, _, chance in guesses], orientation="h", showlegend=False,
+            marker_color=[color_of(arm) for arm, _, _ in guesses],
+        ), 1, 1,
+    )  # fmt: skip
+    labels = [f"{piece} ({arm})" for arm, piece, _ in guesses]
+    figure.update_yaxes(tickvals=list(range(len(guesses))), ticktext=labels, autorange="reversed", row=1, col=1)
     for held, color, name in ((False, COLORS["float"], "in training"), (True, COLORS["good"], "held out")):
         chosen = [i for i, flag in enumerate(held_out) if flag == held]
         figure.add_trace(
@@ -280,8 +287,8 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     return figure.update_layout(width=820, height=460, margin=dict(t=120, b=50, l=110, r=20), title=title)
 
 
-def synonym_widget(scene: Trained, chosen: str = "hound") -> widgets.VBox:
-    known = {synonym.english: synonym for synonym in scenes.synonyms(scene)}
+def synonym_widget(scene: Trained, chosen: str = "hound", nouns: Sequence[Noun] = NOUNS) -> widgets.VBox:
+    known = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
     names, held_out, places = scenes.noun_map(scene.bert)
     choice = widgets.Dropdown(options=list(known), value=chosen, description="noun")
     return explore(lambda noun: synonym_figure(known[noun], names, held_out, places), noun=choice)
@@ -366,15 +373,3 @@ def documents_figure(arms: Mapping[str, Mapping[str, float]]) -> Figure:
     axis.axhline(100 / 3, color=COLORS["hard"], lw=0.7, ls=":")
     axis.set(ylabel="right pronouns, %", ylim=(0, 105))
     return figure
-
-
-def _numbered(tokens: Sequence[str]) -> list[str]:
-    """Axis labels must differ: a token that comes again gets thin spaces."""
-    made: list[str] = []
-    for token in tokens:
-        made.append(token + "\u200a" * sum(earlier.rstrip("\u200a") == token for earlier in made))
-    return made
-
-
-def _sentence(pieces: Sequence[str]) -> dict[str, Any]:
-    return dict(text="the model writes: " + " ".join(pieces), font_size=12)

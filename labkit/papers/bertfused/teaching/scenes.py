@@ -1,8 +1,10 @@
 """What the pictures look at: trained models of a run, single sentences, the search for a translation."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +14,6 @@ from torch import Tensor
 from labkit import devices
 from labkit.papers.bertfused.experiment import data, evaluate, sentences
 from labkit.papers.bertfused.experiment.config import ARMS, Config
-from labkit.papers.bertfused.experiment.data import Examples
 from labkit.papers.bertfused.experiment.grammar import ARTICLES, NOUNS, Noun
 from labkit.papers.bertfused.experiment.loop import Objective
 from labkit.papers.bertfused.experiment.sentences import Task
@@ -139,10 +140,10 @@ class Synonym(NamedTuple):
     guesses: dict[str, Guess]
 
 
-def synonyms(scene: Trained) -> list[Synonym]:
-    """Every held-out English noun in "the ... sees the house ."; the article before it is given, the noun is not."""
+def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
+    """The held-out name of each noun in "the ... sees the house ."; the article before it is given, the noun is not."""
     made = []
-    for noun in NOUNS:
+    for noun in nouns:
         sentence = f"the {noun.english[-1]} sees the house ."
         article = scene.bpe.encode(ARTICLES["nominative"][noun.gender])
         guesses = {arm: _guess(scene, arm, sentence, article) for arm in ("plain", "fused") if arm in scene.models}
@@ -258,42 +259,40 @@ def beam_tree(scene: Trained, sentence: str, arm: str = "plain", beam: int = 3) 
 # -- cost -------------------------------------------------------------------------------------------------------------
 
 
-def costs(scene: Trained, count: int = 48, rounds: int = 2) -> dict[str, dict[str, float]]:
+def costs(scene: Trained, count: int = 48, rounds: int = 4) -> dict[str, dict[str, float]]:
     """Target tokens a second, in training and in greedy decoding: plain, with kept states of BERT, with BERT itself.
 
-    The least disturbed of `rounds` turns each.
+    All take turns, so that a busy machine slows all alike; the least disturbed of `rounds` turns counts.
     """
     text = scene.task.corpus.train
     few = text.select(range(min(count, len(text))))
     examples = data.encode(few, scene.bpe)
     views = data.live(scene.bert, scene.bert.tokenize(few.sources))
-    ways = {
+    ways: dict[str, tuple[str, data.Views]] = {
         "plain": ("plain", data.no_view),
         "fused, kept states": ("fused", _remembered(views, len(few))),
         "fused, BERT on the fly": ("fused", views),
     }
-    made: dict[str, dict[str, float]] = {"training": {}, "decoding": {}}
+
+    def train(arm: str, view: data.Views) -> None:
+        Objective(scene.models[arm], examples, view, scene.config)(range(len(few))).backward()
+
+    def decode(arm: str, view: data.Views) -> None:
+        evaluate.translate(scene.models[arm], examples, view, scene.bpe, scene.config, beam=1)
+
+    best: dict[str, dict[str, float]] = {"training": {}, "decoding": {}}
     with devices.one_thread():
-        for name, (arm, view) in ways.items():
-            objective = Objective(scene.models[arm], examples, view, scene.config)
-            made["training"][name] = _rate(lambda o=objective: o(range(len(few))).backward(), examples, rounds)  # type: ignore[misc]
-            made["decoding"][name] = _rate(
-                lambda a=arm, v=view: evaluate.translate(scene.models[a], examples, v, scene.bpe, scene.config, beam=1),  # type: ignore[misc]
-                examples,
-                rounds,
-            )
-            scene.models[arm].zero_grad()
-            scene.models[arm].eval()
-    return made
-
-
-def _rate(call: object, examples: Examples, rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()  # type: ignore[operator]
-        best = min(best, time.perf_counter() - start)
-    return sum(map(len, examples.target)) / best
+        for _, (what, call), (name, way) in product(
+            range(rounds), (("training", train), ("decoding", decode)), ways.items()
+        ):
+            start = time.perf_counter()
+            call(*way)
+            best[what][name] = min(best[what].get(name, float("inf")), time.perf_counter() - start)
+    for model in scene.models.values():
+        model.zero_grad()
+        model.eval()
+    tokens = sum(map(len, examples.target))
+    return {what: {name: tokens / seconds for name, seconds in of.items()} for what, of in best.items()}
 
 
 # -- recorded runs ----------------------------------------------------------------------------------------------------
@@ -373,7 +372,7 @@ def gains(result: dict) -> list[str]:
     return lines
 
 
-def stage_1(run: Run) -> list[list[float]]:
+def stage_1(run: Run) -> list[Any]:
     """Validation loss of the plain model's first stage; empty where the run has none."""
     found = (run.directory / "sentences" / sentences.STAGE_1 / "result.json").exists()
     return run.part("sentences").part(sentences.STAGE_1).result["curve"] if found else []  # type: ignore[index]

@@ -109,6 +109,8 @@ def test_two_processes_do_what_one_does(tmp_path):
     for arm in ("stage-1", "fused"):
         first, second = (weights(tmp_path / name / "sentences" / arm) for name in ("one", "two"))
         for name, value in first.items():
+            if name.endswith(("k_proj.bias", "in_proj.bias")):
+                continue  # softmax does not see a key's bias: its gradient is rounding, which Adam makes a full step
             # sums in another order, carried through Adam, whose first steps divide by the gradient's own size
             assert (second[name] - value).double().norm() <= 2e-2 * value.double().norm() + 1e-4, (arm, name)
 
