@@ -54,7 +54,10 @@ class Attention(nn.Module):
 
     def memory(self, x: Float[Tensor, "batch length memory_width"]) -> KeysValues:
         """Keys and values of a memory, to be attended to as often as one likes."""
-        keys, values = F.linear(x, *self.key_value_parameters()).chunk(2, -1)
+        if self.joint:
+            keys, values = F.linear(x, *self.key_value_parameters()).chunk(2, -1)
+        else:  # two products: one would have to copy the weights
+            keys, values = self.k_proj(x), self.v_proj(x)
         return KeysValues(self._split(keys), self._split(values))
 
     def key_value_parameters(self) -> tuple[Float[Tensor, "two_width memory_width"], Float[Tensor, " two_width"]]:
@@ -109,15 +112,20 @@ def attention_weights(
 
 
 def project_together(
-    attentions: Sequence[Attention], memory: Float[Tensor, "batch length memory_width"]
+    attentions: Sequence[Attention], memory: Float[Tensor, "batch length memory_width"], stacked: bool | None = None
 ) -> list[KeysValues]:
-    """Keys and values of one memory for many attentions, by one product.
+    """Keys and values of one memory for many attentions.
 
-    H_B does not depend on the layer: with the weights one above the other, (T_B, d_B) x (d_B, 2 n d) takes the place of
-    2 n products, n the number of attentions.
+    H_B does not depend on the layer: with the weights one above the other, one product (T_B, d_B) x (d_B, 2 n d) takes
+    the place of 2 n, n the number of attentions.
+
+    Args:
+        stacked: by one product; None: on a GPU. The weights are copied for it, which a CPU does not win back.
     """
     if not attentions:
         return []
+    if not (memory.is_cuda if stacked is None else stacked):
+        return [attention.memory(memory) for attention in attentions]
     parameters = [attention.key_value_parameters() for attention in attentions]
     weight, bias = torch.cat([weight for weight, _ in parameters]), torch.cat([bias for _, bias in parameters])
     parts = F.linear(memory, weight, bias).chunk(2 * len(attentions), -1)

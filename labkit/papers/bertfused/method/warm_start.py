@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.bertfused.method.bert import Bert
@@ -64,7 +64,7 @@ def warm_start(model: Transformer, tensors: Mapping[str, Tensor]) -> WarmStart:
 
 
 def fuse(
-    plain: Transformer,
+    plain: nn.Module,
     bert: Bert | int,
     mode: Mode = "both",
     drop_net: float = 1.0,
@@ -77,6 +77,7 @@ def fuse(
         logits = model(source, target_in, bert(sentences))
 
     Args:
+        plain: a plain Transformer of this room; `from_marian` makes one of a Marian.
         bert: what will be attended to, or its width d_B alone.
         mode, drop_net: see `Fusion`.
         seed: of attn_B's weights and of drop-net.

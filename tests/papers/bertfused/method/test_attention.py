@@ -93,11 +93,16 @@ def test_the_order_of_the_memory_does_not_matter_and_masked_rows_are_not_there()
 
 def test_all_layers_keys_and_values_by_one_product_are_those_of_each():
     attentions, memory = [fused_attention(seed) for seed in (1, 20, 40)], drawn(B, S, D_B)
-    for together, attention in zip(project_together(attentions, memory), attentions, strict=True):
-        for one, alone in zip(together, attention.memory(memory), strict=True):
-            torch.testing.assert_close(one, alone, rtol=0, atol=1e-12)
+    for stacked in (True, False):
+        for together, attention in zip(project_together(attentions, memory, stacked), attentions, strict=True):
+            for one, projection in zip(together, (attention.k_proj, attention.v_proj), strict=True):
+                alone = projection(memory).unflatten(-1, (H, -1)).transpose(1, 2)
+                torch.testing.assert_close(one, alone, rtol=0, atol=1e-12)
+    native, x = [Attention(D, H).double() for _ in range(2)], drawn(B, S, D)
+    for one, other in zip(project_together(native, x, True), project_together(native, x, False), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert project_together([], memory) == []
-    sum(part.sum() for made in project_together(attentions, memory) for part in made).backward()
+    sum(part.sum() for made in project_together(attentions, memory, True) for part in made).backward()
     assert all(a.k_proj.weight.grad is not None and a.v_proj.bias.grad is not None for a in attentions)
 
 
