@@ -156,15 +156,14 @@ print(f"plain: {sum(p.numel() for p in plain_model.parameters()) / 1e6:.1f} mill
 # %% [markdown]
 # ## 5 Prove it
 #
-# Seven identities, each checked below:
+# Six identities, each checked below:
 #
 # 1. With weights (1, 0) the fused model is the plain model.
 # 2. The mean of drop-net's weights is (1/2, 1/2) for every $p$.
 # 3. If all rows of $H_B$ are the same vector $v$, $\mathrm{attn}_B$ returns $W_oW_vv+b$, whatever the query.
-# 4. $\mathrm{attn}_B$ does not see the order of the rows of $H_B$.
-# 5. A sentence's $H_B$ does not depend on the batch, if padding stands on the right.
-# 6. Decoding step by step with cached keys and values gives the logits of one pass.
-# 7. The score of a translation that beam search reports is $\log p$ by teacher forcing.
+# 4. A sentence's $H_B$ does not depend on the batch.
+# 5. Decoding step by step with cached keys and values gives the logits of one pass.
+# 6. The score of a translation that beam search reports is $\log p$ by teacher forcing.
 
 # %%
 import torch
@@ -184,8 +183,6 @@ grid = torch.linspace(0, 1, 2001)[:-1] + 1 / 4000
 attention = Attention(32, 2, 24)
 queries, v = attention.queries(torch.randn(1, 3, 32, generator=draw)), torch.randn(24, generator=draw)
 constant = attention.attend(queries, attention.memory(v.expand(1, 5, 24)))
-rows = torch.randn(1, 5, 24, generator=draw)
-shuffled = attention.attend(queries, attention.memory(rows[:, [4, 2, 0, 1, 3]]))
 
 with torch.inference_mode():
     with branches(both, 1, 0):
@@ -210,10 +207,9 @@ error = {
     "1 weights (1, 0): the plain model": alone - tiny(source, target),
     "2 drop-net's mean weight": torch.tensor(means),
     "3 equal rows: a closed form": constant - attention.out_proj(attention.v_proj(v)),
-    "4 order of BERT's rows": shuffled - attention.attend(queries, attention.memory(rows)),
-    "5 alone and in a batch": (together[: len(single)] - single) / 10,
-    "6 step by step": (steps - whole)[0],
-    "7 the score that is reported": forced - best.log_prob,
+    "4 alone and in a batch": (together[: len(single)] - single) / 10,
+    "5 step by step": (steps - whole)[0],
+    "6 the score that is reported": forced - best.log_prob,
 }
 for name, value in error.items():
     print(f"{name}: below 1e-4 {bool(value.abs().max() < 1e-4)}")
@@ -552,7 +548,7 @@ paper.exercise("when-to-fuse").check((20, 200))
 # print(Translator(model, my_tokenizer, bert).translate(my_sentences, beam=5))
 # ```
 #
-# What this notebook trained, on sentences of yours:
+# What this notebook trained, on sentences of yours; about two of three held-out nouns come out right:
 
 # %%
 from labkit.papers.bertfused import Translator
