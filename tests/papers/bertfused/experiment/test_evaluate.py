@@ -1,0 +1,41 @@
+"""What translations are worth, by hand."""
+
+import pytest
+
+from labkit.data.translation import ParallelText
+from labkit.papers.bertfused.experiment.config import Config
+from labkit.papers.bertfused.experiment.evaluate import gain, plain, pronoun_accuracy, scores
+
+CONFIG = Config()
+TEXT = ParallelText(
+    ("the dog sees the cat .", "the man sees it ."), ("Der Hund  sieht die Katze .", "der Mann sieht ihn .")
+)
+
+
+def test_perfect_and_empty():
+    perfect = scores(["der hund sieht die katze .", "der mann sieht ihn ."], TEXT, CONFIG)
+    assert perfect["bleu"] == pytest.approx(100)
+    assert perfect["exact"] == perfect["content"] == perfect["nouns"] == 1
+    assert perfect["signature"].startswith("nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|version:2.")
+    nothing = scores(["", ""], TEXT, CONFIG)
+    assert nothing["bleu"] == nothing["exact"] == nothing["nouns"] == 0
+
+
+def test_a_reference_is_what_the_tokenizer_gives_back():
+    assert plain(" Der  Hund\t", lowercase=False) == "Der Hund"
+    assert plain("GRÖSSE", lowercase=True) == "grösse"
+
+
+def test_pronouns():
+    """Only sentences that say it count; two pronouns are none."""
+    assert pronoun_accuracy(["", "der mann sieht ihn ."], TEXT) == 1
+    assert pronoun_accuracy(["ihn", "der mann sieht sie ."], TEXT) == 0
+    assert pronoun_accuracy(["", "er sieht ihn es ."], TEXT) == 0
+    assert pronoun_accuracy([""], TEXT.select([0])) == 0
+
+
+def test_gain_against_itself_is_nothing():
+    same = gain(list(TEXT.targets), list(TEXT.targets), TEXT, CONFIG)
+    assert same["bleu"] == same["low"] == same["high"] == 0
+    better = gain([t.lower() for t in TEXT.targets], ["der", "die"], TEXT, CONFIG)
+    assert better["bleu"] > 50

@@ -1,0 +1,22 @@
+"""Pictures that need no trained model."""
+
+import pytest
+
+from labkit.papers.bertfused.teaching import figures
+
+
+def test_the_idea_with_and_without_a_record():
+    figure = figures.idea_figure({"plain": {"seen": 99.0, "unseen": 7.0}, "fused": {"seen": 99.0, "unseen": 60.0}})
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [99, 7, 99, 60]
+    assert len(figures.idea_figure({}).axes) == 2
+    figures.idea_figure()
+
+
+def test_drop_net_keeps_the_mean():
+    for rate in (0.0, 0.3, 1.0):
+        bars = figures.drop_net_figure(rate).data
+        assert sum(bars[0].y) == pytest.approx(1)
+        assert list(bars[1].y) == pytest.approx([0.5, 0.5])
+    box = figures.drop_net_widget()
+    box.children[0].value = 0.5
+    assert list(box.children[-1].data[0].y) == pytest.approx([0.25, 0.25, 0.5])
