@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from labkit.data.sign import Sentence
+from labkit.errors import InputError
 from labkit.papers.stmc.method.architecture import PAPER
 from labkit.ranges import within
 from labkit.seeds import derive
@@ -25,12 +26,13 @@ CUES = ("hand", "face", "motion")
 POINTS = PAPER.points
 FRAME = 40  # pixels of a side; other sizes are drawn from the same coordinates
 SUCCESSORS = 6
-SPACE, GRAMMAR, SENTENCES = 20.0, 7, 1  # the middle of the frame; seed of the grammar; what seeds are derived for
+GRAMMAR, SENTENCES = 7, 1  # seed of the grammar; what seeds are derived for
 
 _STARTS = (((12, 18), (28, 18)), ((16, 30), (24, 22)), ((9, 26), (31, 30)))
 _ENDS = (((17, 28), (23, 28)), ((24, 22), (16, 30)), ((15, 18), (25, 18)))
 _RESTS = ((13.0, 31.0), (27.0, 31.0))
 _SKIN, _PALE, _DARK = (0.85, 0.7, 0.55), (0.9, 0.75, 0.6), (0.2, 0.2, 0.2)
+_EYES, _LIPS = (0.1, 0.1, 0.1), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,6 @@ def clip(gloss: str, seed: int = 0, world: World | None = None) -> Sentence:
     Raises:
         InputError: there is no such gloss.
     """
-    from labkit.errors import InputError
-
     if gloss not in GLOSSES:
         raise InputError(f"there is no gloss '{gloss}'; there are {', '.join(GLOSSES)}.")
     return _signed(gloss, (gloss,), np.random.default_rng(derive(seed, SENTENCES)), world or World())
@@ -108,10 +108,54 @@ def _signed(name: str, glosses: tuple[str, ...], random: np.random.Generator, wo
     frames, points, spans, at = [], [], [], np.array(_RESTS)
     for gloss in glosses:
         motion, shape, mouth = (kinds.index(word) for kinds, word in zip(KINDS, gloss.split("-"), strict=True))
-            image.glyph(hand_x, hand_y, shape)
-            shoulders.append(shoulder)
-            elbows.append(((shoulder[0] + hand_x) / 2, (shoulder[1] + hand_y) / 2))
-            wrists.append((hand_x, hand_y))
+        length, begun = int(random.integers(7, 11)), len(frames)
+        for t in range(length):
+            share = min(max((t - 2) / (length - 3), 0.0), 1.0)
+            aim = np.array(_STARTS[motion]) * (1 - share) + np.array(_ENDS[motion]) * share
+            at = at + (aim - at) * (0.55 if t < 2 else 0.9)  # the first two frames come from the gloss before
+            frame, seen = signer.frame(len(frames), at, shape, mouth)
+            frames.append(frame)
+            points.append(seen)
+        spans.append((begun, len(frames) - 1))
+    keys = np.array(points, dtype=np.float32) / (FRAME - 1)
+    if world.label_noise:
+        keys = (keys + random.normal(0, world.label_noise, keys.shape)).clip(0, 1).astype(np.float32)
+    return Sentence(name, "avatar", glosses, np.stack(frames), keys, meta={"spans": tuple(spans)})
+
+
+class _Signer:
+    """One signer in front of one map: clothing, place, light; draws a frame at a time."""
+
+    def __init__(self, random: np.random.Generator, world: World) -> None:
+        self.random, self.world = random, world
+        self.off_x, self.off_y = (int(v) for v in random.integers(-2, 3, 2))
+        self.cloth, self.ground = random.uniform(0.2, 0.6, 3), float(random.uniform(0.05, 0.25))
+        self.decoys: list[tuple[int, int, int]] = []
+
+    def frame(
+        self, index: int, at: np.ndarray, shape: int, mouth: int
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], list[tuple[float, float]]]:
+        """RGB, and the key points (column, row) in pixels of a frame of 40: nose, shoulders, elbows, wrists."""
+        image = _Canvas(self.world.size, self.ground)
+        if index % 3 == 0:
+            places = self.random.integers(3, FRAME - 3, (self.world.decoys, 2))
+            self.decoys = [(int(x), int(y), int(self.random.integers(2))) for x, y in places]
+        for x, y, kind in self.decoys:
+            image.glyph(x, y, kind)
+        x, y = 20 + self.off_x, 11 + self.off_y
+        image.box(12 + self.off_x, 24 + self.off_y, 17, FRAME, self.cloth)
+        image.disc(x, y, 6, _SKIN)
+        image.box(x - 3, y - 2, 1, 1, _EYES)
+        image.box(x + 2, y - 2, 1, 1, _EYES)
+        image.box(*((x - 1, y + 2, 3, 2) if mouth else (x - 2, y + 2, 5, 1)), _LIPS)
+        shoulders = [(14.0 + 12 * side + self.off_x, 25.0 + self.off_y) for side in (0, 1)]
+        wrists = [(self._shaken(hx, self.off_x), self._shaken(hy, self.off_y)) for hx, hy in at]
+        elbows = []
+        for (sx, sy), (hx, hy) in zip(shoulders, wrists, strict=True):
+            for share in np.linspace(0, 1, 14):
+                image.box(round(sx + (hx - sx) * share), round(sy + (hy - sy) * share), 1, 1, self.cloth * 0.7)
+            image.glyph(hx, hy, shape)
+            elbows.append(((sx + hx) / 2, (sy + hy) / 2))
         return image.finished(self.random, self.world.noise), [(x, y), *shoulders, *elbows, *wrists]
 
     def _shaken(self, value: float, off: int) -> int:
