@@ -18,6 +18,7 @@ from labkit.cli.lab import lab
 from labkit.cli.list import list_papers
 from labkit.cli.notebooks import refresh
 from labkit.cli.readme import write_tables
+from labkit.cli.recognise import recognise
 from labkit.cli.record import record
 from labkit.cli.run import run
 from labkit.cli.track import track
@@ -34,6 +35,7 @@ app.command()(record)
 app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
+app.command()(recognise)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

@@ -9,7 +9,12 @@ from labkit.lazy import lazily
 from labkit.workbench.experiment import Paper
 
 if TYPE_CHECKING:
+    from labkit.papers.stmc.experiment.avatars import World, sentences
     from labkit.papers.stmc.experiment.config import ARMS, Arm, Config
+    from labkit.papers.stmc.experiment.export import load
+    from labkit.papers.stmc.experiment.recognizer import Recognizer, Transcript
+    from labkit.papers.stmc.method.architecture import MEDIUM, SMALL, Architecture
+    from labkit.papers.stmc.method.network import STMC
 
 PAPER = Paper(
     room=__name__,
@@ -20,6 +25,20 @@ PAPER = Paper(
     notebook="09_stmc",
 )
 
-__all__ = ["ARMS", "PAPER", "Arm", "Config"]
+__all__ = [
+    "ARMS",
+    "MEDIUM",
+    "PAPER",
+    "SMALL",
+    "STMC",
+    "Architecture",
+    "Arm",
+    "Config",
+    "Recognizer",
+    "Transcript",
+    "World",
+    "load",
+    "sentences",
+]
 
 __getattr__, __dir__ = lazily(__name__)

@@ -16,6 +16,7 @@ from labkit.papers.stmc.experiment import data
 from labkit.papers.stmc.experiment.config import ARMS, Arm, Config
 from labkit.papers.stmc.experiment.data import Batch, Batches, Task, batch
 from labkit.papers.stmc.experiment.evaluate import summarise, transcripts
+from labkit.papers.stmc.experiment.recognizer import VOCABULARY
 from labkit.papers.stmc.method import losses
 from labkit.papers.stmc.method.architecture import Architecture
 from labkit.papers.stmc.method.network import STMC, Output, next_stage
@@ -44,6 +45,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     with training.workers(config.device) as workers, devices.one_thread():
         task = data.load(config)
         arms = usable_arms(config, task)
+        run.write_json(VOCABULARY, list(task.glosses))
         labels = Labels(config, task, workers, run)
         if config.labels == "aligned" and any(ARMS[name].frames_first for name in arms):
             labels.align()
