@@ -248,8 +248,8 @@ _SIGN = (
         layout="phoenix2014/phoenix-2014-multisigner/{annotations/manual/*.corpus.csv, features/fullFrame-210x260px}",
         trees=(Tree("phoenix-2014-multisigner/features/fullFrame-210x260px", 0, "split"),),
         registration=(
-            "Take phoenix-2014.v3.tar.gz from the page of the i6 group, and move phoenix-2014-multisigner out of its "
-            "folder phoenix2014-release to phoenix2014/."
+            "Take phoenix-2014.v3.tar.gz from https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX and move "
+            "phoenix-2014-multisigner out of its folder phoenix2014-release to phoenix2014/."
         ),
         size_bytes=53_000_000_000,
     ),
@@ -262,8 +262,8 @@ _SIGN = (
         layout="phoenix2014t/PHOENIX-2014-T/{annotations/manual/*.corpus.csv, features/fullFrame-210x260px}",
         trees=(Tree("PHOENIX-2014-T/features/fullFrame-210x260px", 0, "split"),),
         registration=(
-            "Take phoenix-2014-T.v3.tar.gz from the page of the i6 group, and move PHOENIX-2014-T out of its folder "
-            "PHOENIX-2014-T-release-v3 to phoenix2014t/."
+            "Take phoenix-2014-T.v3.tar.gz from https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T "
+            "and move PHOENIX-2014-T out of its folder PHOENIX-2014-T-release-v3 to phoenix2014t/."
         ),
         size_bytes=39_000_000_000,
     ),
@@ -276,7 +276,8 @@ _SIGN = (
         layout="csl/color/<sentence>/<video>.avi, csl/split_{1,2}_{train,test}.txt",
         trees=(Tree("color", 0, "sentence"),),
         registration=(
-            "Ask for it on its page, unpack the colour videos to csl/color, and write the lists of the two splits: one "
+            "Ask for it on https://ustc-slr.github.io/datasets/2015_csl, unpack the colour videos to "
+            "csl/color, and write the lists of the two splits: one "
             "line a video, <sentence>/<video>, a tab, and the words with blanks between."
         ),
     ),

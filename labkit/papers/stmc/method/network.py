@@ -63,13 +63,14 @@ class Heads(nn.Module):
     def forward(
         self, cues: list[Tensor], joint: Tensor, lengths: Tensor
     ) -> tuple[Float[Tensor, "batch steps labels"], list[Float[Tensor, "batch steps labels"]]]:
-        """Log-probabilities in float32."""
+        """Log-probabilities, in float32 at least."""
         return self._of(self.joint, joint, lengths), [
             self._of(head, f, lengths) for head, f in zip(self.cues, cues, strict=True)
         ]
 
     def _of(self, head: nn.Module, path: Float[Tensor, "batch channels steps"], lengths: Tensor) -> Tensor:
-        return head(path.transpose(1, 2), lengths).float().log_softmax(-1)
+        scores = head(path.transpose(1, 2), lengths)
+        return (scores.float() if scores.element_size() < 4 else scores).log_softmax(-1)
 
 
 class SequenceHeads(Heads):

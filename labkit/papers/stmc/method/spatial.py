@@ -123,7 +123,8 @@ class PoseBranch(nn.Module):
 
     def forward(self, middle: Float[Tensor, "frames channels h w"]) -> Float[Tensor, "frames points 2"]:
         """J_k = (sum p h, sum p w) in the order (row, column); key points of the released labels are (column, row)."""
-        return soft_argmax(self.maps(middle).float())
+        maps = self.maps(middle)
+        return soft_argmax(maps.float() if maps.element_size() < 4 else maps)  # half a cell is lost in bfloat16
 
 
 def pose_net(architecture: Architecture) -> nn.Sequential:
@@ -165,7 +166,7 @@ def soft_crop(
     grid = torch.stack(torch.broadcast_tensors(columns[..., None, :], rows[..., :, None]), -1)
     count = at.shape[1]
     windows = nn.functional.grid_sample(
-        maps.float(), grid.flatten(1, 2).view(len(maps), count * side, side, 2), align_corners=True
+        maps.to(grid.dtype), grid.flatten(1, 2).view(len(maps), count * side, side, 2), align_corners=True
     )
     return windows.view(len(maps), maps.shape[1], count, side, side).transpose(1, 2).to(maps.dtype)
 
