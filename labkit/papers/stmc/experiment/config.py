@@ -77,12 +77,12 @@ class Config(BaseConfig):
     )
     clip_frames: int = Field(0, ge=0, le=1000, description="stage 1 on clips of so many frames; 0: whole sentences")
     frame_epochs: int = Field(4, ge=0, description="epochs of stage 1: cross-entropy on the labels of steps")
-    frame_batch: int = Field(5, ge=1, description="sentences, or clips, a step of stage 1")
+    frame_batch: int = Field(2, ge=1, description="sentences, or clips, a step of stage 1")
     frame_optimizer: Literal["adamw", "sgd"] = Field("adamw", description="optimiser of stage 1")
-    frame_learning_rate: float = Field(3e-3, gt=0, description="its largest step size")
-    epochs: int = Field(10, ge=1, description="epochs of stage 2: CTC, end to end")
-    batch_size: int = Field(5, ge=1, description="sentences a step of stage 2, over all processes")
-    learning_rate: float = Field(3e-3, gt=0, description="largest step size of stage 2's AdamW")
+    frame_learning_rate: float = Field(2e-3, gt=0, description="its largest step size")
+    epochs: int = Field(12, ge=1, description="epochs of stage 2: CTC, end to end")
+    batch_size: int = Field(2, ge=1, description="sentences a step of stage 2, over all processes")
+    learning_rate: float = Field(2e-3, gt=0, description="largest step size of stage 2's AdamW")
     schedule: Literal["one-cycle", "constant"] = Field("one-cycle", description="step size over each stage")
     alpha: float = Field(0.6, ge=0, description="weight of each cue's CTC loss [recalled]")
     beta: float = Field(30.0, gt=0, description="beta of the key points' loss [recalled]")
@@ -138,7 +138,7 @@ CONTROLS = ("full-frame-pose-loss", "random-crops", "full-frame-longer", "intra-
 
 CONFIGS: dict[Scale, Config] = {
     "smoke": Config(
-        train_sentences=4, test_sentences=2, batch_size=2, frame_batch=2, frame_epochs=1, epochs=1, labels="aligned",
+        train_sentences=4, test_sentences=2, frame_epochs=1, epochs=1, labels="aligned",
         arms=("full-frame", "multi-cue"),
     ),
     "lesson": Config(train_sentences=100, test_sentences=80),

@@ -29,7 +29,7 @@ class Architecture:
     deconvolutions: of the pose branch, each doubles the side. points: heat maps; `face` and `hands` are the points at
     which crops are centred. windows: sides of the crops in cells of A. hand, face: rows inside of the crops, averaged
     at their end. pose: widths of the pose net. channels: C of the temporal blocks. width: multiplies every number of
-    channels. group_norm: normalise after each convolution, for training from scratch (VGG-11 has none).  [ours]
+    channels. batch_norm: after each convolution, for training from scratch (VGG-11 has none).  [ours]
     padded: temporal convolutions pad by 2, as re-implementations do [peer code]; the author's do not.
     cues, path, crops: what the ablations switch.
     """
@@ -53,7 +53,7 @@ class Architecture:
     dropout: float = 0.4
     recurrent_dropout: float = 0.3
     width: float = 1.0
-    group_norm: bool = False
+    batch_norm: bool = False
     padded: bool = False
     cues: tuple[Cue, ...] = CUES
     path: Path = "both"
@@ -143,12 +143,12 @@ def _stride(row: str) -> int:
 PAPER = Architecture()
 """[author net], at 224 x 224 pixels."""
 
-MEDIUM = replace(PAPER, size=112, face_window=8, hand_window=12, width=0.5, group_norm=True)
+MEDIUM = replace(PAPER, size=112, face_window=8, hand_window=12, width=0.5, batch_norm=True)
 """The paper's rows at half the side and half the width. [ours]"""
 
 SMALL = Architecture(
     size=40, trunk="16/2 24", middle="M 32", top="M 64", deconvolutions=1, deconvolution_channels=24,
     face_window=6, hand_window=6, hand="32 M 32", face="32 M 32", pose=(32, 32), channels=128, layers=1,
-    dropout=0.0, recurrent_dropout=0.0, group_norm=True, padded=True,
+    dropout=0.0, recurrent_dropout=0.0, batch_norm=True, padded=True,
 )  # fmt: skip
 """For 40 x 40 pixels, minutes on a CPU. [ours]"""

