@@ -43,6 +43,7 @@ def test_the_two_sides_mirror_each_other():
         assert one.deletions - one.insertions == other.insertions - other.deletions
 
 
+@pytest.mark.slow  # its import
 def test_torchmetrics_agrees():
     text = pytest.importorskip("torchmetrics.text", reason="needs the extra 'peers'")
     random.seed(5)

@@ -39,7 +39,7 @@ def pose_loss(
 def ctc(
     log_probs: Float[Tensor, "batch steps labels"],
     lengths: Int64[Tensor, " batch"],
-    glosses: list[Int64[Tensor, " n"]],
+    glosses: list[Int64[Tensor, "_"]],
 ) -> Float[Tensor, ""]:
     """-ln p(l | X) / n of each sentence of n glosses, mean over the batch; 0 where no path is long enough.
 
@@ -52,7 +52,7 @@ def ctc(
     )
 
 
-def joint_loss(output: Output, glosses: list[Int64[Tensor, " n"]], alpha: float = 0.6) -> Float[Tensor, ""]:
+def joint_loss(output: Output, glosses: list[Int64[Tensor, "_"]], alpha: float = 0.6) -> Float[Tensor, ""]:
     """Stage 2 without the key points' part."""
     loss = ctc(output.joint, output.lengths, glosses)
     for cue in output.cues:
@@ -60,7 +60,7 @@ def joint_loss(output: Output, glosses: list[Int64[Tensor, " n"]], alpha: float 
     return loss
 
 
-def frame_loss(output: Output, labels: list[Int64[Tensor, " steps"]]) -> Float[Tensor, ""]:
+def frame_loss(output: Output, labels: list[Int64[Tensor, "_"]]) -> Float[Tensor, ""]:
     """Stage 1: cross-entropy of every head with a label for each step, mean over steps, then over sentences."""
     loss = output.joint.new_zeros(())
     for log_probs in (output.joint, *output.cues):
