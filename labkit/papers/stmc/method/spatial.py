@@ -65,7 +65,7 @@ class SpatialMultiCue(nn.Module):
         a = self.architecture
         if frames.shape[-2:] != (a.size, a.size):
             raise InputError(f"frames must be {a.size} x {a.size} pixels here; got {tuple(frames.shape[-2:])}.")
-        source = self.trunk(frames)
+        source = self.trunk(frames.contiguous(memory_format=torch.channels_last))  # half the time on a CPU
         middle = self.middle(source)
         points = self.pose(middle) if self.pose is not None else None
         where = points if at is None or points is None else at
