@@ -41,7 +41,8 @@ def on_corpus(corpus: str, bar: float) -> Measure:
 
     def measure(result: Result) -> float | None:
         found = wer("multi-cue")(result)
-        return bar - found if found is not None and str(result.get("data", "")).startswith(corpus) else None
+        same = str(result.get("data", "")).split(",")[0] == corpus
+        return bar - found if found is not None and same else None
 
     return measure
 

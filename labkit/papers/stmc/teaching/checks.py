@@ -101,17 +101,3 @@ def teachers_of_the_pose_branch() -> set[str]:
         if any(p.grad is not None and bool(p.grad.any()) for p in net.pose.parameters()):
             found.add(name)
     return found
-
-
-def check_word_errors(counts: Any) -> None:
-    """Substitutions, deletions, insertions of the example."""
-    from labkit.metrics.wer import word_errors
-    from labkit.papers.stmc.teaching.scenes import EXAMPLE
-
-    found = word_errors([EXAMPLE[0]], [EXAMPLE[1]])
-    assert isinstance(counts, tuple | list), f"three numbers are asked for; got {counts!r}"
-    assert len(counts) == 3, f"three numbers are asked for: substitutions, deletions, insertions; got {len(counts)}"
-    total = found.substitutions + found.deletions + found.insertions
-    assert sum(counts) >= total, f"{sum(counts)} edits are too few to turn one into the other"
-    assert sum(counts) == total, f"it can be done with fewer edits than {sum(counts)}"
-    assert tuple(counts) == (found.substitutions, found.deletions, found.insertions), "another kind of edit is needed"

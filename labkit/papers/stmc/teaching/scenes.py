@@ -14,7 +14,7 @@ from labkit.metrics.wer import Edit, word_errors
 from labkit.papers.stmc.experiment import avatars
 from labkit.papers.stmc.experiment.config import ARMS, Config
 from labkit.papers.stmc.experiment.data import JUDGED_BY, batch
-from labkit.papers.stmc.experiment.recognizer import VOCABULARY, of_run
+from labkit.papers.stmc.experiment.recognizer import of_run
 from labkit.papers.stmc.experiment.train import build
 from labkit.papers.stmc.method.network import STMC
 from labkit.seeds import derive
@@ -22,8 +22,6 @@ from labkit.text import ctc
 from labkit.workbench.records import load_all
 from labkit.workbench.runs import Run
 
-EXAMPLE = ("TAG REGEN NORD SUED WIND KOMMEN", "TAG NORD SUED WOLKE WIND SONNE KOMMEN")
-"""A sentence and what somebody read."""
 NAMES = {"full": "full frame", "hand": "hands", "face": "face", "pose": "pose"}
 
 
@@ -117,10 +115,6 @@ def recorded(value: str = "wer") -> dict[str, list[float]]:
             if arm not in found and None not in values:
                 found[arm] = values
     return found
-
-
-def vocabulary_of(run: Run) -> tuple[str, ...]:
-    return tuple(run.read_json(VOCABULARY) or ())
 
 
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:
