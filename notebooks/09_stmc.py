@@ -107,14 +107,15 @@ for name, a in (("paper", PAPER), ("lesson", SMALL)):
     print(f"{name}: {a.size} px, map A {a.side_of_a}, map B {a.side_of_b}, cues {sizes}")
     print(f"    temporal blocks: {a.intra_size} channels a cue, {a.inter_size} jointly")
 
+# %% [markdown]
+# One function makes the feature of any cue. `crop` cuts windows of whole cells out of map A, centred at cell
+# `round(55 * J)` and moved inside where they would stick out. Before you go on, ask yourself what teaches the pose branch.
+# (An exercise of section 9 asks it, too.)
+
 # %%
-viz.show_source(spatial.corners)
+viz.show_source(spatial.SpatialMultiCue._feature)
 
 # %% [markdown]
-# A window begins at a whole cell. Whole numbers have no derivative, so no gradient flows from a crop back into the point;
-# the pose feature is computed from detached coordinates. Before you go on, ask yourself who teaches the pose branch then.
-# (An exercise of section 9 asks it, too.)
-#
 # **The temporal module** [author net]. Each cue $n$ has an *intra-cue* path of its own; the *inter-cue* path $o$ hears itself
 # and, by a convolution of width 1, all cues:
 #
@@ -181,7 +182,7 @@ viz.show_source(ctc.beam_search)
 #
 # 1. A heat map with one huge value points exactly there; a flat one to the middle.
 # 2. Windows never leave map A, wherever the point lies.
-# 3. $T$ frames make $T'=\lfloor(\lfloor(T-4)/2\rfloor-4)/2\rfloor$ steps.
+# 3. The number of steps follows from the number of frames; you write the formula in section 9.
 # 4. A step of a sentence equals the step of its clip of 16 frames: stage 1 may take whole sentences.
 # 5. A batch of sentences of different lengths gives what each sentence gives by itself.
 # 6. CTC's sum over all paths, written down one by one, equals the loss of PyTorch.
@@ -205,7 +206,7 @@ peak = torch.full((1, 56, 56), -1e4, dtype=torch.float64)
 peak[0, 13, 40] = 1e4
 at = torch.rand(500, 2, 2)
 first = spatial.corners(at, 56, 24)
-net = STMC(replace(SMALL, padded=False), 5).double().eval()
+net = STMC(replace(SMALL, padded=False), 5).double().eval()  # no padding, as in the author's network
 one, other = torch.rand(28, 3, 40, 40).double(), torch.rand(20, 3, 40, 40).double()
 together = net(torch.cat([one, other]), torch.tensor([28, 20]))
 alone = net(other, torch.tensor([20]))
@@ -225,7 +226,7 @@ points, targets = torch.rand(2, 5, 7, 2, dtype=torch.float64)
 errors = {
     "1 soft-argmax of a peak": soft_argmax(peak)[0] - torch.tensor([13 / 55, 40 / 55]).double(),
     "2 windows stay inside": first - first.clamp(0, 56 - 24),
-    "3 the formula for steps": torch.tensor([temporal.steps_of(28) - 4, temporal.steps_of(100) - 22]),
+    "3 steps as computed": torch.tensor(temporal.steps_of(28) - together.joint.shape[1]),
     "4 a sentence's step = its clip's": whole[..., 2] - part[..., 0],
     "5 in a batch = alone": together.joint[1, : int(alone.lengths)] - alone.joint[0],
     "6 all paths = torch's CTC loss": torch_loss + math.log(every[1, 2]),
