@@ -28,6 +28,7 @@ FRAME = 40  # pixels of a side; other sizes are drawn from the same coordinates
 SUCCESSORS = 6
 GRAMMAR, SENTENCES = 7, 1  # seed of the grammar; what seeds are derived for
 
+Number = int | float
 _STARTS = (((12, 18), (28, 18)), ((16, 30), (24, 22)), ((9, 26), (31, 30)))
 _ENDS = (((17, 28), (23, 28)), ((24, 22), (16, 30)), ((15, 18), (25, 18)))
 _RESTS = ((13.0, 31.0), (27.0, 31.0))
@@ -134,7 +135,7 @@ class _Signer:
 
     def frame(
         self, index: int, at: np.ndarray, shape: int, mouth: int
-    ) -> tuple[UInt8[np.ndarray, "size size 3"], list[tuple[float, float]]]:
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], list[tuple[Number, Number]]]:
         """RGB, and the key points (column, row) in pixels of a frame of 40: nose, shoulders, elbows, wrists."""
         image = _Canvas(self.world.size, self.ground)
         if index % 3 == 0:
@@ -169,11 +170,11 @@ class _Canvas:
         self.scale = size / FRAME
         self.pixels = np.full((size, size, 3), ground, dtype=np.float32)
 
-    def box(self, x: float, y: float, width: float, height: float, colour: tuple[float, ...] | np.ndarray) -> None:
+    def box(self, x: Number, y: Number, width: Number, height: Number, colour: tuple[float, ...] | np.ndarray) -> None:
         left, top, right, bottom = (max(0, round(v * self.scale)) for v in (x, y, x + width, y + height))
         self.pixels[top:bottom, left:right] = colour
 
-    def disc(self, x: float, y: float, radius: float, colour: tuple[float, ...]) -> None:
+    def disc(self, x: Number, y: Number, radius: Number, colour: tuple[float, ...]) -> None:
         side = np.arange(len(self.pixels)) / self.scale
         self.pixels[(side[None] - x) ** 2 + (side[:, None] - y) ** 2 < radius**2] = colour
 

@@ -31,11 +31,11 @@ ARM_COLORS = {"multi-cue": COLORS["ours"], "full-frame": COLORS["baseline"]}
 # -- 1 the idea -------------------------------------------------------------------------------------------------------
 
 
-def idea_figure(seed: int = 3) -> Figure:
+def idea_figure(seed: int = 8) -> Figure:
     """One frame; the same frame with what the network looks at; the four cues, enlarged."""
-    sentence = avatars.clip("CROSS-PLUS-OPEN", seed)
-    frame, points = sentence.frames[5], sentence.points[5] * (avatars.FRAME - 1)  # type: ignore[index]
-    figure, axes = subplots(1, 5, figsize=(9, 2.5), width_ratios=(1.5, 1.5, 0.8, 0.8, 1))
+    sentence = avatars.clip("LOWER-PLUS-OPEN", seed)
+    frame, points = sentence.frames[4], sentence.points[4] * (avatars.FRAME - 1)  # type: ignore[index]
+    figure, axes = subplots(1, 5, figsize=(9, 2.5), width_ratios=(1.3, 1.3, 0.9, 0.9, 0.9))
     axes[0].set_title("one frame: a full-frame\nnetwork sees this")
     axes[1].set_title("where the hands and\nthe face are")
     for axis in axes[:2]:
@@ -59,7 +59,7 @@ def stick(axis: Any, points: np.ndarray) -> None:
     for a, b in BONES:
         axis.plot(*points[[a, b]].T, color=COLORS["ours"], lw=2)
     axis.plot(*points.T, "o", color=COLORS["hard"], ms=4)
-    axis.set(xlim=(0, 39), ylim=(39, 0), aspect="equal")
+    axis.set(xlim=(5, 34), ylim=(34, 5), aspect="equal")
 
 
 def pairs_figure(gloss: str = "LOWER-RING-SHUT", cue: str = "hand") -> go.Figure:

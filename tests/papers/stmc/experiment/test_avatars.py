@@ -39,7 +39,7 @@ def test_spans_cover_the_sentence():
 @pytest.mark.parametrize("gloss", ["LOWER-RING-SHUT", "CROSS-PLUS-OPEN"])
 def test_key_points_are_where_the_hands_are_drawn(gloss):
     """Without noise: the hand's middle is pale skin in a cross and dark in a ring; both wrists, every frame."""
-    sentence = clip(gloss, 2, World(noise=0, decoys=0))
+    sentence = clip(gloss, 2, World(noise=0.0, decoys=0))
     wanted = 0.9 if "PLUS" in gloss else 0.2
     for frame, points in zip(sentence.frames, sentence.points, strict=True):
         column, row = np.rint(points[6] * 39).astype(int)  # the right hand is drawn last
@@ -48,19 +48,19 @@ def test_key_points_are_where_the_hands_are_drawn(gloss):
 
 def test_partners_differ_only_where_their_cue_is():
     """The same seed draws the same signer: a mouth changes pixels in the head alone."""
-    shut, opened = (clip(f"RAISE-RING-{mouth}", 5, World(noise=0)).frames for mouth in ("SHUT", "OPEN"))
+    shut, opened = (clip(f"RAISE-RING-{mouth}", 5, World(noise=0.0)).frames for mouth in ("SHUT", "OPEN"))
     rows = np.nonzero((shut != opened).any((0, 2, 3)))[0]
     assert 0 < len(rows) <= 4
     assert rows.max() < 20
 
 
 def test_decoys_cover_more_of_the_picture():
-    plain, full = (clip(GLOSSES[0], 1, World(noise=0, decoys=n)).frames for n in (0, 8))
+    plain, full = (clip(GLOSSES[0], 1, World(noise=0.0, decoys=n)).frames for n in (0, 8))
     assert (plain != full).any(-1).mean() > 0.02
 
 
 def test_other_sizes_are_the_same_picture():
-    small, large = (clip(GLOSSES[3], 1, World(size=size, noise=0)) for size in (40, 80))
+    small, large = (clip(GLOSSES[3], 1, World(size=size, noise=0.0)) for size in (40, 80))
     assert large.frames.shape[1:] == (80, 80, 3)
     assert np.array_equal(large.points, small.points)
     assert np.abs(large.frames[:, ::2, ::2].astype(int) - small.frames).mean() < 8
@@ -74,6 +74,6 @@ def test_label_noise_stays_inside():
 
 def test_bad_worlds_and_glosses_are_refused():
     with pytest.raises(InputError, match="noise must lie between"):
-        World(noise=2)
+        World(noise=2.0)
     with pytest.raises(InputError, match="no gloss 'WAVE'"):
         clip("WAVE")
