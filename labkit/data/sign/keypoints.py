@@ -7,6 +7,7 @@ Each point is (column, row) as shares of the frame's width and height.  From a d
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,7 +17,7 @@ from labkit.errors import DataError
 MOST = 2**28  # bytes of one array
 
 
-class Points(Mapping[str, Float32[np.ndarray, "time points 2"]]):
+class Points(Mapping[str, Any]):
     """The arrays of a file by sentence, each read when it is asked for; nothing is unpickled."""
 
     def __init__(self, path: Path, names: frozenset[str]) -> None:
@@ -46,7 +47,7 @@ class Points(Mapping[str, Float32[np.ndarray, "time points 2"]]):
         return points
 
 
-def read_points(path: Path) -> Mapping[str, Float32[np.ndarray, "time points 2"]]:
+def read_points(path: Path) -> Mapping[str, Any]:
     """The key points of a file; nothing where there is none. A point that was not seen is NaN.
 
     Raises:

@@ -208,7 +208,7 @@ def confusions_figure(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def training_figure(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def training_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """The loss of stage 1 and of stage 2 of each arm."""
     figure, axes = subplots(1, 2, figsize=(8, 2.6))
     for axis, stage in zip(axes, ("stage 1", "stage 2"), strict=True):
