@@ -86,7 +86,7 @@ class Config(BaseConfig):
     schedule: Literal["one-cycle", "constant"] = Field("one-cycle", description="step size over each stage")
     alpha: float = Field(0.6, ge=0, description="weight of each cue's CTC loss [recalled]")
     beta: float = Field(30.0, gt=0, description="beta of the key points' loss [recalled]")
-    pose_loss: Literal["inside", "outside"] = Field("outside", description="where beta stands, see `losses.pose_loss`")
+    pose_loss: Literal["inside", "outside"] = Field("inside", description="where beta stands, see `losses.pose_loss`")
     beam: int = Field(20, ge=1, le=1000, description="width of the prefix beam search [recalled]")
     eval_batch: int = Field(8, ge=1, description="sentences decoded together", json_schema_extra=EXECUTION)
     bf16: bool = Field(False, description="bfloat16 autocast in the forward pass")
@@ -141,7 +141,7 @@ CONFIGS: dict[Scale, Config] = {
         train_sentences=4, test_sentences=2, frame_epochs=1, epochs=1, labels="aligned",
         arms=("full-frame", "multi-cue"),
     ),
-    "lesson": Config(train_sentences=100, test_sentences=80),
+    "lesson": Config(train_sentences=100, test_sentences=80, epochs=14),
     "gpu": Config(
         model="medium", train_sentences=600, test_sentences=200, arms=("full-frame", "multi-cue", *CONTROLS),
         labels="aligned", batch_size=8, frame_batch=8, frame_epochs=3, epochs=12, frame_learning_rate=1e-3,
@@ -151,6 +151,6 @@ CONFIGS: dict[Scale, Config] = {
         data="phoenix2014", model="paper", arms=("full-frame", "multi-cue", "inter-only", "intra-only"), augment=True,
         labels="aligned", clip_frames=16, frame_epochs=25, frame_batch=24, frame_optimizer="sgd",
         frame_learning_rate=5e-3, epochs=30, batch_size=2, learning_rate=5e-5, schedule="constant",
-        pose_loss="inside", bf16=True, eval_batch=1, data_workers=4, log_every=100,
+        bf16=True, eval_batch=1, data_workers=4, log_every=100,
     ),
 }  # fmt: skip
