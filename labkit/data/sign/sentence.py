@@ -52,7 +52,7 @@ def read_frames(sentence: Sentence, size: int = 0) -> Frames:
 
 
 def frame_count(sentence: Sentence) -> int:
-    """How many frames a sentence has; a video is decoded for it.
+    """How many frames a sentence has; a video that does not say so is decoded for it.
 
     Raises:
         DataError: there are none.
@@ -61,7 +61,7 @@ def frame_count(sentence: Sentence) -> int:
     if not isinstance(source, Path):
         return len(source)
     if source.suffix.lower() in VIDEOS:
-        return len(video_frames(source, 8))
+        return _announced(source) or len(video_frames(source, 8))
     return len(_pictures(source))
 
 
@@ -103,6 +103,17 @@ def video_frames(path: Path, size: int = 0) -> list[np.ndarray]:
     if not pictures:
         raise DataError(f"{path} holds no frame.")
     return pictures
+
+
+def _announced(path: Path) -> int:
+    """Frames that a video's header announces; 0 where it does not tell, or cannot be read."""
+    try:
+        import av
+
+        with av.open(f"file:{path.absolute()}") as source:
+            return source.streams.video[0].frames
+    except (ImportError, OSError, ValueError, IndexError):  # PyAV's errors are among them
+        return 0
 
 
 def frame_rate(path: Path) -> float:
