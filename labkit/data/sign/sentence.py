@@ -106,13 +106,15 @@ def video_frames(path: Path, size: int = 0) -> list[np.ndarray]:
 
 
 def _announced(path: Path) -> int:
-    """Frames that a video's header announces; 0 where it does not tell, or cannot be read."""
+    """Frames that a video's header announces; 0 where it does not tell, or cannot be read: decoding says why."""
     try:
         import av
-
+    except ImportError:
+        return 0
+    try:
         with av.open(f"file:{path.absolute()}") as source:
             return source.streams.video[0].frames
-    except (ImportError, OSError, ValueError, IndexError):  # PyAV's errors are among them
+    except (av.FFmpegError, OSError, ValueError, IndexError):
         return 0
 
 
