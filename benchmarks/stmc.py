@@ -106,6 +106,7 @@ def crop_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
     count = 16 if device.type == "cpu" else 128
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(count, 256, 56, 56, generator=generator).to(device)
+    maps = maps.contiguous(memory_format=torch.channels_last)  # as the network keeps them
     corners = torch.randint(56 - 24 + 1, (count, 2, 2), generator=generator).to(device)
     out = crop_windows(maps, corners, 24)
     assert torch.equal(out, loop(maps, corners, 24))

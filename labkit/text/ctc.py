@@ -93,30 +93,39 @@ def _advance(
     width: int,
     blank: int,
 ) -> tuple[list[Labelling], np.ndarray, np.ndarray]:
-    """One time step: every prefix stays, or grows by any label; the `width` best are kept."""
-    total = np.logaddexp(in_blank, in_label)
-    longer = total[:, None] + step[None]  # prefix k and label c
-    longer[:, blank] = -np.inf
-    stays_label = np.full(len(prefixes), -np.inf)
+    """One time step: every prefix stays, or grows by a label; the `width` best are kept.
+
+    Labels beyond the `width` + 2 most probable ones need no look: a prefix has `width` better ways to grow, its own
+    last label and the blank left out, and so has the whole beam.
+    """
+    total, count = np.logaddexp(in_blank, in_label), len(prefixes)
+    labels = np.argpartition(-step, width + 1)[: width + 2] if width + 2 < len(step) else np.arange(len(step))
+    column = {int(label): k for k, label in enumerate(labels)}
+    longer = total[:, None] + step[labels][None]  # prefix k and label labels[c]
+    if blank in column:
+        longer[:, column[blank]] = -np.inf
+    stays_label = np.full(count, -np.inf)
     known = {prefix: k for k, prefix in enumerate(prefixes)}
     for k, prefix in enumerate(prefixes):
         if prefix:
-            last = prefix[-1]
-            longer[k, last] = in_blank[k] + step[last]  # the same label again needs a blank between
-            stays_label[k] = in_label[k] + step[last]
+            stays_label[k] = in_label[k] + step[prefix[-1]]
+            if (c := column.get(prefix[-1])) is not None:
+                longer[k, c] = in_blank[k] + step[prefix[-1]]  # the same label again needs a blank between
     for k, prefix in enumerate(prefixes):  # a prefix that grows into another one of the beam joins it
         if prefix and (parent := known.get(prefix[:-1])) is not None:
-            stays_label[k] = np.logaddexp(stays_label[k], longer[parent, prefix[-1]])
-            longer[parent, prefix[-1]] = -np.inf
+            repeats = prefixes[parent][-1:] == prefix[-1:]
+            grown = (in_blank if repeats else total)[parent] + step[prefix[-1]]
+            stays_label[k] = np.logaddexp(stays_label[k], grown)
+            if (c := column.get(prefix[-1])) is not None:
+                longer[parent, c] = -np.inf
     stays_blank = total + step[blank]
     scores = np.concatenate([np.logaddexp(stays_blank, stays_label), longer.ravel()])
-    best = np.argsort(-scores, kind="stable")[:width] if width < len(scores) else np.arange(len(scores))
+    best = np.argsort(-scores, kind="stable")[:width]
     best = best[scores[best] > -np.inf]
-    count, labels = len(prefixes), len(step)
-    grown = [divmod(int(k) - count, labels) if k >= count else (int(k), -1) for k in best]
-    kept = [prefixes[k] if label < 0 else (*prefixes[k], label) for k, label in grown]
-    blanks = np.array([stays_blank[k] if label < 0 else -np.inf for k, label in grown])
-    lasts = np.array([stays_label[k] if label < 0 else longer[k, label] for k, label in grown])
+    chosen = [(int(k), -1) if k < count else divmod(int(k) - count, len(labels)) for k in best]
+    kept = [prefixes[k] if c < 0 else (*prefixes[k], int(labels[c])) for k, c in chosen]
+    blanks = np.array([stays_blank[k] if c < 0 else -np.inf for k, c in chosen])
+    lasts = np.array([stays_label[k] if c < 0 else longer[k, c] for k, c in chosen])
     return kept, blanks, lasts
 
 

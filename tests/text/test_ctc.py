@@ -93,6 +93,39 @@ def test_a_wider_beam_never_finds_less():
         assert found[2] <= ctc.log_likelihood(p, ctc.beam_search(p, 64)[0].labels) + 1e-9
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_narrow_beam_loses_nothing_by_looking_at_few_labels(width):
+    """A slow search that looks at all labels keeps the same prefixes."""
+    for seed in range(8):
+        p = posteriors(9, 30, seed, 1.0)
+        found = [(h.labels, h.log_prob) for h in ctc.beam_search(p, width)]
+        wanted = slow_beam(p, width)
+        assert [labels for labels, _ in found] == [labels for labels, _ in wanted]
+        assert [score for _, score in found] == pytest.approx([score for _, score in wanted])
+
+
+def slow_beam(p, width):
+    """Prefix beam search as in a textbook: a dictionary of prefixes, all labels, plain probabilities."""
+    beam = {(): (1.0, 0.0)}
+    for step in np.exp(p):
+        grown = {}
+
+        def add(prefix, in_blank, in_label, into=grown):
+            old = into.get(prefix, (0.0, 0.0))
+            into[prefix] = (old[0] + in_blank, old[1] + in_label)
+
+        for prefix, (in_blank, in_label) in beam.items():
+            add(prefix, (in_blank + in_label) * step[0], 0.0)
+            for label in range(1, len(step)):
+                if prefix and prefix[-1] == label:
+                    add(prefix, 0.0, in_label * step[label])
+                    add((*prefix, label), 0.0, in_blank * step[label])
+                else:
+                    add((*prefix, label), 0.0, (in_blank + in_label) * step[label])
+        beam = dict(sorted(grown.items(), key=lambda entry: -sum(entry[1]))[:width])
+    return [(prefix, math.log(sum(parts))) for prefix, parts in beam.items()]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_flashlight_text_finds_the_same(seed):
     decoder = pytest.importorskip("flashlight.lib.text.decoder", reason="needs the extra 'peers'")
