@@ -285,7 +285,8 @@ viz.show(
 
 # %% [markdown]
 # The bars count words that were found at their place. A network that finds few words at all has few to misread, so look at both
-# pictures together. A dashed line marks what guessing gives.
+# pictures together. A dashed line marks what guessing gives. The lesson is short: in some recorded seeds the multi-cue network
+# had not yet learned one of its cues when it ended, and which one differs from seed to seed.
 
 # %%
 curves = {
