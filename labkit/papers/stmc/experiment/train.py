@@ -148,8 +148,10 @@ def optimize(
     model: STMC, loss_of: Loss, arm: Arm, config: Config, task: Task, workers: Workers, run: Run, stage: int
 ) -> None:
     """The loop of one stage, the key points' loss included. Gradients are clipped to norm 5 [ours]."""
-    model.backbone.spatial.requires_grad_(not (arm.frozen and stage == 2))
+    frozen = arm.frozen and stage == 2
+    model.backbone.spatial.requires_grad_(not frozen)
     wrapped = workers.wrap(model).train()
+    model.backbone.spatial.train(not frozen)  # its batch statistics stay, too
     parameters = [p for p in model.parameters() if p.requires_grad]
     batches = _batches(model, arm, config, task, stage)
     steps = stage_steps(config, task, arm, stage)
