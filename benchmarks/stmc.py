@@ -9,6 +9,7 @@ left out.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -141,13 +142,11 @@ def loop(maps: Tensor, corners: Tensor, side: int) -> Tensor:
 def network_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
     """Frames a second of the multi-cue network against the full frame alone: what the cues cost."""
     base = PAPER if device.type == "cuda" else SMALL
-    from dataclasses import replace
-
     full = replace(base, cues=("full",), pose_branch=False)
     for what, call in (("reading", reading), ("training", training_step)):
         best = best_of({"multi": call(base, device), "full": call(full, device)}, device, rounds)
-        speeds = [1000 * FRAMES / best[name] for name in ("multi", "full")]
-        yield BenchRow(f"{what}, {base.size} px", "frames/s", *speeds, "full frame alone", lower_is_better=False)
+        multi, alone = (1000 * FRAMES / best[name] for name in ("multi", "full"))
+        yield BenchRow(f"{what}, {base.size} px", "frames/s", multi, alone, "full frame alone", lower_is_better=False)
 
 
 FRAMES = 48

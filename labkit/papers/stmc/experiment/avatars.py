@@ -106,7 +106,8 @@ def _sentence(index: int, random: np.random.Generator, world: World, follows: di
 def _signed(name: str, glosses: tuple[str, ...], random: np.random.Generator, world: World) -> Sentence:
     """Draw a sentence, frame by frame."""
     signer = _Signer(random, world)
-    frames, points, spans, at = [], [], [], np.array(_RESTS)
+    frames: list[np.ndarray] = []
+    points, spans, at = [], [], np.array(_RESTS)
     for gloss in glosses:
         motion, shape, mouth = (kinds.index(word) for kinds, word in zip(KINDS, gloss.split("-"), strict=True))
         length, begun = int(random.integers(7, 11)), len(frames)

@@ -128,8 +128,8 @@ class Config(BaseConfig):
     def base(self) -> Architecture:
         """The architecture before an arm's switches."""
         base = ARCHITECTURES[self.model]
-        changes: dict[str, Any] = {"width": self.width} if self.width else {}
-        return replace(base, **changes, **({} if self.padded is None else {"padded": self.padded}))
+        width = self.width or base.width
+        return replace(base, width=width, padded=base.padded if self.padded is None else self.padded)
 
 
 CONTROLS = ("full-frame-pose-loss", "random-crops", "full-frame-longer", "intra-only", "inter-only", "frozen-spatial",

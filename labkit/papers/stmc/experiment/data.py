@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def _sentences(config: Config) -> tuple[list[Sentence], list[Sentence], str]:
         return phoenix2014("train"), phoenix2014("dev"), config.data
     if config.data == "phoenix2014t":
         return phoenix2014t("train"), phoenix2014t("dev"), config.data
-    split = 1 if config.data == "csl-1" else 2
+    split: Literal[1, 2] = 1 if config.data == "csl-1" else 2
     return csl(split, "train"), csl(split, "test"), config.data
 
 

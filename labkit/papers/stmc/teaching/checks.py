@@ -94,7 +94,7 @@ def teachers_of_the_pose_branch() -> set[str]:
         if name == "key points' loss":
             loss = pose_loss(said.points, torch.zeros_like(said.points))
         else:
-            loss = said.cues[("full", "hand", "face", "pose").index(name.split()[0])].square().sum()  # type: ignore[arg-type]
+            loss = said.cues[("full", "hand", "face", "pose").index(name.split()[0])].square().sum()
         if loss.requires_grad:
             loss.backward()
         assert net.pose is not None

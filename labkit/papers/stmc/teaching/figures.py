@@ -74,6 +74,7 @@ def pairs_figure(gloss: str = "LOWER-RING-SHUT", cue: str = "hand") -> go.Figure
     figure = make_subplots(2, 3, horizontal_spacing=0.02, vertical_spacing=0.12)
     for row, name in enumerate((gloss, partner), 1):
         frames = avatars.clip(name, 5).frames
+        assert isinstance(frames, np.ndarray)
         for column, share in enumerate((0.3, 0.6, 0.99), 1):
             picture = frames[int(share * len(frames))]
             figure.add_trace(go.Image(z=picture), row, column)
@@ -119,8 +120,8 @@ def ladder_figure(labels: Sequence[str] = ("A", "B"), seed: int = 4, time: int =
         names += [label, "-"]
     rows = np.array([[log_probs[t, 0 if k % 2 == 0 else k // 2 + 1] for t in range(time)] for k in range(len(names))])
     visited, state = [], 0
-    for label in found.path:
-        while (0 if state % 2 == 0 else state // 2 + 1) != label:
+    for said in found.path:
+        while (0 if state % 2 == 0 else state // 2 + 1) != said:
             state += 1
         visited.append(state)
     figure, axis = subplots(figsize=(6, 2.8))
