@@ -103,8 +103,7 @@ from labkit.papers.stmc.method.architecture import PAPER, SMALL
 
 # NBVAL_CHECK_OUTPUT
 for name, a in (("paper", PAPER), ("lesson", SMALL)):
-    sizes = dict(zip(a.cues, a.cue_sizes, strict=True))
-    print(f"{name}: {a.size} px, map A {a.side_of_a}, map B {a.side_of_b}, cues {sizes}")
+    print(f"{name}: {a.size} px, map A {a.side_of_a}, map B {a.side_of_b}, cue sizes {a.cue_sizes}")
     print(f"    temporal blocks: {a.intra_size} channels a cue, {a.inter_size} jointly")
 
 # %% [markdown]

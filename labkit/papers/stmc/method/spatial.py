@@ -79,7 +79,7 @@ class SpatialMultiCue(nn.Module):
         assert at is not None, "the architecture asks for a pose branch where a cue needs it"
         if cue == "pose":
             assert self.pose_net is not None
-            return self.pose_net(at.detach().flatten(1))  # detached: the pose is taught by its own loss alone
+            return self.pose_net(at.detach().flatten(1))  # [author net]
         a = self.architecture
         points, side = ([a.face_point], a.face_window) if cue == "face" else (list(a.hand_points), a.hand_window)
         net = self.face if cue == "face" else self.hand
