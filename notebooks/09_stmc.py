@@ -319,7 +319,8 @@ published = scenes.published_predictions()
 HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DATA/sign holds no predictions.</p>")
 
 # %% [markdown]
-# **Controls**, recorded over several seeds. `full-frame-pose-loss` has the pose branch and its loss, but no crops;
+# **Controls.** The picture shows all networks that were recorded, each dot one seed; controls that are not in it were not
+# measured yet: `labkit record stmc --label controls -p arms multi-cue,random-crops,...`. `full-frame-pose-loss` has the pose branch and its loss, but no crops;
 # `random-crops` cuts at random places; `full-frame-longer` trains twice as long; `intra-only` and `inter-only` leave out one of
 # the two paths through time; `frozen-spatial` keeps the spatial module of stage 1; `joint-loss-alone` sets $\alpha=0$; the last
 # three see one cue.
@@ -358,7 +359,7 @@ viz.show(
 )
 
 # %% [markdown]
-# **Which cues?** The recorded networks behind a switchboard: turn cues on and off.
+# **Which cues?** The recorded networks behind a switchboard: turn cues on and off. Sets of cues that were not recorded say so.
 
 # %%
 viz.show(
