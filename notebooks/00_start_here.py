@@ -35,6 +35,7 @@
 # | [06_mlvc](06_mlvc.ipynb) | *Video coding.* Predict a frame and its motion from several decoded frames, count bits and not errors, and write files that decode anywhere | entropy, convolutions |
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
 # | [08_bertfused](08_bertfused.ipynb) | *Translation.* What a frozen BERT knows beyond the pairs of sentences, and how every layer of a translation model can listen to it | attention, the Transformer |
+# | [09_stmc](09_stmc.ipynb) | *Sign language.* Read signed sentences: look at hands, face and pose one by one, follow each through time; sequence labels without times (CTC) | convolutions, the idea of a recurrent network |
 
 # %% [markdown]
 # ## Moving around

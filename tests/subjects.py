@@ -24,6 +24,7 @@ from toy_paper import PAPER, ToyConfig
 from labkit import papers, paths, tensor_files
 from labkit.cli.translate import chunks
 from labkit.data import image_folder, images, pictures, superresolution, translation
+from labkit.data.sign import chinese, phoenix, read_frames, sign_folder
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
 from labkit.papers.bertfused.method.bert import Bert, random_bert
@@ -303,6 +304,37 @@ def development_tree(folder: Path) -> None:
     text(folder / "Jogging2" / "groundtruth.txt", 3 * "5,3,7,5,5,7,3,5\n")
 
 
+def sign_clips(folder: Path) -> None:
+    """A reader's own signed clips: a table, a folder of frames and a video, key points."""
+    text(folder / "glosses.csv", "name,glosses,split\na,HELLO WORLD,train\nclip,WORLD,dev\n")
+    frames(folder / "a", range(3))
+    video(folder)
+    np.savez(folder / "keypoints.npz", a=np.full((3, 7, 2), 0.5, np.float32))
+
+
+def use_sign_clips(folder: Path) -> object:
+    splits = sign_folder(folder)
+    return [
+        (one.name, one.glosses, read_frames(one, 8).shape, None if one.points is None else one.points.shape)
+        for part in ("train", "dev")
+        for one in splits[part]
+    ]
+
+
+def sign_annotations(folder: Path) -> None:
+    text(folder / "2014.csv", "id|folder|signer|annotation\na|a/1/*.png|Signer01|REGEN SONNE\n")
+    text(folder / "2014t.csv", "x-1|x-1/1/*.png|-1|-1|Signer08|REGEN|es regnet\n")
+    text(folder / "dev.stm", "a 1 signer01 0.0 1.79769e+308 REGEN SONNE\n")
+    text(folder / "csl.txt", "000000/P41_s1_00_0_color\tta shi\n")
+
+
+def use_sign_annotations(folder: Path) -> object:
+    corpora = (("2014.csv", phoenix.corpus_2014), ("2014t.csv", phoenix.corpus_2014t))
+    read = [phoenix.read_corpus(folder / name, row, folder) for name, row in corpora]
+    read.append(chinese.read_list(folder / "csl.txt", folder))
+    return [one.glosses for part in read for one in part], phoenix.read_stm(folder / "dev.stm")
+
+
 def use_tree(read: Callable[[Path], Iterator[Any]], folder: Path) -> object:
     return [(one.name, len(one), one.annotated.tolist(), one.frames[0].shape) for one in read(folder)]
 
@@ -487,6 +519,8 @@ def subjects() -> list[Subject]:
         Subject("video", video, use_video),
         Subject("test-sequences", common_sequences, use_common_sequences),
         Subject("coded-video", coded_video, use_coded_video, sealed=True),
+        Subject("sign-clips", sign_clips, use_sign_clips),
+        Subject("sign-annotations", sign_annotations, use_sign_annotations),
         Subject("results", results, results),
         Subject("features", features, use_features, sealed=True),
         Subject("parallel-text", parallel_text, use_parallel_text),

@@ -18,6 +18,7 @@ from labkit.cli.lab import lab
 from labkit.cli.list import list_papers
 from labkit.cli.notebooks import refresh
 from labkit.cli.readme import write_tables
+from labkit.cli.recognise import recognise
 from labkit.cli.record import record
 from labkit.cli.run import run
 from labkit.cli.sweep import sweep
@@ -39,6 +40,7 @@ app.add_typer(data.app, name="data")
 app.command()(track)
 app.add_typer(codec.app, name="codec")
 app.command()(translate)
+app.command()(recognise)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

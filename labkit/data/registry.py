@@ -404,6 +404,51 @@ _TRANSLATION = (
     ),
 )
 
+_SIGN = (
+    Dataset(
+        name="phoenix2014",
+        title="RWTH-PHOENIX-Weather 2014, multi-signer: 5,672 + 540 + 629 signed sentences of weather forecasts",
+        licence="CC BY-NC-SA 3.0: non-commercial",
+        citation="Koller, Forster and Ney, Continuous sign language recognition, CVIU 2015",
+        url="https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX",
+        layout="phoenix2014/phoenix-2014-multisigner/{annotations/manual/*.corpus.csv, features/fullFrame-210x260px}",
+        trees=(Tree("phoenix-2014-multisigner/features/fullFrame-210x260px", 0, "split"),),
+        registration=(
+            "Take phoenix-2014.v3.tar.gz from https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX and move "
+            "phoenix-2014-multisigner out of its folder phoenix2014-release to phoenix2014/."
+        ),
+        size_bytes=53_000_000_000,
+    ),
+    Dataset(
+        name="phoenix2014t",
+        title="RWTH-PHOENIX-Weather 2014-T: 7,096 + 519 + 642 signed sentences with glosses and German text",
+        licence="CC BY-NC-SA 3.0: non-commercial",
+        citation="Camgoz et al., Neural Sign Language Translation, CVPR 2018",
+        url="https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T",
+        layout="phoenix2014t/PHOENIX-2014-T/{annotations/manual/*.corpus.csv, features/fullFrame-210x260px}",
+        trees=(Tree("PHOENIX-2014-T/features/fullFrame-210x260px", 0, "split"),),
+        registration=(
+            "Take phoenix-2014-T.v3.tar.gz from https://www-i6.informatik.rwth-aachen.de/~koller/RWTH-PHOENIX-2014-T "
+            "and move PHOENIX-2014-T out of its folder PHOENIX-2014-T-release-v3 to phoenix2014t/."
+        ),
+        size_bytes=39_000_000_000,
+    ),
+    Dataset(
+        name="csl",
+        title="CSL: 100 Chinese sentences, 50 signers, five times each",
+        licence="research only, on request",
+        citation="Huang et al., Video-based Sign Language Recognition without Temporal Segmentation, AAAI 2018",
+        url="https://ustc-slr.github.io/datasets/2015_csl",
+        layout="csl/color/<sentence>/<video>.avi, csl/split_{1,2}_{train,test}.txt",
+        trees=(Tree("color", 0, "sentence"),),
+        registration=(
+            "Ask for it on https://ustc-slr.github.io/datasets/2015_csl, unpack the colour videos to "
+            "csl/color, and write the lists of the two splits: one "
+            "line a video, <sentence>/<video>, a tab, and the words with blanks between."
+        ),
+    ),
+)
+
 _ALL = (
     Dataset(
         name="digits",
@@ -485,6 +530,7 @@ _ALL = (
     *_TRACKING,
     *_VIDEO,
     *_TRANSLATION,
+    *_SIGN,
 )
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

@@ -203,9 +203,11 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)
         axes = [0, *range(2, input.dim())]
-        count = input.numel() // input.shape[1] * dist.get_world_size()
-        if count < 2:
+        own = input.numel() // input.shape[1]
+        if own * dist.get_world_size() < 2:
             raise InputError(f"batch normalisation needs more than one value a channel; got {tuple(input.shape)}.")
+        count = torch.tensor(own, dtype=torch.float64, device=input.device)
+        dist.all_reduce(count)  # shares need not be equal: frames of sentences, of which each process has as many
         wide = input.float() if input.element_size() < 4 else input
         mean = _SumOverAll.apply(wide.sum(axes)) / count
         shape = [1, -1] + [1] * (input.dim() - 2)

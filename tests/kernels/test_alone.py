@@ -28,7 +28,15 @@ def test_triton_bodies_agree_with_torch_in_the_interpreter():
     The import hook that checks shapes is on, as it is when tests run on a GPU: it must not touch the kernels.
     """
     pytest.importorskip("triton")
-    kernels = ("discounted_trace", "flow_warp", "int8_conv", "residual_norm", "soft_quantize")
+    kernels = (
+        "crop_windows",
+        "discounted_trace",
+        "flow_warp",
+        "int8_conv",
+        "residual_norm",
+        "soft_argmax",
+        "soft_quantize",
+    )
     lines = [
         f"    import test_{kernel}; test_{kernel}.compare_triton_with_torch(); print('{kernel}')" for kernel in kernels
     ]
