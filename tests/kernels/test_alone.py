@@ -28,7 +28,7 @@ def test_triton_bodies_agree_with_torch_in_the_interpreter():
     The import hook that checks shapes is on, as it is when tests run on a GPU: it must not touch the kernels.
     """
     pytest.importorskip("triton")
-    kernels = ("discounted_trace", "int8_conv", "soft_quantize")
+    kernels = ("discounted_trace", "int8_conv", "roi_align", "soft_quantize", "tubelet_iou", "tubelet_nms")
     lines = [
         f"    import test_{kernel}; test_{kernel}.compare_triton_with_torch(); print('{kernel}')" for kernel in kernels
     ]
