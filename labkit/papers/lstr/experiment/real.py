@@ -1,0 +1,8 @@
+"""Windows of real videos."""
+
+from labkit.papers.lstr.experiment.config import Config
+from labkit.papers.lstr.experiment.data import Source
+
+
+def sources(config: Config) -> tuple[Source, Source]:
+    raise NotImplementedError
