@@ -7,6 +7,9 @@ in a clip is 2 S + L:
     S in 0, 1, 2    the kind of its object, seen only beside it: short-term context
     L in 0, 1       whether it wore a rim in an *earlier* clip: long-term context
 
+With events on the object it is not the actor who wears something, but its object that was orange in one earlier clip:
+then even what happened long ago was seen beside the actor only.
+
 Positions are drawn anew in each clip and the order of actors is random, so an actor is known again by its color alone.
 The object lies outside of what the features of the actor's box can see; `check_reach` holds that.
 
@@ -15,6 +18,7 @@ In a *walking* video the actors go on walking from clip to clip and keep their o
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,8 +32,9 @@ COLORS = np.array(
     [[0.9, 0.3, 0.3], [0.3, 0.9, 0.3], [0.3, 0.4, 1.0], [0.9, 0.9, 0.2], [0.9, 0.3, 0.9], [0.2, 0.9, 0.9]], np.float32
 )
 KINDS = ("square", "cross", "hollow")
-CLASSES = tuple(f"{kind}{rim}" for kind in KINDS for rim in ("", " after rim"))
-"""Names of the six classes 2 S + L."""
+ORANGE = (1.0, 0.5, 0.1)
+CLASSES = tuple(f"{kind}{event}" for kind in KINDS for event in ("", ", later"))
+"""Names of the six classes 2 S + L: "later" is after the actor's event."""
 
 TRAIN, TEST, WALKING = range(3)
 """What seeds are derived for: no video is both trained on and tested on."""
@@ -41,7 +46,7 @@ class Actors:
 
     size: side of a frame. box: half the side of an actor's box. reach: from an actor to its object. apart: least
     distance of two actors. object_apart: of an actor and the other's object. speed: largest step a frame.
-    shake: standard deviation of the edges of the boxes that training is given.
+    shake: standard deviation of the edges of the boxes that training is given. event: what an event is seen on.
     """
 
     size: int = 56
@@ -56,6 +61,7 @@ class Actors:
     noise: float = 0.04
     shake: float = 0.5
     same_color: bool = False
+    event: Literal["actor", "object"] = "actor"
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= 64 or not 2 <= self.clips <= 64:
@@ -121,7 +127,7 @@ def _video(rng: np.random.Generator, settings: Actors, walking: bool) -> tuple[n
     colors = rng.permutation(len(COLORS))[:2]
     if settings.same_color:
         colors[1] = colors[0]
-    rim = np.where(rng.random(2) < 0.5, rng.integers(0, max(n - 2, 1), 2), n)  # n: never
+    event = np.where(rng.random(2) < 0.5, rng.integers(0, max(n - 2, 1), 2), n)  # n: never
     kinds = rng.integers(0, len(KINDS), (1 if walking else n, 2)).repeat(n if walking else 1, 0)
     path, offset = _paths(rng, settings, walking)
     frames = np.full((n, t, settings.size, settings.size, 3), 0.15, np.float32)
@@ -129,12 +135,13 @@ def _video(rng: np.random.Generator, settings: Actors, walking: bool) -> tuple[n
     for c in range(n):
         for a in range(2):
             for s in range(t):
-                _draw_disk(frames[c, s], path[c, a, s], COLORS[colors[a]], settings.radius, bool(rim[a] == c))
-                _draw_object(frames[c, s], path[c, a, s] + offset[c, a] if walking else path[c, a, 0] + offset[c, a],
-                             int(kinds[c, a]))  # fmt: skip
+                rim, tint = (bool(event[a] == c and settings.event == on) for on in ("actor", "object"))
+                _draw_disk(frames[c, s], path[c, a, s], COLORS[colors[a]], settings.radius, rim)
+                at = path[c, a, s if walking else 0] + offset[c, a]
+                _draw_object(frames[c, s], at, int(kinds[c, a]), ORANGE if tint else (0.95, 0.95, 0.95))
     boxes = np.concatenate([path - settings.box, path + settings.box], -1).astype(np.float32)
     shaken = boxes + rng.normal(0, settings.shake, boxes.shape).astype(np.float32)
-    labels = 2 * kinds + (rim[None] < np.arange(n)[:, None])
+    labels = 2 * kinds + (event[None] < np.arange(n)[:, None])
     order = np.arange(2)[None].repeat(n, 0) if walking else rng.permuted(np.arange(2)[None].repeat(n, 0), axis=1)
     rows = np.arange(n)[:, None]
     shown = frames.transpose(0, 4, 1, 2, 3).clip(0, 1)
@@ -181,12 +188,12 @@ def _draw_disk(
         frame[(away < radius**2) & (away > radius**2 / 3)] = 1.0
 
 
-def _draw_object(frame: Float32[np.ndarray, "h w 3"], center: np.ndarray, kind: int) -> None:
+def _draw_object(frame: Float32[np.ndarray, "h w 3"], center: np.ndarray, kind: int, color: tuple[float, ...]) -> None:
     x, y = center.round().astype(int)
     if kind == 0:
-        frame[y - 1 : y + 2, x - 1 : x + 2] = 0.95
+        frame[y - 1 : y + 2, x - 1 : x + 2] = color
     elif kind == 1:
-        frame[y, x - 2 : x + 3] = frame[y - 2 : y + 3, x] = 0.95
+        frame[y, x - 2 : x + 3] = frame[y - 2 : y + 3, x] = color
     else:
-        frame[y - 2 : y + 3, x - 2 : x + 3] = 0.95
+        frame[y - 2 : y + 3, x - 2 : x + 3] = color
         frame[y - 1 : y + 2, x - 1 : x + 2] = 0.15

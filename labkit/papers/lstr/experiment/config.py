@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from labkit.papers.lstr.experiment.actors import Actors
 from labkit.papers.lstr.method.network import Long, Settings, Short
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
@@ -60,6 +61,9 @@ class Config(BaseConfig):
     test_videos: int = Field(150, ge=1, le=LARGEST, description="videos tested on")
     walking: int = Field(40, ge=0, le=LARGEST, description="videos with continuous tubes for video-mAP; 0: none")
     same_color: bool = Field(False, description="both actors of a generated video have one color: no identity")
+    event: Literal["actor", "object"] = Field(
+        "actor", description="what of a generated video shows the event: the actor itself, or its object"
+    )
     boxes: Literal["proposals", "truth"] = Field(
         "proposals", description="tubelets that networks are trained on: trained proposals, or the (shaken) truth"
     )
@@ -128,6 +132,10 @@ class Config(BaseConfig):
     def settings(self, arm: str) -> Settings:
         """The network of an arm with this config's backbone and widths."""
         return replace(ARMS[arm], backbone=self.backbone, width=self.width, bins=self.bins)
+
+    def generator(self) -> Actors:
+        """How generated videos are made."""
+        return Actors(frames=self.frames, clips=self.clips, same_color=self.same_color, event=self.event)
 
     def path(self) -> Path | None:
         """The folder that `data` names, if it names one."""

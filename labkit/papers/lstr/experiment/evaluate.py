@@ -161,8 +161,7 @@ def _shares(rows: np.ndarray) -> dict[str, float]:
 
 def _walking(net: Lstr, tubelets: "Tubelets", config: Config, workers: Workers) -> dict[str, float]:
     """Video-mAP of linked tubes on walking videos, by Viterbi with trimming, and by ACT's greedy linking."""
-    settings = actors.Actors(frames=config.frames, clips=config.clips, same_color=config.same_color)
-    source = data.Generated(config.walking, config.seed, actors.WALKING, settings)
+    source = data.Generated(config.walking, config.seed, actors.WALKING, config.generator())
     truth: list[Tube] = []
     linked: list[Tube] = []
     greedy: list[Tube] = []
