@@ -107,8 +107,8 @@ CLAIMS = (
         margin=-0.07,
         scale="lesson",
         unit="accuracy",
-        note="Minus the distance of RoI only from chance at telling the object: if the box saw it, the first claim would "
-        "measure nothing.",
+        note="Minus the distance of RoI only from chance at telling the object: if the box saw it, the first claim "
+        "would measure nothing.",
     ),
     Claim(
         key="attention-finds-the-context",
@@ -118,7 +118,7 @@ CLAIMS = (
         margin=0.2,
         scale="lesson",
         unit="accuracy",
-        note="Attention against the better of averaged context and ACRN's convolution, equal budget. Record `attention`.",
+        note="Attention minus the better of averaged context and ACRN's convolution, equal budget. Record `attention`.",
     ),
     Claim(
         key="geometry-guides-attention",

@@ -46,17 +46,26 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         ]
         results = side_by_side(tasks, config.at_once if workers.size == 1 else 1, "arms")
     return {
-        "data": config.data.partition(":")[0],
+        "data": data_name(config),
         "proposals": found,
         "arms": dict(zip(networks, results, strict=True)),
     }
+
+
+def data_name(config: Config) -> str:
+    """What a result was measured on."""
+    kind = config.data.partition(":")[0]
+    if kind != "actors":
+        return kind
+    changes = ["events on the object"] * (config.event == "object") + ["one color"] * config.same_color
+    return ", ".join(["generated actors", *changes])
 
 
 def sources(config: Config) -> tuple[Source, Source]:
     """What is trained and tested on. Bad data are refused here, before any work."""
     if config.data != "actors":
         return real.sources(config)
-    settings = actors.Actors(frames=config.frames, clips=config.clips, same_color=config.same_color)
+    settings = config.generator()
     return (
         Generated(config.videos, config.seed, actors.TRAIN, settings),
         Generated(config.test_videos, config.seed, actors.TEST, settings),

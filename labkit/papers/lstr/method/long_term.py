@@ -98,7 +98,7 @@ def _shuffled(weights: Tensor, pairs: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(pairs.shape[-1])
     keys = torch.rand(pairs.shape[-1], generator=generator).to(weights.device)
     order = torch.where(pairs, keys, keys + 2).argsort(-1)  # allowed places first, in random order
-    place = torch.where(pairs, 0.0, 2.0).argsort(-1, stable=True)  # allowed places first, in their own order
+    place = torch.where(pairs, 0.0, 2.0).argsort(dim=-1, stable=True)  # allowed ones first, in their own order
     return torch.zeros_like(weights).scatter(-1, place, weights.gather(-1, order))
 
 
