@@ -27,7 +27,7 @@ def decode(offsets: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"]) -> 
     return torch.cat([center - half, center + half], -1)
 
 
-def clip(boxes: Float[Tensor, "*n 4"], height: float, width: float) -> Float[Tensor, "*n 4"]:
+def clip(boxes: Float[Tensor, "*n 4"], height: int | float, width: int | float) -> Float[Tensor, "*n 4"]:
     """Boxes cut to the frame."""
     most = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), most)

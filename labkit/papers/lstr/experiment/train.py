@@ -7,6 +7,7 @@ than training both at once]
 import functools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -32,7 +33,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
     """Proposals, arms, tests; what the run directory holds already is read.
 
     Returns:
-        {"data": name, "proposals": see `evaluate.proposals`, "arms": {arm: see `evaluate.arm`}}
+        {"data": name, "classes": names, "labels": single or multi, "proposals": see `evaluate.proposals`, "arms": {arm:
+        see `evaluate.arm`}}
     """
     with training.workers(config.device) as workers, devices.one_thread():
         source, test = sources(config)
@@ -47,6 +49,8 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         results = side_by_side(tasks, config.at_once if workers.size == 1 else 1, "arms")
     return {
         "data": data_name(config),
+        "classes": list(source.classes),
+        "labels": source.labels,
         "proposals": found,
         "arms": dict(zip(networks, results, strict=True)),
     }
@@ -81,8 +85,12 @@ def network(config: Config, arm: str, source: Source) -> Lstr:
     return made
 
 
+def proposal_settings(config: Config) -> ProposalSettings:
+    return ProposalSettings(config.anchors, config.ratios, before=max(32, 4 * config.proposals))
+
+
 def proposal_network(config: Config) -> Proposer:
-    settings = ProposalSettings(config.anchors, config.ratios, before=max(32, 4 * config.proposals))
+    settings = proposal_settings(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         made = Proposer(config.backbone, config.frames, settings)
@@ -144,19 +152,19 @@ class Tubelets:
 
     def __init__(self, proposer: Proposer, most: int, size: int) -> None:
         self.proposer, self.most, self.size = proposer, most, size
-        self._kept: dict[tuple[int, int], Proposals] = {}
+        self._kept: WeakKeyDictionary[Source, dict[int, Proposals]] = WeakKeyDictionary()
 
     def of(self, source: Source, index: Int[Tensor, " batch"], batch: Batch) -> Proposals:
         """Proposals of all clips of a batch, its windows one after the other."""
-        keys = [(id(source), int(k)) for k in index]
         if not source.fixed:
             return self._propose(batch.clips.flatten(0, 1))
-        missing = [n for n, key in enumerate(keys) if key not in self._kept]
+        kept, keys = self._kept.setdefault(source, {}), index.tolist()
+        missing = [n for n, key in enumerate(keys) if key not in kept]
         if missing:
             found, clips = self._propose(batch.clips[missing].flatten(0, 1)), batch.clips.shape[1]
             for place, n in enumerate(missing):
-                self._kept[keys[n]] = found.pick(torch.arange(place * clips, (place + 1) * clips))
-        parts = [self._kept[key] for key in keys]
+                kept[keys[n]] = found.pick(torch.arange(place * clips, (place + 1) * clips, device=batch.clips.device))
+        parts = [kept[key] for key in keys]
         return Proposals(*(torch.cat([getattr(p, name) for p in parts]) for name in ("tubelets", "scores", "valid")))
 
     @torch.no_grad()

@@ -26,7 +26,9 @@ class FeatureBank(nn.Module):
         self.pooling: Pooling = pooling
         self.mask: Mask = mask
         self.window = window
-        self.query, self.key, self.value = nn.Linear(width, inner), nn.Linear(width, inner), nn.Linear(width, width)
+        if pooling == "non-local":
+            self.query, self.key = nn.Linear(width, inner), nn.Linear(width, inner)
+            self.value = nn.Linear(width, width)
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, width)
 
     def forward(

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float64, Int64
 from labkit.errors import InputError
 from labkit.metrics.detection import Tube, pairwise_iou, row_iou
 
-Scores = Sequence[Float64[np.ndarray, " k"]]
-Boxes = Sequence[Float64[np.ndarray, "k frames 4"]]
+Scores = Sequence[Float64[np.ndarray, "_"]]
+Boxes = Sequence[Float64[np.ndarray, "_ frames 4"]]
 
 
 class Path(NamedTuple):
@@ -35,7 +35,7 @@ class Path(NamedTuple):
     score: float
 
 
-def viterbi(scores: Scores, links: Sequence[Float64[np.ndarray, "k k2"]], beta: float) -> tuple[list[int], float]:
+def viterbi(scores: Scores, links: Sequence[Float64[np.ndarray, "_ _"]], beta: float) -> tuple[list[int], float]:
     """The best path, one node a clip, and its value. links: IoU of each node with each of the next clip.
 
     Of equal paths the one with the lower indices at the end is taken.

@@ -55,7 +55,9 @@ class GraphConvolution(nn.Module):
     def __init__(self, width: int, inner: int = 32, adjacency: Adjacency = "softmax") -> None:
         super().__init__()
         self.kind = adjacency
-        self.phi, self.phi2 = nn.Linear(width, inner), nn.Linear(width, inner)
+        if adjacency != "identity":
+            self.phi, self.phi2 = nn.Linear(width, inner), nn.Linear(width, inner)
+            self.phi2.load_state_dict(self.phi.state_dict())  # at first, who looks alike listens to each other
         self.weight = nn.Linear(width, width, bias=False)
 
     def forward(

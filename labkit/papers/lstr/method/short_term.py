@@ -80,10 +80,9 @@ class ShortTermRelation(nn.Module):
         source = channels if context == "clip" else width
         self.query, self.key, self.value = nn.Linear(width, inner), nn.Linear(source, inner), nn.Linear(source, width)
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, width)
-        self.geometry = nn.Sequential(nn.Linear(4 + RINGS, 16), nn.ReLU(), nn.Linear(16, heads)) if geometry else None
-        self.near = nn.Parameter(torch.ones(heads)) if geometry else None
-        self.register_buffer("rings", torch.linspace(0, 3.5, RINGS), persistent=False)
-        self.rings: Tensor
+        bent = geometry and not uniform
+        self.geometry = nn.Sequential(nn.Linear(4 + RINGS, 16), nn.ReLU(), nn.Linear(16, heads)) if bent else None
+        self.near = nn.Parameter(torch.ones(heads)) if bent else None
 
     def forward(
         self,
@@ -116,7 +115,8 @@ class ShortTermRelation(nn.Module):
             rho = relative_geometry(tubelets, *maps.shape[2:], self.stride)
         else:
             rho = _between(tubelets, max(maps.shape[-2:]) * self.stride / 4)
-        rings = torch.exp(-(((rho[..., 2:3] - self.rings) / 0.3) ** 2))
+        at = torch.linspace(0, 3.5, RINGS, device=rho.device)
+        rings = torch.exp(-(((rho[..., 2:3] - at) / 0.3) ** 2))
         found = self.geometry(torch.cat([rho, rings], -1)) - self.near * rho[..., 2:3] ** 2
         return found.permute(0, 3, 1, 2)
 
