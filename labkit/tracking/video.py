@@ -61,16 +61,16 @@ def follow(
         raise InputError(f"--start and --frames lie between 0 and {MOST_FRAMES:,}; got {start} and {frames}.")
     out = given_path(out, "--out")
     table = given_path(out.with_suffix(".csv"), "--out")
-    _check_places(video, out, table, overwrite)
-    with _opened(video) as (source, stream):
-        pictures = itertools.islice(_pictures(source, stream, video), start, start + frames if frames else None)
+    check_places(video, out, table, overwrite)
+    with opened(video) as (source, stream):
+        pictures = itertools.islice(pictures_of(source, stream, video), start, start + frames if frames else None)
         first = next(pictures, None)
         if first is None:
             raise InputError(f"{video} has no frame {start} that can be decoded; --start counts from 0.")
         _check_inside(box, first)
         total = min(frames or stream.frames, max(stream.frames - start, 0)) if stream.frames else frames
         report = Report(0, 0, 0.0)
-        with _output(out, table, first, _rate(stream)) as write, (show or _silent)() as advance:
+        with _output(out, table, first, rate_of(stream)) as write, (show or silent)() as advance:
             for index, (picture, tracked, seconds) in enumerate(
                 _tracked(tracker, box, itertools.chain([first], pictures))
             ):
@@ -107,7 +107,7 @@ def _av() -> Any:
 
 
 @contextmanager
-def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
+def opened(video: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream."""
     av = _av()
     if not given_path(video, "VIDEO").is_file():
@@ -126,7 +126,7 @@ def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
         yield source, stream
 
 
-def _pictures(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
+def pictures_of(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
     """RGB frames, turned the way a player shows them. Damage in the middle of a file ends it with an error."""
     av = _av()
     count = 0
@@ -141,7 +141,7 @@ def _pictures(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
         ) from None
 
 
-def _rate(stream: Any) -> Any:
+def rate_of(stream: Any) -> Any:
     """Frames a second; 25 where the file does not tell."""
     return stream.average_rate or stream.guessed_rate or 25
 
@@ -156,7 +156,8 @@ def _check_inside(box: Box, picture: np.ndarray) -> None:
         )
 
 
-def _check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
+def check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
+    """Refuse an output that cannot be: no ending, no folder, the video itself, or there already without `overwrite`."""
     if out.suffix == "" or out.suffix.lower() == ".csv":
         raise InputError(f"--out needs the ending of a video, such as {out.stem or 'out'}.mp4; got '{out}'.")
     if not out.parent.is_dir():
@@ -209,9 +210,9 @@ def _row(frame: int, tracked: Tracked) -> list[Any]:
 @contextmanager
 def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Write]:
     """Both files grow in a hidden folder beside `out` and are renamed at the end; after an error nothing is left."""
-    with _told_to_user(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
+    with errors_told(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
         video_part, table_part = Path(folder, f"video{out.suffix}"), Path(folder, "boxes.csv")
-        with open(table_part, "w", newline="") as file, _encoder(video_part, out, first, rate) as encode:
+        with open(table_part, "w", newline="") as file, encoder(video_part, out, first, rate) as encode:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
 
@@ -228,7 +229,7 @@ def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Wr
 
 
 @contextmanager
-def _told_to_user(out: Path) -> Iterator[None]:
+def errors_told(out: Path) -> Iterator[None]:
     """The system's error as a sentence with the way out. FFmpeg's errors of writing are the system's."""
     try:
         yield
@@ -240,7 +241,7 @@ def _told_to_user(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
+def encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
     """Encodes frames into the file `part`: H.264 as browsers and QuickTime play it, where there is an encoder."""
     av = _av()
     height, width = first.shape[:2]
@@ -268,5 +269,5 @@ def _encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Ca
 
 
 @contextmanager
-def _silent() -> Iterator[Show]:
+def silent() -> Iterator[Show]:
     yield lambda done, total: None
