@@ -11,6 +11,7 @@ import typer
 from labkit.cli import data
 from labkit.cli.bench import bench
 from labkit.cli.claims import claims
+from labkit.cli.detect import detect, detection_map
 from labkit.cli.doctor import examine
 from labkit.cli.export import export
 from labkit.cli.gpu import gpu
@@ -34,6 +35,8 @@ app.command()(record)
 app.command()(export)
 app.add_typer(data.app, name="data")
 app.command()(track)
+app.command()(detect)
+app.command("detection-map")(detection_map)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)
