@@ -1,4 +1,4 @@
-"""`labkit detect`: the actions in a video, drawn into it and as CSV. `labkit detection-map`: how good detections are."""
+"""`labkit detect`: actions in a video, drawn into it and as CSV. `labkit detection-map`: how good detections are."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Annotations of actions: real files where they are there, both forms of one dataset alike, nothing run from a pickle."""
+"""Annotations of actions: the real files where they are there, both forms alike, nothing run from a pickle."""
 
 import pickle
 import time

@@ -164,8 +164,8 @@ def test_train_on_a_table_of_ones_own(tmp_path):
     own_ava(tmp_path / "mine")
     config = PAPER.config(
         "full", data=f"ava:{tmp_path / 'mine'}", arms=("roi", "cascade"), backbone="small", width=16, bins=2, frames=2,
-        clips=2, size=32, videos=2, test_videos=2, proposals=3, proposal_batch=4, proposal_steps=2, steps=2, batch_size=2,
-        anchors=(12.0,), ratios=(2.0,), device="cpu",
+        clips=2, size=32, videos=2, test_videos=2, proposals=3, proposal_batch=4, proposal_steps=2, steps=2,
+        batch_size=2, anchors=(12.0,), ratios=(2.0,), device="cpu",
     )  # fmt: skip
     result = PAPER.run(config, Run.open(tmp_path / "run", config))
     assert result["data"] == "ava"
