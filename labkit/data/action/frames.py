@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ PICTURES = (".jpg", ".jpeg", ".png")
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 
 
+@runtime_checkable
 class Frames(Protocol):
     """RGB frames of one video, all of one size. rate: frames a second."""
 

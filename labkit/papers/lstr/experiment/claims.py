@@ -151,6 +151,17 @@ CLAIMS = (
         note="Learned edges minus the better of none and of the same weights on other edges. Record `graphs`.",
     ),
     Claim(
+        key="dynamics-travel-along-a-centered-graph",
+        sentence="A graph convolutional network reasons about dynamics across clips: with centered features.",
+        published=None,
+        measure=ahead("centered", ("identity", "shuffled"), "late"),
+        margin=0.1,
+        scale="lesson",
+        unit="accuracy",
+        note="The same measure and margin; likeness is taken after batch normalization. Written before any network was "
+        "trained so. Record `graphs`.",
+    ),
+    Claim(
         key="graph-against-feature-banks",
         sentence="Results surpass those of other ways to use long-term context: feature banks.",
         published=None,

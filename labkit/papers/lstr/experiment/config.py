@@ -30,6 +30,7 @@ ARMS: dict[str, Settings] = {
     "two-heads": replace(SHORT, short=Short(heads=2)),
     "identity": replace(CASCADE, long=Long(adjacency="identity")),
     "shuffled": replace(CASCADE, long=Long(adjacency="shuffled")),
+    "centered": replace(CASCADE, long=Long(adjacency="centered")),
     "symmetric": replace(CASCADE, long=Long(adjacency="symmetric")),
     "two-layers": replace(CASCADE, long=Long(layers=2)),
     "whole-video": replace(CASCADE, long=Long(mask="all")),
@@ -43,7 +44,7 @@ ARMS: dict[str, Settings] = {
 
 roi: a tubelet's own features. short, long: with one relation. cascade: the paper's, short then long. parallel: both on
 the tubelet's own features. acrn: a convolution in place of attention. uniform, no-geometry, actors-only, two-heads:
-other attention. identity, shuffled: graphs without the right edges. symmetric to window: other graphs. bank: the graph
+other attention. identity, shuffled: graphs without the right edges. centered to window: other graphs. bank: the graph
 without gradient through other clips. lfb-*: feature banks in place of the graph.
 """
 

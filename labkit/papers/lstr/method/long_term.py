@@ -5,7 +5,8 @@
 
     X <- X + relu(A X W)
 
-with one of two adjacencies: softmax, A_ij = softmax_j(10 cos(phi(x_i), phi'(x_j))) over the j that the mask allows; or
+with one of these adjacencies: softmax, A_ij = softmax_j(10 cos(phi(x_i), phi'(x_j))) over the j that the mask allows;
+centered, the same after batch normalization, since vectors without negative entries all point the same way; or
 symmetric, D^-1/2 (S + I) D^-1/2 with S_ij = max(0, cos) on the same pairs, in both directions (Kipf and Welling).
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 
-Adjacency = Literal["softmax", "symmetric", "identity", "shuffled"]
+Adjacency = Literal["softmax", "centered", "symmetric", "identity", "shuffled"]
 Mask = Literal["past", "all", "window"]
 SHARPNESS = 10.0
 """Of the softmax over cosines, which lie within -1 and 1."""
@@ -48,7 +49,7 @@ class GraphConvolution(nn.Module):
     """One layer, X + relu(A X W), and its adjacency.
 
     Args:
-        adjacency: softmax, symmetric; or a control: identity (no edges), shuffled (softmax weights, each row's handed
+        adjacency: softmax, centered, symmetric; or a control: identity (no edges), shuffled (softmax weights, each row's handed
             out at random among the nodes that it may listen to).
     """
 
@@ -58,6 +59,7 @@ class GraphConvolution(nn.Module):
         if adjacency != "identity":
             self.phi, self.phi2 = nn.Linear(width, inner), nn.Linear(width, inner)
             self.phi2.load_state_dict(self.phi.state_dict())  # at first, who looks alike listens to each other
+        self.center = nn.BatchNorm1d(width, affine=False) if adjacency == "centered" else None
         self.weight = nn.Linear(width, width, bias=False)
 
     def forward(
@@ -73,7 +75,8 @@ class GraphConvolution(nn.Module):
     def adjacency(self, x: Tensor, pairs: Tensor, trust: Tensor | None = None) -> Float[Tensor, "videos nodes nodes"]:
         if self.kind == "identity":
             return torch.eye(x.shape[1], device=x.device).to(x).expand(len(x), -1, -1)
-        cosine = F.normalize(self.phi(x), dim=-1) @ F.normalize(self.phi2(x), dim=-1).transpose(1, 2)
+        seen = x if self.center is None else self.center(x.flatten(0, 1)).view_as(x)
+        cosine = F.normalize(self.phi(seen), dim=-1) @ F.normalize(self.phi2(seen), dim=-1).transpose(1, 2)
         if self.kind == "symmetric":
             return symmetric(cosine, pairs)
         scores = SHARPNESS * cosine

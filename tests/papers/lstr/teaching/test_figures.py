@@ -20,8 +20,8 @@ from labkit.papers.lstr.teaching import figures, scenes
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    header = Header(settings=Settings(), proposals=ProposalSettings(), classes=actors.CLASSES, labels="single", frames=2,
-                    stride=1, clips=5, size=56, most=2)  # fmt: skip
+    header = Header(settings=Settings(), proposals=ProposalSettings(), classes=actors.CLASSES, labels="single",
+                    frames=2, stride=1, clips=5, size=56, most=2)  # fmt: skip
     return Detector(header).eval()
 
 
