@@ -50,6 +50,13 @@ class _Array:
         return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
+class _Buffer(_Array):
+    """Stands for an array that is written by its buffer, as protocol 5 has it."""
+
+    def __init__(self, raw: Any, kind: _Type, shape: Any, order: str) -> None:
+        self.state = (1, shape, kind, order == "F", raw)
+
+
 class _Number:
     """Stands for one number of NumPy's."""
 
@@ -70,6 +77,7 @@ class _Restricted(pickle.Unpickler):
         known: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _NdArray, ("numpy", "dtype"): _Type}
         for place in MODULES:
             known |= {(place, "_reconstruct"): _Array, (place, "scalar"): _Number}
+        known |= {(place.replace("multiarray", "numeric"), "_frombuffer"): _Buffer for place in MODULES}
         known[("_codecs", "encode")] = _encoded
         if (module, name) not in known:
             raise pickle.UnpicklingError(f"it names {module[:40]}.{name[:40]}, which annotations have no need of")

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from labkit.papers.lstr.method.network import Lstr, Proposer, Settings
 from labkit.papers.lstr.method.proposals import ProposalSettings
 from labkit.vision import boxes
 
-Pictures = Iterable[UInt8[np.ndarray, "h w 3"]]
+Pictures = Iterable[np.ndarray]
 
 
 class Header(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):

@@ -49,8 +49,8 @@ class GraphConvolution(nn.Module):
     """One layer, X + relu(A X W), and its adjacency.
 
     Args:
-        adjacency: softmax, centered, symmetric; or a control: identity (no edges), shuffled (softmax weights, each row's handed
-            out at random among the nodes that it may listen to).
+        adjacency: softmax, centered, symmetric; or a control: identity (no edges), shuffled (softmax weights, each
+            row's handed out at random among the nodes that it may listen to).
     """
 
     def __init__(self, width: int, inner: int = 32, adjacency: Adjacency = "softmax") -> None:

@@ -82,7 +82,8 @@ def test_claims_measure_what_they_say():
         "cascade-of-both-best-tubes": 0.2, "tubelets-from-a-3d-rpn": 0.99, "own-features-are-blind": -1 / 30,
         "attention-finds-the-context": 0.35, "geometry-guides-attention": 0.25,
         "context-is-more-than-other-actors": 0.65,
-        "dynamics-travel-along-the-graph": 0.04, "dynamics-travel-along-a-centered-graph": 0.2, "graph-against-feature-banks": 0.05, "cascade-against-parallel": -0.01,
+        "dynamics-travel-along-the-graph": 0.04, "dynamics-travel-along-a-centered-graph": 0.2,
+        "graph-against-feature-banks": 0.05, "cascade-against-parallel": -0.01,
     }  # fmt: skip
     for key, value in wanted.items():
         assert by_key[key](result) == pytest.approx(value), key
