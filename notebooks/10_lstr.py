@@ -42,7 +42,6 @@
 # %%
 from labkit import viz
 from labkit.papers import load
-from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.teaching import figures, scenes
 from labkit.workbench import show
 
