@@ -12,8 +12,7 @@ from labkit.workbench.experiment import Paper
 if TYPE_CHECKING:
     from labkit.metrics.detection import Tube
     from labkit.papers.lstr.experiment.config import ARMS, Config
-    from labkit.papers.lstr.experiment.detector import Detector
-    from labkit.papers.lstr.experiment.export import load
+    from labkit.papers.lstr.experiment.detector import Detector, load
     from labkit.papers.lstr.method.linking import link_greedy, link_viterbi, trim
     from labkit.papers.lstr.method.long_term import LongTermRelation
     from labkit.papers.lstr.method.network import Long, Lstr, Proposer, Settings, Short

@@ -9,16 +9,23 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from labkit.errors import InputError
+from labkit import tensor_files
+from labkit.errors import InputError, RunError
 from labkit.metrics.detection import Tube
+from labkit.papers.lstr.experiment import train
+from labkit.papers.lstr.experiment.config import Config
 from labkit.papers.lstr.experiment.evaluate import BETA, video_tubes
 from labkit.papers.lstr.experiment.real import clips_of
 from labkit.papers.lstr.method.heads import Labels
 from labkit.papers.lstr.method.network import Lstr, Proposer, Settings
 from labkit.papers.lstr.method.proposals import ProposalSettings
 from labkit.vision import boxes
+from labkit.workbench.run_files import read_object
+from labkit.workbench.runs import Run
 
 Pictures = Iterable[np.ndarray]
+FILE = "model.safetensors"
+BEST = ("cascade", "parallel", "short")
 
 
 class Header(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
@@ -61,9 +68,7 @@ class Detector(nn.Module):
         Raises:
             InputError: there is none, it is damaged, or of another kind.
         """
-        from labkit.papers.lstr.experiment import export
-
-        return export.load(path, device)
+        return load(path, device)
 
     def forward(self, video: Pictures, name: str = "video", least: float = 0.1, most: int = 10) -> list[Tube]:
         """The tubes of a video, best first, boxes in its own pixels.
@@ -100,7 +105,8 @@ class Detector(nn.Module):
 
     def _clips(self, video: Pictures) -> Iterator[tuple[Tensor, tuple[int, int], int]]:
         """Clips of T frames, every stride-th; the last one repeats the last frame where the video ends too early."""
-        span, held, count = self.header.frames * self.header.stride, [], 0
+        span, count = self.header.frames * self.header.stride, 0
+        held: list[np.ndarray] = []
         shape: tuple[int, int] | None = None
         for frame in video:
             picture = np.asarray(frame)
@@ -152,3 +158,72 @@ def _between(tubelets: Tensor, stride: int) -> Tensor:
     high = (low + 1).clamp(max=frames - 1)
     part = (at - low)[:, None]
     return tubelets[:, :, low] * (1 - part) + tubelets[:, :, high] * part
+
+
+# -- from files -------------------------------------------------------------------------------------------------------
+
+
+def arms(config: Config, run: Run) -> tuple[str, ...]:
+    """The arms of a run that can be used, the best first by what the records say.  [ours]"""
+    return (*(arm for arm in BEST if arm in config.arms), *(arm for arm in config.arms if arm not in BEST))
+
+
+def trained(config: Config, run: Run, arm: str) -> Detector:
+    """The detector of an arm of a run."""
+    if run.result is None:
+        raise RunError(f"{run.directory} is not finished. Go on with --resume, then load it.")
+    found = Detector(
+        Header(
+            settings=config.settings(arm),
+            proposals=train.proposal_settings(config),
+            classes=tuple(run.result["classes"]),
+            labels=run.result["labels"],
+            frames=config.frames,
+            stride=config.frame_stride,
+            clips=config.clips,
+            size=config.size,
+            most=config.proposals,
+        )
+    )
+    run.part("proposals").read_weights(found.proposer)
+    run.part(f"arm-{arm}").read_weights(found.network)
+    return found.eval()
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Detector:
+    """The detector of a file, of a folder that `labkit export` wrote, or of a run's own folder (its best arm).
+
+    Raises:
+        InputError: no such file or run, a damaged one, or one of another kind.
+    """
+    place = Path(path)
+    if place.is_dir() and not (place / FILE).exists() and (identity := read_object(place / "config.json")):
+        config = _config_of(identity, place)
+        run = Run.open(place, config, writes=False)
+        return trained(config, run, arms(config, run)[0]).to(device)
+    file = place / FILE if place.is_dir() else place
+    tensors, header = tensor_files.read(file, Header)
+    with torch.device("meta"):  # takes no memory, whatever sizes the header names
+        found = Detector(header)
+    wanted = found.state_dict()
+    wrong = [
+        name for name in sorted(wanted.keys() | tensors.keys()) if not _same_kind(wanted.get(name), tensors.get(name))
+    ]
+    if wrong:
+        raise tensor_files.TensorFileError(f"'{file}' does not hold this detector's networks ({', '.join(wrong[:3])}).")
+    found.load_state_dict(tensors, assign=True)
+    return found.to(device).eval()
+
+
+def _same_kind(wanted: Tensor | None, given: Tensor | None) -> bool:
+    return wanted is not None and given is not None and (wanted.shape, wanted.dtype) == (given.shape, given.dtype)
+
+
+def _config_of(identity: dict[str, object], place: Path) -> Config:
+    from labkit.papers.lstr import PAPER
+
+    config = PAPER.config_of(identity)
+    if config is None:
+        raise InputError(f"{place} is a run of another paper, or of another version of this one.")
+    assert isinstance(config, Config)
+    return config

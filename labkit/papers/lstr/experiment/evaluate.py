@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,12 @@ from labkit.metrics.detection import OVERLAPS, Boxes, Tube, frame_map, mean_vide
 from labkit.papers.lstr.experiment import actors, data
 from labkit.papers.lstr.experiment.config import Config
 from labkit.papers.lstr.experiment.data import Batch, Source
+from labkit.papers.lstr.experiment.tubelets import Tubelets
 from labkit.papers.lstr.method import linking
 from labkit.papers.lstr.method.network import Lstr
 from labkit.papers.lstr.method.proposals import recall
 from labkit.vision import boxes
 from labkit.workbench.training import Workers
-
-if TYPE_CHECKING:
-    from labkit.papers.lstr.experiment.train import Tubelets
 
 WINDOWS = 10
 """Windows that are tested together."""
@@ -54,7 +52,7 @@ def gathered(rows: list[Any], workers: Workers) -> list[Any]:
 # -- step 1 -----------------------------------------------------------------------------------------------------------
 
 
-def proposals(tubelets: "Tubelets", test: Source, workers: Workers) -> dict[str, float]:
+def proposals(tubelets: Tubelets, test: Source, workers: Workers) -> dict[str, float]:
     """Share of true tubelets found at overlaps .5 and .7, and their mean best overlap."""
     rows = []
     for index, batch in batches(test, workers):
@@ -72,7 +70,7 @@ def proposals(tubelets: "Tubelets", test: Source, workers: Workers) -> dict[str,
 
 
 @torch.no_grad()
-def arm(net: Lstr, tubelets: "Tubelets", test: Source, config: Config, workers: Workers) -> dict[str, Any]:
+def arm(net: Lstr, tubelets: Tubelets, test: Source, config: Config, workers: Workers) -> dict[str, Any]:
     """One trained network.
 
     Returns:
@@ -92,9 +90,7 @@ def arm(net: Lstr, tubelets: "Tubelets", test: Source, config: Config, workers: 
     return result
 
 
-def scored(
-    net: Lstr, tubelets: "Tubelets", source: Source, index: Tensor, batch: Batch
-) -> tuple[Tensor, Tensor, Tensor]:
+def scored(net: Lstr, tubelets: Tubelets, source: Source, index: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities (windows, clips, k, classes), refined tubelets and which are no padding, on proposals."""
     found, shape = tubelets.of(source, index, batch), batch.clips.shape[:2]
     trust = found.scores.clamp(min=1e-6).log()
@@ -104,7 +100,7 @@ def scored(
     return net.head.probabilities(output.logits.float()), refined, valid
 
 
-def _detections(net: Lstr, tubelets: "Tubelets", test: Source, index: Tensor, batch: Batch) -> Iterator[Any]:
+def _detections(net: Lstr, tubelets: Tubelets, test: Source, index: Tensor, batch: Batch) -> Iterator[Any]:
     """Per window (number, truth rows, detection rows); a row is clip, frame, label, box, score."""
     probabilities, refined, valid = scored(net, tubelets, test, index, batch)
     for w, number in enumerate(index.tolist()):
@@ -124,16 +120,18 @@ def _rows(tubelets: Tensor, scores: Tensor) -> Float64[np.ndarray, "n 8"]:
 
 
 def _frame_map(rows: Sequence[tuple[int, np.ndarray, np.ndarray]], test: Source) -> dict[str, Any]:
-    tables = []
-    for side in (1, 2):
-        every = np.concatenate([np.column_stack([np.full(len(row[side]), row[0]), row[side]]) for row in rows])
-        frame = (every[:, 0].astype(np.int64) * 1000 + every[:, 1].astype(np.int64)) * 1000 + every[:, 2].astype(
-            np.int64
-        )
-        tables.append(Boxes(frame, every[:, 3].astype(np.int64), every[:, 4:8], every[:, 8]))
-    found = frame_map(*tables)
+    truth = _table([(number, true) for number, true, _ in rows])
+    found = frame_map(truth, _table([(number, detected) for number, _, detected in rows]))
     known = {test.classes[k]: value for k, value in found.per_class.items()}
     return {"frame_map": found.mean, "per_class": known}
+
+
+def _table(parts: Sequence[tuple[int, np.ndarray]]) -> Boxes:
+    """The rows of many windows as one table; a frame is a window's number, a clip and a frame of it."""
+    window = np.concatenate([np.full(len(rows), number, dtype=np.int64) for number, rows in parts])
+    every = np.concatenate([rows for _, rows in parts])
+    clip, frame, label = every[:, :3].astype(np.int64).T
+    return Boxes((window * 1000 + clip) * 1000 + frame, label, every[:, 3:7], every[:, 7])
 
 
 def _answers(net: Lstr, batch: Batch) -> np.ndarray:
@@ -159,7 +157,7 @@ def _shares(rows: np.ndarray) -> dict[str, float]:
 # -- tubes ------------------------------------------------------------------------------------------------------------
 
 
-def _walking(net: Lstr, tubelets: "Tubelets", config: Config, workers: Workers) -> dict[str, float]:
+def _walking(net: Lstr, tubelets: Tubelets, config: Config, workers: Workers) -> dict[str, float]:
     """Video-mAP of linked tubes on walking videos, by Viterbi with trimming, and by ACT's greedy linking."""
     source = data.Generated(config.walking, config.seed, actors.WALKING, config.generator())
     truth: list[Tube] = []

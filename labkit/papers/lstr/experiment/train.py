@@ -7,7 +7,6 @@ than training both at once]
 import functools
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -17,9 +16,10 @@ from labkit import devices
 from labkit.papers.lstr.experiment import actors, data, evaluate, real
 from labkit.papers.lstr.experiment.config import Config
 from labkit.papers.lstr.experiment.data import Batch, Generated, Source
+from labkit.papers.lstr.experiment.tubelets import Tubelets
 from labkit.papers.lstr.method.heads import refinement_loss
 from labkit.papers.lstr.method.network import Lstr, Proposer
-from labkit.papers.lstr.method.proposals import Proposals, ProposalSettings
+from labkit.papers.lstr.method.proposals import ProposalSettings
 from labkit.progress import progress, side_by_side
 from labkit.vision.slow_only import SlowOnly, load_weights
 from labkit.workbench import training
@@ -117,7 +117,7 @@ def fit_proposals(
     batches = training.ShuffledIndices(len(source), max(1, config.proposal_batch // per_window), config.seed)
     wrapped = workers.wrap(ProposalLoss(proposer))
     optimizer, schedule = _optimizer(wrapped, config, config.proposal_steps)
-    state = {"proposer": proposer, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    state: dict[str, Any] = {"proposer": proposer, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
     wrapped.train()
     for step in progress(range(first, config.proposal_steps), "proposals", config.proposal_steps, first):
@@ -147,31 +147,6 @@ class ProposalLoss(nn.Module):
         return self.proposer.proposals.loss(self.proposer(clips), truth, valid)
 
 
-class Tubelets:
-    """The proposals of windows. Those of a fixed source are kept: every arm and every epoch asks for them again."""
-
-    def __init__(self, proposer: Proposer, most: int, size: int) -> None:
-        self.proposer, self.most, self.size = proposer, most, size
-        self._kept: WeakKeyDictionary[Source, dict[int, Proposals]] = WeakKeyDictionary()
-
-    def of(self, source: Source, index: Int[Tensor, " batch"], batch: Batch) -> Proposals:
-        """Proposals of all clips of a batch, its windows one after the other."""
-        if not source.fixed:
-            return self._propose(batch.clips.flatten(0, 1))
-        kept, keys = self._kept.setdefault(source, {}), index.tolist()
-        missing = [n for n, key in enumerate(keys) if key not in kept]
-        if missing:
-            found, clips = self._propose(batch.clips[missing].flatten(0, 1)), batch.clips.shape[1]
-            for place, n in enumerate(missing):
-                kept[keys[n]] = found.pick(torch.arange(place * clips, (place + 1) * clips, device=batch.clips.device))
-        parts = [kept[key] for key in keys]
-        return Proposals(*(torch.cat([getattr(p, name) for p in parts]) for name in ("tubelets", "scores", "valid")))
-
-    @torch.no_grad()
-    def _propose(self, clips: Tensor) -> Proposals:
-        return self.proposer.proposals.propose(self.proposer(clips), self.most, (self.size, self.size))
-
-
 # -- step 2: what it does ---------------------------------------------------------------------------------------------
 
 
@@ -194,7 +169,7 @@ def fit(net: Lstr, tubelets: Tubelets, source: Source, config: Config, workers: 
     batches = training.ShuffledIndices(len(source), config.batch_size, config.seed)
     wrapped = workers.wrap(net)
     optimizer, schedule = _optimizer(wrapped, config, config.steps)
-    state = {"network": net, "optimizer": optimizer, "schedule": schedule, "batches": batches}
+    state: dict[str, Any] = {"network": net, "optimizer": optimizer, "schedule": schedule, "batches": batches}
     first = run.resume(state)
     wrapped.train()
     for step in progress(range(first, config.steps), run.directory.name, config.steps, first):

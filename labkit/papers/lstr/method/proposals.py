@@ -101,6 +101,8 @@ class ProposalNetwork(nn.Module):
         self.objectness = nn.Conv2d(channels, count, 1)
         self.offsets = nn.Conv2d(channels, count * frames * 4, 1)
         nn.init.normal_(self.offsets.weight, 0, 0.01)
+        assert self.offsets.bias is not None
+        assert self.objectness.bias is not None
         nn.init.zeros_(self.offsets.bias)
         nn.init.constant_(self.objectness.bias, -2.0)  # most anchors are background
 

@@ -112,7 +112,8 @@ class ShortTermRelation(nn.Module):
         assert self.geometry is not None
         assert self.near is not None
         if self.context == "clip":
-            rho = relative_geometry(tubelets, *maps.shape[2:], self.stride)
+            steps, height, width = maps.shape[2:]
+            rho = relative_geometry(tubelets, steps, height, width, self.stride)
         else:
             rho = _between(tubelets, max(maps.shape[-2:]) * self.stride / 4)
         at = torch.linspace(0, 3.5, RINGS, device=rho.device)

@@ -14,10 +14,11 @@ from labkit.errors import RunError
 from labkit.kernels.tubelet_iou import tubelet_iou
 from labkit.metrics.detection import Boxes, Tube, frame_map, pairwise_iou
 from labkit.metrics.detection.average_precision import average_precision, precision_recall
-from labkit.papers.lstr.experiment import actors, evaluate, export, train
+from labkit.papers.lstr.experiment import actors, evaluate, train
 from labkit.papers.lstr.experiment.actors import Actors, Videos
 from labkit.papers.lstr.experiment.config import Config
 from labkit.papers.lstr.experiment.detector import Detector
+from labkit.papers.lstr.experiment.detector import trained as trained_arm
 from labkit.papers.lstr.method import proposals as method
 from labkit.papers.lstr.method.linking import Path, link_viterbi
 from labkit.papers.lstr.method.network import Lstr
@@ -66,7 +67,7 @@ def ceilings(settings: Actors = actors.STANDARD) -> dict[str, float]:
 
 def trained(config: Config, run: Run, arm: str = "cascade") -> Detector | None:
     """The detector of an arm of this run; None where the run has no such arm."""
-    return export.trained(config, run, arm) if arm in config.arms else None
+    return trained_arm(config, run, arm) if arm in config.arms else None
 
 
 @dataclass(frozen=True, eq=False)
