@@ -17,6 +17,8 @@ from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.experiment.config import Config
 from labkit.workbench.runs import Run
 
+pytestmark = pytest.mark.slow  # every test needs a trained run
+
 SMALL = Config(videos=8, test_videos=2, walking=0, proposal_steps=30, proposal_batch=20, steps=4, batch_size=4,
                arms=("roi", "cascade"), device="cpu")  # fmt: skip
 
@@ -158,7 +160,6 @@ def own_ava(folder) -> None:
         (folder / f"{part}.csv").write_text("\n".join(rows) + "\n")
 
 
-@pytest.mark.slow
 def test_train_on_a_table_of_ones_own(tmp_path):
     """labkit train lstr -p data ava:PATH, with the small backbone for speed."""
     own_ava(tmp_path / "mine")
@@ -177,7 +178,6 @@ def test_train_on_a_table_of_ones_own(tmp_path):
     assert isinstance(detector(np.zeros((9, 40, 50, 3), np.uint8), least=0.0), list)
 
 
-@pytest.mark.slow
 def test_the_lines_of_the_readme_run(run, tmp_path):
     """In a process of their own, as somebody would type them."""
     np.save(tmp_path / "frames.npy", walk())

@@ -85,10 +85,13 @@ def anchors_figure() -> Figure:
     for value, color, size, name in (
         (0, "float", 6, "negative"),
         (-1, "straw", 22, "neither"),
-        (1, "ours", 30, "positive"),
+        (1, "ours", 60, "positive"),
     ):
         chosen = center[kind == value]
-        axis.scatter(chosen[:, 0], chosen[:, 1], s=size, color=COLORS[color], label=name)
+        edge = "white" if value == 1 else "none"
+        axis.scatter(
+            chosen[:, 0], chosen[:, 1], s=size, color=COLORS[color], edgecolors=edge, label=name, zorder=2 + value
+        )
     for box in truth:
         _box(axis, box, "white")
     axis.legend(fontsize=7, loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.02), frameon=False)
@@ -135,7 +138,7 @@ def blocks_figure(result: Mapping[str, Any]) -> Figure:
         )
         for name, level in lines.items():
             axis.axhline(level, color=COLORS["hard"], lw=1, ls="--")
-            axis.text(len(names) - 0.45, level + 0.01, name, fontsize=8, ha="right")
+            axis.text(-0.42, level + 0.01, name, fontsize=8)
     left.set_ylabel("accuracy, true boxes given")
     return figure
 
@@ -199,7 +202,8 @@ def attention_figure(seen: Sequence[Look], clip: int = 0, actor: int = 0, part: 
         figure.update_yaxes(
             range=[55.5, -0.5], visible=False, scaleanchor="x" if column == 1 else "x2", row=1, col=column
         )
-    title = f"clip {clip}, actor {actor} with a {look.objects[actor]}"
+    named = {"square": "a square", "cross": "a cross", "hollow": "a hollow square"}
+    title = f"clip {clip}, actor {actor} beside {named[look.objects[actor]]}"
     return figure.update_layout(title=title, height=330, width=640, margin={"t": 70, "b": 10, "l": 10, "r": 10})
 
 

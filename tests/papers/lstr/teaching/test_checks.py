@@ -48,6 +48,7 @@ def test_our_own_average_precision_passes():
         check(average_precision)
 
 
+@pytest.mark.slow
 def test_ceilings_are_those_of_many_videos():
     """The generator's own labels against the exact chances; 400 videos, 2,400 answers: deviation .01."""
     from labkit.papers.lstr.experiment import actors
