@@ -33,6 +33,7 @@
 # | [04_pombu](04_pombu.ipynb) | *Reinforcement learning.* Learned models are wrong somewhere: bound the uncertainty of a value, and change a policy only where the gain is larger | policy gradients, variance and expectation |
 # | [05_itid](05_itid.ipynb) | *Generalisation.* What may vary between training and use, what a network that ignores it is worth, and how to change data until it does | conditional probability; no measure theory |
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
+# | [10_lstr](10_lstr.ipynb) | *Video.* Detect who does what, where and when: each actor looks around in its clip, then listens to earlier clips | attention, convolutions |
 
 # %% [markdown]
 # ## Moving around
