@@ -345,10 +345,10 @@ viz.show(
 show.ledger(verdict for verdict in paper.verdicts() if "graph" in verdict.key)
 
 # %% [markdown]
-# If `shuffled` is as good as the learned edges, the graph has learned *that* something happened, not *to whom*: it counts events,
-# and stays below the line *counts*. The softmax of our reading begins nearly uniform, since vectors after a ReLU have no negative
-# entries and all point in similar directions. The two halves of that finding, one for the graph as it is and one for centered
-# vectors, are in the ledger above.
+# If `shuffled` is as good as the learned edges, the graph has learned *that* something happened and not *to whom*: it counts
+# events. Only above the line *counts* of the panel before must it have told the actors apart. Vectors after a ReLU have no
+# negative entries and all point in similar directions, so the softmax of our reading begins nearly uniform; `centered` takes
+# the likeness after batch normalization. Whether each learned who is who stands in the ledger above, over seeds.
 #
 # **When does the order matter?** Here an actor's own box shows its event, so a graph of the tubelets' own vectors can carry it,
 # and cascade and parallel do the same. Now let the event be seen on the *object* instead (`event=object`): it turns orange
