@@ -80,7 +80,7 @@ def test_mirrored_windows_follow_all_others(tmp_path):
     ("kind", "file"), [("jhmdb", "JHMDB-GT.pkl"), ("ucf-sports", "UCFSports-GT.pkl"), ("ucf24", "")]
 )
 def test_full_starts_on_made_up_data_of_the_real_layout(tmp_path, kind, file):
-    """A few steps of `full` on tiny frames; for UCF-101-24 with its own backbone, SlowOnly (1 GB with its optimizer)."""
+    """A few steps of `full` on tiny frames; UCF-101-24 with its own backbone, SlowOnly (1 GB with optimizers)."""
     act(tmp_path / "data", file) if file else ucf(tmp_path / "data")
     config = CONFIGS["full"].override(
         data=f"{kind}:{tmp_path / 'data'}", arms=("cascade",), frames=2, frame_stride=1, clips=2, size=64, videos=2,
