@@ -54,11 +54,18 @@ def test_nothing_in_a_pickle_is_run(tmp_path, capsys):
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, ">f8"])
 def test_arrays_come_back_as_they_were(tmp_path, protocol, kind):
     wanted = np.arange(12).reshape(3, 4).astype(kind)
-    content = {"x": wanted, "f": np.asfortranarray(wanted), "n": [1, "two", (3.0, None)], "s": wanted[1, 2]}
+    content = {
+        np.str_("name"): 1,
+        "x": wanted,
+        "f": np.asfortranarray(wanted),
+        "n": [1, "two", (3.0, None)],
+        "s": wanted[1, 2],
+    }
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     found = read_pickle(tmp_path / "a.pkl")
     assert found["n"] == [1, "two", (3.0, None)]
     assert found["s"] == 6
+    assert found["name"] == 1
     for name in ("x", "f"):
         assert found[name].dtype == wanted.dtype
         assert np.array_equal(found[name], wanted)

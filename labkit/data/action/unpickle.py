@@ -1,11 +1,12 @@
 """Pickled annotations without running what is in them: no class is called, arrays are put together from their bytes.
 
 A pickle may name any function and call it. Here the names that NumPy's arrays use stand for harmless records; any other
-name ends the reading. What comes back is made of dicts, lists, tuples, numbers, text and NumPy arrays of numbers.
+name ends the reading. What comes back is made of dicts, lists, tuples, numbers, text and NumPy arrays of them.
 """
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 CODES = {f"{kind}{size}" for kind, sizes in {"u": "1248", "i": "1248", "f": "248"}.items() for size in sizes} | {"b1"}
 
 
+TEXT = re.compile(r"[US]\d{1,3}")
+"""Codes of text of fixed length, which names of videos may be."""
+
+
 class _Type:
     """Stands for numpy.dtype: its code, such as u1; its state holds the byte order."""
 
@@ -29,7 +34,7 @@ class _Type:
         self.order = str(state[1])
 
     def real(self) -> np.dtype:
-        if self.code not in CODES:
+        if self.code not in CODES and not TEXT.fullmatch(self.code):
             raise ValueError(f"an array of type '{self.code[:20]}'")
         return np.dtype(self.code).newbyteorder("<" if self.order in ("|", "=", "<") else ">")
 
@@ -63,7 +68,7 @@ class _Number:
     def __init__(self, kind: _Type, raw: Any = b"") -> None:
         self.kind, self.raw = kind, raw
 
-    def real(self) -> int | float:
+    def real(self) -> Any:
         content = self.raw.encode("latin1") if isinstance(self.raw, str) else bytes(self.raw)
         return np.frombuffer(content, self.kind.real())[0].item()
 

@@ -23,11 +23,9 @@ class Tubelets:
         if not source.fixed:
             return self._propose(batch.clips.flatten(0, 1))
         kept, keys = self._kept.setdefault(source, {}), index.tolist()
-        missing = [n for n, key in enumerate(keys) if key not in kept]
-        if missing:
-            found, clips = self._propose(batch.clips[missing].flatten(0, 1)), batch.clips.shape[1]
-            for place, n in enumerate(missing):
-                kept[keys[n]] = found.pick(torch.arange(place * clips, (place + 1) * clips, device=batch.clips.device))
+        for n, key in enumerate(keys):
+            if key not in kept:  # alone: a window's proposals must not depend, in any digit, on who stands beside it
+                kept[key] = self._propose(batch.clips[n])
         parts = [kept[key] for key in keys]
         return Proposals(*(torch.cat([getattr(p, name) for p in parts]) for name in ("tubelets", "scores", "valid")))
 

@@ -50,7 +50,7 @@ def idea_figure(settings: actors.Actors = actors.STANDARD) -> Figure:
     return figure
 
 
-def _box(axis: Axes, box: np.ndarray, color: str, style: str = "-", width: float = 2) -> None:
+def _box(axis: Axes, box: np.ndarray, color: str, style: str = "-", width: int | float = 2) -> None:
     x1, y1, x2, y2 = box
     axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=color, lw=width, ls=style))
 

@@ -15,6 +15,12 @@ SMALL = Config(videos=8, test_videos=4, walking=2, proposal_steps=4, proposal_ba
                arms=("short", "cascade"), device="cpu")  # fmt: skip
 
 
+BEFORE_NORMALIZATION = tuple(f"backbone.layers.{k}.bias" for k in (0, 3, 6)) + tuple(
+    f"backbone.layers.{k}.running_mean" for k in (1, 4, 7)
+)
+"""Normalization takes these biases off again: their gradient is rounding, of which Adam makes steps of full size."""
+
+
 class Killed(BaseException):
     pass
 
@@ -84,6 +90,8 @@ def test_two_processes_do_what_one_does(tmp_path, undisturbed):
     for part in ("proposals", "arm-cascade"):
         first, second = (load_file(f / part / "weights.safetensors") for f in (folder, tmp_path / "two"))
         for key, value in first.items():
+            if key.endswith(BEFORE_NORMALIZATION):
+                continue
             # sums in another order, carried through training: single weights may differ by 1e-3 of a layer's size
             assert (second[key] - value).double().norm() <= 2e-2 * value.double().norm() + 1e-4, (part, key)
 
