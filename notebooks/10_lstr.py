@@ -264,7 +264,7 @@ print("trained on:", result["data"])
 print("true tubelets found at overlap .5:", f"{result['proposals']['recall']:.2f}")
 
 # %%
-detector = scenes.trained(config, run) if config.data == "actors" else None
+detector = scenes.trained(config, run)
 viz.show(
     lambda: figures.proposals_figure(scenes.proposed(detector)),
     "Left: a frame with two thick white boxes on its actors and thin blue ones on nearly the same places; further orange "
@@ -383,13 +383,13 @@ viz.show(
 )
 
 # %% [markdown]
-# **Whom does an actor listen to?** A video's tubelets, clip by clip, colored like their actors. The red one listens along the lines.
+# **Whom does an actor listen to?** A video's tubelets, clip by clip, colored like their actors. The one marked "listens" does so along the lines.
 # Lower the least weight; let it listen over more hops.
 
 # %%
 viz.show(
     lambda: figures.web_widget(scenes.web(detector, *scenes.story()[:2])),
-    "Two rows of colored dots over clips 0 to 4, one with a black rim; lines of different width from the last dot to earlier ones.",
+    "Two rows of colored dots over clips 0 to 4, one marked event, some later; lines from the one marked listens to others.",
     when=detector,
 )
 

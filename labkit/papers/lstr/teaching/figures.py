@@ -238,12 +238,15 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
                                     name=f"weight {low:g} to {min(high, 1):g}"))  # fmt: skip
     outline = [COLORS["bad"] if i == node else "black" if shown.event[i] else "white" for i in range(len(x))]
     colors = [f"rgb({','.join(str(int(255 * c)) for c in actors.COLORS[i])})" for i in shown.identity]
-    text = [f"{'late' if label % 2 else ''}" for label in shown.labels]
+    text = [
+        ", ".join(["listens"] * (i == node) + ["event"] * bool(shown.event[i]) + ["later"] * bool(shown.labels[i] % 2))
+        for i in range(len(x))
+    ]
     figure.add_trace(
         go.Scatter(x=x, y=y, mode="markers+text", text=text, textposition="top center", showlegend=False,
                    marker={"size": 26, "color": colors, "line": {"width": 4, "color": outline}})
     )  # fmt: skip
-    title = f"tubelet {node} (red) listens to {len(seen) - 1} others; black rim: an event in that clip"
+    title = f"tubelet {node} listens to {len(seen) - 1} others (weight {threshold:g} or more, {hops} hops)"
     return figure.update_layout(
         title=title, height=330, width=700, xaxis={"title": "clip", "dtick": 1}, margin={"t": 60, "b": 50},
         yaxis={"visible": False, "range": [-0.6, k - 0.2]}, legend={"orientation": "h", "y": -0.25},
@@ -252,9 +255,10 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
 
 def web_widget(shown: Web) -> widgets.VBox:
     last = len(shown.clip) - 1
+    first = int(np.flatnonzero((shown.labels % 2 == 1) & (shown.clip == shown.clip[-1]))[0])
     return explore(
         lambda node, threshold, hops: web_figure(shown, node, threshold, hops),
-        node=widgets.IntSlider(last, min=0, max=last, description="tubelet"),
+        node=widgets.IntSlider(first, min=0, max=last, description="tubelet"),
         threshold=widgets.FloatSlider(0.1, min=0.01, max=0.9, step=0.01, description="least weight"),
         hops=widgets.IntSlider(1, min=1, max=3, description="hops"),
     )

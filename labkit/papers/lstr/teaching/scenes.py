@@ -66,8 +66,8 @@ def ceilings(settings: Actors = actors.STANDARD) -> dict[str, float]:
 
 
 def trained(config: Config, run: Run, arm: str = "cascade") -> Detector | None:
-    """The detector of an arm of this run; None where the run has no such arm."""
-    return trained_arm(config, run, arm) if arm in config.arms else None
+    """The detector of an arm of a run on generated actors; None where the run has no such arm, or other data."""
+    return trained_arm(config, run, arm) if arm in config.arms and config.data == "actors" else None
 
 
 @dataclass(frozen=True, eq=False)
