@@ -36,6 +36,7 @@
 # | [07_crt](07_crt.ipynb) | *Tracking.* Follow one object among look-alikes: a quick filter first, ridge regression in closed form for the hard cases | least squares, convolutions |
 # | [08_bertfused](08_bertfused.ipynb) | *Translation.* What a frozen BERT knows beyond the pairs of sentences, and how every layer of a translation model can listen to it | attention, the Transformer |
 # | [09_stmc](09_stmc.ipynb) | *Sign language.* Read signed sentences: look at hands, face and pose one by one, follow each through time; sequence labels without times (CTC) | convolutions, the idea of a recurrent network |
+# | [10_lstr](10_lstr.ipynb) | *Video.* Detect who does what, where and when: each actor looks around in its clip, then listens to earlier clips | attention, convolutions |
 
 # %% [markdown]
 # ## Moving around

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import random
 import shutil
 import struct
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import av
 import mutations
 import numpy as np
+import scipy.io
 import torch
 import toy_paper
 from PIL import Image
@@ -23,10 +25,12 @@ from toy_paper import PAPER, ToyConfig
 
 from labkit import papers, paths, tensor_files
 from labkit.cli.translate import chunks
-from labkit.data import image_folder, images, pictures, superresolution, translation
+from labkit.data import action, image_folder, images, pictures, superresolution, translation
+from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
 from labkit.data.sign import chinese, phoenix, read_frames, sign_folder
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
+from labkit.metrics.detection import ava, frame_map, read_boxes, read_tubes, video_map
 from labkit.papers.bertfused.method.bert import Bert, random_bert
 from labkit.papers.mlvc.experiment.video import read as read_sequence
 from labkit.papers.mlvc.method.codec import Codec
@@ -343,6 +347,53 @@ def use_development(folder: Path) -> object:
     return use_tree(lambda tree: iter([read_development(tree / "Jogging2", "groundtruth.txt")]), folder)
 
 
+# -- actions and detections --------------------------------------------------------------------------------------------
+
+
+def action_annotations(folder: Path) -> None:
+    """UCF-101-24 in both forms, a pickle of ACT's, a puppet mask; one video of four frames in each."""
+    boxes = np.array([[10, 5, 20, 30]] * 4, np.uint8)
+    content = {"C/v": {"numf": 4, "label": 3, "annotations": [{"label": 3, "sf": 0, "ef": 4, "boxes": boxes}]}}
+    (folder / "a.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    tubes = np.zeros((1, 1), dtype=[("ef", "O"), ("sf", "O"), ("class", "O"), ("boxes", "O")])
+    tubes[0, 0] = (np.array([[4]]), np.array([[1]]), np.array([[4]]), boxes)
+    annot = np.zeros((1, 1), dtype=[("num_imgs", "O"), ("name", "O"), ("tubes", "O")])
+    annot[0, 0] = (np.array([[4]]), np.array(["C/v"]), tubes)
+    scipy.io.savemat(folder / "a.mat", {"annot": annot})
+    scipy.io.savemat(folder / "mask.mat", {"part_mask": np.ones((6, 5, 3), np.uint8)})
+    act = {"labels": ["run"], "gttubes": {"v": {0: [np.array([[1.0, 2, 3, 9, 9], [2.0, 2, 3, 9, 9]])]}}}
+    act |= {"nframes": {"v": 2}, "train_videos": [["v"]], "test_videos": [["v"]], "resolution": {"v": (20, 30)}}
+    (folder / "UCFSports-GT.pkl").write_bytes(pickle.dumps(act))
+
+
+def use_action_annotations(folder: Path) -> object:
+    found = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
+    found.append(dict(action.ucf_sports(folder).videos))
+    puppet_boxes(folder / "mask.mat")
+    return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in found]
+
+
+def detection_tables(folder: Path) -> None:
+    """Two tables of each measure, AVA's label map and list of exclusions."""
+    head = "video,{}frame,x1,y1,x2,y2,label"
+    for name, column, cell in (("boxes", "", ""), ("tubes", "tube,", "0,")):
+        rows = [f"v,{cell}{t},1,2,30,40,run" for t in range(4)]
+        text(folder / f"{name}-truth.csv", "\n".join([head.format(column), *rows]) + "\n")
+        scored = [f"{head.format(column)},score", *(f"{row},0.5" for row in rows)]
+        text(folder / f"{name}-found.csv", "\n".join(scored) + "\n")
+    text(folder / "ava-truth.csv", "v,0902,0.1,0.2,0.3,0.4,12,0\nv,0903,0.1,0.2,0.3,0.4,80,1\n")
+    text(folder / "ava-found.csv", "v,0902,0.1,0.2,0.3,0.4,12,0.9\n")
+    text(folder / "map.pbtxt", 'item {\n  name: "stand"\n  id: 12\n}\n')
+    text(folder / "excluded.csv", "v,0903\n")
+
+
+def use_detection_tables(folder: Path) -> object:
+    true_boxes, found_boxes, _ = read_boxes(folder / "boxes-truth.csv", folder / "boxes-found.csv")
+    true_tubes, found_tubes, _ = read_tubes(folder / "tubes-truth.csv", folder / "tubes-found.csv")
+    tables = [folder / name for name in ("ava-truth.csv", "ava-found.csv", "map.pbtxt", "excluded.csv")]
+    return frame_map(true_boxes, found_boxes).mean, video_map(true_tubes, found_tubes).mean, ava.evaluate(*tables).mean
+
+
 # -- videos, and what trackers left ------------------------------------------------------------------------------------
 
 
@@ -516,6 +567,8 @@ def subjects() -> list[Subject]:
         Subject("class-folders", class_folders, use_class_folders),
         *(Subject(name, make, partial(use_tree, read)) for name, (make, read) in trees.items()),
         Subject("development", development_tree, use_development),
+        Subject("action-annotations", action_annotations, use_action_annotations),
+        Subject("detection-tables", detection_tables, use_detection_tables),
         Subject("video", video, use_video),
         Subject("test-sequences", common_sequences, use_common_sequences),
         Subject("coded-video", coded_video, use_coded_video, sealed=True),

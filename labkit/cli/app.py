@@ -11,6 +11,7 @@ import typer
 from labkit.cli import codec, data
 from labkit.cli.bench import bench
 from labkit.cli.claims import claims
+from labkit.cli.detect import detect, detection_map
 from labkit.cli.doctor import examine
 from labkit.cli.export import export
 from labkit.cli.gpu import gpu
@@ -41,6 +42,8 @@ app.command()(track)
 app.add_typer(codec.app, name="codec")
 app.command()(translate)
 app.command()(recognise)
+app.command()(detect)
+app.command("detection-map")(detection_map)
 app.command()(bench)
 app.command()(gpu)
 app.command()(lab)

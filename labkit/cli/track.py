@@ -82,12 +82,12 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return x, y, w, h
 
 
-def shown(console: Console) -> Callable[[], AbstractContextManager[Callable[[int, int], None]]]:
+def shown(console: Console, what: str = "tracking") -> Callable[[], AbstractContextManager[Callable[[int, int], None]]]:
     """A bar for a person at a terminal."""
 
     @contextmanager
     def bar() -> Iterator[Callable[[int, int], None]]:
-        columns = (TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("", total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total or None)

@@ -449,6 +449,53 @@ _SIGN = (
     ),
 )
 
+_ACTION = (
+    Dataset(
+        name="ucf24",
+        title="UCF-101-24: 3,194 videos of 24 sports, with the corrected boxes",
+        licence="no data licence stated: research only, not to be passed on",
+        citation="Soomro, Zamir and Shah, 2012; corrected annotations by Singh et al., ICCV 2017",
+        url="https://www.crcv.ucf.edu/data/UCF101.php",
+        layout="ucf24/{pyannot.pkl,finalAnnots.mat,testlist01.txt}, ucf24/rgb-images/<Class>/<video>/00001.jpg",
+        trees=(Tree("rgb-images", 0),),
+        registration=(
+            "Cut the videos of UCF-101 into frames; take the three annotation files from "
+            "github.com/gurkirt/corrected-UCF101-Annots. One of pyannot.pkl and finalAnnots.mat is enough."
+        ),
+        size_bytes=7_000_000_000,
+    ),
+    Dataset(
+        name="jhmdb",
+        title="J-HMDB: 928 trimmed videos of 21 actions, three splits",
+        licence="no data licence stated: research only, not to be passed on",
+        citation="Jhuang et al., Towards Understanding Action Recognition, ICCV 2013",
+        url="http://jhmdb.is.tue.mpg.de",
+        layout="jhmdb/JHMDB-GT.pkl, jhmdb/Frames/<class>/<video>/00001.png",
+        trees=(Tree("Frames", 0),),
+        registration="Take the frames there, and JHMDB-GT.pkl from ACT (github.com/vkalogeiton/caffe, act-detector).",
+    ),
+    Dataset(
+        name="ucf-sports",
+        title="UCF-Sports: 150 videos of 10 sports",
+        licence="no data licence stated: research only, not to be passed on",
+        citation="Rodriguez, Ahmed and Shah, Action MACH, CVPR 2008",
+        url="https://www.crcv.ucf.edu/data/UCF_Sports_Action.php",
+        layout="ucf-sports/UCFSports-GT.pkl, ucf-sports/Frames/<video>/000001.jpg",
+        trees=(Tree("Frames", 0, "video"),),
+        registration="Take the videos there, and UCFSports-GT.pkl from ACT (github.com/vkalogeiton/caffe).",
+    ),
+    Dataset(
+        name="ava",
+        title="AVA v2.1: atomic actions at key-frames of 235 + 64 movies, 80 classes, 60 of them evaluated",
+        licence="annotations CC BY 4.0; the movies have licences of their own",
+        citation="Gu et al., AVA: A Video Dataset of Spatio-temporally Localized Atomic Visual Actions, CVPR 2018",
+        url="https://research.google.com/ava",
+        layout="ava/ava_{train,val}_v2.1.csv, ava/labels.pbtxt (the list of 60 classes), ava/frames/<video>/*.jpg",
+        trees=(Tree("frames", 0, "video"),),
+        registration="Take the annotations there; cut each movie from minute 15 to 30 into 30 frames a second.",
+    ),
+)
+
 _ALL = (
     Dataset(
         name="digits",
@@ -531,6 +578,7 @@ _ALL = (
     *_VIDEO,
     *_TRANSLATION,
     *_SIGN,
+    *_ACTION,
 )
 DATASETS = {dataset.name: dataset for dataset in _ALL}
 

@@ -18,11 +18,11 @@ from labkit.files import given_path
 from labkit.tracking.tracker import Box, Tracked, Tracker
 from labkit.vision.video import address as _address
 from labkit.vision.video import av_module as _av
+from labkit.vision.video import explain_errors as _explain_errors
 from labkit.vision.video import opened as _opened
 from labkit.vision.video import pictures as _pictures
 from labkit.vision.video import rate as _rate
 from labkit.vision.video import reason as _reason
-from labkit.vision.video import told_to_user as _told_to_user
 
 PRESENT, ABSENT = (0, 200, 83), (255, 111, 0)
 """Colours of the box: green where the tracker reports its target as present, orange where as absent."""
@@ -68,7 +68,7 @@ def follow(
         raise InputError(f"--start and --frames lie between 0 and {MOST_FRAMES:,}; got {start} and {frames}.")
     out = given_path(out, "--out")
     table = given_path(out.with_suffix(".csv"), "--out")
-    _check_places(video, out, table, overwrite)
+    check_places(video, out, table, overwrite)
     with _opened(video) as (source, stream):
         pictures = itertools.islice(_pictures(source, stream, video), start, start + frames if frames else None)
         first = next(pictures, None)
@@ -77,7 +77,7 @@ def follow(
         _check_inside(box, first)
         total = min(frames or stream.frames, max(stream.frames - start, 0)) if stream.frames else frames
         report = Report(0, 0, 0.0)
-        with _output(out, table, first, _rate(stream)) as write, (show or _silent)() as advance:
+        with _output(out, table, first, _rate(stream)) as write, (show or silent)() as advance:
             for index, (picture, tracked, seconds) in enumerate(
                 _tracked(tracker, box, itertools.chain([first], pictures))
             ):
@@ -113,7 +113,7 @@ def _check_inside(box: Box, picture: np.ndarray) -> None:
         )
 
 
-def _check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
+def check_places(video: Path, out: Path, table: Path, overwrite: bool) -> None:
     if out.suffix == "" or out.suffix.lower() == ".csv":
         raise InputError(f"--out needs the ending of a video, such as {out.stem or 'out'}.mp4; got '{out}'.")
     if not out.parent.is_dir():
@@ -157,9 +157,9 @@ def _row(frame: int, tracked: Tracked) -> list[Any]:
 @contextmanager
 def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Write]:
     """Both files grow in a hidden folder beside `out` and are renamed at the end; after an error nothing is left."""
-    with _told_to_user(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
+    with _explain_errors(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
         video_part, table_part = Path(folder, f"video{out.suffix}"), Path(folder, "boxes.csv")
-        with open(table_part, "w", newline="") as file, _encoder(video_part, out, first, rate) as encode:
+        with open(table_part, "w", newline="") as file, encoder(video_part, out, first, rate) as encode:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
 
@@ -176,7 +176,7 @@ def _output(out: Path, table: Path, first: np.ndarray, rate: Any) -> Iterator[Wr
 
 
 @contextmanager
-def _encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
+def encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Callable[[np.ndarray], None]]:
     """Encodes frames into the file `part`: H.264 as browsers and QuickTime play it, where there is an encoder."""
     av = _av()
     height, width = first.shape[:2]
@@ -204,5 +204,5 @@ def _encoder(part: Path, out: Path, first: np.ndarray, rate: Any) -> Iterator[Ca
 
 
 @contextmanager
-def _silent() -> Iterator[Show]:
+def silent() -> Iterator[Show]:
     yield lambda done, total: None

@@ -71,7 +71,7 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def told_to_user(out: Path) -> Iterator[None]:
+def explain_errors(out: Path) -> Iterator[None]:
     """The system's error as a sentence with the way out. FFmpeg's errors of writing are the system's."""
     try:
         yield

@@ -34,8 +34,11 @@ def test_triton_bodies_agree_with_torch_in_the_interpreter():
         "flow_warp",
         "int8_conv",
         "residual_norm",
+        "roi_align",
         "soft_argmax",
         "soft_quantize",
+        "tubelet_iou",
+        "tubelet_nms",
     )
     lines = [
         f"    import test_{kernel}; test_{kernel}.compare_triton_with_torch(); print('{kernel}')" for kernel in kernels

@@ -14,7 +14,7 @@ from labkit.errors import InputError
 from labkit.files import given_path, growing
 from labkit.papers.mlvc.method.codec import Codec, Report, Shown
 from labkit.papers.mlvc.method.container import read_header
-from labkit.vision.video import address, av_module, opened, pictures, rate, reason, told_to_user
+from labkit.vision.video import address, av_module, explain_errors, opened, pictures, rate, reason
 
 Watch = Callable[[Iterable[Any], int | None], Iterable[Any]]
 """Wraps an iteration over so many frames (None: nobody knows) in a progress bar."""
@@ -64,7 +64,7 @@ def encode_file(
             raise InputError(f"{video} holds no frame that can be decoded.")
         total = min(frames or stream.frames, stream.frames) or frames or None
         speed, left_out = Fraction(rate(stream)), _left_out(source, stream)
-        with told_to_user(out), growing(out) as part, open(part, "w+b") as sink:
+        with explain_errors(out), growing(out) as part, open(part, "w+b") as sink:
             watched = watch(itertools.chain([first], shown), total)
             report = codec.write(sink, watched, quality, gop=gop, rate=speed)
             sink.flush()
@@ -95,7 +95,7 @@ def decode_file(
     shown = codec.play(data, conceal=conceal)
     first = next(shown)  # errors of the first frame come before a file is begun
     count, problems = 0, []
-    with told_to_user(out), growing(out) as part, _writer(part, out, first.picture, Fraction(*header.rate)) as write:
+    with explain_errors(out), growing(out) as part, _writer(part, out, first.picture, Fraction(*header.rate)) as write:
         one: Shown
         for one in watch(itertools.chain([first], shown), header.frames):
             write(one.picture)

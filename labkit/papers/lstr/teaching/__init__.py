@@ -1,0 +1,1 @@
+"""What the notebook shows: pictures, what they look at, checks, exercises."""
