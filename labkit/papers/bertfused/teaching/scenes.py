@@ -65,7 +65,9 @@ def trained(config: Config, run: Run) -> Trained | None:
     part, task = run.part("sentences"), sentences_task(config, run)
     names = [name for name in ("plain", "fused", "no-drop-net") if name in config.arms]
     with training.workers("cpu") as workers:
-        models = {name: sentences.load_arm(name, task, config, workers, part)[0] for name in names}
+        models: dict[str, Transformer] = {
+            name: sentences.load_arm(name, task, config, workers, part)[0] for name in names
+        }
         bert = sentences.bert_of(ARMS["fused"], task, config, workers)
     assert bert is not None
     return Trained(task, config, models, bert.eval())
@@ -146,7 +148,9 @@ def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
     for noun in nouns:
         sentence = f"the {noun.english[-1]} sees the house ."
         article = scene.bpe.encode(ARTICLES["nominative"][noun.gender])
-        guesses = {arm: _guess(scene, arm, sentence, article) for arm in ("plain", "fused") if arm in scene.models}
+        guesses: dict[str, Guess] = {
+            arm: _guess(scene, arm, sentence, article) for arm in ("plain", "fused") if arm in scene.models
+        }
         made.append(Synonym(noun.english[-1], noun, guesses))
     return made
 

@@ -1,6 +1,7 @@
 """Pictures and widgets without a browser: what they show is what was computed."""
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from labkit.errors import InputError
@@ -74,7 +75,7 @@ def test_the_switch_at_a_half_is_the_models_own_translation(scene):
     assert switch.said["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
     assert scene.models["fused"].mixture == (0.5, 0.5)
     box = figures.switch_widget(switch)
-    assert picture(box.children[-1]).axes
+    assert picture(go.Figure(box.children[-1])).axes
     box.children[0].value = 1.0
     assert [trace.x[0] for trace in box.children[-1].data if trace.mode == "markers"] == [1.0] * 4
     assert switch.said["fused"][-1] in box.children[-1].layout.title.text
@@ -90,7 +91,7 @@ def test_synonyms_know_their_family(scene):
     box.children[0].value = "lantern"
     assert set(box.children[-1].data[-1].text) == {"lamp", "lantern"}
     assert len(box.children[-1].data[0].y) == 10
-    assert picture(box.children[-1]).axes
+    assert picture(go.Figure(box.children[-1])).axes
     for synonym in scenes.synonyms(scene, nouns):
         for guess in synonym.guesses.values():
             assert guess.probabilities == sorted(guess.probabilities, reverse=True)
@@ -109,7 +110,7 @@ def test_the_beam_tree_is_the_search(scene):
                 (parent,) = [p for p in by_step[number - 1] if p.kept == node.parent]
                 assert node.log_prob <= parent.log_prob + 1e-5  # a probability is at most 1
     box = figures.beam_widget(nodes)
-    assert picture(box.children[-1]).axes
+    assert picture(go.Figure(box.children[-1])).axes
     box.children[0].value = 1
     assert max(max(trace.x or [0]) for trace in box.children[-1].data[1:]) == 1
 
