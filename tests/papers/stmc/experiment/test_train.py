@@ -84,7 +84,8 @@ def test_two_processes_train_what_one_does(tmp_path, undisturbed):
     for arm in config.arms:
         one, two = (load_file(f / arm / "weights.safetensors") for f in (undisturbed[1], tmp_path / "two"))
         for key, value in one.items():
-            if re.search(r"conv\d+\.bias", key):  # the mean that follows takes it away: its gradient is rounding alone
+            # a bias before a mean that is taken away, or before a softmax: its gradient is rounding alone
+            if re.search(r"conv\d+\.bias|pose\.maps\.2\.bias", key):
                 continue
             # sums in another order, through Adam's division by small second moments: a layer differs by a little
             assert (two[key] - value).double().norm() <= 2e-2 * value.double().norm() + 1e-4, (arm, key)
