@@ -15,9 +15,7 @@ SMALL = Config(videos=8, test_videos=4, walking=2, proposal_steps=4, proposal_ba
                arms=("short", "cascade"), device="cpu")  # fmt: skip
 
 
-BEFORE_NORMALIZATION = tuple(f"backbone.layers.{k}.bias" for k in (0, 3, 6)) + tuple(
-    f"backbone.layers.{k}.running_mean" for k in (1, 4, 7)
-)
+BEFORE_NORMALIZATION = tuple(f"backbone.layers.{k}.bias" for k in (0, 3, 6))
 """Normalization takes these biases off again: their gradient is rounding, of which Adam makes steps of full size."""
 
 
@@ -87,13 +85,17 @@ def test_two_processes_do_what_one_does(tmp_path, undisturbed):
     _, folder = undisturbed
     two = SMALL.override(devices=2)
     PAPER.run(two, Run.open(tmp_path / "two", two))
-    for part in ("proposals", "arm-cascade"):
+    source, _ = train.sources(SMALL)
+    begun = {"proposals": train.proposal_network(SMALL), "arm-cascade": train.network(SMALL, "cascade", source)}
+    for part, start in begun.items():
         first, second = (load_file(f / part / "weights.safetensors") for f in (folder, tmp_path / "two"))
-        for key, value in first.items():
-            if key.endswith(BEFORE_NORMALIZATION):
-                continue
-            # sums in another order, carried through training: single weights may differ by 1e-3 of a layer's size
-            assert (second[key] - value).double().norm() <= 2e-2 * value.double().norm() + 1e-4, (part, key)
+        names = [name for name, _ in start.named_parameters() if not name.endswith(BEFORE_NORMALIZATION)]
+        zero, one, both = (
+            torch.cat([w[n].double().flatten() for n in names]) for w in (start.state_dict(), first, second)
+        )
+        # Sums in another order; Adam makes full steps of gradients that are nearly 0. Two processes that did not share
+        # their gradients would move elsewhere by as much as they moved.
+        assert (both - one).norm() < 0.3 * (one - zero).norm(), part
 
 
 @pytest.mark.slow
