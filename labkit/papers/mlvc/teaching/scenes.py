@@ -145,7 +145,9 @@ def saving_rows(result: Mapping[str, Any], anchor: str = "warp") -> list[str]:
         for arm, values in savings(result, family, anchor).items():
             if arm != anchor:
                 ahead = sum(value > 0 for value in values)
-                lines.append(f"| {family} | `{arm}` | {percent(float(np.nanmean(values)))} | {ahead} of {len(values)} |")
+                lines.append(
+                    f"| {family} | `{arm}` | {percent(float(np.nanmean(values)))} | {ahead} of {len(values)} |"
+                )
     return lines
 
 
