@@ -158,9 +158,13 @@ def test_a_stopped_sweep_ends_its_runs_and_goes_on(tmp_path, driver, monkeypatch
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C does
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        in_threads(planned, 2, 0, [], silent)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the workers of a parallel test run ignore it
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(planned, 2, 0, [], silent)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not sweep._children
     monkeypatch.delenv("TOY_FAULT")
     ended = in_threads(planned, 2, 0, [], silent)
