@@ -365,8 +365,9 @@ def _effects(paper: Paper, results: Sequence[Mapping[str, Any]], measures: Seque
     if not measures:
         effects = {claim.key: effect_of(claim, results, "a result of this sweep") for claim in paper.claims}
         return {name: effect for name, effect in effects.items() if effect}
-    numbers = {path: list(filter(_is_number, (read(result, *path.split(".")) for result in results))) for path in measures}
-    return {path: student(list(map(float, values))) for path, values in numbers.items() if values}
+    values = {path: [read(result, *path.split(".")) for result in results] for path in measures}
+    numbers = {path: [float(value) for value in each if _is_number(value)] for path, each in values.items()}
+    return {path: student(each) for path, each in numbers.items() if each}
 
 
 def _is_number(value: object) -> bool:
