@@ -351,15 +351,15 @@ def notebook(tmp_path, monkeypatch):
 
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    made = nbformat.v4.new_notebook(
+    written = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     )
     tests = Path(__file__).parent.parent
     for name, source in NOTEBOOK.items():
         cell = nbformat.v4.new_code_cell(source.replace("TESTS", str(tests)).replace("ROOT", str(tests.parent)))
         cell.metadata["tags"] = [name] if name == "parameters" else []
-        made.cells.append(cell)
-    nbformat.write(made, folder / "99_toy.ipynb")
+        written.cells.append(cell)
+    nbformat.write(written, folder / "99_toy.ipynb")
     monkeypatch.setattr(paths, "notebooks_dir", lambda: folder)
     return folder / "99_toy.ipynb"
 
