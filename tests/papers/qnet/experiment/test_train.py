@@ -1,8 +1,6 @@
 """The whole experiment: every scale's code path, several processes, kills, and the paths that real data takes."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -148,11 +146,8 @@ def test_two_processes_train_the_same_curve_as_one(tmp_path):
     """DDP over gloo with global batch norm: the loss of each step is that of one process with the same global batch."""
     config = PAPER.config("smoke", device="cpu", **SHORT)
     train(config, Run.open(tmp_path / "1", config))
-    fields = [word for name, value in SHORT.items() for word in ("-p", name, str(value).strip("[']"))]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "labkit"]
-    words = ["train", "qnet", "--scale", "smoke", "--device", "cpu", *fields, "--run-dir", str(tmp_path / "2")]
-    call = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=600)  # against hanging
-    assert call.returncode == 0, call.stderr
+    two = config.override(devices=2)
+    PAPER.run(two, Run.open(tmp_path / "2", two))
     for part in ("float", "W1"):
         curves = []
         for processes in ("1", "2"):
