@@ -70,6 +70,7 @@ def run(gate: str, command: list[str]) -> Outcome:
     """Run one gate with its output shown as it comes."""
     print(f"\n=== {gate}", flush=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "LABKIT_PROGRESS": "0", "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles every file again
     start, last = time.monotonic(), ""
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -47,6 +47,7 @@ def test_every_claim_is_measured(finished):
     assert all(math.isfinite(claim.measure(result)) for claim in load("brelu").claims if claim.scale != "bench")
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
     """Killed twice in the float training and once while fine-tuning. One thread, one process: the same digits."""

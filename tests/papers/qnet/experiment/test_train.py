@@ -78,6 +78,7 @@ def test_longer_float_training_is_an_arm_without_quantisers(tmp_path):
     assert result["gradient_error"] < 1e-4
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_many_levels_need_no_training_when_thresholds_lie_midway(tmp_path):
     """Sheet check 9: untrained 8-bit weights are as good as float, but for a few of the 597 test images.
@@ -141,6 +142,7 @@ SHORT = {
 }
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_two_processes_train_the_same_curve_as_one(tmp_path):
     """DDP over gloo with global batch norm: the loss of each step is that of one process with the same global batch."""
@@ -160,6 +162,7 @@ def test_two_processes_train_the_same_curve_as_one(tmp_path):
         assert curves[0] == pytest.approx(curves[1], rel=1e-4 if part == "float" else 0.1)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
     """Left within the float network's training, then within an arm's. (Real SIGKILLs: tests/test_faults.py.)"""
@@ -288,6 +291,7 @@ def test_lesson_uses_fashion_mnist_where_it_is():
     assert (task.name, task.train_examples, task.image_size) == ("fashion-mnist", 8000, 28)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_seed_decides_everything_but_the_device(tmp_path):
     first = train(QUICK, Run.open(tmp_path / "a", QUICK))
