@@ -13,7 +13,7 @@ from labkit.errors import LabkitError
 
 HANGS = 900  # seconds; ten times what the slowest needs on a quiet machine
 FORKS = multiprocessing.get_context("forkserver")  # one that has not computed yet: after that, torch must not be forked
-FORKS.set_forkserver_preload(["labkit.workbench.training", "labkit.cli.app"])
+FORKS.set_forkserver_preload(["labkit.workbench.training", "labkit.cli.app", "torch._dynamo"])  # what optimizers import
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
