@@ -200,7 +200,7 @@ def rounds_within(call: Callable[[], object], seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
-    for row in rows(place, 60.0):
+    for row in rows(device, 60.0):
         print(f"{row.workload:<48}{row.ours:10.3f} {row.unit:<3}{row.peer:10.3f}  {row.ratio:6.2f}x  {row.peer_name}")

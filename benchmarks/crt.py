@@ -51,22 +51,22 @@ def trackers(device: torch.device) -> dict[str, Callable[[], Tracker]]:
 
 def sequences(seconds: float) -> tuple[list[Sequence], str]:
     """The real sequences, cut so that the table fits into `seconds`, and in words what they are."""
-    found = development() if is_there() else data.clips("walkers", 5, seed=7)
+    whole = development() if is_there() else data.clips("walkers", 5, seed=7)
     what = "five real sequences" if is_there() else "five generated clips"
     if seconds >= FULL_TABLE_SECONDS:
-        return found, what
-    keep = max(20, int(seconds / FULL_TABLE_SECONDS * sum(map(len, found)) / len(found)))
-    return [sequence.part(0, min(keep, len(sequence))) for sequence in found], f"first {keep} frames of {what}"
+        return whole, what
+    keep = max(20, int(seconds / FULL_TABLE_SECONDS * sum(map(len, whole)) / len(whole)))
+    return [sequence.part(0, min(keep, len(sequence))) for sequence in whole], f"first {keep} frames of {what}"
 
 
 def table(shown: list[Sequence], device: torch.device) -> dict[str, dict[str, Score]]:
     """Every tracker on every sequence, taking turns."""
-    found: dict[str, dict[str, Score]] = {}
+    scores: dict[str, dict[str, Score]] = {}
     for sequence in shown:
         for name, make in trackers(device).items():
             result = run(make(), sequence)
-            found.setdefault(name, {})[sequence.name] = one_pass_score(result, sequence), result
-    return found
+            scores.setdefault(name, {})[sequence.name] = one_pass_score(result, sequence), result
+    return scores
 
 
 def speed(scores: dict[str, Score]) -> float:
@@ -174,8 +174,8 @@ def sampled(maps: Tensor, boxes: Tensor, bins: int) -> Tensor:
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     points = boxes[0, :, None, None, :2] + torch.stack([x, y], -1) * boxes[0, :, None, None, 2:]
     grid = (2 * points / side - 1).reshape(1, -1, 2 * bins, 2)
-    found = F.grid_sample(maps, grid, align_corners=False)
-    pooled = F.avg_pool2d(found.reshape(maps.shape[1], -1, 2 * bins, 2 * bins), 2)
+    points = F.grid_sample(maps, grid, align_corners=False)
+    pooled = F.avg_pool2d(points.reshape(maps.shape[1], -1, 2 * bins, 2 * bins), 2)
     return pooled.transpose(0, 1)[None]
 
 

@@ -220,15 +220,15 @@ def trace_in_turn(device: torch.device, copies: int) -> Callable[[], object]:
     r, u, v, w = streams_of_numbers(device, copies)
 
     def run() -> tuple[Tensor, Tensor]:
-        unsure, seen = u.abs(), w.clamp_min(0)
+        uncertainty, variance = u.abs(), w.clamp_min(0)
         advantage, more = torch.zeros_like(r), torch.zeros_like(r)
         a = au = after = after_u = torch.zeros_like(r[0])
         for t in reversed(range(HORIZON)):
             a = r[t] + 0.99 * after - v[t] + 0.99 * 0.95 * a
-            au = unsure[t] + 0.99**2 * after_u - seen[t] + 0.99**2 * 0.95 * au
-            after, after_u = v[t], seen[t]
+            au = uncertainty[t] + 0.99**2 * after_u - variance[t] + 0.99**2 * 0.95 * au
+            after, after_u = v[t], variance[t]
             advantage[t], more[t] = a, au
-        return advantage + v, more + seen
+        return advantage + v, more + variance
 
     ours = propagate(r, u.abs(), v, w, gamma=0.99, lam=0.95)
     torch.testing.assert_close(run()[0], ours.value_target, rtol=1e-3, atol=1e-3)

@@ -104,11 +104,10 @@ def rooms() -> Iterator[tuple[str, str]]:
 
 def reference() -> str:
     """Modules of the ground."""
-    there = [name for name in GROUND if (paths.root() / "labkit" / name).is_dir()]
-    modules = "\n".join(f"   labkit.{name}" for name in there)
-    rooms = "\n".join(f"room-{paper.slug}" for paper in _papers())
+    modules = "\n".join(f"   labkit.{name}" for name in GROUND)
+    faces = "\n".join(f"room-{paper.slug}" for paper in _papers())
     return (
-        "# Reference\n\n## Rooms\n\n```{toctree}\n:maxdepth: 1\n\n" + rooms + "\n```\n\n## Ground\n\n"
+        "# Reference\n\n## Rooms\n\n```{toctree}\n:maxdepth: 1\n\n" + faces + "\n```\n\n## Ground\n\n"
         f"```{{eval-rst}}\n.. autosummary::\n   :toctree: api\n   :recursive:\n\n{modules}\n```\n"
     )
 

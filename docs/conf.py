@@ -10,8 +10,6 @@ project = "labkit"
 author = "the labkit authors"
 copyright = "the labkit authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "house"]
-exclude_patterns = ["_build"]
-templates_path: list[str] = []
 
 nb_execution_mode = "off"  # the outputs are those that are committed
 nb_mime_priority_overrides = [
@@ -27,7 +25,6 @@ suppress_warnings = ["mystnb.unknown_mime_type", "myst.header", "autosummary.imp
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autodoc_mock_imports: list[str] = []
 napoleon_google_docstring = True
 
 html_theme = "pydata_sphinx_theme"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -18,6 +19,12 @@ torch.set_warn_always(True)  # not once a process: which test fails must not dep
 # One thread, unless the caller says otherwise: the same sums in the same order, and two workers share two cores.
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(THREADS))
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Shapes are checked at every call, which doubles the time of a long training: one that repeats is spared."""
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("shapes_unchecked") is not None)
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ def run(gate: str, command: list[str]) -> Outcome:
     # passive: threads that spin while they wait take a busy machine's cores from the ones they wait for
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     environment = {**threads, **os.environ, "LABKIT_PROGRESS": "0", "PYTHONUNBUFFERED": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles every file again
     start, last = time.monotonic(), ""
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -184,8 +184,8 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbe
     whole = stop_at(directory, 18)
     path = directory / "plain" / "checkpoint.pt"
     weights_there = torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
-    folder = whole.index(weights_there) + 1
-    path.write_bytes(whole[:folder] + bytes([whole[folder] ^ 1]) + whole[folder + 1 :])
+    offset = whole.index(weights_there) + 1
+    path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
     with pytest.raises(RunError, match=rf"{path} is damaged .*Remove it"):
         complete(directory)
     path.unlink()  # as the message advises

@@ -101,7 +101,7 @@ def test_every_requirement_is_pinned_and_admits_its_pin():
 def test_every_pin_admits_the_oldest_python():
     """Debian 12 has 3.11.2: a package that wants 3.11.5 cannot be installed there."""
     oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
-    installed = {canonicalize_name(actual.name): actual.metadata for actual in importlib.metadata.distributions()}
+    installed = {canonicalize_name(package.name): package.metadata for package in importlib.metadata.distributions()}
     wanted = {
         f"{name}=={metadata['Version']}": metadata["Requires-Python"]
         for name, metadata in installed.items()
@@ -142,8 +142,8 @@ def test_no_file_names_an_index_or_a_place_on_this_machine():
         path = ROOT / name
         if name == me or not path.is_file() or path.suffix in (".png", ".jpg", ".gz", ".npz", ".safetensors"):
             continue
-        actual = bad.search(path.read_text(errors="replace"))
-        assert not actual, f"{name} holds {actual.group() if actual else ''}"
+        match = bad.search(path.read_text(errors="replace"))
+        assert not match, f"{name} holds {match.group() if match else ''}"
 
 
 def test_nothing_large_is_committed():

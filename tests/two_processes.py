@@ -28,20 +28,20 @@ OPTIONS = [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": Fa
 
 def results(norm: nn.Module, inputs: list[Tensor], weight: Tensor, rows: Tensor) -> dict[str, Tensor]:
     """Outputs, gradients and running statistics after two steps on the `rows` of this process."""
-    actual: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for step, whole in enumerate(inputs):
         share = whole[rows].clone().requires_grad_()
         output = norm(share)
         (output**3 * weight[rows]).sum().backward()
-        actual |= {f"output {step}": output.detach(), f"input gradient {step}": share.grad}
-    actual |= {f"gradient of {name}": value.grad for name, value in norm.named_parameters()}
+        tensors |= {f"output {step}": output.detach(), f"input gradient {step}": share.grad}
+    tensors |= {f"gradient of {name}": value.grad for name, value in norm.named_parameters()}
     norm.eval()
     return (
-        actual
+        tensors
         | {f"buffer {name}": value.clone() for name, value in norm.named_buffers()}
         | {"eval": norm(inputs[0][rows]).detach()}
         if norm.running_mean is not None
-        else actual
+        else tensors
     )
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from labkit import paths
-from labkit.cli.options import AnySlug, AsJson, Device, Pairs, Scale, Seeds, asked, numbers, rooms
+from labkit.cli.options import AnySlug, AsJson, Device, Pairs, asked, numbers, rooms
 from labkit.cli.output import print_ledger
 from labkit.cli.record import finish_seeds
 from labkit.errors import InputError
 from labkit.workbench.claims import Verdict, ledger_markdown
-from labkit.workbench.experiment import Paper
+from labkit.workbench.experiment import SCALES, Paper
 
 
 def claims(
@@ -22,21 +22,23 @@ def claims(
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
     html: Annotated[bool, typer.Option("--html", help="print a page of HTML")] = False,
     run: Annotated[bool, typer.Option("--run", help="measure anew, in place of reading the records")] = False,
-    scale: Scale = "lesson",
-    seeds: Seeds = "0",
+    scale: Annotated[str, typer.Option(help=f"one of {', '.join(SCALES)}; default: lesson")] = "",
+    seeds: Annotated[str, typer.Option(help="comma-separated; default: 0")] = "",
     p: Pairs = None,
     device: Device = None,
 ) -> None:
     """The ledger: every statement of the abstracts, what was measured, whether it holds.
 
     From the records; with --run from runs that this command makes, or finds finished under runs/. --scale, --seeds, -p
-    and --device belong to --run.
+    and --device are those of the runs.
     """
     if long + json_ + markdown + html > 1:
         raise InputError("--long, --json, --markdown and --html are four forms of one ledger: give one of them.")
+    if not run and (scale or seeds or p or device):
+        raise InputError("the records are as they are: --scale, --seeds, -p and --device need --run.")
     papers = rooms(slug)
     if run:
-        ledgers = measured(papers, scale, numbers(seeds), p, device)
+        ledgers = measured(papers, scale or "lesson", numbers(seeds or "0"), p, device)
     else:
         ledgers = [(paper, paper.verdicts()) for paper in papers]
     if json_:

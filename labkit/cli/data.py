@@ -1,10 +1,11 @@
 """`labkit data`: what is there, get it, check it."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -15,22 +16,25 @@ from labkit.errors import DataError
 
 app = typer.Typer(help="Datasets: list what there is, get them, check that they are whole.", no_args_is_help=True)
 
+INDENT = 4
 _COLOUR: dict[State, str] = {"present": "green", "missing": "yellow", "needs registration": "yellow", "damaged": "red"}
 
 
 @app.command("list")
 def list_datasets() -> None:
     """Every dataset: is it there, how large, under which licence, and where its files belong."""
-    table = Table("name", "state", "size", "licence", "files below LABKIT_DATA", show_lines=True)
-    table.columns[0].no_wrap = True
-    for column in table.columns:
-        column.overflow = "fold"  # a path or an address is of no use when it ends in an ellipsis
-    for name in registry.names():
+    console, names = Console(), registry.names()
+    sizes = [registry.get(name).size for name in names]
+    for name in names:
         dataset, states = registry.get(name), registry.status(name)
-        detail = f"\n{escape(states.detail)}" if states.state in ("damaged", "needs registration") else ""
-        table.add_row(name, _coloured(states.state) + detail, dataset.size, dataset.licence, escape(dataset.layout))
-    console = Console()
-    console.print(table)
+        row = Table.grid(padding=(0, 2))
+        for column in (names, get_args(State), sizes):
+            row.add_column(width=max(map(len, column)), no_wrap=True)
+        row.add_row(name, _coloured(states.state), dataset.size, escape(dataset.licence))
+        console.print(row)
+        details = [states.detail] if states.state in ("damaged", "needs registration") else []
+        for line in (dataset.layout, *details):
+            console.print(Padding(escape(line), (0, 0, 0, INDENT)), highlight=False)
     console.print(f"LABKIT_DATA is {paths.data_dir()}", soft_wrap=True, highlight=False, markup=False)
 
 

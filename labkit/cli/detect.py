@@ -31,9 +31,9 @@ def detect(
 
     detector = Detector.load(run, pick_device(device))
     report = videos.detect(video, out, detector, least, most, overwrite, shown(console, "detecting"))
-    found = ", ".join(f"{count} {name}" for name, count in report.by_label.items()) or "none"
+    counts = ", ".join(f"{count} {name}" for name, count in report.by_label.items()) or "none"
     console.print(
-        f"{report.frames} frames, {report.tubes} tubes: {found}\nvideo  {out}\ntubes  {out.with_suffix('.csv')}",
+        f"{report.frames} frames, {report.tubes} tubes: {counts}\nvideo  {out}\ntubes  {out.with_suffix('.csv')}",
         soft_wrap=True,
         highlight=False,
     )
@@ -56,17 +56,17 @@ def detection_map(
     if measure != "ava" and (labels or excluded):
         raise InputError("--labels and --excluded belong to the measure ava.")
     if measure == "ava":
-        found = detection.ava.evaluate(truth, detections, labels, excluded, threshold)
+        precisions = detection.ava.evaluate(truth, detections, labels, excluded, threshold)
         named = detection.ava.read_label_map(labels) if labels else {}
-        names = {number: named.get(number, f"action {number}") for number in found.per_class}
+        names = {number: named.get(number, f"action {number}") for number in precisions.per_class}
     elif measure == "frame":
-        true_boxes, found_boxes, listed = detection.read_boxes(truth, detections)
-        found, names = detection.frame_map(true_boxes, found_boxes, threshold), dict(enumerate(listed))
+        true_boxes, detected_boxes, listed = detection.read_boxes(truth, detections)
+        precisions, names = detection.frame_map(true_boxes, detected_boxes, threshold), dict(enumerate(listed))
     else:
-        true_tubes, found_tubes, listed = detection.read_tubes(truth, detections)
-        found, names = detection.video_map(true_tubes, found_tubes, threshold), dict(enumerate(listed))
+        true_tubes, detected_tubes, listed = detection.read_tubes(truth, detections)
+        precisions, names = detection.video_map(true_tubes, detected_tubes, threshold), dict(enumerate(listed))
     table = Table("class", f"AP at {threshold:g}")
-    for number, value in found.per_class.items():
+    for number, value in precisions.per_class.items():
         table.add_row(names[number], "no truth" if math.isnan(value) else f"{value:.4f}")
-    table.add_row("mean", "no truth" if math.isnan(found.mean) else f"{found.mean:.4f}")
+    table.add_row("mean", "no truth" if math.isnan(precisions.mean) else f"{precisions.mean:.4f}")
     Console().print(table)

@@ -1,6 +1,7 @@
 """`labkit record`."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ def finish_seeds(paper: Paper, config: Config, seeds: Sequence[int], root: Path)
         seeded = config.override(seed=seed)
         runs.append(Run.open(root / f"seed-{seed}", seeded))
         paper.run(seeded, runs[-1])
-        console.print(f"{paper.slug} seed {seed} done", highlight=False)
+        print(f"{paper.slug} seed {seed} done", file=sys.stderr)  # stdout is for what came out
     return runs
 
 

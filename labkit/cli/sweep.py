@@ -51,8 +51,16 @@ def sweep(
     for name, value, least in (("--jobs", jobs, 0), ("--retries", retries, 0), ("--gpus", gpus, 0)):
         if not least <= value <= 10_000:
             raise InputError(f"{name} must lie between {least} and 10000; got {value}.")
+    for option, given, takes in (
+        ("--gpus", gpus, ("ray", "slurm")), ("--address", address, ("ray",)), ("--slurm", slurm, ("slurm",)),
+    ):  # fmt: skip
+        if given and engine not in takes:
+            raise InputError(f"{option} belongs to --engine {' and '.join(takes)}; the engine here is {engine}.")
+    if engine == "slurm" and gpus != int(gpus):
+        raise InputError(f"Slurm gives whole GPUs; got --gpus {gpus}.")
     paper, grid = papers.load(slug), fields(p or [])
-    asked(slug, scale, None, None, device)
+    if engine == "threads":  # elsewhere there may be other devices
+        asked(slug, scale, None, None, device)
     root = given_path(out, "--out") if out else paths.runs_dir() / slug / "-".join(["sweep", scale, *grid])
     planned = sweeps.plan(paper, scale, grid, device, root.resolve())
     sweeps.claim_folder(root, planned)
@@ -84,10 +92,9 @@ def run_all(
         task = bar.add_task("", total=len(planned))
 
         def report(job: sweeps.Job, words: str) -> None:
-            if words != "begins":
-                values = " ".join(f"{name}={value}" for name, value in job.values.items())
-                bar.console.print(escape(f"{job.name} {values}: {words}"), highlight=False, soft_wrap=True)
-                bar.advance(task)
+            values = " ".join(f"{name}={value}" for name, value in job.values.items())
+            bar.console.print(escape(f"{job.name} {values}: {words}"), highlight=False, soft_wrap=True)
+            bar.advance(task)
 
         if engine == "ray":
             return sweeps.on_ray(planned, at_once, retries, gpus, address, report)

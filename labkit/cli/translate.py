@@ -54,10 +54,10 @@ def translate(
     start, count = time.monotonic(), 0
     with shown(asks) as bar:
         for lines in chunks(sys.stdin.buffer, together):
-            made = translator.translate(
+            translations = translator.translate(
                 lines, beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens, progress=partial(bar, count)
             )
-            if not write(made):
+            if not write(translations):
                 return
             count += len(lines)
     seconds = time.monotonic() - start

@@ -58,8 +58,8 @@ def bleu(
 
     _check(hypotheses, references)
     metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
-    found = metric.corpus_score(list(hypotheses), [list(references)])
-    return Bleu(float(found.score), tuple(found.precisions), float(found.bp), str(metric.get_signature()))
+    result = metric.corpus_score(list(hypotheses), [list(references)])
+    return Bleu(float(result.score), tuple(result.precisions), float(result.bp), str(metric.get_signature()))
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:

@@ -84,10 +84,10 @@ def bootstrap_of(
 ) -> Interval:
     """The same for things that are no numbers, e.g. an expected overlap over runs: measured anew on each draw."""
 
-    def statistic(places: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        rows = places.reshape(-1, places.shape[axis]).astype(int)
+    def statistic(drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        rows = drawn.reshape(-1, drawn.shape[axis]).astype(int)
         values = [measure([items[index] for index in row]) for row in rows]
-        return np.array(values, dtype=np.float64).reshape(places.shape[:-1])
+        return np.array(values, dtype=np.float64).reshape(drawn.shape[:-1])
 
     return bootstrap([np.arange(len(items))], statistic, level=level, draws=draws, seed=seed)
 

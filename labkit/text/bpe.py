@@ -45,16 +45,16 @@ class Bpe:
         """
         within(SMALLEST, 2**20, **{"the size of a vocabulary": size})
         tokenizers = _tokenizers()
-        made = tokenizers.Tokenizer(tokenizers.models.BPE())
-        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
-        made.decoder = tokenizers.decoders.ByteLevel()
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
         alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=size, special_tokens=list(SPECIAL), show_progress=False, initial_alphabet=alphabet
         )
-        made.train_from_iterator((_clean(text, lowercase) for text in sentences), trainer)
-        made.encode_special_tokens = True
-        return cls(made, lowercase)
+        tokenizer.train_from_iterator((_clean(text, lowercase) for text in sentences), trainer)
+        tokenizer.encode_special_tokens = True
+        return cls(tokenizer, lowercase)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(_clean(text, self.lowercase)).ids
@@ -62,8 +62,8 @@ class Bpe:
 
     def encode_all(self, sentences: Sequence[str]) -> list[list[int]]:
         """`encode` of many."""
-        made = self._tokenizer.encode_batch([_clean(text, self.lowercase) for text in sentences])
-        return [one.ids for one in made]
+        encodings = self._tokenizer.encode_batch([_clean(text, self.lowercase) for text in sentences])
+        return [one.ids for one in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Special tokens are left out; bytes that are no UTF-8 become the replacement character."""
@@ -85,13 +85,13 @@ class Bpe:
             InputError: it is something else.
         """
         try:
-            made = _tokenizers().Tokenizer.from_str(text)
+            tokenizer = _tokenizers().Tokenizer.from_str(text)
         except Exception as error:  # the library raises the bare class
             raise InputError(f"this is no tokenizer ({str(error).splitlines()[0]}).") from None
-        if [made.token_to_id(token) for token in SPECIAL] != list(range(len(SPECIAL))):
+        if [tokenizer.token_to_id(token) for token in SPECIAL] != list(range(len(SPECIAL))):
             raise InputError(f"this tokenizer's first tokens are not {', '.join(SPECIAL)}: another program wrote it.")
-        made.encode_special_tokens = True
-        return cls(made, lowercase)
+        tokenizer.encode_special_tokens = True
+        return cls(tokenizer, lowercase)
 
 
 def _clean(text: str, lowercase: bool) -> str:

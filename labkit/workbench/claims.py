@@ -130,6 +130,7 @@ class Verdict:
     """A claim against results. `measured` is the mean over seeds; None where nothing was measured.
 
     seeds: independent replicates behind the interval.
+    stale: the room's code or config has changed since the record behind it was made, as far as the record can tell.
     """
 
     paper: str
@@ -147,7 +148,6 @@ class Verdict:
     unit: str = ""
     note: str = ""
     stale: bool = False
-    """The room's code or config has changed since the record behind it was made, as far as the record can tell."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -185,17 +185,12 @@ class Verdict:
 
 
 def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | None) -> Verdict:
-    """Measure `claim` on one result per seed. An effect that is not a finite number counts as not measured.
+    """The claim against one result per seed.
 
     Raises:
         RunError: a result has not the form that the claim reads, such as an arm without its numbers; names both.
     """
-    with _stumbles_named(claim, source):
-        values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
-        over_all = claim.pooled(results) if claim.pooled else None
-    effect = student(values) if values else None
-    if over_all and all(map(math.isfinite, over_all)):
-        effect = over_all
+    effect = effect_of(claim, results, source)
     mean = effect.value if effect else None
     low, high = (effect.low, effect.high) if effect and math.isfinite(effect.low) else (None, None)
     near_end = mean if low is None else low
@@ -215,6 +210,20 @@ def judge(paper: str, claim: Claim, results: Sequence[Result], source: str | Non
         unit=claim.unit,
         note=claim.note,
     )
+
+
+def effect_of(claim: Claim, results: Sequence[Result], source: str | None) -> Interval | None:
+    """The claim's effect and its interval; None where it was not measured, or is not a finite number.
+
+    Raises:
+        RunError: a result has not the form that the claim reads.
+    """
+    with _stumbles_named(claim, source):
+        values = [float(v) for v in map(claim.measure, results) if v is not None and math.isfinite(v)]
+        over_all = claim.pooled(results) if claim.pooled else None
+    if over_all and all(map(math.isfinite, over_all)):
+        return over_all
+    return student(values) if values else None
 
 
 @contextmanager

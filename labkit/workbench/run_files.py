@@ -135,11 +135,15 @@ def _not_a_checkpoint(content: Any) -> str:
 
 def not_finite(content: Any, where: str = "") -> Iterator[str]:
     """The places in nested lists and dictionaries that hold infinity or not-a-number."""
-    if isinstance(content, float) and not math.isfinite(content):
-        yield f"{where} = {content}"
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for name, value in items:
-        yield from not_finite(value, f"{where}.{name}" if where else str(name))
+    waiting = [(where, content)]  # no recursion: a record holds a hundred thousand numbers
+    while waiting:
+        where, content = waiting.pop()
+        if isinstance(content, float) and not math.isfinite(content):
+            yield f"{where} = {content}"
+        items = (
+            content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+        )
+        waiting.extend([(f"{where}.{name}" if where else str(name), inner) for name, inner in items][::-1])
 
 
 def first_problem(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ run again, so that a stopped sweep goes on when it is given once more.
 import csv
 import io
 import itertools
+import math
 import os
 import queue
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,11 +26,13 @@ from typing import Any
 from labkit.errors import InputError, RunError
 from labkit.files import write_atomically, write_json
 from labkit.metrics.intervals import Interval, student
+from labkit.workbench.claims import effect_of, read
 from labkit.workbench.experiment import Paper
 from labkit.workbench.run_files import read_object
 
 PROGRAM = [sys.executable, "-m", "labkit", "run"]  # what a job starts; its options follow
 MOST_JOBS = 10_000
+LOOK = 0.1  # seconds between two looks at a process
 PAUSE = 2.0  # seconds before another attempt: a notebook's kernel ends a second after the process that started it
 # Linux ends a process with the one that started it when asked to: else a killed worker's run would go on beside the
 # run that takes its place
@@ -46,11 +49,12 @@ Report = Callable[["Job", str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One combination: what is typed for it, and the folder of its run."""
+    """One combination: what is typed for it, the folder of its run, and the program that takes both."""
 
     values: Mapping[str, str]
     command: tuple[str, ...]
     directory: str
+    program: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -116,7 +120,7 @@ def plan(paper: Paper, scale: str, grid: Mapping[str, Sequence[str]], device: st
         ConfigError: a field does not exist, or a value is not allowed.
         InputError: too many combinations.
     """
-    if (count := _product(len(values) for values in grid.values())) > MOST_JOBS:
+    if (count := math.prod(map(len, grid.values()))) > MOST_JOBS:
         raise InputError(f"these are {count:,} combinations, and {MOST_JOBS:,} is the most.")
     jobs = []
     for number, combination in enumerate(itertools.product(*grid.values())):
@@ -124,15 +128,8 @@ def plan(paper: Paper, scale: str, grid: Mapping[str, Sequence[str]], device: st
         paper.config(scale).override_text({**values, **({"device": device} if device else {})})
         words = [paper.slug, "--scale", scale, *(word for pair in values.items() for word in ("-p", "=".join(pair)))]
         words += ["--device", device] if device else []
-        jobs.append(Job(values, tuple(words), str(root / f"{number:04d}")))
+        jobs.append(Job(values, tuple(words), str(root / f"{number:04d}"), tuple(PROGRAM)))
     return jobs
-
-
-def _product(counts: Iterable[int]) -> int:
-    total = 1
-    for count in counts:
-        total *= count
-    return total
 
 
 def claim_folder(root: Path, jobs: Sequence[Job]) -> None:
@@ -152,46 +149,45 @@ def claim_folder(root: Path, jobs: Sequence[Job]) -> None:
 # -- running one ------------------------------------------------------------------------------------------------------
 
 
-def work(job: Job, retries: int, environment: Mapping[str, str] | None = None) -> Ended:
+def work(
+    job: Job, retries: int, environment: Mapping[str, str] | None = None, stopped: threading.Event | None = None
+) -> Ended:
     """Run the job in a process, again while it is killed; what it prints goes to `log.txt` in its folder.
 
     Args:
         retries: how often a process that was killed or failed is started again; what it had saved is used.
         environment: added to this process's own.
+        stopped: once it is set, the process is ended, and none is started.
     """
+    stopped = stopped or threading.Event()
     directory = Path(job.directory)
     if job.finished:
         return Ended(job.directory, 0, 0)
     directory.mkdir(parents=True, exist_ok=True)
-    code = 1
-    for attempt in range(1, retries + 2):
-        time.sleep(PAUSE if attempt > 1 else 0)
-        code = _process(job, {**os.environ, **(environment or {}), "LABKIT_PROGRESS": "0"})
+    code, attempt = -signal.SIGINT, 0
+    while attempt <= retries and not stopped.wait(PAUSE if attempt else 0):
+        attempt += 1
+        code = _process(job, {**os.environ, **(environment or {}), "LABKIT_PROGRESS": "0"}, stopped)
         if code in (0, CANNOT_START):
-            return Ended(job.directory, code, attempt)
-    return Ended(job.directory, code, retries + 1)
+            break
+    return Ended(job.directory, code, attempt)
 
 
-_children: set[subprocess.Popen] = set()
-_stopped = threading.Event()
-
-
-def _process(job: Job, environment: Mapping[str, str]) -> int:
+def _process(job: Job, environment: Mapping[str, str], stopped: threading.Event) -> int:
     directory = Path(job.directory)
     resume = ["--resume"] if (directory / "config.json").exists() else []
     with open(directory / "log.txt", "ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, *PROGRAM, *job.command, "--run-dir", str(directory), *resume],
+            [sys.executable, "-c", TOGETHER, *job.program, *job.command, "--run-dir", str(directory), *resume],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
         )  # fmt: skip
-        _children.add(child)
         try:
-            if _stopped.is_set():
-                _end(child)
-            return child.wait()
+            while child.poll() is None:
+                if stopped.wait(LOOK):
+                    break
         finally:
-            _children.discard(child)
-            _end(child)  # a kernel may outlive the process that started it
+            _end(child)  # and what it started: a kernel may outlive the process that started it
+    return child.wait()
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -211,29 +207,25 @@ def in_threads(jobs: Sequence[Job], at_once: int, retries: int, gpus: Sequence[s
         free.put(gpu)
     threads = str(max(1, (os.cpu_count() or 1) // at_once))
 
+    stopped = threading.Event()
+
     def one(job: Job) -> Ended:
-        if _stopped.is_set():
-            return Ended(job.directory, -signal.SIGINT, 0)
-        report(job, "begins")
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
         gpu = free.get() if gpus else None
         try:
-            return work(job, retries, {**environment, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})})
+            return work(job, retries, {**environment, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}, stopped)
         finally:
             if gpu:
                 free.put(gpu)
 
-    _stopped.clear()
     with ThreadPoolExecutor(at_once) as pool:
         futures = {pool.submit(one, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 report(futures[future], outcome(future.result()))
         except BaseException:  # Ctrl-C: the processes end, and what they have saved stays
-            _stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in list(_children):
-                _end(child)
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
 
@@ -251,7 +243,7 @@ def on_ray(jobs: Sequence[Job], at_once: int, retries: int, gpus: float, address
     ray = _module("ray", "ray")
     with _cluster(ray, address, at_once):
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=retries)(_elsewhere)
-        waiting = {task.remote(asdict(job), retries, list(PROGRAM)): job for job in jobs}
+        waiting = {task.remote(asdict(job), retries): job for job in jobs}
         ended: dict[str, Ended] = {}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting), num_returns=1)
@@ -265,9 +257,8 @@ def on_ray(jobs: Sequence[Job], at_once: int, retries: int, gpus: float, address
     return [ended[job.directory] for job in jobs]
 
 
-def _elsewhere(job: Mapping[str, Any], retries: int, program: Sequence[str]) -> dict[str, Any]:
+def _elsewhere(job: Mapping[str, Any], retries: int) -> dict[str, Any]:
     """A job in a process of the engine's own, which may be on another machine."""
-    PROGRAM[:] = program
     return asdict(work(Job(**job), retries))
 
 
@@ -294,11 +285,14 @@ def on_slurm(
         cluster: submitit's name of the scheduler; "local" starts the same processes on this machine.
     """
     submitit = _module("submitit", "submitit")
-    executor = submitit.AutoExecutor(folder=root / "slurm", cluster=cluster)
     array = {"slurm_array_parallelism": at_once} if cluster == "slurm" else {}
-    executor.update_parameters(name="labkit-sweep", gpus_per_node=gpus, **array, **options)
-    everywhere = [retries] * len(jobs), [list(PROGRAM)] * len(jobs)
-    waiting = dict(zip(executor.map_array(_elsewhere, map(asdict, jobs), *everywhere), jobs, strict=True))
+    try:
+        executor = submitit.AutoExecutor(folder=root / "slurm", cluster=cluster)
+        executor.update_parameters(**{"name": "labkit-sweep", "gpus_per_node": gpus, **array, **options})
+    except (RuntimeError, NameError, AssertionError) as error:  # no Slurm here, an unknown option, a wrong type
+        raise InputError(f"submitit: {error}") from error
+    tasks = executor.map_array(_elsewhere, map(asdict, jobs), [retries] * len(jobs))
+    waiting = dict(zip(tasks, jobs, strict=True))
     ended: dict[str, Ended] = {}
     try:
         while waiting:
@@ -353,34 +347,31 @@ def gather(paper: Paper, jobs: Sequence[Job], measures: Sequence[str]) -> list[R
 
     Raises:
         InputError: no result has a number there.
+        RunError: a result has not the form that a claim reads.
     """
     groups: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
     for job in jobs:
         values = tuple((name, value) for name, value in job.values.items() if name != "seed")
         groups.setdefault(values, []).append(read_object(Path(job.directory) / "result.json") or {})
-    of = {path: _at(path) for path in measures} or {claim.key: claim.measure for claim in paper.claims}
-    rows = []
-    for values, results in groups.items():
-        effects = {
-            name: [value for value in map(measure, results) if value is not None] for name, measure in of.items()
-        }
-        rows.append(Row(dict(values), {name: student(found) for name, found in effects.items() if found}))
+    rows = [Row(dict(values), _effects(paper, results, measures)) for values, results in groups.items()]
     for path in measures:
         if not any(path in row.effects for row in rows):
             raise InputError(f"no result of this sweep has a number at '{path}'; they hold {_examples(groups)}, ...")
     return rows
 
 
-def _at(path: str) -> Callable[[Mapping[str, Any]], float | None]:
-    def measure(result: Mapping[str, Any]) -> float | None:
-        value: Any = result
-        for key in path.split("."):
-            if not isinstance(value, Mapping) or key not in value:
-                return None
-            value = value[key]
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _effects(paper: Paper, results: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, Interval]:
+    """What was measured: numbers by their path, or as in the ledger."""
+    if not measures:
+        effects = {claim.key: effect_of(claim, results, "a result of this sweep") for claim in paper.claims}
+        return {name: effect for name, effect in effects.items() if effect}
+    values = {path: [read(result, *path.split(".")) for result in results] for path in measures}
+    numbers = {path: [float(value) for value in each if _is_number(value)] for path, each in values.items()}
+    return {path: student(each) for path, each in numbers.items() if each}
 
-    return measure
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _examples(groups: Mapping[Any, Sequence[Mapping[str, Any]]]) -> str:
@@ -388,7 +379,7 @@ def _examples(groups: Mapping[Any, Sequence[Mapping[str, Any]]]) -> str:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 yield from leaves(inner, (*path, key))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_number(value):
             yield ".".join(path)
 
     results = (result for group in groups.values() for result in group)

@@ -43,6 +43,15 @@ def test_list_shows_state_size_licence_and_layout(run, tmp_path):
         assert text in result.output
 
 
+def test_a_list_of_80_columns_tears_no_path(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("list").output.splitlines()[:-1]  # the last one says where LABKIT_DATA is, however long
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    for dataset in registry.DATASETS.values():
+        assert all(word in words for word in dataset.layout.split() if len(word) <= 76), dataset.name
+
+
 def test_get_shows_the_licence_before_it_fetches(run):
     result = run("get", "toy")  # nothing listens there
     assert "terms: MIT licence" in result.output

@@ -22,8 +22,8 @@ from labkit.errors import DataError, InputError
 
 def needs(name: str) -> None:
     """Skip where the real dataset is not in LABKIT_DATA."""
-    if (actual := registry.status(name)).state != "present":
-        pytest.skip(f"{name} is {actual.state} in LABKIT_DATA ({actual.detail})")
+    if (current := registry.status(name)).state != "present":
+        pytest.skip(f"{name} is {current.state} in LABKIT_DATA ({current.detail})")
 
 
 def register(monkeypatch, name: str, content: dict[str, bytes], *, alternative: bool = False) -> None:

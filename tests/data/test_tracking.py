@@ -336,11 +336,11 @@ def test_trackingnet_counts_from_zero_and_gives_one_box(tmp_path):
 
 @pytest.fixture
 def lasot_tree(tmp_path):
-    position = tmp_path / "bird" / "bird-2"
-    frames(position / "img", range(1, 5), width=8)
-    write(position / "groundtruth.txt", "1,2,3,4\n5,6,7,8\n0,0,0,0\n9,9,9,9\n")
-    write(position / "full_occlusion.txt", "0,1,0,0")
-    write(position / "out_of_view.txt", "0,0,1,0\n")
+    folder = tmp_path / "bird" / "bird-2"
+    frames(folder / "img", range(1, 5), width=8)
+    write(folder / "groundtruth.txt", "1,2,3,4\n5,6,7,8\n0,0,0,0\n9,9,9,9\n")
+    write(folder / "full_occlusion.txt", "0,1,0,0")
+    write(folder / "out_of_view.txt", "0,0,1,0\n")
     write(tmp_path / "testing_set.txt", "bird-2\n")
     return tmp_path
 

@@ -12,15 +12,15 @@ pytestmark = pytest.mark.skipif(not is_there(), reason="LABKIT_DATA holds no tra
 
 
 def test_the_sequences_are_what_their_readme_says():
-    actual = {sequence.name: sequence for sequence in tracking.development()}
+    by_name = {sequence.name: sequence for sequence in tracking.development()}
     lengths = {"Crossing": 120, "DragonBaby": 113, "Jogging2": 307, "TLD_pedestrian2": 338, "bag": 196}
-    assert {name: len(sequence) for name, sequence in actual.items()} == lengths
-    assert {name: int(s.absent.sum()) for name, s in actual.items() if s.absent.any()} == {"TLD_pedestrian2": 72}
-    assert actual["Crossing"].boxes[0].tolist() == [204, 150, 17, 50]
-    assert actual["TLD_pedestrian2"].boxes[0].tolist() == [124, 136, 22, 54]
-    assert actual["bag"].polygons is not None
-    assert actual["Jogging2"].frames[306].shape == (288, 352, 3)
-    for sequence in actual.values():
+    assert {name: len(sequence) for name, sequence in by_name.items()} == lengths
+    assert {name: int(s.absent.sum()) for name, s in by_name.items() if s.absent.any()} == {"TLD_pedestrian2": 72}
+    assert by_name["Crossing"].boxes[0].tolist() == [204, 150, 17, 50]
+    assert by_name["TLD_pedestrian2"].boxes[0].tolist() == [124, 136, 22, 54]
+    assert by_name["bag"].polygons is not None
+    assert by_name["Jogging2"].frames[306].shape == (288, 352, 3)
+    for sequence in by_name.values():
         height, width, _ = sequence.frames[0].shape
         boxes = sequence.boxes[sequence.annotated]
         assert (boxes[:, :2] < [width, height]).all()  # each box has a part in the frame

@@ -29,10 +29,10 @@ def batch(device: str) -> tuple[torch.Tensor, torch.Tensor, BertView]:
 
 
 def model(device: str, dropout: float = 0.1) -> Transformer:
-    made = Transformer(replace(SIZES, dropout=dropout), Fusion(bert_width=24, drop_net=0.5), seed=1)
+    net = Transformer(replace(SIZES, dropout=dropout), Fusion(bert_width=24, drop_net=0.5), seed=1)
     with torch.no_grad():
-        made.embed_tokens.weight.mul_(2.5)
-    return made.to(device)
+        net.embed_tokens.weight.mul_(2.5)
+    return net.to(device)
 
 
 def test_logits_and_gradients_are_the_cpus():
@@ -50,14 +50,14 @@ def test_logits_and_gradients_are_the_cpus():
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_translations_are_the_cpus(beam):
-    found = [
+    translations = [
         [
             [h.tokens for h in row]
             for row in translate_ids(model(device).eval(), batch(device)[0], batch(device)[2], beam=beam)
         ]
         for device in ("cpu", "cuda")
     ]
-    same = sum(ours[0] == theirs[0] for ours, theirs in zip(*found, strict=True))
+    same = sum(ours[0] == theirs[0] for ours, theirs in zip(*translations, strict=True))
     assert same >= 7  # of 8: where two hypotheses are near to equal, rounding may decide
 
 

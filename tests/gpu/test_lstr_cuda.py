@@ -36,12 +36,12 @@ def test_roi_align_and_its_gradient():
     wanted = roi_align_reference(maps, boxes, 7, 0.9, 2)
     gradient = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
     (asked,) = torch.autograd.grad(wanted, maps, gradient)
-    there = maps.detach().cuda().requires_grad_()
-    found = roi_align(there, boxes.cuda(), 7, scale=0.9)
-    torch.testing.assert_close(found.detach().cpu(), wanted.detach(), rtol=1e-4, atol=1e-4)
-    (got,) = torch.autograd.grad(found, there, gradient.cuda())
+    on_gpu = maps.detach().cuda().requires_grad_()
+    pooled = roi_align(on_gpu, boxes.cuda(), 7, scale=0.9)
+    torch.testing.assert_close(pooled.detach().cpu(), wanted.detach(), rtol=1e-4, atol=1e-4)
+    (got,) = torch.autograd.grad(pooled, on_gpu, gradient.cuda())
     torch.testing.assert_close(got.cpu(), asked, rtol=1e-3, atol=1e-3)  # atomic additions, in any order
-    empty = roi_align(there, boxes[:, :0].cuda(), 7)
+    empty = roi_align(on_gpu, boxes[:, :0].cuda(), 7)
     assert empty.shape == (3, 0, 70, 7, 7)
     empty.sum().backward()
 
@@ -51,20 +51,20 @@ def test_overlap_and_suppression():
     torch.testing.assert_close(tubelet_iou(a.cuda(), b.cuda()).cpu(), tubelet_iou(a, b), rtol=1e-5, atol=1e-5)
     scores = torch.rand(600, generator=torch.Generator().manual_seed(2))
     tubelets, groups = a.flatten(0, 1), torch.arange(600) % 3
-    found = tubelet_nms(tubelets.cuda(), scores.cuda(), 0.3, groups.cuda())
-    assert found.cpu().tolist() == tubelet_nms(tubelets, scores, 0.3, groups).tolist()
+    kept = tubelet_nms(tubelets.cuda(), scores.cuda(), 0.3, groups.cuda())
+    assert kept.cpu().tolist() == tubelet_nms(tubelets, scores, 0.3, groups).tolist()
 
 
 @pytest.mark.parametrize("arm", ["cascade", "acrn-long", "lfb-max", "symmetric"])
 def test_a_network_says_the_same(arm):
-    made = actors.videos(4, 0, actors.TEST)
-    valid = torch.ones(made.labels.shape, dtype=torch.bool)
+    videos = actors.videos(4, 0, actors.TEST)
+    valid = torch.ones(videos.labels.shape, dtype=torch.bool)
     torch.manual_seed(0)
     net = Lstr(ARMS[arm], 6, 2).eval()
     with torch.no_grad():
-        wanted = net(made.clips, made.boxes, valid).logits
-        found = net.cuda()(made.clips.cuda(), made.boxes.cuda(), valid.cuda()).logits.cpu()
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        wanted = net(videos.clips, videos.boxes, valid).logits
+        logits = net.cuda()(videos.clips.cuda(), videos.boxes.cuda(), valid.cuda()).logits.cpu()
+    torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

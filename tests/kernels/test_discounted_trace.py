@@ -9,10 +9,10 @@ from labkit.errors import InputError
 from labkit.kernels.discounted_trace import discounted_trace, reference
 
 
-def numbers(steps: int, *lanes: int) -> tuple[Tensor, Tensor, Tensor]:
+def numbers(steps: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(steps)
-    x, value = torch.randn(2, steps, *lanes, generator=generator, dtype=torch.float64)
-    return x, value, torch.rand(steps, *lanes, generator=generator) < 0.2
+    x, value = torch.randn(2, steps, *shape, generator=generator, dtype=torch.float64)
+    return x, value, torch.rand(steps, *shape, generator=generator) < 0.2
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
@@ -67,11 +67,11 @@ def compare_triton_with_torch() -> None:
     """Runs in a process of its own, where Triton is its interpreter."""
     from labkit.kernels.discounted_trace.triton import discounted_trace_triton
 
-    for steps, lanes, dtype in ((1, 1, torch.float32), (7, 300, torch.float64), (20, 128, torch.float32)):
+    for steps, width, dtype in ((1, 1, torch.float32), (7, 300, torch.float64), (20, 128, torch.float32)):
         generator = torch.Generator().manual_seed(steps)
-        x, value = torch.randn(2, steps, lanes, generator=generator, dtype=dtype)
-        last = torch.randn(lanes, generator=generator, dtype=dtype)
-        for done in (None, torch.rand(steps, lanes, generator=generator) < 0.1):
+        x, value = torch.randn(2, steps, width, generator=generator, dtype=dtype)
+        last = torch.randn(width, generator=generator, dtype=dtype)
+        for done in (None, torch.rand(steps, width, generator=generator) < 0.1):
             inputs = reference.Inputs(x, value, last, done, 0.9, 0.8)
             tolerance = 1e-12 if dtype == torch.float64 else 1e-5
             got, wanted = discounted_trace_triton(inputs), reference.discounted_trace_reference(inputs)

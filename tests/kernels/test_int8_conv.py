@@ -53,8 +53,8 @@ def compare_bodies(body: Callable[..., int8_conv.Output], shapes: Sequence[tuple
     for k, shape in enumerate(shapes):
         v, weight, bias, shortcut = tensors(*shape)
         layout = v.contiguous(memory_format=torch.channels_last) if k % 2 else v
-        for added, actual, keep in OPTIONS:
-            conv = Conv(geometry(*shape[-2:]), actual, keep)
+        for added, requantizer, keep in OPTIONS:
+            conv = Conv(geometry(*shape[-2:]), requantizer, keep)
             got = body(layout, weight, bias, shortcut if added else None, conv)
             wanted = int8_conv2d_reference(v, weight, bias, shortcut if added else None, conv)
             for a, b in zip(got, wanted, strict=True):
@@ -73,19 +73,19 @@ GEOMETRIES = [  # c, o, kernel, geometry: strides, paddings and dilations that d
 
 
 @pytest.mark.parametrize(("c", "o", "kernel", "lies"), GEOMETRIES)
-@pytest.mark.parametrize("actual", [None, REQUANTIZER, REQUANTIZER._replace(u_min=-7566)])
-def test_every_geometry_equals_int64(c, o, kernel, lies, actual):
+@pytest.mark.parametrize("requantizer", [None, REQUANTIZER, REQUANTIZER._replace(u_min=-7566)])
+def test_every_geometry_equals_int64(c, o, kernel, lies, requantizer):
     g = torch.Generator().manual_seed(c + o)
     v = torch.randint(-128, 128, (2, c, 11, 13), generator=g).to(torch.int8)
     weight = torch.randint(-128, 128, (o, c // lies.groups, *kernel), generator=g).to(torch.int8)
     bias = torch.randint(-5000, 5000, (o,), generator=g).to(torch.int32)
     shortcut = torch.randint(-9000, 9000, (2, o, *reference.output_size(11, 13, *kernel, lies)), generator=g).int()
-    wanted = int8_conv2d_reference(v, weight, bias, shortcut, Conv(lies, actual, True))
-    got = int8_conv2d(v, weight, bias, lies, shortcut=shortcut, requantizer=actual, keep_sums=True)
+    wanted = int8_conv2d_reference(v, weight, bias, shortcut, Conv(lies, requantizer, True))
+    got = int8_conv2d(v, weight, bias, lies, shortcut=shortcut, requantizer=requantizer, keep_sums=True)
     assert torch.equal(got.sums, wanted.sums)
-    assert actual is None or torch.equal(got.codes, wanted.codes)
-    if actual is not None:
-        assert int(got.codes.min()) == (0 if actual.u_min == 0 else -127)
+    assert requantizer is None or torch.equal(got.codes, wanted.codes)
+    if requantizer is not None:
+        assert int(got.codes.min()) == (0 if requantizer.u_min == 0 else -127)
 
 
 def test_many_small_strips(monkeypatch):
@@ -146,14 +146,14 @@ def test_onnx_runtime_agrees_on_codes(onnx_session):
     run, types = onnx_session
     v, weight, bias, _ = tensors(2, 8, 9, 9, 16, 3, 1, 1)
     codes = v.clamp(min=0)
-    actual = Requantizer(46239, 45, 14)
+    requantizer = Requantizer(46239, 45, 14)
     inputs = {
         "x": codes.to(torch.uint8).numpy(), "xs": np.float32(1), "xz": np.uint8(0), "w": weight.numpy(),
         "ws": np.float32(1), "wz": np.int8(0), "ys": np.float32(2**14 / 45), "yz": np.uint8(0), "b": bias.numpy(),
     }  # fmt: skip
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
     got = run("QLinearConv", inputs, 1, types.UINT8).clamp(max=127).to(torch.int8)
-    out = int8_conv2d(codes, weight, bias, geometry(1, 1), requantizer=actual, keep_sums=True)
+    out = int8_conv2d(codes, weight, bias, geometry(1, 1), requantizer=requantizer, keep_sums=True)
     ties = (out.sums.long() * 45) % 2**14 == 2**13
     assert torch.equal(got[~ties], out.codes[~ties])
     assert (got - out.codes).abs().max() <= 1

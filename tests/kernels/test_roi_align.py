@@ -36,8 +36,8 @@ def one_point_at_a_time(image: Tensor, box: Tensor, bins: int, scale: float, sam
     x, y = x1 - 0.5 + (x2 - x1) * steps, y1 - 0.5 + (y2 - y1) * steps
     inside = ((y >= -1) & (y <= height))[:, None] & ((x >= -1) & (x <= width))[None]
     grid = torch.stack(torch.meshgrid(2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1, indexing="xy"), -1)
-    found = F.grid_sample(image[None], grid[None], padding_mode="border", align_corners=True)[0] * inside
-    return found.reshape(channels, bins, sampling, bins, sampling).mean((2, 4))
+    points = F.grid_sample(image[None], grid[None], padding_mode="border", align_corners=True)[0] * inside
+    return points.reshape(channels, bins, sampling, bins, sampling).mean((2, 4))
 
 
 @pytest.mark.parametrize(("bins", "scale", "sampling"), [(7, 1.0, 2), (3, 0.5, 1), (2, 1.7, 3)])
@@ -45,21 +45,21 @@ def test_it_is_the_mean_of_bilinear_samples(bins, scale, sampling):
     """Sheet check 1, with torch's own sampler in torchvision's place."""
     images = maps()
     boxes = torch.stack([BOXES, BOXES.flip(0) + 0.3])
-    found = roi_align(images, boxes, bins, scale=scale, sampling=sampling)
+    pooled = roi_align(images, boxes, bins, scale=scale, sampling=sampling)
     for b in range(2):
         for k in range(len(BOXES)):
             wanted = one_point_at_a_time(images[b], boxes[b, k], bins, scale, sampling)
-            torch.testing.assert_close(found[b, k], wanted, rtol=0, atol=1e-12)
+            torch.testing.assert_close(pooled[b, k], wanted, rtol=0, atol=1e-12)
 
 
 def test_linear_maps_are_reproduced_at_the_bins_centers():
     y, x = torch.meshgrid(torch.arange(9.0), torch.arange(12.0), indexing="ij")
     image = (2 * x - 3 * y + 1).double()[None, None] + torch.zeros(1, 1, 9, 12, dtype=torch.float64)
     box = torch.tensor([[[2.0, 1.5, 8.0, 7.5]]], dtype=torch.float64)
-    found = roi_align(image, box, 3)[0, 0, 0]
+    pooled = roi_align(image, box, 3)[0, 0, 0]
     centers = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
     wanted = 2 * (2.0 + centers - 0.5)[None] - 3 * (1.5 + centers - 0.5)[:, None] + 1
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(pooled, wanted, rtol=0, atol=1e-12)
     constant = roi_align(torch.full_like(image, 4.0), box, 5)
     torch.testing.assert_close(constant, torch.full_like(constant, 4.0))
 
@@ -74,17 +74,17 @@ def test_coordinates_stay_exact_under_autocast():
     image = torch.arange(400.0).expand(1, 1, 4, 400).contiguous()
     box = torch.tensor([[[300.0, 1.0, 304.0, 3.0]]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = roi_align(image, box, 4)
+        rounded = roi_align(image, box, 4)
     exact = roi_align(image, box, 4)
-    assert (found.float() - exact).abs().max() <= 2.0  # one step of bfloat16 at 300
+    assert (rounded.float() - exact).abs().max() <= 2.0  # one step of bfloat16 at 300
     assert reference.axis_weights(torch.tensor([300.0]), torch.tensor([304.0]), 4, 400).dtype == torch.float32
 
 
 def test_nothing_in_nothing_out():
     images = maps().requires_grad_()
-    found = roi_align(images, BOXES[None, :0].expand(2, 0, 4), 7)
-    assert found.shape == (2, 0, 3, 7, 7)
-    found.sum().backward()
+    pooled = roi_align(images, BOXES[None, :0].expand(2, 0, 4), 7)
+    assert pooled.shape == (2, 0, 3, 7, 7)
+    pooled.sum().backward()
     assert images.grad is not None
     assert roi_align(images[:0], BOXES[None, :0].expand(0, 0, 4), 7).shape == (0, 0, 3, 7, 7)
 
@@ -116,5 +116,5 @@ def compare_triton_with_torch() -> None:
     torch.testing.assert_close(got, wanted.detach(), rtol=1e-5, atol=1e-5)
     gradient = torch.linspace(-1, 1, wanted.numel()).view(wanted.shape)
     (asked,) = torch.autograd.grad(wanted, images, gradient)
-    found = roi_align_triton_backward(gradient, boxes, images.shape, 0.9, 2)
-    torch.testing.assert_close(found, asked, rtol=1e-4, atol=1e-5)
+    backward = roi_align_triton_backward(gradient, boxes, images.shape, 0.9, 2)
+    torch.testing.assert_close(backward, asked, rtol=1e-4, atol=1e-5)

@@ -18,8 +18,8 @@ def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 def test_boxes_have_the_overlap_of_areas():
     boxes = torch.tensor([[0.0, 0, 20, 20], [5, 0, 25, 20], [100, 0, 120, 20]])[:, None]
-    found = tubelet_iou(boxes, boxes)
-    torch.testing.assert_close(found, torch.tensor([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]]))
+    overlaps = tubelet_iou(boxes, boxes)
+    torch.testing.assert_close(overlaps, torch.tensor([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]]))
 
 
 def test_tubelets_have_the_mean_over_frames():
@@ -32,9 +32,9 @@ def test_tubelets_have_the_mean_over_frames():
 
 def test_batches_stretch_and_empty_ones_stay_empty():
     a, b = some(1, 5, 2), some(3, 4, 2)
-    found = tubelet_iou(a, b)
+    overlaps = tubelet_iou(a, b)
     for k in range(3):
-        torch.testing.assert_close(found[k], tubelet_iou(a[0], b[k]))
+        torch.testing.assert_close(overlaps[k], tubelet_iou(a[0], b[k]))
     assert tubelet_iou(a, b[:, :0]).shape == (3, 5, 0)
 
 

@@ -15,18 +15,18 @@ FAR = ["the cat sat on a rug today", "a dog walks in the park"]
 
 def test_by_hand():
     """13 words a side; 12 of 13, 9 of 11, 6 of 9 and 4 of 7 n-grams match."""
-    found = bleu(CLOSE, REFERENCES)
-    assert found.score == pytest.approx(100 * (12 / 13 * 9 / 11 * 6 / 9 * 4 / 7) ** 0.25)
-    assert found.precisions == pytest.approx((100 * 12 / 13, 100 * 9 / 11, 100 * 6 / 9, 100 * 4 / 7))
-    assert found.brevity_penalty == 1
-    assert found.signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    result = bleu(CLOSE, REFERENCES)
+    assert result.score == pytest.approx(100 * (12 / 13 * 9 / 11 * 6 / 9 * 4 / 7) ** 0.25)
+    assert result.precisions == pytest.approx((100 * 12 / 13, 100 * 9 / 11, 100 * 6 / 9, 100 * 4 / 7))
+    assert result.brevity_penalty == 1
+    assert result.signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert statistics(CLOSE, REFERENCES).sum(0).tolist() == [13, 13, 12, 9, 6, 4, 13, 11, 9, 7]
 
 
 def test_too_short_is_penalized():
-    found = bleu(["the cat sat on the", "a dog runs in the park"], REFERENCES)
-    assert found.brevity_penalty == pytest.approx(math.exp(1 - 13 / 11))
-    assert found.score == pytest.approx(100 * found.brevity_penalty)
+    result = bleu(["the cat sat on the", "a dog runs in the park"], REFERENCES)
+    assert result.brevity_penalty == pytest.approx(math.exp(1 - 13 / 11))
+    assert result.score == pytest.approx(100 * result.brevity_penalty)
 
 
 def test_ends():

@@ -58,7 +58,7 @@ PUBLISHED_TRUTH = (
     (1, CAT, 0, 0, 1, 1), (1, ELEPHANT, 0, 0, 2, 2), (1, CAT, 0, 0, 3, 3), (2, CAT, 10, 10, 11, 11),
     (2, CAT, 500, 500, 510, 510), (2, ELEPHANT, 10, 10, 12, 12), (3, DOG, 0, 0, 1, 1),
 )  # fmt: skip
-PUBLISHED_FOUND = (
+PUBLISHED_DETECTIONS = (
     (2, CAT, 10, 10, 11, 11, 0.7), (2, CAT, 100, 100, 120, 120, 0.8), (2, ELEPHANT, 100, 100, 220, 220, 0.9),
 )  # fmt: skip
 
@@ -66,15 +66,15 @@ PUBLISHED_FOUND = (
 def test_the_published_vector():
     """Sheet check 8: the vector of TensorFlow's object-detection tests, which AVA's evaluation stems from."""
     difficult = [k == 4 for k in range(7)]
-    found = table(*PUBLISHED_FOUND, scored=True)
-    result = frame_map(table(*PUBLISHED_TRUTH, difficult=difficult), found, once=True)
+    detected = table(*PUBLISHED_DETECTIONS, scored=True)
+    result = frame_map(table(*PUBLISHED_TRUTH, difficult=difficult), detected, once=True)
     assert result.per_class == pytest.approx({CAT: 1 / 6, DOG: 0, ELEPHANT: 0}, abs=1e-12)
     assert result.mean == pytest.approx(1 / 18, abs=1e-12)
     assert result.pooled == pytest.approx(1 / (3 + 1 + 2) / 3, abs=1e-12)
-    ordinary = frame_map(table(*PUBLISHED_TRUTH), found, once=True)
+    ordinary = frame_map(table(*PUBLISHED_TRUTH), detected, once=True)
     assert ordinary.per_class[CAT] == pytest.approx(0.125, abs=1e-12)
     assert ordinary.pooled == pytest.approx(1 / (4 + 1 + 2) / 3, abs=1e-12)
-    assert frame_map(table(*PUBLISHED_TRUTH), found).per_class == ordinary.per_class
+    assert frame_map(table(*PUBLISHED_TRUTH), detected).per_class == ordinary.per_class
 
 
 # -- identities (sheet check 9) ---------------------------------------------------------------------------------------
@@ -84,15 +84,15 @@ def test_the_published_vector():
 @pytest.mark.parametrize("threshold", [0.5, 0.75, 1.0])
 def test_the_truth_scores_one(once, threshold):
     truth, _ = crowd(0)
-    found = Boxes(truth.frames, truth.labels, truth.boxes, np.ones(len(truth)))
-    assert frame_map(truth, found, threshold, once=once).mean == 1.0
+    detected = Boxes(truth.frames, truth.labels, truth.boxes, np.ones(len(truth)))
+    assert frame_map(truth, detected, threshold, once=once).mean == 1.0
 
 
 def test_a_box_of_20_pixels_shifted_by_5():
-    truth, found = table((0, 0, 0, 0, 20, 20)), table((0, 0, 5, 0, 25, 20, 0.9), scored=True)
-    assert pairwise_iou(truth.boxes, found.boxes).item() == pytest.approx(0.6)
-    assert frame_map(truth, found, 0.5).mean == 1.0
-    assert frame_map(truth, found, 0.75).mean == 0.0
+    truth, detected = table((0, 0, 0, 0, 20, 20)), table((0, 0, 5, 0, 25, 20, 0.9), scored=True)
+    assert pairwise_iou(truth.boxes, detected.boxes).item() == pytest.approx(0.6)
+    assert frame_map(truth, detected, 0.5).mean == 1.0
+    assert frame_map(truth, detected, 0.75).mean == 0.0
 
 
 def test_a_duplicate_below_changes_nothing_a_false_one_above_halves():
@@ -110,18 +110,21 @@ def test_of_equal_scores_the_first_counts_first():
 def test_the_two_ways_of_matching_differ_where_truths_overlap():
     """The second detection overlaps the taken truth most, and the free one enough."""
     truth = table((0, 0, 0, 0, 20, 20), (0, 0, 4, 0, 24, 20))
-    found = table((0, 0, 0, 0, 20, 20, 0.9), (0, 0, 1, 0, 21, 20, 0.8), scored=True)
-    assert frame_map(truth, found, 0.5).mean == 1.0
-    assert frame_map(truth, found, 0.5, once=True).mean == 0.5
+    detected = table((0, 0, 0, 0, 20, 20, 0.9), (0, 0, 1, 0, 21, 20, 0.8), scored=True)
+    assert frame_map(truth, detected, 0.5).mean == 1.0
+    assert frame_map(truth, detected, 0.5, once=True).mean == 0.5
 
 
 def test_classes_without_truth_are_left_out_of_the_mean():
-    truth, found = table((0, 0, 0, 0, 20, 20)), table((0, 0, 0, 0, 20, 20, 0.5), (0, 7, 0, 0, 20, 20, 0.9), scored=True)
-    assert frame_map(truth, found).per_class == {0: 1.0}
-    asked = frame_map(truth, found, classes=[0, 7])
+    truth, detected = (
+        table((0, 0, 0, 0, 20, 20)),
+        table((0, 0, 0, 0, 20, 20, 0.5), (0, 7, 0, 0, 20, 20, 0.9), scored=True),
+    )
+    assert frame_map(truth, detected).per_class == {0: 1.0}
+    asked = frame_map(truth, detected, classes=[0, 7])
     assert np.isnan(asked.per_class[7])
     assert asked.mean == 1.0
-    nothing = frame_map(table(), found, classes=[0])
+    nothing = frame_map(table(), detected, classes=[0])
     assert np.isnan(nothing.mean)
 
 
@@ -136,16 +139,16 @@ def test_average_precision_is_the_area_under_the_envelope():
 # -- a plain loop, and an independent library --------------------------------------------------------------------------
 
 
-def plain_loop(truth: Boxes, found: Boxes, threshold: float) -> dict[int, float]:
+def plain_loop(truth: Boxes, detected: Boxes, threshold: float) -> dict[int, float]:
     """The definition, one detection at a time."""
     result = {}
-    assert found.scores is not None
+    assert detected.scores is not None
     for label in np.unique(truth.labels):
-        order = [d for d in np.argsort(-found.scores, kind="stable") if found.labels[d] == label]
+        order = [d for d in np.argsort(-detected.scores, kind="stable") if detected.labels[d] == label]
         taken, hits = set(), []
         for d in order:
-            rows = [t for t in range(len(truth)) if (truth.labels[t], truth.frames[t]) == (label, found.frames[d])]
-            free = [(pairwise_iou(found.boxes[[d]], truth.boxes[[t]]).item(), -t) for t in rows if t not in taken]
+            rows = [t for t in range(len(truth)) if (truth.labels[t], truth.frames[t]) == (label, detected.frames[d])]
+            free = [(pairwise_iou(detected.boxes[[d]], truth.boxes[[t]]).item(), -t) for t in rows if t not in taken]
             best, t = max(free, default=(0.0, 0))
             hits.append(best >= threshold)
             if hits[-1]:
@@ -156,15 +159,15 @@ def plain_loop(truth: Boxes, found: Boxes, threshold: float) -> dict[int, float]
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_the_plain_loop(seed):
-    truth, found = crowd(seed)
+    truth, detected = crowd(seed)
     for threshold in (0.5, 0.7):
-        assert frame_map(truth, found, threshold).per_class == pytest.approx(plain_loop(truth, found, threshold))
+        assert frame_map(truth, detected, threshold).per_class == pytest.approx(plain_loop(truth, detected, threshold))
 
 
 def test_cocos_ap50_is_within_a_hundredth():
     """Sheet check 11: 101 points there, all points here. 20 seeds differ by .004 at most."""
     coco = pytest.importorskip("faster_coco_eval")
-    truth, found = crowd(5)
+    truth, detected = crowd(5)
 
     def entries(boxes: Boxes):
         for k in range(len(boxes)):
@@ -181,10 +184,10 @@ def test_cocos_ap50_is_within_a_hundredth():
         }
     )
     judge = coco.COCOeval_faster(
-        dataset, dataset.loadRes(list(entries(found))), iouType="bbox", print_function=lambda *_: None
+        dataset, dataset.loadRes(list(entries(detected))), iouType="bbox", print_function=lambda *_: None
     )
     judge.run()
-    assert frame_map(truth, found).mean == pytest.approx(float(judge.stats[1]), abs=0.01)
+    assert frame_map(truth, detected).mean == pytest.approx(float(judge.stats[1]), abs=0.01)
 
 
 def test_many_images_at_once_are_each_by_itself():
@@ -213,12 +216,12 @@ def test_tubes_overlap_in_time_and_space():
 
 def test_video_map_of_known_tubes():
     truth = [tube(0, 10), tube(0, 10, video="w"), tube(20, 5, label=1)]
-    found = [tube(0, 10, score=0.9), tube(5, 10, video="w", score=0.95), tube(20, 5, label=1, score=0.3)]
+    detected = [tube(0, 10, score=0.9), tube(5, 10, video="w", score=0.95), tube(20, 5, label=1, score=0.3)]
     assert video_map(truth, truth, 0.75).mean == 1.0
     assert mean_video_map(truth, truth) == 1.0
-    assert video_map(truth, found, 0.2).per_class == {0: 1.0, 1: 1.0}
-    assert video_map(truth, found, 0.5).per_class == {0: 0.25, 1: 1.0}  # a false one above the one true of two
-    twice = [*found, tube(0, 10, score=0.5)]
+    assert video_map(truth, detected, 0.2).per_class == {0: 1.0, 1: 1.0}
+    assert video_map(truth, detected, 0.5).per_class == {0: 0.25, 1: 1.0}  # a false one above the one true of two
+    twice = [*detected, tube(0, 10, score=0.5)]
     assert video_map(truth, twice, 0.2).per_class[0] == 1.0
     assert video_map(truth, [], 0.5).mean == 0.0
     elsewhere = [tube(0, 10, video="u", score=0.9)]
@@ -249,9 +252,9 @@ def test_boxes_and_tubes_from_two_files(tmp_path):
     head = "video,frame,x1,y1,x2,y2,label"
     (tmp_path / "t.csv").write_text(f"{head}\na,3,0,0,20,20,run\na,4,0,0,20,20,walk\n")
     (tmp_path / "d.csv").write_text(f"{head},score\na,3,5,0,25,20,run,.9\nb,4,0,0,20,20,walk,.8\n")
-    truth, found, names = read_boxes(tmp_path / "t.csv", tmp_path / "d.csv")
+    truth, detected, names = read_boxes(tmp_path / "t.csv", tmp_path / "d.csv")
     assert names == ["run", "walk"]
-    assert frame_map(truth, found).per_class == {0: 1.0, 1: 0.0}
+    assert frame_map(truth, detected).per_class == {0: 1.0, 1: 0.0}
     tubes = [tube(0, 3, label=1, score=0.25), tube(7, 2, video="w")]
     write_tubes(tmp_path / "tubes.csv", tubes, ["sit", "stand"])
     a, b, names = read_tubes(tmp_path / "tubes.csv", tmp_path / "tubes.csv")
@@ -312,8 +315,8 @@ def test_the_real_ava_file():
     assert (min(seconds), max(seconds)) == (902, 1798)
     label_map = folder / "ava_action_list_v2.1_for_activitynet_2018.pbtxt"
     assert len(ava.read_label_map(label_map)) == 60
-    found = ava.evaluate(truth, ava.perfect(truth), label_map)
-    known = [value for value in found.per_class.values() if not np.isnan(value)]
+    precisions = ava.evaluate(truth, ava.perfect(truth), label_map)
+    known = [value for value in precisions.per_class.values() if not np.isnan(value)]
     assert set(known) == {1.0}
     assert len(known) >= 10
-    assert list(itertools.islice(found.per_class, 1))
+    assert list(itertools.islice(precisions.per_class, 1))

@@ -13,10 +13,10 @@ SIGN = paths.data_dir() / "sign"
 
 
 def test_one_substitution_and_one_insertion():
-    found = word_errors(["A B C D"], ["A X C D E"])
-    assert (found.substitutions, found.insertions, found.deletions, found.words) == (1, 1, 0, 4)
-    assert found.rate == 0.5
-    assert [(e.kind, e.reference, e.hypothesis) for e in found.sentences[0] if e.kind != "equal"] == [
+    errors = word_errors(["A B C D"], ["A X C D E"])
+    assert (errors.substitutions, errors.insertions, errors.deletions, errors.words) == (1, 1, 0, 4)
+    assert errors.rate == 0.5
+    assert [(e.kind, e.reference, e.hypothesis) for e in errors.sentences[0] if e.kind != "equal"] == [
         ("substitute", "B", "X"),
         ("insert", "", "E"),
     ]
@@ -96,11 +96,11 @@ def lines(name: str) -> list[str]:
 
 def test_the_authors_own_predictions_have_their_published_error_rate():
     """dev of PHOENIX-2014-T: 19.6 in the paper; plain corpus WER, no clean-up."""
-    found = word_errors(lines("phoenix2014T.dev.gloss"), lines("stmc.dev.gloss"))
-    assert found.words == 3748
-    assert round(100 * found.rate, 2) == 19.56
-    parts = (found.substitutions, found.deletions, found.insertions)
-    assert [round(100 * part / found.words, 2) for part in parts] == [9.74, 6.86, 2.96]
+    errors = word_errors(lines("phoenix2014T.dev.gloss"), lines("stmc.dev.gloss"))
+    assert errors.words == 3748
+    assert round(100 * errors.rate, 2) == 19.56
+    parts = (errors.substitutions, errors.deletions, errors.insertions)
+    assert [round(100 * part / errors.words, 2) for part in parts] == [9.74, 6.86, 2.96]
 
 
 @pytest.mark.slow

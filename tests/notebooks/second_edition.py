@@ -40,13 +40,13 @@ class Edition:
 
     def section(self, number: int) -> str:
         """Source of the code cells below one of the ten headings."""
-        actual, inside = [], False
+        parts, inside = [], False
         for cell in self.notebook.cells:
             if cell.cell_type == "markdown" and (heading := re.search(r"^## (\d+) ", cell.source, re.MULTILINE)):
                 inside = int(heading.group(1)) == number
             elif cell.cell_type == "code" and inside:
-                actual.append(cell.source)
-        return "\n".join(actual)
+                parts.append(cell.source)
+        return "\n".join(parts)
 
     def exercises(self) -> Iterator[tuple[Exercise, nbformat.NotebookNode, nbformat.NotebookNode]]:
         return zip(self.paper.exercises, self.tagged("exercise"), self.tagged("solution"), strict=True)
@@ -188,8 +188,8 @@ def numbers_can_be_read(edition: Edition) -> Iterator[str]:
             text = text_of(output)
             code = "```" in text or "<pre" in text
             for line in () if code else text.splitlines():
-                if actual := re.search(r"\d\.\d{7,}|(?<![\w.])[-−]0?\.0+(?![\d.]|e-)", line):
-                    yield f"{actual.group()} in {line.strip()[:80]!r}"
+                if match := re.search(r"\d\.\d{7,}|(?<![\w.])[-−]0?\.0+(?![\d.]|e-)", line):
+                    yield f"{match.group()} in {line.strip()[:80]!r}"
                 if output.output_type == "stream" and len(line) > COLUMNS:
                     yield f"{len(line)} columns: {line.strip()[:60]!r}"
 
@@ -197,13 +197,13 @@ def numbers_can_be_read(edition: Edition) -> Iterator[str]:
 def sections_lead_with_what_matters(edition: Edition) -> Iterator[str]:
     """section 2 has the four parameters and three fields, section 3 three claims; the long table is in section 10"""
     second, third, last = edition.section(2), edition.section(3), edition.section(10)
-    if not (actual := re.search(r"show\.config\(config, fields=(\[.+?\])\)", second, re.DOTALL)):
+    if not (match := re.search(r"show\.config\(config, fields=(\[.+?\])\)", second, re.DOTALL)):
         yield "section 2: show.config(config, fields=[...])"
-    elif len(re.findall(r'"[^"]+"', actual.group(1))) != 3:
+    elif len(re.findall(r'"[^"]+"', match.group(1))) != 3:
         yield "section 2 shows another number of fields than three"
-    if not (actual := re.search(r"show\.claims\(paper, main=(\[.+?\])\)", third, re.DOTALL)):
+    if not (match := re.search(r"show\.claims\(paper, main=(\[.+?\])\)", third, re.DOTALL)):
         yield "section 3: show.claims(paper, main=[...])"
-    elif len(re.findall(r'"[^"]+"', actual.group(1))) != 3:
+    elif len(re.findall(r'"[^"]+"', match.group(1))) != 3:
         yield "section 3 leads with another number of claims than three"
     if "show.config(config)" not in last:
         yield "section 10: show.config(config)"
@@ -246,6 +246,6 @@ CHECKS: tuple[Callable[[Edition], Iterator[str]], ...] = (
 
 if __name__ == "__main__":
     for each in sys.argv[1:]:
-        print(f"\n{each}" + ("" if (actual := problems(each)) else ": nothing is amiss"))
-        for rule, amiss in actual.items():
+        print(f"\n{each}" + ("" if (rules := problems(each)) else ": nothing is amiss"))
+        for rule, amiss in rules.items():
             print(f"\n  {rule}", *amiss, sep="\n    - ")

@@ -53,10 +53,10 @@ def test_ten_headings_in_order(name):
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_the_four_parameters_are_typed_and_papermill_sees_them(name):
-    actual = papermill.inspect_notebook(str(paths.notebooks_dir() / f"{name}.ipynb"))
-    types = {key: value["inferred_type_name"] for key, value in actual.items()}
+    parameters = papermill.inspect_notebook(str(paths.notebooks_dir() / f"{name}.ipynb"))
+    types = {key: value["inferred_type_name"] for key, value in parameters.items()}
     assert types == {"scale": "str", "seed": "int", "run_dir": "str", "overrides": "dict"}
-    assert actual["scale"]["default"] == '"lesson"'
+    assert parameters["scale"]["default"] == '"lesson"'
 
 
 @pytest.mark.parametrize("name", ALL)

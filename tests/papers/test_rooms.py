@@ -32,7 +32,7 @@ def exercises() -> Iterator[Any]:
     """(exercise); an ablation trains, so it is slow."""
     for slug in papers.names():
         for exercise in papers.load(slug).exercises:
-            marks = [pytest.mark.slow] if exercise.kind == "ablation" else []
+            marks = [pytest.mark.slow, pytest.mark.shapes_unchecked] if exercise.kind == "ablation" else []
             yield pytest.param(exercise, id=f"{slug}-{exercise.key}", marks=marks)
 
 
@@ -112,6 +112,7 @@ def test_a_run_directory_tells_its_paper_and_the_command_that_made_it(paper: Pap
         assert identity_of(asked(slug, near, pairs, None, None)[1]) == identity_of(config)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 @pytest.mark.parametrize("paper", ROOMS)
 def test_what_was_trained_can_be_exported_or_is_refused_by_name(paper: Paper, tmp_path):

@@ -44,14 +44,14 @@ def test_equal_text_gives_equal_merges_in_every_process(bpe):
     """Catches: ties of the trainer broken by a hash that changes from process to process."""
     code = f"from labkit.text.bpe import Bpe; print(Bpe.train({TEXT!r}, 300).to_json())"
     for seed in ("1", "2"):
-        made = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             check=True,
             env={**_environment(), "PYTHONHASHSEED": seed},
         )
-        assert made.stdout.strip() == bpe.to_json()
+        assert process.stdout.strip() == bpe.to_json()
 
 
 def _environment():

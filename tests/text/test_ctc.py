@@ -61,11 +61,11 @@ def test_distinct_labels_have_as_many_paths_as_the_binomial_says(time, n):
 def test_a_wide_beam_finds_every_labelling_with_its_whole_probability(seed):
     p = posteriors(5, 3, seed, sharpness=0.5 + seed / 4)
     everything = ctc.labellings(p)
-    found = ctc.beam_search(p, width=3**5)
-    assert {h.labels for h in found} == everything.keys()
-    for hypothesis in found:
+    hypotheses = ctc.beam_search(p, width=3**5)
+    assert {h.labels for h in hypotheses} == everything.keys()
+    for hypothesis in hypotheses:
         assert hypothesis.log_prob == pytest.approx(math.log(everything[hypothesis.labels]), abs=1e-9)
-    assert [h.log_prob for h in found] == sorted((h.log_prob for h in found), reverse=True)
+    assert [h.log_prob for h in hypotheses] == sorted((h.log_prob for h in hypotheses), reverse=True)
 
 
 def test_the_best_labelling_is_not_that_of_the_best_path():
@@ -88,9 +88,9 @@ def test_a_beam_of_one_is_not_greedy_either():
 def test_a_wider_beam_never_finds_less():
     for seed in range(10):
         p = posteriors(12, 6, seed, 2.0)
-        found = [ctc.beam_search(p, width)[0].log_prob for width in (1, 4, 64)]
-        assert found[2] >= found[0] - 1e-9
-        assert found[2] <= ctc.log_likelihood(p, ctc.beam_search(p, 64)[0].labels) + 1e-9
+        best = [ctc.beam_search(p, width)[0].log_prob for width in (1, 4, 64)]
+        assert best[2] >= best[0] - 1e-9
+        assert best[2] <= ctc.log_likelihood(p, ctc.beam_search(p, 64)[0].labels) + 1e-9
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
@@ -98,10 +98,10 @@ def test_a_narrow_beam_loses_nothing_by_looking_at_few_labels(width):
     """A slow search that looks at all labels keeps the same prefixes."""
     for seed in range(8):
         p = posteriors(9, 30, seed, 1.0)
-        found = [(h.labels, h.log_prob) for h in ctc.beam_search(p, width)]
+        beam = [(h.labels, h.log_prob) for h in ctc.beam_search(p, width)]
         wanted = slow_beam(p, width)
-        assert [labels for labels, _ in found] == [labels for labels, _ in wanted]
-        assert [score for _, score in found] == pytest.approx([score for _, score in wanted])
+        assert [labels for labels, _ in beam] == [labels for labels, _ in wanted]
+        assert [score for _, score in beam] == pytest.approx([score for _, score in wanted])
 
 
 def slow_beam(p, width):
@@ -150,12 +150,12 @@ def test_forced_alignment_is_the_best_of_all_paths_of_the_labelling(seed):
     p, labels = posteriors(6, 3, seed), (1, 2, 2)
     paths = [path for path in itertools.product(range(3), repeat=6) if ctc.collapse(path) == labels]
     best = max(sum(p[t, c] for t, c in enumerate(path)) for path in paths)
-    found = ctc.align(p, labels)
-    assert found.log_prob == pytest.approx(best, abs=1e-12)
-    assert ctc.collapse(found.path) == labels
-    assert found.log_prob <= ctc.log_likelihood(p, labels)
-    for label, (first, last) in zip(labels, found.spans, strict=True):
-        assert set(found.path[first : last + 1]) == {label}
+    alignment = ctc.align(p, labels)
+    assert alignment.log_prob == pytest.approx(best, abs=1e-12)
+    assert ctc.collapse(alignment.path) == labels
+    assert alignment.log_prob <= ctc.log_likelihood(p, labels)
+    for label, (first, last) in zip(labels, alignment.spans, strict=True):
+        assert set(alignment.path[first : last + 1]) == {label}
 
 
 def test_an_empty_labelling_is_all_blank():

@@ -77,42 +77,42 @@ def search(table: Table, limits: list[int], beam: int, alpha: float = 1.0, **opt
 @pytest.mark.parametrize("early", [True, False])
 def test_a_wide_beam_finds_the_best_of_all_outputs(alpha, early):
     """Beam |V|^n: nothing is pruned, so that all outputs come out, in the order of their scores."""
-    for sentence, found in enumerate(search(Table(3), [3] * 3, 64, alpha, early=early)):
+    for sentence, hypotheses in enumerate(search(Table(3), [3] * 3, 64, alpha, early=early)):
         wanted = every_output(Table(3), sentence, 3, alpha)
-        assert len(found) == len(wanted) == 1 + 3 + 9
-        for hypothesis, (score, output) in zip(found, wanted, strict=True):
+        assert len(hypotheses) == len(wanted) == 1 + 3 + 9
+        for hypothesis, (score, output) in zip(hypotheses, wanted, strict=True):
             assert hypothesis.score == pytest.approx(score, abs=1e-5)
             assert tuple(hypothesis.tokens) == output
 
 
 def test_no_narrower_beam_finds_more_than_one_that_prunes_nothing():
-    best = [found[0].score for found in search(Table(20), [4] * 20, 4**4, early=False)]
+    best = [hypotheses[0].score for hypotheses in search(Table(20), [4] * 20, 4**4, early=False)]
     for beam in (1, 2):
-        narrow = [found[0].score for found in search(Table(20), [4] * 20, beam, early=False)]
+        narrow = [hypotheses[0].score for hypotheses in search(Table(20), [4] * 20, beam, early=False)]
         assert all(n <= b + 1e-5 for n, b in zip(narrow, best, strict=True))
         assert any(n < b - 1e-3 for n, b in zip(narrow, best, strict=True))
 
 
 def test_a_model_that_does_not_hear_its_parents_is_noticed():
-    found = search(Table(3, deaf=True), [3] * 3, 64)
-    assert [tuple(h.tokens) for h in found[0]] != [output for _, output in every_output(Table(3), 0, 3, 1.0)]
+    hypotheses = search(Table(3, deaf=True), [3] * 3, 64)
+    assert [tuple(h.tokens) for h in hypotheses[0]] != [output for _, output in every_output(Table(3), 0, 3, 1.0)]
 
 
 def test_beam_one_is_greedy_search():
     limits = torch.full((20,), 6)
     alone = greedy(Table(20), limits, bos=BOS, eos=EOS)
-    for one, found in zip(alone, search(Table(20), limits.tolist(), 1), strict=True):
-        assert len(found) == 1
-        assert one.tokens == found[0].tokens
-        assert one.log_prob == pytest.approx(found[0].log_prob, abs=1e-5)
+    for one, hypotheses in zip(alone, search(Table(20), limits.tolist(), 1), strict=True):
+        assert len(hypotheses) == 1
+        assert one.tokens == hypotheses[0].tokens
+        assert one.log_prob == pytest.approx(hypotheses[0].log_prob, abs=1e-5)
 
 
 @pytest.mark.parametrize("beam", [2, 3])
 def test_scores_are_those_of_the_model(beam):
     table = Table(10)
-    for sentence, found in enumerate(search(Table(10), [5] * 10, beam, 0.6)):
-        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
-        for hypothesis in found:
+    for sentence, hypotheses in enumerate(search(Table(10), [5] * 10, beam, 0.6)):
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+        for hypothesis in hypotheses:
             log_prob = table.log_prob(sentence, tuple(hypothesis.tokens))
             assert hypothesis.log_prob == pytest.approx(log_prob, abs=1e-5)
             assert hypothesis.score == pytest.approx(log_prob / (len(hypothesis.tokens) + 1) ** 0.6, abs=1e-5)
@@ -139,13 +139,13 @@ def test_a_sentence_comes_out_the_same_in_any_company(beam):
 
 
 def test_forbidden_tokens_are_not_written():
-    for found in search(Table(10), [6] * 10, 3, forbidden=(0, BOS)):
-        assert {token for hypothesis in found for token in hypothesis.tokens} <= {3}
+    for hypotheses in search(Table(10), [6] * 10, 3, forbidden=(0, BOS)):
+        assert {token for hypothesis in hypotheses for token in hypothesis.tokens} <= {3}
 
 
 def test_who_looks_on_sees_every_candidate():
     steps: list[BeamStep] = []
-    found = search(Table(2), [4, 4], 2, on_step=steps.append)
+    hypotheses = search(Table(2), [4, 4], 2, on_step=steps.append)
     assert [step.tokens.shape[1] for step in steps] == [4] * len(steps)
     for step in steps:
         assert (step.log_probs.diff(dim=1) <= 0).all()
@@ -156,7 +156,7 @@ def test_who_looks_on_sees_every_candidate():
         for s, f in zip(step.sentences, step.finished, strict=True)
         for _ in range(int(f.sum()))
     )
-    assert all(ended[sentence] >= len(hypotheses) for sentence, hypotheses in enumerate(found))
+    assert all(ended[sentence] >= len(each) for sentence, each in enumerate(hypotheses))
 
 
 def test_samples_have_the_models_frequencies():

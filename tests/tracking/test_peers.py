@@ -44,12 +44,12 @@ def test_opencv_follows_an_easy_target(name):
     assert isinstance(tracker, Tracker)
     tracker.init(frames[0], tuple(boxes[0]))
     for frame in frames[1:]:
-        message = tracker.update(frame)
-    assert message.present
+        tracked = tracker.update(frame)
+    assert tracked.present
     if name == "MIL":  # it draws from a generator that no seed reaches: off by 16 pixels in one run of 14
-        assert min(message.box[2:]) > 0
+        assert min(tracked.box[2:]) > 0
     else:
-        assert np.abs(np.array(message.box) - boxes[-1]).max() < 10  # the target has moved by 22
+        assert np.abs(np.array(tracked.box) - boxes[-1]).max() < 10  # the target has moved by 22
 
 
 @pytest.mark.parametrize("name", ["CSRT", "KCF"])
@@ -119,11 +119,11 @@ def test_a_reported_loss_keeps_the_last_box(monkeypatch):
         (True, (20, 10, 8, 8)),
     ]
     tracker = lossy(monkeypatch, answers)
-    message = [tracker.update(frame) for _ in answers]
+    tracked = [tracker.update(frame) for _ in answers]
     kept = (12.0, 10.0, 8.0, 8.0)
-    assert [each.box for each in message] == [kept, kept, kept, kept, (20, 10, 8, 8)]
-    assert [each.present for each in message] == [True, False, False, False, True]
-    assert [each.score for each in message] == [1, 0, 0, 0, 1]
+    assert [each.box for each in tracked] == [kept, kept, kept, kept, (20, 10, 8, 8)]
+    assert [each.present for each in tracked] == [True, False, False, False, True]
+    assert [each.score for each in tracked] == [1, 0, 0, 0, 1]
     assert tracker.lost == 3
 
 

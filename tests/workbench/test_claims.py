@@ -100,8 +100,8 @@ def test_a_claim_may_bring_an_interval_over_replicates_inside_of_runs():
     """Two runs of many seeds: Student's interval over two numbers would be useless."""
 
     def pooled(results):
-        seen = [result["effect"] for result in results if "effect" in result]
-        return Interval(sum(seen) / len(seen), 0.6, 1.4, 20) if seen else None
+        effects = [result["effect"] for result in results if "effect" in result]
+        return Interval(sum(effects) / len(effects), 0.6, 1.4, 20) if effects else None
 
     runs = [{"effect": 0.2}, {"effect": 1.8}]
     actual = judge("toy", claim(0.5, pooled=pooled), runs, "a record")

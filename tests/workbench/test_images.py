@@ -28,7 +28,7 @@ def numbered():
 
 
 @pytest.fixture
-def folder(imagenet):
+def pictures(imagenet):
     return labelled_images("imagenet", seed=0)
 
 
@@ -69,9 +69,9 @@ def test_crops_depend_on_seed_position_and_process(numbered):
     assert generator_at(7, CROPS, 1, 0, 0).get_state().ne(generator_at(7, 0, 1).get_state()).any()  # epoch 1's order
 
 
-def test_processes_share_training_and_test(numbered, folder):
+def test_processes_share_training_and_test(numbered, pictures):
     """Catches: a share taken twice, or left out; crops that depend on the process."""
-    for sets in ((numbered, numbered), folder):
+    for sets in ((numbered, numbered), pictures):
         whole, tested = next(TrainingBatches(task_of(sets), 4, 0)), list(task_of(sets).test_batches())
         pair = [task_of(sets, Workers(rank, 2, ALONE.device)) for rank in (0, 1)]
         shares = [next(TrainingBatches(task, 4, 0)) for task in pair]
@@ -81,16 +81,16 @@ def test_processes_share_training_and_test(numbered, folder):
         assert torch.equal(torch.stack(halves, 1).flatten(), torch.cat([labels for _, labels in tested]))
 
 
-def test_a_part_of_a_folder_holds_all_its_classes_and_calibration_is_not_augmented(folder):
+def test_a_part_of_a_folder_holds_all_its_classes_and_calibration_is_not_augmented(pictures):
     """Catches: the first images of a folder that is sorted by class, which are those of its first classes."""
-    task = task_of(folder, train_examples=4, test_examples=2)
+    task = task_of(pictures, train_examples=4, test_examples=2)
     assert (task.name, task.classes, task.channels, task.image_size) == ("imagenet", 2, 3, 224)
     assert sorted(next(TrainingBatches(task, 4, 0))[1].tolist()) == [0, 0, 1, 1]
     assert [labels.tolist() for _, labels in task.test_batches()] == [[0, 1]]
-    plain = folder[0].without_augmentation()
+    plain = pictures[0].without_augmentation()
     wanted = torch.stack([plain.image(k) for k in (0, 6)])
     assert torch.equal(torch.cat(list(task.calibration_inputs(2, 1))), half(wanted))
-    assert not torch.equal(folder[0].image(0), plain.image(0))
+    assert not torch.equal(pictures[0].image(0), plain.image(0))
 
 
 def test_calibration_takes_the_first_training_images_in_use(numbered):
@@ -118,7 +118,7 @@ def test_unknown_images_are_refused_by_name():
         labelled_images("mnist", 0)
 
 
-def test_normalize_on_the_folder_s_pixels(folder):
-    pixels = folder[1].image(0)[None]
+def test_normalize_on_the_folder_s_pixels(pictures):
+    pixels = pictures[1].image(0)[None]
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
     assert torch.equal(normalize(pixels, mean, std), normalize(pixels, IMAGENET_MEAN, IMAGENET_STD))

@@ -91,7 +91,7 @@ def test_dollars_in_code_are_no_formulas():
 
 
 def test_the_page_lands_beside_the_notebook(tmp_path):
-    folder = tmp_path / "notebook.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[code("1")]), folder)
-    assert page.write(folder) == tmp_path / "notebook.html"
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[code("1")]), path)
+    assert page.write(path) == tmp_path / "notebook.html"
     assert (tmp_path / "notebook.html").read_text().startswith("<!doctype html>")

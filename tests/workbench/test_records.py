@@ -21,8 +21,8 @@ def finished(directory, accuracy: float, **fields) -> Run:
 @pytest.fixture
 def write(tmp_path, toy):
     def record(*accuracies: float, scale: str = "smoke", device: str = "cpu", label: str = "") -> Record:
-        position = tmp_path / f"{scale}-{device}-{label}"
-        runs = [finished(position / str(seed), value, seed=seed) for seed, value in enumerate(accuracies)]
+        folder = tmp_path / f"{scale}-{device}-{label}"
+        runs = [finished(folder / str(seed), value, seed=seed) for seed, value in enumerate(accuracies)]
         return records.record("toy", scale, device, runs, "labkit record toy", label)
 
     return record

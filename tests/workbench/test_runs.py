@@ -215,8 +215,8 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_found(run):
     right = state()
     run.resume(right)
     problems = []
-    for folder in range(0, len(whole), 97):
-        path.write_bytes(whole[:folder] + bytes([whole[folder] ^ 0x40]) + whole[folder + 1 :])
+    for offset in range(0, len(whole), 97):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0x40]) + whole[offset + 1 :])
         actual = state()
         try:
             run.resume(actual)

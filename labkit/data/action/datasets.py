@@ -36,8 +36,8 @@ def ucf24(folder: Path | None = None) -> ActionSet:
         DataError: neither LABKIT_DATA/ucf24 nor LABKIT_DATA/action holds its annotations, or they are damaged.
     """
     candidates = [(folder, name) for name in FILES] if folder else [(paths.data_dir() / name, name) for name in FILES]
-    for place, name in candidates:
-        pickled, matlab, listed = (place / file for file in FILES[name])
+    for root, name in candidates:
+        pickled, matlab, listed = (root / file for file in FILES[name])
         if pickled.exists() or matlab.exists():
             videos = read_ucf24_pickle(pickled) if pickled.exists() else read_ucf24_mat(matlab)
             test = [line.strip() for line in _text(listed).splitlines() if line.strip()]
@@ -45,7 +45,7 @@ def ucf24(folder: Path | None = None) -> ActionSet:
             if not known:
                 raise DataError(f"{listed} names none of the {len(videos):,} annotated videos.")
             train = tuple(name for name in videos if name not in set(known))
-            return ActionSet("ucf24", UCF24_CLASSES, videos, train, known, place, ("rgb-images/{}",))
+            return ActionSet("ucf24", UCF24_CLASSES, videos, train, known, root, ("rgb-images/{}",))
     raise DataError(
         "UCF-101-24 is not there. Frames: crcv.ucf.edu/data/UCF101.php, cut to rgb-images/Class/video/00001.jpg; "
         f"annotations: github.com/gurkirt/corrected-UCF101-Annots. Expected in {candidates[0][0]}: "
@@ -105,17 +105,17 @@ def ucf_sports(folder: Path | None = None) -> ActionSet:
 
 
 def _of_act(name: str, file: str, folder: Path | None, split: int, places: tuple[str, ...]) -> ActionSet:
-    place = folder or paths.data_dir() / name
-    path = place / file
+    root = folder or paths.data_dir() / name
+    path = root / file
     if not path.exists():
         raise DataError(
-            f"{name} is not there. Expected in {place}: {file} of ACT (github.com/vkalogeiton/caffe, act-detector), "
+            f"{name} is not there. Expected in {root}: {file} of ACT (github.com/vkalogeiton/caffe, act-detector), "
             f"and the frames below {places[0].format('<video>')}/."
         )
-    return _checked(path, lambda: _act_set(name, read_pickle(path), place, split, places))
+    return _checked(path, lambda: _act_set(name, read_pickle(path), root, split, places))
 
 
-def _act_set(name: str, content: Mapping[str, Any], place: Path, split: int, places: tuple[str, ...]) -> ActionSet:
+def _act_set(name: str, content: Mapping[str, Any], root: Path, split: int, places: tuple[str, ...]) -> ActionSet:
     """labels, gttubes {video: {label: [(n, 5): frame from 1, x1, y1, x2, y2]}}, nframes, train_videos, resolution."""
     videos = {}
     for video, by_label in content["gttubes"].items():
@@ -134,7 +134,7 @@ def _act_set(name: str, content: Mapping[str, Any], place: Path, split: int, pla
     )
     if missing := [v for v in (*train, *test) if v not in videos]:
         raise ValueError(f"split {split} names {missing[0]}, which has no annotation")
-    return ActionSet(name, tuple(map(str, content["labels"])), videos, tuple(train), tuple(test), place, places)
+    return ActionSet(name, tuple(map(str, content["labels"])), videos, tuple(train), tuple(test), root, places)
 
 
 def puppet_boxes(path: Path) -> AnnotatedTube:
@@ -151,10 +151,10 @@ def puppet_boxes(path: Path) -> AnnotatedTube:
         boxes: list[list[float]] = []
         for t in range(masks.shape[2]):
             y, x = np.nonzero(masks[:, :, t])
-            found = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else (boxes[-1] if boxes else None)
-            if found is None:
+            box = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else (boxes[-1] if boxes else None)
+            if box is None:
                 raise ValueError("the first frame has no mask")
-            boxes.append([float(v) for v in found])
+            boxes.append([float(v) for v in box])
         return AnnotatedTube(0, 0, np.array(boxes))
 
     return _checked(path, read)

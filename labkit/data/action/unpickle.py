@@ -80,9 +80,9 @@ class _NdArray:
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _NdArray, ("numpy", "dtype"): _Type}
-        for place in MODULES:
-            known |= {(place, "_reconstruct"): _Array, (place, "scalar"): _Number}
-        known |= {(place.replace("multiarray", "numeric"), "_frombuffer"): _Buffer for place in MODULES}
+        for origin in MODULES:
+            known |= {(origin, "_reconstruct"): _Array, (origin, "scalar"): _Number}
+        known |= {(origin.replace("multiarray", "numeric"), "_frombuffer"): _Buffer for origin in MODULES}
         known[("_codecs", "encode")] = _encoded
         if (module, name) not in known:
             raise pickle.UnpicklingError(f"it names {module[:40]}.{name[:40]}, which annotations have no need of")

@@ -35,21 +35,21 @@ def read_list(path: Path, videos: Path) -> list[Sentence]:
     Raises:
         DataError: the list is missing or damaged; names the line.
     """
-    points, found = read_points(videos.parent / "keypoints.npz"), {}
+    points, sentences = read_points(videos.parent / "keypoints.npz"), {}
     for number, line in enumerate(read_lines(path), 1):
         address, tab, text = line.rstrip("\r\n").partition("\t")
         parts = _VIDEO.fullmatch(address)
         if not tab or not parts or not text.split():
             raise DataError(f"{path}, line {number}: '<sentence>/P.._..' and words, a tab between; got {line[:60]!r}.")
         name = parts["video"]
-        if name in found:
+        if name in sentences:
             raise DataError(f"{path}, line {number}: '{name}' stands there twice.")
-        found[name] = Sentence(
+        sentences[name] = Sentence(
             name, parts["signer"], tuple(text.split()), _source(videos / parts["sentence"] / name), points.get(name)
         )
-    if not found:
+    if not sentences:
         raise DataError(f"{path} holds no sentence.")
-    return list(found.values())
+    return list(sentences.values())
 
 
 def _source(path: Path) -> Path:

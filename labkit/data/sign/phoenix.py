@@ -78,7 +78,7 @@ def read_corpus(path: Path, row: Callable[[Sequence[str]], Row], pixels: Path, i
         DataError: the file is missing or damaged, or holds a sentence twice or one without glosses; names the line.
     """
     lines, points = read_lines(path), read_points(pixels.parent / f"{pixels.name}-keypoints.npz")
-    found: dict[str, Sentence] = {}
+    sentences: dict[str, Sentence] = {}
     for number, line in enumerate(lines, 1):
         where = f"{path}, line {number}"
         try:
@@ -89,14 +89,14 @@ def read_corpus(path: Path, row: Callable[[Sequence[str]], Row], pixels: Path, i
             continue  # the header
         if not name or name in (".", "..") or "/" in name or not text.split():
             raise DataError(f"{where}: a sentence needs a name that can be a folder's, and glosses; got {line[:60]!r}.")
-        if name in found:
+        if name in sentences:
             raise DataError(f"{where}: '{name}' stands there twice.")
-        found[name] = Sentence(
+        sentences[name] = Sentence(
             name, signer.capitalize(), tuple(text.split()), pixels / name / inner, points.get(name), translation
         )
-    if not found:
+    if not sentences:
         raise DataError(f"{path} holds no sentence.")
-    return list(found.values())
+    return list(sentences.values())
 
 
 def read_stm(path: Path) -> dict[str, tuple[str, ...]]:
@@ -105,15 +105,15 @@ def read_stm(path: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the file is missing, or a line has fewer than five fields or names a sentence again.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    references: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split()
         if len(fields) < 5:
             raise DataError(f"{path}, line {number}: an stm line has five fields before its words; got {line[:60]!r}.")
-        if fields[0] in found:
+        if fields[0] in references:
             raise DataError(f"{path}, line {number}: '{fields[0]}' stands there twice.")
-        found[fields[0]] = tuple(fields[5:])
-    return found
+        references[fields[0]] = tuple(fields[5:])
+    return references
 
 
 def write_ctm(sentences: dict[str, Sequence[tuple[str, float, float]]]) -> str:

@@ -73,5 +73,5 @@ class _OnGpu(torch.autograd.Function):
 
         shape, dtype, scale, sampling = ctx.about
         (boxes,) = ctx.saved_tensors
-        found = roi_align_triton_backward(gradients[0].contiguous(), boxes.contiguous(), shape, scale, sampling)
-        return found.to(dtype), None, None, None, None
+        gradient = roi_align_triton_backward(gradients[0].contiguous(), boxes.contiguous(), shape, scale, sampling)
+        return gradient.to(dtype), None, None, None, None

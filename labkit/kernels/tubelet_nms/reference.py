@@ -16,8 +16,8 @@ def tubelet_nms_reference(tubelets: Tensor, groups: Tensor, threshold: float) ->
     keep = torch.ones(len(tubelets), dtype=torch.bool)
     for group in groups.unique():
         members = (groups == group).nonzero()[:, 0]
-        found = tubelets[members]
-        suppresses = (tubelet_iou_reference(found, found) > threshold).numpy()
+        tubes = tubelets[members]
+        suppresses = (tubelet_iou_reference(tubes, tubes) > threshold).numpy()
         kept = np.ones(len(members), dtype=bool)
         for i in range(len(members)):
             if kept[i]:

@@ -87,17 +87,17 @@ def read_label_map(path: str | Path) -> dict[int, str]:
         InputError: the file is missing, or holds no items.
     """
     text = read_text(Path(path))
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for body in re.findall(r"(?:item|label)\s*\{([^{}]*)\}", text):
         name, number = re.search(r'name:\s*"([^"]*)"', body), re.search(r"(?:label_)?id:\s*(\d{1,9})", body)
         if name is None or number is None or not 1 <= int(number[1]) <= MOST_CLASSES:
             raise InputError(
                 f'{path}: an item needs name: "..." and id: from 1 to {MOST_CLASSES}; got {body.strip()!r}.'
             )
-        found[int(number[1])] = name[1]
-    if not found:
+        names[int(number[1])] = name[1]
+    if not names:
         raise InputError(f'{path} holds no items such as item {{ name: "stand" id: 12 }}.')
-    return found
+    return names
 
 
 def read_excluded(path: str | Path) -> set[Key]:
@@ -106,14 +106,14 @@ def read_excluded(path: str | Path) -> set[Key]:
     Raises:
         InputError: the file is missing, or a line is damaged.
     """
-    found: set[Key] = set()
+    timestamps: set[Key] = set()
     for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
         cells = line.split(",")
         if line.strip():
             if len(cells) != 2:
                 raise InputError(f"{path}, line {number}: video_id,timestamp is expected; got '{line[:60]}'.")
-            found.add((cells[0], _second(cells[1], f"{path}, line {number}")))
-    return found
+            timestamps.add((cells[0], _second(cells[1], f"{path}, line {number}")))
+    return timestamps
 
 
 def evaluate(
@@ -138,8 +138,10 @@ def evaluate(
     dropped = read_excluded(excluded) if excluded else set()
     classes = sorted(read_label_map(label_map)) if label_map else None
     frames: dict[Key, int] = {}
-    true, found = (_boxes(table, frames, dropped, scored) for table, scored in zip(tables, (False, True), strict=True))
-    return frame_map(true, found, threshold, classes, once=True)
+    true, detected = (
+        _boxes(table, frames, dropped, scored) for table, scored in zip(tables, (False, True), strict=True)
+    )
+    return frame_map(true, detected, threshold, classes, once=True)
 
 
 def _boxes(rows: Rows, frames: dict[Key, int], dropped: set[Key], scored: bool) -> Boxes:

@@ -60,8 +60,8 @@ def match_best_free(pairs: Pairs, rank: Int64[np.ndarray, " detections"], thresh
     edges = [*np.flatnonzero(np.diff(rounds, prepend=-1)), len(rounds)]
     for begin, end in itertools.pairwise(edges):
         free = ~taken[truth[begin:end]]
-        found, first = np.unique(detection[begin:end][free], return_index=True)
-        hits[found] = True
+        best, first = np.unique(detection[begin:end][free], return_index=True)
+        hits[best] = True
         taken[truth[begin:end][free][first]] = True
     return hits
 
@@ -76,11 +76,11 @@ def match_best(
     """
     detection, truth, overlap = pairs
     order = np.lexsort((truth, -overlap, detection))
-    found, first = np.unique(detection[order], return_index=True)
-    best = order[first]
+    matched, first = np.unique(detection[order], return_index=True)
+    pair = order[first]
     chosen = np.full(len(rank), -1, dtype=np.int64)
-    enough = overlap[best] >= threshold
-    chosen[found[enough]] = truth[best][enough]
+    enough = overlap[pair] >= threshold
+    chosen[matched[enough]] = truth[pair][enough]
     candidates = np.flatnonzero(chosen >= 0)
     candidates = candidates[np.argsort(rank[candidates], kind="stable")]
     _, winners = np.unique(chosen[candidates], return_index=True)
@@ -94,10 +94,10 @@ def ranks(keys: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]) -> I
     order = np.lexsort((np.arange(len(keys)), -scores, keys))
     sorted_keys = keys[order]
     begins = np.flatnonzero(np.diff(sorted_keys, prepend=sorted_keys[0] - 1 if len(keys) else 0))
-    place = np.arange(len(keys)) - np.repeat(begins, np.diff([*begins, len(keys)]))
-    found = np.empty(len(keys), dtype=np.int64)
-    found[order] = place
-    return found
+    within = np.arange(len(keys)) - np.repeat(begins, np.diff([*begins, len(keys)]))
+    ranked = np.empty(len(keys), dtype=np.int64)
+    ranked[order] = within
+    return ranked
 
 
 def join(

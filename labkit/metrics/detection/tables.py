@@ -30,8 +30,8 @@ def read_boxes(truth: str | Path, detections: str | Path) -> tuple[Boxes, Boxes,
     names = sorted({row["label"] for table in tables for row in table})
     number = {name: k for k, name in enumerate(names)}
     frames: dict[tuple[str, int], int] = {}
-    found = [_boxes(table, number, frames, scored) for table, scored in zip(tables, (False, True), strict=True)]
-    return found[0], found[1], names
+    both = [_boxes(table, number, frames, scored) for table, scored in zip(tables, (False, True), strict=True)]
+    return both[0], both[1], names
 
 
 def _boxes(
@@ -57,8 +57,8 @@ def read_tubes(truth: str | Path, detections: str | Path) -> tuple[list[Tube], l
     tables = [list(read_rows(Path(path), TUBE_COLUMNS[:-1], scored)) for path, scored in ((truth, 0), (detections, 1))]
     names = sorted({row["label"] for table in tables for row in table})
     number = {name: k for k, name in enumerate(names)}
-    found = [list(_tubes(table, number, Path(path))) for table, path in zip(tables, (truth, detections), strict=True)]
-    return found[0], found[1], names
+    both = [list(_tubes(table, number, Path(path))) for table, path in zip(tables, (truth, detections), strict=True)]
+    return both[0], both[1], names
 
 
 def _tubes(table: Sequence[dict[str, str]], number: dict[str, int], path: Path) -> Iterator[Tube]:

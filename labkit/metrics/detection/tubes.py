@@ -77,8 +77,8 @@ def _pairs(truth: Sequence[Tube], detected: Sequence[Tube]) -> tuple[np.ndarray,
         for d, tube in enumerate(detected)
         for t in by_key.get((tube.video, tube.label), ())
     ]
-    found = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return found[:, 0].astype(np.int64), found[:, 1].astype(np.int64), found[:, 2]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2]
 
 
 def _average_precisions(

@@ -60,7 +60,7 @@ def start_of(sequence: Sequence) -> np.ndarray:
 class Pairs:
     """Two search images of one target at different times.  Places and sizes in crop pixels.
 
-    first: the target stands in its middle. second: it stands at `place`, rivals at `rivals` where `visible`.
+    first: the target stands in its middle. second: it stands at `position`, rivals at `rivals` where `visible`.
     """
 
     first: UInt8[Tensor, "n 3 size size"]

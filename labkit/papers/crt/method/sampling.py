@@ -52,7 +52,7 @@ def labels(
 def away(
     at: Float[Tensor, "batch *n 2"], position: Float[Tensor, "batch 2"], target: Float[Tensor, "batch 2"]
 ) -> Bool[Tensor, "batch *n"]:
-    """Farther than 0.6 targets from `place`: a negative. [ours]"""
+    """Farther than 0.6 targets from `position`: a negative. [ours]"""
     one = (len(position), *[1] * (at.dim() - 2), 2)
     return ((at - position.view(one)) / target.view(one)).norm(dim=-1) > 0.6
 

@@ -49,7 +49,7 @@ class Rehearsal:
     """One clip, described.
 
     first: stage 2's rows of the first frame and its augmentations; rows: those of every later frame, around the target.
-    place: the target in every later frame, (x, y) in pixels of the search image; size: its width and height.
+    position: the target in every later frame, (x, y) in pixels of the search image; size: its width and height.
     options: stage 1's candidates in every later frame, by the filter's size.
     milliseconds: of one d x d solve, as measured on this machine when the clip was described.
     """

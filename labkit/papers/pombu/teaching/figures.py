@@ -153,11 +153,11 @@ def calibration_figure(rows: Mapping[str, Calibration]) -> Figure:
     return figure
 
 
-def calibration_table(found: Mapping[str, Any]) -> str:
+def calibration_table(study: Mapping[str, Any]) -> str:
     """The numbers of the calibration study, in lines of at most 80 columns."""
     lines = [f"{'':41} {'rank':>6} {'within':>7} {'within':>7} {'sd of':>8}",
              f"{'':41} {'corr.':>6} {'1 sigma':>7} {'2 sigma':>7} {'err./sig':>8}"]  # fmt: skip
-    for name, measures in found.items():
+    for name, measures in study.items():
         for key, label in (("sqrt_u", "√U"), ("persistent", "followed to the end")):
             if key in measures:
                 row = measures[key]

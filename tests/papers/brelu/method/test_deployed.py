@@ -80,10 +80,10 @@ def leaves(value, path=()):
 
 def changed_at(header, path, value):
     header = json.loads(json.dumps(header))
-    folder = header
+    part = header
     for key in path[:-1]:
-        folder = folder[key]
-    folder[path[-1]] = value
+        part = part[key]
+    part[path[-1]] = value
     return header
 
 

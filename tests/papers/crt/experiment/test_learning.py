@@ -111,5 +111,5 @@ def test_refined_and_learned_trackers_track():
     for tracker in (CascadeTracker(Settings(refine=True), refiner=refiner),
                     CascadeTracker(features=Learned(learning.small_net(0)))):  # fmt: skip
         tracker.init(clip.frames[0], tuple(clip.boxes[0].tolist()))
-        message = [tracker.update(clip.frames[t]) for t in range(1, 5)]
-        assert all(min(each.box[2:]) >= 4 for each in message)
+        tracked = [tracker.update(clip.frames[t]) for t in range(1, 5)]
+        assert all(min(each.box[2:]) >= 4 for each in tracked)

@@ -86,6 +86,7 @@ def test_killed_between_arms(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "clips-plain-stage-1" / "result.json").read_bytes() == kept
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     """Networks train on shared batches; sequences are dealt out, three to two processes, and gathered in order.

@@ -188,11 +188,11 @@ def test_a_look_alike_is_not_taken_for_the_lost_target():
 def test_a_target_that_has_changed_counts_twice():
     """The usual score of a real clip lies between 0 and 1: always above a threshold of 0, soon below one of 1."""
     counts = {0.0: set(), 1.0: set()}
-    for misfit, actual in counts.items():
+    for misfit, values in counts.items():
 
         class Watched(RidgeHead):
-            def update(self, rows, counts, rivals, actual=actual):
-                actual.add(float(counts))
+            def update(self, rows, counts, rivals, values=values):
+                values.add(float(counts))
                 super().update(rows, counts, rivals)
 
         follow(CascadeTracker(Settings(misfit=misfit), head=lambda kind=Watched: kind(Ridge())), CLIP)

@@ -167,7 +167,7 @@ TARGET, MIDDLE = torch.tensor([[6.0, 6.0]]), torch.tensor([[20.0, 20.0]])
 
 
 @pytest.mark.parametrize(
-    ("peaks", "folder", "state"),
+    ("peaks", "position", "state"),
     [
         ([(20, 20, 0.2)], (20, 20), State.NOT_FOUND),
         ([(20, 22, 0.9)], (22, 20), State.NORMAL),
@@ -178,11 +178,11 @@ TARGET, MIDDLE = torch.tensor([[6.0, 6.0]]), torch.tensor([[20.0, 20.0]])
         ([(20, 28, 0.9), (20, 12, 0.85)], (28, 20), State.UNCERTAIN),
     ],
 )
-def test_localisation_states(peaks, folder, state):
+def test_localisation_states(peaks, position, state):
     """0.8 * 6 * 5 / 2 = 12 cells is far."""
     at, actual = localise(scores_with(peaks), TARGET, MIDDLE, search=5.0)
     assert actual.item() == state
-    assert tuple(at[0].tolist()) == folder
+    assert tuple(at[0].tolist()) == position
 
 
 def test_atom_settings_are_the_peers():

@@ -99,8 +99,8 @@ def test_resnet_weights_from_a_file(tmp_path, ending):
 
     net, path = resnet18(), tmp_path / f"resnet18.{ending}"
     (torch.save if ending == "pth" else save_file)(net.state_dict(), path)
-    actual = ResNetFeatures(18, path)
-    torch.testing.assert_close(actual.net.conv1.weight, net.conv1.weight.detach())
+    features = ResNetFeatures(18, path)
+    torch.testing.assert_close(features.net.conv1.weight, net.conv1.weight.detach())
     net.eval()
     x = torch.rand(1, 3, 64, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -108,7 +108,7 @@ def test_resnet_weights_from_a_file(tmp_path, ending):
     net.layer2.register_forward_hook(lambda m, i, o: outputs.update(second=o))
     with torch.no_grad():
         net((x - mean[:, None, None]) / std[:, None, None])
-    torch.testing.assert_close(actual(x).second[0], outputs["second"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(features(x).second[0], outputs["second"], rtol=1e-4, atol=1e-4)
 
 
 def test_bad_input(tmp_path):

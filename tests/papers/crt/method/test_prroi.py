@@ -45,17 +45,17 @@ def test_bins_times_areas_are_the_whole_box(pool):
 
 def test_a_whole_map_integral(pool):
     """Cells 2..5 whole: the box from 2 to 6 holds them, plus what the interpolant borrows at its two ends."""
-    actual = a_map(1)
+    feature = a_map(1)
     box = torch.tensor([[[0.0, 0.0, 18.0, 18.0]]], dtype=torch.float64)
     inner = torch.full((18,), 1.0, dtype=torch.float64)
     inner[[0, -1]] = 0.5 + 0.375  # half of the hat, and what lies beyond the middle of the outermost cell
-    wanted = (inner[:, None] * inner * actual[0, 0]).sum() / 18**2
-    torch.testing.assert_close(pool(actual, box, 1)[0, 0, 0, 0, 0], wanted)
+    wanted = (inner[:, None] * inner * feature[0, 0]).sum() / 18**2
+    torch.testing.assert_close(pool(feature, box, 1)[0, 0, 0, 0, 0], wanted)
 
 
 def test_against_brute_force(pool):
     """A fine sum over the bilinear interpolant, written with hats at the cells' middles."""
-    actual, fine = a_map(), 200
+    feature, fine = a_map(), 200
     for k in range(2):
         x, y, w, h = BOXES[0, k]
         steps = (torch.arange(4 * fine, dtype=torch.float64) + 0.5) / (4 * fine)
@@ -63,9 +63,9 @@ def test_against_brute_force(pool):
         def hats(at):
             return (1 - (at[:, None] - torch.arange(18) - 0.5).abs()).clamp_min(0)
 
-        dense = torch.einsum("yi,cij,xj->cyx", hats(y + h * steps), actual[0], hats(x + w * steps))
+        dense = torch.einsum("yi,cij,xj->cyx", hats(y + h * steps), feature[0], hats(x + w * steps))
         wanted = dense.reshape(2, 4, fine, 4, fine).mean((2, 4))
-        torch.testing.assert_close(pool(actual, BOXES, 4)[0, k], wanted, rtol=0, atol=2e-4)
+        torch.testing.assert_close(pool(feature, BOXES, 4)[0, k], wanted, rtol=0, atol=2e-4)
 
 
 def test_gradient_in_box_and_map(pool):

@@ -33,26 +33,26 @@ def learned(mining, mined, seed=0, **settings):
 
 @pytest.mark.parametrize("way", MINING)
 def test_mining_changes_what_is_learned_only_through_what_is_mined(way):
-    none = learned(way, lambda actual: None)
-    shut = learned(way, lambda actual: actual._replace(valid=torch.zeros_like(actual.valid)))
+    none = learned(way, lambda rivals: None)
+    shut = learned(way, lambda rivals: rivals._replace(valid=torch.zeros_like(rivals.valid)))
     assert torch.equal(shut.w, none.w)
     if way != "irls":  # which weighs all rows by their residual
-        assert torch.equal(none.w, learned("none", lambda actual: None).w)
-    assert float((learned(way, lambda actual: actual).w - none.w).abs().max()) > 1e-4  # over 40 seeds above .03
+        assert torch.equal(none.w, learned("none", lambda rivals: None).w)
+    assert float((learned(way, lambda rivals: rivals).w - none.w).abs().max()) > 1e-4  # over 40 seeds above .03
 
 
 def test_only_the_target_that_met_rivals_learns_from_them():
-    def first_target_only(actual):
-        return actual._replace(valid=actual.valid & torch.tensor([[True], [False]]))
+    def first_target_only(rivals):
+        return rivals._replace(valid=rivals.valid & torch.tensor([[True], [False]]))
 
     for way in MINING:
-        some, none = learned(way, first_target_only), learned(way, lambda actual: None)
+        some, none = learned(way, first_target_only), learned(way, lambda rivals: None)
         assert float((some.w - none.w)[0].abs().max()) > 1e-4, way
         torch.testing.assert_close(some.w[1], none.w[1], rtol=0, atol=1e-12)
 
 
 def test_anchored_rivals_score_less_and_the_first_positives_the_same():
-    head = learned("anchored", lambda actual: actual, anchor_lam=1e-3, hard_weight=5.0)
+    head = learned("anchored", lambda rivals: rivals, anchor_lam=1e-3, hard_weight=5.0)
     plain = head.running.solve(head.settings.lam)
     before, after = ((head.hard.x @ w[..., None])[..., 0].abs().mean() for w in (plain, head.w))
     moved = (head.positives @ (head.w - plain)[..., None]).abs().mean()
@@ -62,7 +62,7 @@ def test_anchored_rivals_score_less_and_the_first_positives_the_same():
 
 def test_all_rows_kept_is_the_running_gram():
     """As long as nothing is forgotten: the weights of `eta` and `keep_first`, row by row (they are float32)."""
-    gram, dual = (learned("none", lambda actual: None, solver=solver) for solver in ("gram", "dual"))
+    gram, dual = (learned("none", lambda rivals: None, solver=solver) for solver in ("gram", "dual"))
     torch.testing.assert_close(gram.w, dual.w, rtol=0, atol=1e-6)
 
 

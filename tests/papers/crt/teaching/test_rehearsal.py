@@ -138,19 +138,19 @@ def test_mining_goes_through_the_gate_and_changes_later_frames(monkeypatch):
 
 def test_a_frame_that_only_gives_negatives_gives_no_positives(monkeypatch):
     """With the gate open rivals come in every frame; the rows around the target only in every second one."""
-    message = []
+    updates = []
 
     class Watched(RidgeHead):
         def update(self, rows, counts, rivals):
-            message.append((rivals.frame, bool(counts), bool(rivals.valid.any())))
+            updates.append((rivals.frame, bool(counts), bool(rivals.valid.any())))
             super().update(rows, counts, rivals)
 
     monkeypatch.setattr(rehearsal, "RidgeHead", Watched)
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
     replay(FOUND, Choice(mining="anchored"))
-    assert {learn for frame, learn, _ in message if frame % 2} == {False}
-    assert {learn for frame, learn, _ in message if frame % 2 == 0} == {True}
-    assert all(mined for frame, _, mined in message if frame % 2)
+    assert {learn for frame, learn, _ in updates if frame % 2} == {False}
+    assert {learn for frame, learn, _ in updates if frame % 2 == 0} == {True}
+    assert all(mined for frame, _, mined in updates if frame % 2)
 
 
 def test_settings_out_of_range_say_what_is_allowed():

@@ -173,6 +173,7 @@ def test_killed_between_the_weights_and_the_result(tmp_path, monkeypatch):
 # -- several processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path):
     """Batches are shared, logits gathered: penalties and group weights stay exact."""

@@ -62,8 +62,8 @@ def test_the_pendulum_is_gymnasiums():
     for _ in range(200):
         action = torch.rand(1, 1, 1, generator=random, dtype=torch.float64) * 2.4 - 1.2
         state, rewards = ours.step(action)
-        seen, reward, *_ = theirs.step(2 * action[0, 0].numpy())
-        np.testing.assert_allclose(state[0, 0].numpy(), seen, atol=1e-4)  # Gymnasium's state is float32
+        observation, reward, *_ = theirs.step(2 * action[0, 0].numpy())
+        np.testing.assert_allclose(state[0, 0].numpy(), observation, atol=1e-4)  # Gymnasium's state is float32
         assert rewards.item() == pytest.approx(reward, abs=1e-3)
 
 

@@ -45,6 +45,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path):
     assert PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL)) == undisturbed  # finished: read, not trained again
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_two_processes_deal_the_units_out(tmp_path):
     config = SMALL.override(environments=["pendulum"], algorithms=["pombu"], replicas=1, **LOOP)

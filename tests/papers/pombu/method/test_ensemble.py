@@ -17,15 +17,15 @@ COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN = 2, 3, 4, 2, (16, 12)
 
 
 def an_ensemble(weight_norm: bool = True, **options: object) -> e.DynamicsEnsemble:
-    net_ensemble = e.DynamicsEnsemble(
+    ensemble = e.DynamicsEnsemble(
         COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, weight_norm=weight_norm, seeds=[5, 8], **options
     )
     generator = torch.Generator().manual_seed(1)
-    net_ensemble.normalize_by(
+    ensemble.normalize_by(
         torch.randn(COPIES, 6, generator=generator), torch.rand(COPIES, 6, generator=generator) + 0.5,
         torch.randn(COPIES, 4, generator=generator), torch.rand(COPIES, 4, generator=generator) + 0.5,
     )  # fmt: skip
-    return net_ensemble
+    return ensemble
 
 
 def one_module(net: e.StackedWeightNormMLP, member: int) -> nn.Sequential:
@@ -50,37 +50,37 @@ def some_data(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return state, action, state + 0.1 * torch.sin(state) * turn + 0.1 * torch.cat([action, -action], -1)
 
 
-def fitted_normalization(net_ensemble: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
+def fitted_normalization(ensemble: e.DynamicsEnsemble, state: Tensor, action: Tensor, after: Tensor) -> None:
     inputs, change = torch.cat([state, action], -1), after - state
-    net_ensemble.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    ensemble.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
 
 
 # -- the networks -----------------------------------------------------------------------------------------------------
 
 
 def test_all_members_at_once_are_separate_modules():
-    net_ensemble = an_ensemble()
+    ensemble = an_ensemble()
     state, action, _ = some_data(7)
-    got = net_ensemble(state, action)
+    got = ensemble(state, action)
     assert got.shape == (COPIES, MEMBERS, 7, OBSERVATION)
     for copy in range(COPIES):
         inputs = torch.cat([state[copy], action[copy]], -1)
-        normal = (inputs - net_ensemble.input_mean[copy]) / net_ensemble.input_std[copy]
+        normal = (inputs - ensemble.input_mean[copy]) / ensemble.input_std[copy]
         for k in range(MEMBERS):
-            change = one_module(net_ensemble.net, copy * MEMBERS + k)(normal)
-            wanted = state[copy] + change * net_ensemble.output_std[copy] + net_ensemble.output_mean[copy]
+            change = one_module(ensemble.net, copy * MEMBERS + k)(normal)
+            wanted = state[copy] + change * ensemble.output_std[copy] + ensemble.output_mean[copy]
             torch.testing.assert_close(got[copy, k], wanted, rtol=0, atol=1e-6)
 
 
 def test_the_gradients_are_those_of_torchs_weight_norm():
-    net_ensemble = an_ensemble()
+    ensemble = an_ensemble()
     x, y = torch.randn(2, COPIES * MEMBERS, 9, 6, generator=torch.Generator().manual_seed(2))
     y = y[..., :4]
-    (net_ensemble.net(x) - y).square().mean((1, 2)).sum().backward()
+    (ensemble.net(x) - y).square().mean((1, 2)).sum().backward()
     for k in range(COPIES * MEMBERS):
-        alone = one_module(net_ensemble.net, k)
+        alone = one_module(ensemble.net, k)
         (alone(x[k]) - y[k]).square().mean().backward()
-        for mine, theirs in zip(net_ensemble.net.layers, alone[::2], strict=True):
+        for mine, theirs in zip(ensemble.net.layers, alone[::2], strict=True):
             weights = theirs.parametrizations.weight
             torch.testing.assert_close(mine.gain.grad[k].T, weights.original0.grad, rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(mine.direction.grad[k].T, weights.original1.grad, rtol=1e-4, atol=1e-6)
@@ -114,49 +114,49 @@ def test_making_and_freezing_leave_the_global_generator_alone():
 
 
 def test_a_frozen_ensemble_is_the_same_function():
-    net_ensemble = an_ensemble()
+    ensemble = an_ensemble()
     state, action, _ = some_data(7)
-    wanted = net_ensemble(state, action)
-    net_ensemble.freeze()
-    frozen = net_ensemble(state, action)
+    wanted = ensemble(state, action)
+    ensemble.freeze()
+    frozen = ensemble(state, action)
     torch.testing.assert_close(frozen, wanted, rtol=0, atol=1e-6)
     assert not frozen.requires_grad
-    assert not any("plain" in name for name in net_ensemble.state_dict())
-    net_ensemble.initialize([1, 2])  # frozen weights would be stale
-    assert net_ensemble(state, action).requires_grad
-    fresh = net_ensemble(state, action)
+    assert not any("plain" in name for name in ensemble.state_dict())
+    ensemble.initialize([1, 2])  # frozen weights would be stale
+    assert ensemble(state, action).requires_grad
+    fresh = ensemble(state, action)
     assert not torch.allclose(fresh, wanted)
-    net_ensemble.freeze()
-    torch.testing.assert_close(net_ensemble(state, action), fresh, rtol=0, atol=1e-6)
+    ensemble.freeze()
+    torch.testing.assert_close(ensemble(state, action), fresh, rtol=0, atol=1e-6)
 
 
 def test_further_outputs_are_predicted_as_they_are():
     """No state is added to them, and they are normalized like the rest."""
-    net_ensemble = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, seeds=[5, 8], extra_outputs=2)
+    ensemble = e.DynamicsEnsemble(COPIES, MEMBERS, OBSERVATION, ACTION, HIDDEN, seeds=[5, 8], extra_outputs=2)
     state, action, after = some_data(200)
     outcome = torch.cat([after, state[..., :1] * 3 + 7, (state[..., :1] > 0).float()], -1)
     inputs, change = torch.cat([state, action], -1), torch.cat([after - state, outcome[..., 4:]], -1)
-    net_ensemble.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
-    _, targets = net_ensemble.normalized(state, action, outcome)
+    ensemble.normalize_by(inputs.mean(1), inputs.std(1), change.mean(1), change.std(1))
+    _, targets = ensemble.normalized(state, action, outcome)
     torch.testing.assert_close(targets.mean(1), torch.zeros(COPIES, 6), rtol=0, atol=1e-4)
     torch.testing.assert_close(targets.std(1), torch.ones(COPIES, 6), rtol=0, atol=1e-4)
-    net = net_ensemble.net(net_ensemble.network_inputs(state, action)).view(COPIES, MEMBERS, 200, 6)
-    raw = net * net_ensemble.output_std[:, None] + net_ensemble.output_mean[:, None]
-    torch.testing.assert_close(net_ensemble(state, action)[..., 4:], raw[..., 4:])
-    torch.testing.assert_close(net_ensemble(state, action)[..., :4], raw[..., :4] + state[:, None])
+    net = ensemble.net(ensemble.network_inputs(state, action)).view(COPIES, MEMBERS, 200, 6)
+    raw = net * ensemble.output_std[:, None] + ensemble.output_mean[:, None]
+    torch.testing.assert_close(ensemble(state, action)[..., 4:], raw[..., 4:])
+    torch.testing.assert_close(ensemble(state, action)[..., :4], raw[..., :4] + state[:, None])
     wide = [x[:, None].expand(-1, MEMBERS, -1, -1).contiguous() for x in (state, action)]
-    torch.testing.assert_close(net_ensemble.by_member(*wide), net_ensemble(state, action), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ensemble.by_member(*wide), ensemble(state, action), rtol=0, atol=1e-6)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(4, 50, generator)
-    report = e.fit(net_ensemble, state, action, outcome, splits, generator, e.FitSettings(5e-3, batch=40, rounds=60))
+    report = e.fit(ensemble, state, action, outcome, splits, generator, e.FitSettings(5e-3, batch=40, rounds=60))
     assert (report.best < 0.5).all()  # a guess of the mean has 1; .05 +- .01 over 20 seeds, the worst member each
 
 
 def test_following_members_is_picking_them():
-    net_ensemble = an_ensemble()
+    ensemble = an_ensemble()
     state, action, _ = some_data(7)
     wide = [x[:, None].expand(-1, MEMBERS, -1, -1).contiguous() for x in (state, action)]
-    torch.testing.assert_close(net_ensemble.by_member(*wide), net_ensemble(state, action), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ensemble.by_member(*wide), ensemble(state, action), rtol=0, atol=1e-6)
 
 
 # -- the splits -------------------------------------------------------------------------------------------------------
@@ -254,11 +254,11 @@ def test_patience_is_what_a_member_may_wait(patience, rounds, monkeypatch):
     after 2 + 6 rounds with a patience of 4 or 5, after 2 + 8 with one of 6."""
     errors = iter(range(1, 100))
     monkeypatch.setattr(e, "validation_error", lambda *a: torch.full((COPIES * MEMBERS,), float(next(errors))))
-    net_ensemble, data, splits = an_ensemble(), some_data(20), e.TrajectorySplits(COPIES, MEMBERS)
+    ensemble, data, splits = an_ensemble(), some_data(20), e.TrajectorySplits(COPIES, MEMBERS)
     generator = torch.Generator().manual_seed(0)
     splits.add(2, 10, generator)
     settings = e.FitSettings(batch=8, rounds=40, validate_every=2, patience=patience)
-    report = e.fit(net_ensemble, *data, splits, generator, settings)
+    report = e.fit(ensemble, *data, splits, generator, settings)
     assert report.rounds == rounds
     assert (report.best == 1).all()
 
@@ -323,18 +323,18 @@ def train_alone(net, inputs, targets, batches, valid, settings) -> float:
 
 def test_training_lowers_the_validation_error_and_restores_the_best():
     """Over 20 seeds at most .011 of the error is left."""
-    net_ensemble, data = an_ensemble(), some_data(300)
-    fitted_normalization(net_ensemble, *data)
+    ensemble, data = an_ensemble(), some_data(300)
+    fitted_normalization(ensemble, *data)
     splits, generator = e.TrajectorySplits(COPIES, MEMBERS), torch.Generator().manual_seed(4)
     splits.add(6, 50, generator)
-    inputs, targets = (t.flatten(0, 1) for t in net_ensemble.normalized(*data))
+    inputs, targets = (t.flatten(0, 1) for t in ensemble.normalized(*data))
     copy = torch.arange(COPIES).repeat_interleave(MEMBERS)[:, None] * 300
-    before = e.validation_error(net_ensemble.net, inputs, targets, splits.valid + copy)
-    report = e.fit(net_ensemble, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
+    before = e.validation_error(ensemble.net, inputs, targets, splits.valid + copy)
+    report = e.fit(ensemble, *data, splits, generator, e.FitSettings(5e-3, batch=60, rounds=60))
     assert (report.best < 0.05 * before).all()
     torch.testing.assert_close(report.best, report.history.min(0).values)
     torch.testing.assert_close(
-        e.validation_error(net_ensemble.net, inputs, targets, splits.valid + copy, chunk=7),
+        e.validation_error(ensemble.net, inputs, targets, splits.valid + copy, chunk=7),
         report.best,
         rtol=1e-4,
         atol=1e-7,

@@ -50,7 +50,7 @@ def some_draws() -> Draws:
 
 def written_out(draws: Draws, gamma: float, bound: float) -> dict[str, Tensor]:
     """Every copy, rollout, step and member by itself."""
-    actual = {n: torch.zeros(STEPS, COPIES, ROLLOUTS, dtype=torch.float64) for n in ("reward", "uncertainty", "last")}
+    wanted = {n: torch.zeros(STEPS, COPIES, ROLLOUTS, dtype=torch.float64) for n in ("reward", "uncertainty", "last")}
     for copy in range(COPIES):
         for n in range(ROLLOUTS):
             s = START[copy, n]
@@ -60,11 +60,11 @@ def written_out(draws: Draws, gamma: float, bound: float) -> dict[str, Tensor]:
                 after = [A[copy, k] @ s + B[copy, k] @ a for k in range(MEMBERS)]
                 r = torch.stack([-(x @ x) - 0.1 * (a @ a) + s[0] for x in after])
                 q = r + gamma * torch.stack([(VALUE[copy] @ x) * (t + 2) for x in after])
-                actual["reward"][t, copy, n] = r.mean()
-                actual["uncertainty"][t, copy, n] = ((q - q.mean()) ** 2).mean()
-                actual["last"][t, copy, n] = s[0]
+                wanted["reward"][t, copy, n] = r.mean()
+                wanted["uncertainty"][t, copy, n] = ((q - q.mean()) ** 2).mean()
+                wanted["last"][t, copy, n] = s[0]
                 s = after[int(draws.member[t, copy, n])]
-    return actual
+    return wanted
 
 
 @pytest.mark.parametrize("bound", [0.5, 100.0])

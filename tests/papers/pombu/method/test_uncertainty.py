@@ -49,7 +49,7 @@ def test_disagreement_needs_two_members(shape, dim):
 
 def written_out(r, u, v, w, gamma, lam, done) -> dict[str, Tensor]:
     """Each copy by itself, number by number, cut at the first end."""
-    actual = {name: torch.zeros_like(r) for name in ("A", "V", "AU", "U")}
+    wanted = {name: torch.zeros_like(r) for name in ("A", "V", "AU", "U")}
     for i in range(COPIES[0]):
         for j in range(COPIES[1]):
             ends = [t for t in range(STEPS) if done is not None and done[t, i, j]]
@@ -61,9 +61,9 @@ def written_out(r, u, v, w, gamma, lam, done) -> dict[str, Tensor]:
                 here_u = max(float(w[t, i, j]), 0.0)
                 a = float(r[t, i, j]) + gamma * after - float(v[t, i, j]) + gamma * lam * a
                 au = float(u[t, i, j]) + gamma**2 * after_u - here_u + gamma**2 * lam * au
-                actual["A"][t, i, j], actual["V"][t, i, j] = a, a + float(v[t, i, j])
-                actual["AU"][t, i, j], actual["U"][t, i, j] = au, max(au + here_u, 0.0)
-    return actual
+                wanted["A"][t, i, j], wanted["V"][t, i, j] = a, a + float(v[t, i, j])
+                wanted["AU"][t, i, j], wanted["U"][t, i, j] = au, max(au + here_u, 0.0)
+    return wanted
 
 
 @pytest.mark.parametrize("lam", [1.0, 0.9, 0.0])

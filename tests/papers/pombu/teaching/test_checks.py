@@ -124,8 +124,8 @@ def test_intervals_are_those_of_all_seeds_of_all_runs():
     arms = arms | {name: zone_arm(arms[name]["real"], arms[name]["claimed"] * 4) for name in ("alpha-0", "alpha-2")}
     result = RESULT | {"zone": {"arms": arms}}
     for name in ("zone-reward-x0.1", "zone-reward-x0.1-official", "zone-observation-noise"):
-        actual = result[name]["arms"]
-        result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in actual.items()}}
+        arms = result[name]["arms"]
+        result[name] = {"arms": {arm: zone_arm(value["real"] * 4) for arm, value in arms.items()}}
     pooled = {claim.key: claim for claim in CLAIMS if claim.pooled}
     assert len(pooled) == 10
     for key, claim in pooled.items():

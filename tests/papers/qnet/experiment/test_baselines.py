@@ -62,6 +62,7 @@ def test_bwn_is_the_best_scaled_sign_of_each_filter():
             assert (filter_ - factor * quantized).square().sum() > error
 
 
+@pytest.mark.slow
 def test_bwn_untrained_with_batch_norm_equals_w1():
     """A free identity of the sheet: a filter's scale is the next batch norm's business, so BWN + BN = W1 + BN."""
     torch.manual_seed(0)

@@ -17,9 +17,9 @@ UNIFORM = torch.linspace(-1, 1, 100_001, dtype=torch.float64)
 
 
 def quantizer(temperature, **options):
-    quantized = SoftQuantizer(LEVELS["W2"], (-0.5, 0.5), beta=1.0, alpha=0.7, **options).double()
-    set_temperature(quantized, temperature)
-    return quantized
+    layer = SoftQuantizer(LEVELS["W2"], (-0.5, 0.5), beta=1.0, alpha=0.7, **options).double()
+    set_temperature(layer, temperature)
+    return layer
 
 
 def test_slope_is_the_paper_formula():
@@ -44,10 +44,10 @@ def test_a_wide_bell_keeps_everybody_learning():
 
 
 def test_slope_is_soft_in_eval_mode_and_leaves_no_trace():
-    quantized = quantizer(8.0).eval()
-    torch.testing.assert_close(slope(quantized, UNIFORM), slope(quantized.train(), UNIFORM))
-    assert quantized.forced_mode is None
-    assert quantized.alpha.grad is None
+    layer = quantizer(8.0).eval()
+    torch.testing.assert_close(slope(layer, UNIFORM), slope(layer.train(), UNIFORM))
+    assert layer.forced_mode is None
+    assert layer.alpha.grad is None
 
 
 class TestGradientAgreement:

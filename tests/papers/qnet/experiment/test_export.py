@@ -12,6 +12,8 @@ from labkit.workbench.training import Workers
 ALONE = Workers(0, 1, torch.device("cpu"))
 FEW = {"float_steps": 4, "steps": 3, "test_examples": 50, "calibration_examples": 251, "device": "cpu"}
 
+pytestmark = pytest.mark.slow  # of what was trained
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -1,8 +1,6 @@
 """The whole experiment: every scale's code path, several processes, kills, and the paths that real data takes."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -80,6 +78,7 @@ def test_longer_float_training_is_an_arm_without_quantisers(tmp_path):
     assert result["gradient_error"] < 1e-4
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_many_levels_need_no_training_when_thresholds_lie_midway(tmp_path):
     """Sheet check 9: untrained 8-bit weights are as good as float, but for a few of the 597 test images.
@@ -143,16 +142,14 @@ SHORT = {
 }
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_two_processes_train_the_same_curve_as_one(tmp_path):
     """DDP over gloo with global batch norm: the loss of each step is that of one process with the same global batch."""
     config = PAPER.config("smoke", device="cpu", **SHORT)
     train(config, Run.open(tmp_path / "1", config))
-    fields = [word for name, value in SHORT.items() for word in ("-p", name, str(value).strip("[']"))]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "labkit"]
-    words = ["train", "qnet", "--scale", "smoke", "--device", "cpu", *fields, "--run-dir", str(tmp_path / "2")]
-    call = subprocess.run([*torchrun, *words], capture_output=True, text=True, timeout=600)  # against hanging
-    assert call.returncode == 0, call.stderr
+    two = config.override(devices=2)
+    PAPER.run(two, Run.open(tmp_path / "2", two))
     for part in ("float", "W1"):
         curves = []
         for processes in ("1", "2"):
@@ -165,6 +162,7 @@ def test_two_processes_train_the_same_curve_as_one(tmp_path):
         assert curves[0] == pytest.approx(curves[1], rel=1e-4 if part == "float" else 0.1)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, monkeypatch):
     """Left within the float network's training, then within an arm's. (Real SIGKILLs: tests/test_faults.py.)"""
@@ -293,6 +291,7 @@ def test_lesson_uses_fashion_mnist_where_it_is():
     assert (task.name, task.train_examples, task.image_size) == ("fashion-mnist", 8000, 28)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_seed_decides_everything_but_the_device(tmp_path):
     first = train(QUICK, Run.open(tmp_path / "a", QUICK))

@@ -33,16 +33,16 @@ BATCHES = [torch.randn(16, 2, 6, 6, generator=torch.Generator().manual_seed(k)) 
 
 
 def outputs_of_relus(model, x):
-    seen = {}
+    outputs = {}
     hooks = [
-        module.register_forward_hook(lambda m, i, output, name=name: seen.__setitem__(name, output))
+        module.register_forward_hook(lambda m, i, output, name=name: outputs.__setitem__(name, output))
         for name, module in model.named_modules()
         if name in ("2", "4.relu1", "4.relu2")
     ]
     model(x)
     for hook in hooks:
         hook.remove()
-    return seen
+    return outputs
 
 
 def test_behind_every_relu_in_the_set_of_levels():
@@ -61,13 +61,13 @@ def test_calibration_sees_the_float_activations_with_hard_weights_in_eval_mode()
     model(BATCHES[0])  # batch norm has statistics
     quantize_weights(model, LEVELS["W1"])
     state = copy.deepcopy(model.state_dict())
-    seen = outputs_of_relus(copy.deepcopy(model).eval(), BATCHES[0])
+    outputs = outputs_of_relus(copy.deepcopy(model).eval(), BATCHES[0])
     model.train()
     quantize_activations(model, LEVELS["A2"], BATCHES[:1])
     assert all(module.training for module in model.modules())
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items() if name in state)
     for name, quantizer in quantizers(model, "activations").items():
-        fitted = SoftQuantizer.fit(seen[name], LEVELS["A2"], init="trimmed")
+        fitted = SoftQuantizer.fit(outputs[name], LEVELS["A2"], init="trimmed")
         torch.testing.assert_close(quantizer.beta, fitted.beta)
         torch.testing.assert_close(quantizer.thresholds, fitted.thresholds)
 

@@ -23,13 +23,13 @@ def claim(key):
 
 
 def test_better_seeds_speak_for_sher():
-    actual = walls(SHER=[0.8, 0.9, 0.8, 0.9], HER_none=[0.1, 0.9, 0.2, 0.8], HER_noise=[0.85, 0.85, 0.85, 0.85])
-    assert claim("entropy-replaces-noise").measure(actual) == pytest.approx(0.85 - 0.5)
-    assert claim("better-than-tuned-her").measure(actual) == pytest.approx(0.0)
-    assert claim("deterministic-methods-are-brittle").measure(actual) == pytest.approx(0.5)
+    result = walls(SHER=[0.8, 0.9, 0.8, 0.9], HER_none=[0.1, 0.9, 0.2, 0.8], HER_noise=[0.85, 0.85, 0.85, 0.85])
+    assert claim("entropy-replaces-noise").measure(result) == pytest.approx(0.85 - 0.5)
+    assert claim("better-than-tuned-her").measure(result) == pytest.approx(0.0)
+    assert claim("deterministic-methods-are-brittle").measure(result) == pytest.approx(0.5)
     spread = np.std([0.1, 0.9, 0.2, 0.8], ddof=1) - np.std([0.8, 0.9, 0.8, 0.9], ddof=1)
-    assert claim("stable-against-no-noise").measure(actual) == pytest.approx(spread)
-    assert claim("stable-against-tuned-noise").measure(actual) < 0
+    assert claim("stable-against-no-noise").measure(result) == pytest.approx(spread)
+    assert claim("stable-against-tuned-noise").measure(result) < 0
 
 
 def test_intervals_are_those_of_all_seeds_of_all_runs():
@@ -64,9 +64,9 @@ def test_hands_are_judged_against_the_best_rival():
     def task(**rates):
         return {"arms": {arm: {"success": {"": [rate]}} for arm, rate in rates.items()}}
 
-    actual = {"hand-egg": task(SHER=0.5, HER=0.3, CHER=0.4), "fetch-push": task(SHER=0.1, HER=0.9, CHER=0.0)}
-    assert claim("hand-manipulation").measure(actual) == pytest.approx(0.1)
-    assert claim("six-robot-tasks").measure(actual) == pytest.approx((0.1 - 0.8) / 2)
+    result = {"hand-egg": task(SHER=0.5, HER=0.3, CHER=0.4), "fetch-push": task(SHER=0.1, HER=0.9, CHER=0.0)}
+    assert claim("hand-manipulation").measure(result) == pytest.approx(0.1)
+    assert claim("six-robot-tasks").measure(result) == pytest.approx((0.1 - 0.8) / 2)
 
 
 def test_no_published_figure_is_invented():
@@ -75,7 +75,7 @@ def test_no_published_figure_is_invented():
 
 
 def test_every_claim_of_the_lesson_is_measured_by_an_experiment_that_exists():
-    arms = {name: set(actual.arms) for name, actual in EXPERIMENTS.items()}
+    arms = {name: set(experiment.arms) for name, experiment in EXPERIMENTS.items()}
     assert {"HER-none", "HER-eps", "HER-noise", "SHER"} == arms["walls"]
     assert {"SHER-.03", "SHER-0"} <= arms["alpha"]
     assert {"SHER", "CHER"} <= arms["switches"]

@@ -51,6 +51,7 @@ def built(experiment, stack, workers=ALONE):
 # -- determinism, stacks ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(tmp_path):
     """Check 11: 100 updates of SHER and of HER, twice."""
@@ -130,6 +131,7 @@ def test_stacks_side_by_side_learn_what_they_learn_in_turn(tmp_path, monkeypatch
 # -- kill and resume --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 @pytest.mark.parametrize(("killed_after", "at_once"), [(1, 1), (9, 2)])
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, killed_after, at_once):
@@ -222,6 +224,7 @@ def test_what_cannot_be_shared_says_so(tmp_path):
 # -- does it learn ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_hindsight_learns_what_nothing_else_does():
     """Check 12 in small: eight bits, the same Q-learning with relabelled goals and without. (The record has 12 bits.)
@@ -238,6 +241,7 @@ def test_hindsight_learns_what_nothing_else_does():
     assert success["hindsight"] >= 0.6
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.slow
 def test_a_hard_critic_finds_the_value_of_reach_on_a_line():
     """Check 4: V*(p, g) is known; max_a Q comes near it, on average over the line.

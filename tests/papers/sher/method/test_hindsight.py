@@ -173,11 +173,11 @@ def test_rewards_equal_a_worlds_own_row_by_row():
     world = Reach(2, step=0.3, tolerance=0.2, horizon=10)
     streams = Streams([1])
     now = world.reset(1, 3, streams.generators)
-    seen, actions = [now], []
+    observations, actions = [now], []
     for _ in range(10):
         actions.append(streams.uniform(3, 2) * 2 - 1)
-        seen.append(world.step(actions[-1]))
-    stack = [torch.stack([s[name] for s in seen], 2) for name in ("observation", "achieved_goal")]
+        observations.append(world.step(actions[-1]))
+    stack = [torch.stack([s[name] for s in observations], 2) for name in ("observation", "achieved_goal")]
     buffer = only_episodes(Episodes(*stack, now["desired_goal"], torch.stack(actions, 2)))
     batch = sample(buffer, 300, streams, world.compute_reward)
     for row in range(300):

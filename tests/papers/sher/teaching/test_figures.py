@@ -32,14 +32,14 @@ lab = cache(exact_lab)
 def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
     """A made-up result of the real shape: four seeds, two layouts, three evaluations."""
     generator = np.random.default_rng(seed)
-    actual = {}
+    arms = {}
     for arm in arms:
         curve = {layout: np.sort(generator.random((4, 3)), axis=1).round(2).tolist() for layout in ("gap", "twoway")}
         success = {layout: [row[-1] for row in rows] for layout, rows in curve.items()}
-        actual[arm] = {"success": success, "curve": curve}
+        arms[arm] = {"success": success, "curve": curve}
         if arm.startswith("SHER"):
-            actual[arm]["official"] = success
-    return {experiment: {"arms": actual, "steps": [100, 200, 300]}, "exact": lab()}
+            arms[arm]["official"] = success
+    return {experiment: {"arms": arms, "steps": [100, 200, 300]}, "exact": lab()}
 
 
 def test_the_failure_fails_and_hindsight_finds_something():
@@ -122,8 +122,8 @@ def test_values_on_a_line():
 
 
 def test_the_box_picture_has_every_corner():
-    actual = {corner: result(("SHER", "HER-none", "HER-noise"))["walls"] for corner in BOX}
-    assert len(figures.box_figure([actual, actual]).axes[0].get_xticks()) == 8
+    walls = {corner: result(("SHER", "HER-none", "HER-noise"))["walls"] for corner in BOX}
+    assert len(figures.box_figure([walls, walls]).axes[0].get_xticks()) == 8
 
 
 def test_tables_count_seeds_over_runs():
@@ -163,7 +163,7 @@ def learners(tmp_path_factory):
 
 
 def test_a_learner_read_back_is_the_one_in_the_stack(learners):
-    config, run, actual = learners
+    config, run, trained = learners
     copies = next(s for s in stacks_of("walls", config) if s[0].name == "SHER")
     experiment = config.experiment("walls")
     world = build_world(experiment, [copy.layout for copy in copies], Workers(0, 1, torch.device("cpu")))
@@ -171,9 +171,9 @@ def test_a_learner_read_back_is_the_one_in_the_stack(learners):
     part_of(copies, run.part("walls")).read_weights(stack)
     row = next(r for r, copy in enumerate(copies) if (copy.layout, copy.replica) == ("twoway", 1))
     x = torch.linspace(-1, 1, 20).view(1, 5, 4)
-    alone = actual["SHER"].agent.act(x, None)
+    alone = trained["SHER"].agent.act(x, None)
     torch.testing.assert_close(stack.act(x.expand(len(copies), -1, -1), None)[row], alone[0])
-    paths, goals = scenes.fixed_paths(actual["SHER"], 6)
+    paths, goals = scenes.fixed_paths(trained["SHER"], 6)
     assert paths.shape == (6, 26, 2)
     assert goals.shape == (6, 2)
     with pytest.raises(InputError, match="no arm 'SHER' with layout 'pocket'"):

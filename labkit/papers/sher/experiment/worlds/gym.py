@@ -334,8 +334,8 @@ class GymWorld:
         rule = self._ends
         if isinstance(rule, OfGoals):
             return lambda achieved, desired: self._of(rule, achieved, desired) > 0
-        seen = rule == "unknown" and self._seen_to_end and not self._seen_to_go_on
-        return self.is_success if seen else None
+        ends = rule == "unknown" and self._seen_to_end and not self._seen_to_go_on
+        return self.is_success if ends else None
 
     def _of(self, function: OfGoals, achieved: Tensor, desired: Tensor) -> Tensor:
         rows = [goals.detach().cpu().double().numpy().reshape(-1, self.goal_size) for goals in (achieved, desired)]

@@ -129,7 +129,7 @@ def some_goals(env_id: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarra
         goals = draw.normal(size=(rows, 15 if "Hand" in env_id else 3))
         size = 0.0026 if "Hand" in env_id else 0.05
         return goals + draw.normal(size=goals.shape) * size, goals
-    folder, turn = draw.normal(size=(rows, 3)), draw.normal(size=(rows, 4))
+    position, turn = draw.normal(size=(rows, 3)), draw.normal(size=(rows, 4))
     turn /= np.linalg.norm(turn, axis=1, keepdims=True)
     nudge = np.concatenate([np.ones((rows, 1)), draw.normal(size=(rows, 3)) * 0.025], axis=1)
     turned = rotations.quat_mul(nudge / np.linalg.norm(nudge, axis=1, keepdims=True), turn)
@@ -138,7 +138,7 @@ def some_goals(env_id: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarra
     about_z[:, 3] = np.sqrt(1 - about_z[:, 0] ** 2)
     turned[1::4] = rotations.quat_mul(turned[1::4], about_z[1::4])
     near = draw.normal(size=(rows, 3)) * (0.02 if "Pen" in env_id else 0.005)
-    return np.concatenate([folder + near, turned], axis=1), np.concatenate([folder, turn], axis=1)
+    return np.concatenate([position + near, turned], axis=1), np.concatenate([position, turn], axis=1)
 
 
 @pytest.mark.parametrize("env_id", TASKS)

@@ -92,7 +92,7 @@ def test_sizes_rewards_and_that_the_past_stays(make):
 def placed(point: tuple[float, float], disc: tuple[float, float]) -> Push:
     world = Push(step=0.1, radius=0.2)
     world.reset(1, 1, generators(0))
-    world._point, world._disc = (torch.tensor(folder)[None, None] for folder in (point, disc))
+    world._point, world._disc = (torch.tensor(position)[None, None] for position in (point, disc))
     return world
 
 
@@ -192,9 +192,9 @@ def test_no_policy_beats_the_optimal_value():
 
 def crosses(start: tuple[Fraction, ...], end: tuple[Fraction, ...], wall, across: int) -> bool:
     """Exactly: does the way from start to end meet the wall, other than by beginning on it?"""
-    (first, second), folder = wall, Fraction(wall[0][across])
+    (first, second), position = wall, Fraction(wall[0][across])
     low, high = sorted((Fraction(first[1 - across]), Fraction(second[1 - across])))
-    a, b = start[across] - folder, end[across] - folder
+    a, b = start[across] - position, end[across] - position
     if a == 0 or a * b > 0 or start[across] == end[across]:
         return False
     where = start[1 - across] + (end[1 - across] - start[1 - across]) * a / (a - b)
@@ -203,12 +203,12 @@ def crosses(start: tuple[Fraction, ...], end: tuple[Fraction, ...], wall, across
 
 def exact_move(start: list[float], move: list[float], layout: Layout) -> list[float]:
     """The three looks in fractions, wall by wall: an independent way to say what `Walls.step` does."""
-    folder = tuple(Fraction(x) for x in start)
-    goal = [min(max(p + Fraction(m), Fraction(-1)), Fraction(1)) for p, m in zip(folder, move, strict=True)]
+    position = tuple(Fraction(x) for x in start)
+    goal = [min(max(p + Fraction(m), Fraction(-1)), Fraction(1)) for p, m in zip(position, move, strict=True)]
     for across in (0, 1, 0):
         for wall in layout.walls:
-            if wall[0][across] == wall[1][across] and crosses(folder, tuple(goal), wall, across):
-                goal[across] = folder[across]
+            if wall[0][across] == wall[1][across] and crosses(position, tuple(goal), wall, across):
+                goal[across] = position[across]
     return [float(x) for x in goal]
 
 
