@@ -1,5 +1,6 @@
 """Colours by meaning, the same in all notebooks, and settings that keep outputs small and offline."""
 
+import sys
 from typing import Any
 
 import matplotlib
@@ -28,6 +29,9 @@ def use() -> None:
     if shell is not None:
         select_figure_formats(shell, {"png"})  # a Figure at the end of a cell is shown, once
     plotly.io.renderers.default = "plotly_mimetype"
+    if colab := sys.modules.get("google.colab"):  # it draws figures in its own way, and widgets of others when asked
+        plotly.io.renderers.default = "colab"
+        colab.output.enable_custom_widget_manager()
     plotly.io.templates.default = "none"  # the default template adds 6 kB to every figure
     matplotlib.rcParams.update(
         {

@@ -17,6 +17,20 @@ QUIET = ("--IPKernelApp.log_level=ERROR",)
 # A guard against hanging: ten times what the slowest cell (a lesson's training) needs on a quiet machine.
 CELL_SECONDS = 1800
 
+# The first code cell of every notebook, tagged "setup" and folded: it makes a kernel without labkit, on Colab, have it.
+SETUP = """\
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")"""
+
 
 def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
     """Run `notebooks/<name>.ipynb` with papermill, headless, cells in order; the executed copy lands at `output`.

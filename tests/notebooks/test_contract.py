@@ -29,6 +29,7 @@ LESSON_CPU_SECONDS = 150
 LONGER: dict[str, str] = {  # a paper whose lesson takes more, and why
     "brelu": "three tasks with a float network each, from which all arms of a task start; about 180 seconds",
 }
+NO_SETUP_YET = ("02_brelu", "06_mlvc", "08_bertfused", "09_stmc", "10_lstr")
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 
@@ -43,6 +44,20 @@ def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookN
 
 def test_every_room_has_its_notebook_and_every_notebook_its_room():
     assert set(ALL) == {"00_start_here", *ROOMS}
+
+
+def _or_not_yet(name: str):
+    return pytest.param(name, marks=pytest.mark.xfail(strict=True)) if name in NO_SETUP_YET else name
+
+
+@pytest.mark.parametrize("name", [_or_not_yet(name) for name in ALL])
+def test_the_first_code_cell_gives_labkit_to_a_kernel_without_it(name):
+    """Folded, right after the title, and silent where labkit is there: it is for Colab, and no reader's business."""
+    title, setup, *_ = read(name).cells
+    assert title.source.startswith("# ")
+    assert setup.source == notebooks.SETUP
+    assert setup.metadata == {"jupyter": {"source_hidden": True}, "tags": ["setup"]}
+    assert setup.outputs == []
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -4,9 +4,11 @@ import base64
 import io
 import subprocess
 import sys
+import types
 
 import ipywidgets as widgets
 import numpy as np
+import plotly
 import plotly.graph_objects as go
 import pytest
 import toy_paper
@@ -279,3 +281,14 @@ def test_the_first_message_of_a_widget_holds_the_whole_figure(monkeypatch):
     monkeypatch.setattr("ipywidgets.widgets.widget.comm.create_comm", spy)
     viz.explore(wave, frequency=widgets.FloatSlider(2.0))
     assert [len(state["_widget_data"]) for state in opened] == [2]
+
+
+def test_on_colab_its_own_renderer_is_taken_and_widgets_are_let_in(monkeypatch):
+    asked = []
+    output = types.SimpleNamespace(enable_custom_widget_manager=lambda: asked.append("widgets"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(output=output))
+    viz.use()
+    assert (plotly.io.renderers.default, asked) == ("colab", ["widgets"])
+    monkeypatch.delitem(sys.modules, "google.colab")
+    viz.use()
+    assert (plotly.io.renderers.default, asked) == ("plotly_mimetype", ["widgets"])
