@@ -30,6 +30,7 @@ test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebook
 
 test-latest: ## make test with the newest release of every dependency, pins aside, in .venv-latest
 	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
 	@.venv-latest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade --editable '.[all]'
 	@.venv-latest/bin/python tests/run.py
 

@@ -78,6 +78,17 @@ if importlib.util.find_spec("labkit") is None:
 # | `lesson` | up to two minutes on two CPU cores | data that is bundled, or real data where it is present |
 # | `gpu` | up to ten minutes on one data-centre GPU | data anyone can get |
 # | `full` | the paper's own setting | the paper's own data, one or many GPUs |
+#
+# The next table has the times of recorded runs, and what you have to bring. A star: you have to ask for these data,
+# `labkit data list` says whom.
+
+# %%
+from labkit import papers, viz
+from labkit.workbench import doctor, show
+
+viz.use()
+rooms = sorted((papers.load(slug) for slug in papers.names()), key=lambda room: room.notebook)
+show.costs(rooms)
 
 # %% [markdown]
 # ## The ledger
@@ -87,11 +98,6 @@ if importlib.util.find_spec("labkit") is None:
 # any other: at the scale of a lesson that is a finding about this scale, not a verdict on the paper.
 
 # %%
-from labkit import papers, viz
-from labkit.workbench import doctor, show
-
-viz.use()
-rooms = sorted((papers.load(slug) for slug in papers.names()), key=lambda room: room.notebook)
 show.ledgers(rooms)
 
 # %% [markdown]

@@ -1,6 +1,7 @@
 """Notebooks from the outside: execute one with papermill, refresh the committed outputs, check that a pair agrees."""
 
 import asyncio
+import base64
 import difflib
 import os
 import sys
@@ -125,6 +126,17 @@ def pair_difference(name: str) -> str:
         text.read_text().splitlines(), current.splitlines(), text.name, executed.name, lineterm="", n=1
     )
     return "\n".join(lines)
+
+
+def first_picture(name: str) -> tuple[bytes, str] | None:
+    """The first PNG of the committed outputs, with its sentence for who cannot see it; None where there is none."""
+    import nbformat
+
+    notebook = nbformat.read(_existing(f"{name}.ipynb"), as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            return base64.b64decode(output.data["image/png"]), output.metadata.get("image/png", {}).get("alt", "")
+    return None
 
 
 def names() -> list[str]:

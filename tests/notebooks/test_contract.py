@@ -9,8 +9,8 @@ import pytest
 import second_edition
 from second_edition import Edition
 
-from labkit import papers, paths
-from labkit.workbench import notebooks, page
+from labkit import papers, paths, viz
+from labkit.workbench import notebooks, page, show
 from labkit.workbench.records import load_all
 
 HEADINGS = (
@@ -125,6 +125,20 @@ def test_the_start_notebook_has_a_row_and_a_link_for_every_room():
     assert re.findall(r"^\| \[(\w+)\]\((\w+)\.ipynb\) \|", text, re.MULTILINE) == [
         (name, name) for name in sorted(ROOMS)
     ]
+
+
+def test_the_start_notebook_shows_times_ledger_and_pictures_as_they_are(monkeypatch):
+    """Catches: a ledger of yesterday. `labkit notebooks 00_start_here` mends it."""
+    shown: list[str] = []
+    monkeypatch.setattr(show, "display", lambda thing: shown.append(thing.data))
+    monkeypatch.setattr(viz, "show", lambda png, alt: shown.append(alt))
+    rooms = [ROOMS[name] for name in sorted(ROOMS)]
+    for part in (show.costs, show.ledgers, show.gallery):
+        part(rooms)
+    outputs = [
+        output.data for cell in read("00_start_here").cells for output in cell.get("outputs", []) if "data" in output
+    ]
+    assert [data["text/plain" if "image/png" in data else "text/markdown"] for data in outputs] == shown
 
 
 def test_the_start_notebook_loses_nothing_on_a_page_either():

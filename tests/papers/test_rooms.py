@@ -14,10 +14,11 @@ from huggingface_hub import ModelCard
 from labkit import papers, paths
 from labkit.cli.app import join_pairs
 from labkit.cli.options import asked
+from labkit.data import registry
 from labkit.errors import ConfigError, InputError
 from labkit.workbench import export
 from labkit.workbench.exercises import Exercise, NotAttempted
-from labkit.workbench.experiment import SCALES, Config, Paper
+from labkit.workbench.experiment import SCALES, Config, Paper, plain_fields
 from labkit.workbench.records import Record, load_all
 from labkit.workbench.runs import Run, identity_of
 
@@ -79,6 +80,17 @@ def test_four_scales_differ_in_their_values_only(paper: Paper):
     for scale, config in paper.configs.items():
         assert paper.config(scale) == config == kind.model_validate_json(config.model_dump_json())
         assert config.seed == 0
+
+
+@pytest.mark.parametrize("paper", ROOMS)
+def test_what_a_scale_needs_is_said(paper: Paper):
+    """A dataset that its config names is in `needs`, which the README shows; smoke and lesson run without any."""
+    assert paper.needs.keys() <= {"gpu", "full"}
+    for scale in ("gpu", "full"):
+        fields = {name: value for name, value in plain_fields(paper.configs[scale]).items() if "weights" not in name}
+        words = {word for value in fields.values() for word in (value if isinstance(value, list) else [value])}
+        downloads = {name for name in registry.names() if not registry.get(name).bundled}
+        assert words & downloads <= {*paper.needs.get(scale, ())}
 
 
 @pytest.mark.parametrize("paper", ROOMS)
