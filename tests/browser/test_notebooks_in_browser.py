@@ -218,7 +218,7 @@ class Page:
         return False
 
     def plotted(self, node: int) -> Any:
-        """The cell, once its plot is drawn; it is run again where a busy machine has left it empty, as a reader would."""
+        """The cell, once its plot is drawn; where a busy machine has left it empty it is run again, as by a reader."""
         for _ in range(10):
             cell = self.element(node)
             for _ in range(300):
