@@ -419,7 +419,7 @@ def test_every_help_text_is_whole_in_80_columns_and_written_in_one_way():
     for words, command in _commands(typer.main.get_command(app)):
         text = command.get_help(typer.Context(command, info_name=words[-1], terminal_width=80, max_content_width=80))
         assert command.help, words
-        assert not re.search(r"\.\.\.$", text, re.MULTILINE), text
+        assert not re.search(r"\w\.\.\.$", text, re.MULTILINE), text
         assert "--no-" not in text, text
         for line in text.partition("Arguments:")[2].partition("Options:")[0].splitlines():
             if re.match(r"  \S", line):
