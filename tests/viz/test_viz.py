@@ -319,7 +319,7 @@ def cielab(color: str, cones: list[list[float]]) -> np.ndarray:
 
 @pytest.mark.parametrize("cones", CONES)
 def test_colours_that_mean_something_differ_for_all_eyes(cones):
-    """Catches: a red and a green of one lightness. 2.3 is a difference that can just be seen; 19 is told at a glance."""
+    """Catches: a red and a green of one lightness. A difference of 2.3 can just be seen."""
     seen = {name: cielab(color, CONES[cones]) for name, color in viz.COLORS.items()}
     near = [(a, b) for a, b in itertools.combinations(seen, 2) if np.linalg.norm(seen[a] - seen[b]) < 19]
     assert near == []
