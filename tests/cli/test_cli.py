@@ -411,7 +411,8 @@ def test_names_of_notebooks_are_in_reading_order():
 def _commands(command: Any, words: tuple[str, ...] = ("labkit",)) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield words, command
     for name, inner in getattr(command, "commands", {}).items():
-        yield from _commands(inner, (*words, name))
+        if not inner.hidden:
+            yield from _commands(inner, (*words, name))
 
 
 def test_every_help_text_is_whole_in_80_columns_and_written_in_one_way():
