@@ -30,9 +30,11 @@ def recognise(
     if not rate > 0:
         raise InputError(f"--rate must be above 0; got {rate:g}.")
     from labkit.data.sign.sentence import folder_frames, frame_rate, video_frames
+    from labkit.devices import pick_device
     from labkit.papers.stmc import Recognizer
 
     given_path(run, "RUN"), given_path(video, "VIDEO")
+    pick_device(device)
     if not run.exists():
         raise InputError(f"there is no run {run}. Give a folder such as runs/stmc/lesson-001.")
     recognizer = Recognizer.load(run, arm, device)

@@ -84,7 +84,7 @@ def test_every_listed_model_can_be_built():
     ("arguments", "answer"),
     [
         (("resnet19", 10, 32, 3), "there is no model 'resnet19'; did you mean resnet18"),
-        (("vgg", 10, 32, 3), "did you mean cnn, resnet"),
+        (("vgg", 10, 32, 3), "did you mean cnn or resnet20 or"),
         (("cnn", 10, 32, 3), "'cnn' takes images of 28x28 .* got 32x32. For 32x32 choose 'resnet20'"),
         (("resnet18", 10, 28, 1), "'resnet18' needs images of 32x32 pixels or more; got 28"),
         (("resnet20", 1, 32, 3), "needs 2 classes and 1 channel or more; got 1 and 3"),
