@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 LOG := .venv/set-up.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help setup run check test test-latest fuzz lab notebooks site bench claims gpu clean
+.PHONY: help setup run check test test-latest browser fuzz lab notebooks site bench claims gpu clean
 help: ## these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -30,8 +30,12 @@ test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebook
 
 test-latest: ## make test with the newest release of every dependency, pins aside, in .venv-latest
 	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade pip
 	@.venv-latest/bin/python -m pip install --disable-pip-version-check --quiet --upgrade --editable '.[all]'
 	@.venv-latest/bin/python tests/run.py
+
+browser: $(INSTALLED) ## every notebook in JupyterLab in Chromium: runs, moves, answers; make browser ARGS=01_qnet,03_sher
+	@LABKIT_BROWSER=$(or $(ARGS),all) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
 
 fuzz: $(INSTALLED) ## damage everything that labkit reads, for ten minutes: only sentences or right values may come out
 	@$(BIN)/python tests/fuzz.py $(ARGS)

@@ -59,6 +59,8 @@ def with_plots(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
             cell.metadata.tags = [*cell.metadata.tags, "hide-cell"]
+        if "setup" in cell.metadata.get("tags", []):
+            cell.metadata.tags = [*cell.metadata.tags, "remove-cell"]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/markdown" in data:

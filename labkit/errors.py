@@ -31,5 +31,6 @@ class RunError(LabkitError):
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """What `name` may have been meant to be, as "this or that"; all that is known where nothing is near."""
-    return " or ".join(difflib.get_close_matches(name, known) or sorted(known))
+    """What `name` may have been meant to be, as "one, two or three"; all that is known where nothing is near."""
+    *others, last = difflib.get_close_matches(name, known) or sorted(known) or ["nothing: there is none"]
+    return f"{', '.join(others)} or {last}" if others else last

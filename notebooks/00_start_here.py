@@ -20,6 +20,19 @@
 # You work in copies. `make lab` made them in the folder `workspace/` and never overwrites them;
 # `labkit lab --fresh 01_qnet` gives you a new one beside the old one.
 
+# %% jupyter={"source_hidden": true} tags=["setup"]
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")
+
 # %% [markdown]
 # ## The notebooks, in reading order
 #
@@ -65,6 +78,17 @@
 # | `lesson` | up to two minutes on two CPU cores | data that is bundled, or real data where it is present |
 # | `gpu` | up to ten minutes on one data-centre GPU | data anyone can get |
 # | `full` | the paper's own setting | the paper's own data, one or many GPUs |
+#
+# The next table has the times of recorded runs, and what you have to bring. A star: you have to ask for these data,
+# `labkit data list` says whom.
+
+# %%
+from labkit import papers, viz
+from labkit.workbench import doctor, show
+
+viz.use()
+rooms = sorted((papers.load(slug) for slug in papers.names()), key=lambda room: room.notebook)
+show.costs(rooms)
 
 # %% [markdown]
 # ## The ledger
@@ -74,11 +98,6 @@
 # any other: at the scale of a lesson that is a finding about this scale, not a verdict on the paper.
 
 # %%
-from labkit import papers, viz
-from labkit.workbench import doctor, show
-
-viz.use()
-rooms = sorted((papers.load(slug) for slug in papers.names()), key=lambda room: room.notebook)
 show.ledgers(rooms)
 
 # %% [markdown]

@@ -107,8 +107,9 @@ def test_every_pin_admits_the_oldest_python():
         for name, metadata in installed.items()
         if name in PINS and PINS[name] == metadata["Version"].partition("+")[0]
     }
-    assert {"torch", "numpy"} <= {name.partition("==")[0] for name in wanted}
     assert not {name: python for name, python in wanted.items() if python and not SpecifierSet(python).contains(oldest)}
+    if {"torch", "numpy"} - {name.partition("==")[0] for name in wanted}:
+        pytest.skip("other releases than the pinned ones are installed here, as `make test-latest` does")
 
 
 def test_pins_do_not_keep_the_ordinary_torch_away():
@@ -242,17 +243,24 @@ def test_the_contracts_hold_for_a_new_room_without_its_name(tmp_path):
 
 
 def test_the_readme_s_tables_are_those_that_its_command_writes(tmp_path, monkeypatch):
-    """Catches: a table that promises what the records do not say, a command that is gone. `labkit readme` mends it."""
+    """Catches: a table that promises what the records do not say, a command that is gone, a picture of yesterday.
+
+    `labkit readme` mends it.
+    """
     from labkit.cli import main
 
     for name in ("README.md", "Makefile"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.setenv("LABKIT_RECORDS", str(ROOT / "data" / "records"))
     with pytest.raises(SystemExit, match="0"):
         main(["readme"])
     assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+    pictures = [
+        {path.name: path.read_bytes() for path in (root / "docs" / "gallery").iterdir()} for root in (tmp_path, ROOT)
+    ]
+    assert pictures[0] == pictures[1]
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(SystemExit, match="2"):
         main(["readme"])

@@ -16,9 +16,11 @@ if TYPE_CHECKING:  # other commands need not wait for torch
 
 app = typer.Typer(no_args_is_help=True, help="Code videos by learned multi-frame prediction (room mlvc), and back.")
 
-Model = Annotated[Path | None, typer.Option(help="networks: a file that `labkit export mlvc` wrote; none: a small one")]
+Model = Annotated[
+    Path | None, typer.Option(help="networks: a file that `labkit export` wrote; default: a small one of labkit's")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; files and frames are the same on each")]
-Overwrite = Annotated[bool, typer.Option(help="write over a file that is there")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="write over a file that is there")]
 
 
 @app.command()
@@ -58,7 +60,9 @@ def decode(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="video to write; .mkv keeps every pixel, .mp4 plays anywhere")
     ],
-    conceal: Annotated[bool, typer.Option(help="where bytes are damaged, repeat the last frame and go on")] = False,
+    conceal: Annotated[
+        bool, typer.Option("--conceal", help="where bytes are damaged, repeat the last frame and go on")
+    ] = False,
     model: Model = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
@@ -77,7 +81,7 @@ def decode(
     console.print(f"{done.frames} frames, {how}\n{out}", soft_wrap=True, highlight=False)
 
 
-@app.command()
+@app.command(short_help="What a .mlvc file holds, and whether it is whole.")
 def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file")]) -> None:
     """What a .mlvc file holds, and whether it is whole; needs no networks."""
     from labkit.papers.mlvc.method.container import HEADER_BYTES, Gap, packets, read_header

@@ -20,7 +20,7 @@ INDENT = 4
 _COLOUR: dict[State, str] = {"present": "green", "missing": "yellow", "needs registration": "yellow", "damaged": "red"}
 
 
-@app.command("list")
+@app.command("list", short_help="Every dataset: its state, size, licence and layout.")
 def list_datasets() -> None:
     """Every dataset: is it there, how large, under which licence, and where its files belong."""
     console, names = Console(), registry.names()
@@ -39,7 +39,7 @@ def list_datasets() -> None:
 
 
 @app.command()
-def get(name: Annotated[str, typer.Argument(help="a dataset from `labkit data list`")]) -> None:
+def get(name: Annotated[str, typer.Argument(metavar="NAME", help="a dataset from `labkit data list`")]) -> None:
     """Fetch a dataset, or what is missing of it. Shows the licence first; goes on where an earlier attempt stopped."""
     dataset, console = registry.get(name), Console()
     for line in (dataset.title, f"terms: {dataset.licence}", f"cite: {dataset.citation}", f"from: {dataset.url}"):
@@ -62,7 +62,9 @@ def get(name: Annotated[str, typer.Argument(help="a dataset from `labkit data li
 
 @app.command()
 def check(
-    name: Annotated[str | None, typer.Argument(help="a dataset; every one that is there when left out")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="a dataset; every one that is there when left out")
+    ] = None,
 ) -> None:
     """Read every file and compare it with the published one. Exit code 2: something is damaged, or NAME not there."""
     states = {each: registry.check(each) for each in ([name] if name else registry.names())}

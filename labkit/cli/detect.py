@@ -15,13 +15,13 @@ MEASURES = ("frame", "video", "ava")
 
 
 def detect(
-    run: Annotated[Path, typer.Argument(help="a finished run of lstr, or what `labkit export` wrote")],
-    video: Annotated[Path, typer.Argument(help="any video that PyAV (FFmpeg) reads")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run of lstr, or what `labkit export` wrote")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Option(help="video to write, e.g. out.mp4; tubes go to the same name with .csv")],
     least: Annotated[float, typer.Option(help="tubes with a lower score are left out, 0 to 1")] = 0.3,
     most: Annotated[int, typer.Option(help="tubes a class at most")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
-    overwrite: Annotated[bool, typer.Option(help="write over files that are there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="write over files that are there")] = False,
 ) -> None:
     """Find actions in a video; writes OUT with the tubes drawn in, and the tubes as CSV."""
     console = Console()
@@ -29,6 +29,8 @@ def detect(
     from labkit.papers.lstr.experiment import video as videos
     from labkit.papers.lstr.experiment.detector import Detector
 
+    if not run.exists():
+        raise InputError(f"there is no run {run}. Give a folder such as runs/lstr/lesson-001.")
     detector = Detector.load(run, pick_device(device))
     report = videos.detect(video, out, detector, least, most, overwrite, shown(console, "detecting"))
     counts = ", ".join(f"{count} {name}" for name, count in report.by_label.items()) or "none"
@@ -40,10 +42,21 @@ def detect(
 
 
 def detection_map(
-    measure: Annotated[str, typer.Argument(help="frame, video or ava")],
-    truth: Annotated[Path, typer.Argument(help="CSV of the truth; frame: video,frame,x1,y1,x2,y2,label; video: with a "
-                                               "column tube; ava: AVA's own, without a header")],
-    detections: Annotated[Path, typer.Argument(help="CSV of the detections: the same with a column score at its end")],
+    measure: Annotated[str, typer.Argument(metavar="MEASURE", help="frame, video or ava")],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            help="CSV of the truth; frame: video,frame,x1,y1,x2,y2,label; video: with a column tube; ava: AVA's own, "
+            "without a header",
+        ),
+    ],
+    detections: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DETECTIONS", help="CSV of the detections: the same with a column score at its end"
+        ),
+    ],
     threshold: Annotated[float, typer.Option(help="least overlap of a true detection")] = 0.5,
     labels: Annotated[Path | None, typer.Option(help="ava: pbtxt of the classes that count")] = None,
     excluded: Annotated[Path | None, typer.Option(help="ava: CSV of the timestamps that do not count")] = None,

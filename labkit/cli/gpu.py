@@ -11,7 +11,7 @@ from labkit.workbench import gpu as box
 
 
 def gpu(
-    slugs: Annotated[list[str] | None, typer.Argument(help="papers; default: all")] = None,
+    slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUGS", help="papers; default: all")] = None,
     minutes: Annotated[float, typer.Option(help="stop after this long; the same command goes on")] = 9.0,
     out: Annotated[Path, typer.Option(help="folder for results, logs and runs")] = Path("gpu-report"),
     seeds: Seeds = "0",

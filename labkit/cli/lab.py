@@ -11,13 +11,13 @@ import typer
 from labkit import paths
 from labkit.cli.output import console, short
 from labkit.errors import InputError
-from labkit.workbench import workspace
+from labkit.workbench import notebooks, workspace
 
 START = "00_start_here"
 
 
 def lab(
-    notebook: Annotated[str, typer.Argument(help="the notebook to open")] = START,
+    notebook: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="the notebook to open")] = START,
     fresh: Annotated[bool, typer.Option("--fresh", help="a new copy; the old one stays beside it")] = False,
     edit: Annotated[bool, typer.Option("--edit", help="open the originals, paired with their .py")] = False,
 ) -> None:
@@ -28,7 +28,7 @@ def lab(
     folder = paths.notebooks_dir() if edit else _copies(name, fresh)
     file = folder / f"{name}.ipynb"
     if not file.exists():
-        raise InputError(f"there is no notebook {name} in {short(folder)}.")
+        raise InputError(f"there is no notebook {name}; there are {', '.join(notebooks.names())}.")
     raise typer.Exit(subprocess.run(command(file, folder), env=environment()).returncode)
 
 

@@ -10,7 +10,11 @@ from labkit.cli.output import console
 from labkit.workbench import notebooks
 
 
-def refresh(names: Annotated[list[str] | None, typer.Argument(help="default: all")] = None) -> None:
+def refresh(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAMES", help="notebooks, as NN_slug; default: all")
+    ] = None,
+) -> None:
     """Execute notebooks in place and write the committed outputs; the .py of a pair is the source."""
     os.environ["LABKIT_PROGRESS"] = "0"
     for name in names or notebooks.names():

@@ -9,14 +9,16 @@ from labkit import papers
 from labkit.errors import InputError
 from labkit.workbench.experiment import SCALES, Config, Paper
 
-Slug = Annotated[str, typer.Argument(help="a paper, as `labkit list` names it")]
-AnySlug = Annotated[str, typer.Argument(help="a paper; default: all")]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="a paper, as `labkit list` names it")]
+AnySlug = Annotated[str, typer.Argument(metavar="SLUG", help="a paper; default: all")]
 Scale = Annotated[str, typer.Option(help=f"one of {', '.join(SCALES)}")]
 Pairs = Annotated[list[str] | None, typer.Option("-p", metavar="KEY VALUE", help="override a config field")]
 RunDir = Annotated[str, typer.Option(help="folder of the run; default: a new one under runs/")]
-Resume = Annotated[bool, typer.Option(help="go on with the run in --run-dir, or with the latest unfinished one")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="go on with the run in --run-dir, or with the latest unfinished one")
+]
 Seed = Annotated[int | None, typer.Option(help="seed of every random generator")]
-Seeds = Annotated[str, typer.Option(help="comma-separated")]
+Seeds = Annotated[str, typer.Option(help="seeds with commas between: 0,1,2")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 

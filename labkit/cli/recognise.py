@@ -14,8 +14,12 @@ from labkit.files import given_path
 
 
 def recognise(
-    run: Annotated[Path, typer.Argument(help="a finished run of stmc, or a folder that `labkit export` wrote")],
-    video: Annotated[Path, typer.Argument(help="a video that PyAV (FFmpeg) reads, or a folder of frames")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="a finished run of stmc, or a folder that `labkit export` wrote")
+    ],
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="a video that PyAV (FFmpeg) reads, or a folder of frames")
+    ],
     arm: Annotated[str, typer.Option(help="which of the run's networks; default: multi-cue")] = "",
     width: Annotated[int, typer.Option(help="width of the beam search")] = 20,
     rate: Annotated[float, typer.Option(help="frames a second of a folder of frames")] = 25.0,
@@ -26,9 +30,13 @@ def recognise(
     if not rate > 0:
         raise InputError(f"--rate must be above 0; got {rate:g}.")
     from labkit.data.sign.sentence import folder_frames, frame_rate, video_frames
+    from labkit.devices import pick_device
     from labkit.papers.stmc import Recognizer
 
     given_path(run, "RUN"), given_path(video, "VIDEO")
+    pick_device(device)
+    if not run.exists():
+        raise InputError(f"there is no run {run}. Give a folder such as runs/stmc/lesson-001.")
     recognizer = Recognizer.load(run, arm, device)
     frames = folder_frames(video) if video.is_dir() else video_frames(video)
     rate = rate if video.is_dir() else frame_rate(video)

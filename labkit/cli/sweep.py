@@ -35,7 +35,8 @@ def sweep(
     retries: Annotated[int, typer.Option(help="how often a run that was killed or failed is started again")] = 2,
     gpus: Annotated[float, typer.Option(help="GPUs of each run, on Ray and Slurm")] = 0,
     measure: Annotated[
-        list[str] | None, typer.Option(help="a number of the result by its path, a.b.c; default: the claims' effects")
+        list[str] | None,
+        typer.Option(metavar="PATH", help="a number of the result by its path, a.b.c; default: the claims' effects"),
     ] = None,
     device: Device = None,
     address: Annotated[str, typer.Option(help="a Ray cluster that runs; default: a Ray of our own, here")] = "",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # other commands need not wait for torch
 
 
 def track(
-    video: Annotated[Path, typer.Argument(help="any video that PyAV (FFmpeg) reads")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="any video that PyAV (FFmpeg) reads")],
     box: Annotated[str, typer.Option(help="the target in the first frame: x,y,w,h in pixels from the top left")],
     out: Annotated[Path, typer.Option(help="video to write, e.g. out.mp4; boxes go to the same name with .csv")],
     tracker: Annotated[
@@ -27,7 +27,7 @@ def track(
     start: Annotated[int, typer.Option(help="frame in which the box is given, from 0; earlier ones are left out")] = 0,
     frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
-    overwrite: Annotated[bool, typer.Option(help="write over files that are there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="write over files that are there")] = False,
 ) -> None:
     """Follow a target through a video; writes OUT with the box drawn in, and its boxes as CSV."""
     given, console = parse_box(box), Console()

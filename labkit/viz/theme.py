@@ -1,5 +1,6 @@
 """Colours by meaning, the same in all notebooks, and settings that keep outputs small and offline."""
 
+import sys
 from typing import Any
 
 import matplotlib
@@ -8,6 +9,7 @@ from IPython.core.getipython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib.figure import Figure
 
+# Any two of them can be told apart by eyes without one kind of cone, too (tested).
 COLORS = {
     "float": "#7f7f7f",  # the reference that nothing was done to
     "ours": "#1f6fb4",  # the paper's method
@@ -15,7 +17,7 @@ COLORS = {
     "hard": "#222222",  # what is deployed, the truth
     "straw": "#c9b8a8",  # a baseline that nobody should be proud to beat
     "bad": "#c0392b",  # failures, gaps
-    "good": "#2e7d32",
+    "good": "#12a05c",  # successes
 }
 
 
@@ -28,6 +30,9 @@ def use() -> None:
     if shell is not None:
         select_figure_formats(shell, {"png"})  # a Figure at the end of a cell is shown, once
     plotly.io.renderers.default = "plotly_mimetype"
+    if colab := sys.modules.get("google.colab"):  # it draws figures in its own way, and widgets of others when asked
+        plotly.io.renderers.default = "colab"
+        colab.output.enable_custom_widget_manager()
     plotly.io.templates.default = "none"  # the default template adds 6 kB to every figure
     matplotlib.rcParams.update(
         {

@@ -1,5 +1,6 @@
 """What an experiment is made of: a scale, a frozen config that answers back, the Paper a room hands to the world."""
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -165,6 +166,7 @@ class Paper:
         title, arxiv, venue: of the paper.
         idea: the method in one sentence, for lists.
         notebook: file name in `notebooks/` without ending.
+        needs: by scale, what the reader has to bring: names of datasets or weights. A scale left out needs nothing.
     """
 
     room: str
@@ -173,6 +175,7 @@ class Paper:
     venue: str
     idea: str
     notebook: str
+    needs: Mapping[Scale, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def slug(self) -> str:

@@ -1,6 +1,7 @@
 """Notebooks from the outside: execute one with papermill, refresh the committed outputs, check that a pair agrees."""
 
 import asyncio
+import base64
 import difflib
 import os
 import sys
@@ -16,6 +17,20 @@ QUIET = ("--IPKernelApp.log_level=ERROR",)
 
 # A guard against hanging: ten times what the slowest cell (a lesson's training) needs on a quiet machine.
 CELL_SECONDS = 1800
+
+# The first code cell of every notebook, tagged "setup" and folded: it makes a kernel without labkit, on Colab, have it.
+SETUP = """\
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")"""
 
 
 def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
@@ -111,6 +126,17 @@ def pair_difference(name: str) -> str:
         text.read_text().splitlines(), current.splitlines(), text.name, executed.name, lineterm="", n=1
     )
     return "\n".join(lines)
+
+
+def first_picture(name: str) -> tuple[bytes, str] | None:
+    """The first PNG of the committed outputs, with its sentence for who cannot see it; None where there is none."""
+    import nbformat
+
+    notebook = nbformat.read(_existing(f"{name}.ipynb"), as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            return base64.b64decode(output.data["image/png"]), output.metadata.get("image/png", {}).get("alt", "")
+    return None
 
 
 def names() -> list[str]:

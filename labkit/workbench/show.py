@@ -1,6 +1,5 @@
 """Put before the reader of a notebook: what is claimed, the ledger, a config, the scales side by side."""
 
-import base64
 import io
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +9,12 @@ from PIL import Image
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from labkit import paths, viz
+from labkit import viz
 from labkit.errors import InputError, nearest
 from labkit.workbench.claims import Claim, Verdict, least_effect, ledger_markdown, table_row, unmeasured
+from labkit.workbench.costs import costs_markdown
 from labkit.workbench.experiment import Paper, fields_of
+from labkit.workbench.notebooks import first_picture
 
 
 def claims(paper: Paper, main: Sequence[str]) -> None:
@@ -66,28 +67,21 @@ def ledgers(papers: Iterable[Paper]) -> None:
         _folded(head, ledger_markdown(verdicts))
 
 
+def costs(papers: Iterable[Paper]) -> None:
+    """What each scale of several papers takes and needs, as a table."""
+    display(Markdown(costs_markdown(papers)))
+
+
 def gallery(papers: Iterable[Paper], width: int = 460) -> None:
     """The first picture of each paper's notebook, as it stands in the committed outputs, `width` CSS pixels wide."""
     for paper in papers:
         display(Markdown(f"**[{paper.notebook}]({paper.notebook}.ipynb)** {paper.idea}"))
-        if first := _first_picture(paper):
-            image, alt = first
+        if first := first_picture(paper.notebook):
+            png, alt = first
+            image, small = Image.open(io.BytesIO(png)), io.BytesIO()
             image.thumbnail((2 * width, 4 * width))
-            small = io.BytesIO()
             image.convert("RGB").quantize(256).save(small, format="png", optimize=True)
             viz.show(small.getvalue(), alt or f"The first picture of {paper.notebook}: {paper.idea}")
-
-
-def _first_picture(paper: Paper) -> tuple[Image.Image, str] | None:
-    """With its sentence for readers who cannot see it; None where the notebook was not executed yet."""
-    import nbformat
-
-    notebook = nbformat.read(paths.notebooks_dir() / f"{paper.notebook}.ipynb", as_version=4)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}):
-            image = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
-            return image, output.metadata.get("image/png", {}).get("alt", "")
-    return None
 
 
 def config(config: BaseModel, fields: Sequence[str] = ()) -> None:

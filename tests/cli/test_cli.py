@@ -3,18 +3,22 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import toy_paper
+import typer
 from toy_paper import PAPER, ToyConfig
 
 from labkit import cli, papers, paths
 from labkit.cli import output
-from labkit.cli.app import join_pairs
+from labkit.cli.app import app, join_pairs
 from labkit.cli.directories import way_on
 from labkit.errors import DataError, RunError
 from labkit.workbench import notebooks
@@ -404,3 +408,23 @@ def test_a_notebook_without_the_parameters_is_refused(here, notebook, tmp_path):
 
 def test_names_of_notebooks_are_in_reading_order():
     assert notebooks.names() == sorted(notebooks.names())
+
+
+def _commands(command: Any, words: tuple[str, ...] = ("labkit",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield words, command
+    for name, inner in getattr(command, "commands", {}).items():
+        if not inner.hidden:
+            yield from _commands(inner, (*words, name))
+
+
+def test_every_help_text_is_whole_in_80_columns_and_written_in_one_way():
+    """Catches: a summary that ends in dots, an argument in small letters, a switch that is mostly its opposite."""
+    for words, command in _commands(typer.main.get_command(app)):
+        text = command.get_help(typer.Context(command, info_name=words[-1], terminal_width=80, max_content_width=80))
+        assert command.help, words
+        assert not re.search(r"\w\.\.\.$", text, re.MULTILINE), text
+        assert "--no-" not in text, text
+        for line in text.partition("Arguments:")[2].partition("Options:")[0].splitlines():
+            if re.match(r"  \S", line):
+                assert line.split()[0].isupper(), line
+        assert max(map(len, text.splitlines())) <= 80, text

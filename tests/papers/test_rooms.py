@@ -14,10 +14,11 @@ from huggingface_hub import ModelCard
 from labkit import papers, paths
 from labkit.cli.app import join_pairs
 from labkit.cli.options import asked
+from labkit.data import registry
 from labkit.errors import ConfigError, InputError
 from labkit.workbench import export
 from labkit.workbench.exercises import Exercise, NotAttempted
-from labkit.workbench.experiment import SCALES, Config, Paper
+from labkit.workbench.experiment import SCALES, Config, Paper, plain_fields
 from labkit.workbench.records import Record, load_all
 from labkit.workbench.runs import Run, identity_of
 
@@ -79,6 +80,18 @@ def test_four_scales_differ_in_their_values_only(paper: Paper):
     for scale, config in paper.configs.items():
         assert paper.config(scale) == config == kind.model_validate_json(config.model_dump_json())
         assert config.seed == 0
+
+
+@pytest.mark.parametrize("paper", ROOMS)
+def test_what_a_scale_needs_is_said(paper: Paper):
+    """A dataset that its config names is in `needs`, which the README shows; smoke and lesson run without any."""
+    downloads = {name for name in registry.names() if not registry.get(name).bundled}
+    assert paper.needs.keys() <= {"gpu", "full"}
+    for scale in ("gpu", "full"):
+        for name, value in plain_fields(paper.configs[scale]).items():
+            if not name.endswith(("weights", "codec")):  # they have values of the same names: imagenet, hevc
+                named = {*value} if isinstance(value, list) else {value}
+                assert named & downloads <= {*paper.needs.get(scale, ())}, name
 
 
 @pytest.mark.parametrize("paper", ROOMS)

@@ -2,11 +2,14 @@
 
 import base64
 import io
+import itertools
 import subprocess
 import sys
+import types
 
 import ipywidgets as widgets
 import numpy as np
+import plotly
 import plotly.graph_objects as go
 import pytest
 import toy_paper
@@ -279,3 +282,50 @@ def test_the_first_message_of_a_widget_holds_the_whole_figure(monkeypatch):
     monkeypatch.setattr("ipywidgets.widgets.widget.comm.create_comm", spy)
     viz.explore(wave, frequency=widgets.FloatSlider(2.0))
     assert [len(state["_widget_data"]) for state in opened] == [2]
+
+
+def test_on_colab_its_own_renderer_is_taken_and_widgets_are_let_in(monkeypatch):
+    asked = []
+    output = types.SimpleNamespace(enable_custom_widget_manager=lambda: asked.append("widgets"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(output=output))
+    viz.use()
+    assert (plotly.io.renderers.default, asked) == ("colab", ["widgets"])
+    monkeypatch.delitem(sys.modules, "google.colab")
+    viz.use()
+    assert (plotly.io.renderers.default, asked) == ("plotly_mimetype", ["widgets"])
+
+
+# What eyes see that lack the red, the green or the blue cone: linear RGB times this. Machado, Oliveira and Fernandes,
+# IEEE TVCG 2009, severity 1.
+CONES = {
+    "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+)
+
+
+def cielab(color: str, cones: list[list[float]]) -> np.ndarray:
+    """An sRGB colour in CIE L*a*b*, white point D65."""
+    share = np.array([int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    xyz = TO_XYZ @ np.clip(np.array(cones) @ linear, 0, 1) / (0.95047, 1, 1.08883)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("cones", CONES)
+def test_colours_that_mean_something_differ_for_all_eyes(cones):
+    """Catches: a red and a green of one lightness. A difference of 2.3 can just be seen."""
+    seen = {name: cielab(color, CONES[cones]) for name, color in viz.COLORS.items()}
+    near = [(a, b) for a, b in itertools.combinations(seen, 2) if np.linalg.norm(seen[a] - seen[b]) < 19]
+    assert near == []
+
+
+def test_the_measure_of_colours_is_that_of_cielab():
+    """White is (100, 0, 0), sRGB's red (53.24, 80.09, 67.20)."""
+    np.testing.assert_allclose(cielab("#ffffff", CONES["all"]), (100, 0, 0), atol=0.02)
+    np.testing.assert_allclose(cielab("#ff0000", CONES["all"]), (53.24, 80.09, 67.20), atol=0.02)

@@ -39,6 +39,10 @@ def test_a_solution_is_folded_with_its_output():
     assert "passed" in folded
 
 
+def test_a_page_runs_nothing_and_shows_no_set_up():
+    assert "pip" not in html_of(code("import pip", tags=("setup",)))
+
+
 def test_a_picture_has_its_size_and_its_sentence_and_stands_for_what_moves():
     moving = output(image__png=PIXEL, text__plain="VBox(children=...)")
     moving.data["application/vnd.jupyter.widget-view+json"] = {"model_id": "1"}

@@ -22,6 +22,7 @@ PAPER = Paper(
     venue="ICLR 2020",
     idea="A frozen BERT reads the sentence, too, and every layer of the translation model attends to what it says.",
     notebook="08_bertfused",
+    needs={"gpu": ("multi30k",), "full": ("iwslt14", "bert-base-uncased")},
 )
 
 __all__ = [

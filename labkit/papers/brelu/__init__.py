@@ -25,6 +25,10 @@ PAPER = Paper(
     venue="ISCAS 2021",
     idea="Networks of integers alone: clip every ReLU at a tuned bound, then multiply and shift.",
     notebook="02_brelu",
+    needs={
+        "gpu": ("T91", "Set5", "Set14", "BSD68", "cifar10"),
+        "full": ("T91", "BSD200", "Set5", "Set14", "BSD68", "imagenet"),
+    },
 )
 
 __all__ = [

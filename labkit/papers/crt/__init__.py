@@ -26,6 +26,22 @@ PAPER = Paper(
     venue="IEEE TCSVT 2020",
     idea="A quick filter drops the easy negatives; ridge regression in closed form double-checks the look-alikes.",
     notebook="07_crt",
+    needs={
+        "full": (
+            "otb2013",
+            "otb2015",
+            "tc128",
+            "uav123",
+            "uav20l",
+            "nfs",
+            "trackingnet",
+            "lasot",
+            "vot2018",
+            "vot2019",
+            "oxuva",
+            "ResNet weights",
+        )
+    },
 )
 
 __all__ = [

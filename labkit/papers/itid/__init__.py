@@ -38,6 +38,7 @@ PAPER = Paper(
     venue="arXiv 2019",
     idea="A task says what may vary; networks that ignore it generalise. Change the data until they do.",
     notebook="05_itid",
+    needs={"gpu": ("mnist", "cifar10"), "full": ("mnist", "cifar10")},
 )
 
 __all__ = [

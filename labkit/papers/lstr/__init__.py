@@ -26,6 +26,7 @@ PAPER = Paper(
     venue="ACM Multimedia 2019",
     idea="Each actor looks around in its clip, then listens along a graph to what was seen in other clips.",
     notebook="10_lstr",
+    needs={"full": ("ucf24",)},
 )
 
 __all__ = [

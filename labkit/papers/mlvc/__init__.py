@@ -22,6 +22,7 @@ PAPER = Paper(
     venue="CVPR 2020",
     idea="Four decoded frames and the motion between them predict the next frame and its motion: less is left to send.",
     notebook="06_mlvc",
+    needs={"gpu": ("video",), "full": ("vimeo90k", "hevc", "uvg")},
 )
 
 __all__ = [

@@ -34,6 +34,7 @@ PAPER = Paper(
     venue="CVPR 2019",
     idea="Quantisation as a sum of sigmoids that sharpens into a staircase while the network trains.",
     notebook="01_qnet",
+    needs={"gpu": ("cifar10",), "full": ("imagenet",)},
 )
 
 __all__ = [

@@ -23,6 +23,7 @@ PAPER = Paper(
     venue="AAAI 2020",
     idea="Look at hands, face and posture one by one, follow each through time, and let a joint path listen to all.",
     notebook="09_stmc",
+    needs={"full": ("phoenix2014",)},
 )
 
 __all__ = [

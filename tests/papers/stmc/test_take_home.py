@@ -116,7 +116,7 @@ def test_the_command_reads_a_video_with_its_own_rate(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("none", "clip.mkv"), "there is no file"),
+        (("none", "clip.mkv"), "there is no run"),
         (("model.safetensors", "none.mkv"), "there is no"),
         (("model.safetensors", "clip.mkv", "--rate", "0"), "--rate must be above 0"),
         (("model.safetensors", "clip.mkv", "--device", "tpu"), "--device must be"),

@@ -168,7 +168,7 @@ def loo_figure(noise: float = 0.1) -> go.Figure:
         ]
     )
     return figure.update_layout(
-        title=f"best lam {best:.2g}", xaxis={"type": "log", "title": "lam"},
+        title=f"best λ {best:.2g}", xaxis={"type": "log", "title": "λ"},
         yaxis={"type": "log", "title": "squared error"},
         height=320, margin={"t": 40, "b": 40},
     )  # fmt: skip
@@ -474,8 +474,8 @@ def knobs_picture(described: Rehearsal) -> Figure:
     lams = np.logspace(-5, 0, 6)
     for eta, line in ((0.005, ":"), (0.02, "-"), (0.1, "--")):
         shares = [100 * rehearsal.replay(described, rehearsal.Choice(lam=float(lam), eta=eta)).right for lam in lams]
-        middle.plot(lams, shares, line, color=COLORS["ours"], label=f"eta {eta:g}")
-    middle.set(xscale="log", xlabel="lam", ylabel="frames decided rightly, %", title="both stages")
+        middle.plot(lams, shares, line, color=COLORS["ours"], label=f"η {eta:g}")
+    middle.set(xscale="log", xlabel="λ", ylabel="frames decided rightly, %", title="both stages")
     at = np.arange(len(described.options))
     sizes = [rehearsal.replay(described, rehearsal.Choice(kernel=kernel)) for kernel in described.options]
     right.bar(at - 0.2, [100 * each.right1 for each in sizes], 0.4, color=COLORS["float"], label="stage 1 alone")
@@ -492,8 +492,8 @@ def knobs_widget(described: Rehearsal) -> widgets.VBox:
         lambda **choice: knobs_figure(described, **choice),
         kappa=widgets.FloatSlider(0.35, min=0.1, max=0.9, step=0.05, description="kappa"),
         mix=widgets.FloatSlider(0.7, min=0.0, max=1.0, step=0.05, description="m"),
-        lam=widgets.FloatLogSlider(0.002, min=-5, max=0, step=0.1, description="lam"),
-        eta=widgets.FloatSlider(0.02, min=0.0, max=0.3, step=0.01, description="eta"),
+        lam=widgets.FloatLogSlider(0.002, min=-5, max=0, step=0.1, description="λ"),
+        eta=widgets.FloatSlider(0.02, min=0.0, max=0.3, step=0.01, description="η"),
         mining=widgets.Dropdown(options=[("off", "none"), *((way, way) for way in MINING)], description="mining"),
         kernel=widgets.SelectionSlider(
             options=[(f"{k} x {k}", k) for k in described.options], value=7, description="stage 1"

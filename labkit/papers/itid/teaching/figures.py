@@ -265,18 +265,18 @@ def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 
     figure.add_scatter(x=_GRID, y=train, line_color=COLORS["float"], name="training")
     figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="test")
     figure.add_scatter(
-        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="chosen rho"
+        x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="chosen ρ"
     )
     terms = [np.log((1 - noise) / noise), np.log(rho / (1 - rho))]
     figure.add_bar(x=["content", "colour"], y=terms, marker_color=[COLORS["ours"], COLORS["baseline"]],
                    showlegend=False, row=1, col=2)  # fmt: skip
     word = "colour" if rho > 1 - noise else "content"
-    figure.update_xaxes(title_text="rho: how often the colour agrees with the label in training", row=1, col=1)
+    figure.update_xaxes(title_text="ρ: how often the colour agrees with the label in training", row=1, col=1)
     figure.update_yaxes(range=[0, 1.02], title_text="accuracy", row=1, col=1)
     figure.update_yaxes(range=[0, 4.7], row=1, col=2)
     return figure.update_layout(
         template="none", height=340, margin={"t": 70, "b": 50, "l": 55, "r": 10},
-        title={"text": f"rho = {rho:.2f}: it follows the {word}; test accuracy {here[1]:.2f}", "font": {"size": 14}},
+        title={"text": f"ρ = {rho:.2f}: it follows the {word}; test accuracy {here[1]:.2f}", "font": {"size": 14}},
     )  # fmt: skip
 
 
@@ -284,9 +284,9 @@ def transition_widget() -> widgets.VBox:
     """`transition_figure` with sliders."""
     return explore(
         transition_figure,
-        rho=widgets.FloatSlider(0.85, min=0.5, max=0.99, step=0.01, description="rho"),
+        rho=widgets.FloatSlider(0.85, min=0.5, max=0.99, step=0.01, description="ρ"),
         noise=widgets.FloatSlider(0.25, min=0.05, max=0.45, step=0.01, description="label noise"),
-        test_rho=widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="test rho"),
+        test_rho=widgets.FloatSlider(0.1, min=0, max=1, step=0.05, description="test ρ"),
     )
 
 
@@ -313,7 +313,7 @@ def map_figure(rho: float = 0.9, target: float = 0.1) -> go.Figure:
                        marker={"color": COLORS["bad"], "size": 13, "symbol": "x"})  # fmt: skip
     return figure.update_layout(
         template="none", height=380, margin={"t": 50, "b": 50, "l": 60, "r": 10},
-        xaxis={"title": {"text": "iota between the two laws"}, "range": [-0.03, 1]},
+        xaxis={"title": {"text": "ι between the two laws"}, "range": [-0.03, 1]},
         yaxis={"title": {"text": "|gap| of the risks"}, "range": [-0.03, 1]},
         title={"text": f"least training risk: {train[best]:.2f} in training, {test[best]:.2f} under the target law",
                "font": {"size": 14}},

@@ -198,7 +198,7 @@ def temperature_figure(alphas: Sequence[float] = (0.003, 0.1, 1.0), gamma: float
                 if not np.isnan(value):
                     ink = "white" if sum(cells.cmap(cells.norm(value))[:3]) < 1.5 else "black"
                     axis.text(c, r, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
-            axis.set(title=f"{name}, alpha = {alpha:g}", xticks=[], yticks=[])
+            axis.set(title=f"{name}, α = {alpha:g}", xticks=[], yticks=[])
     return figure
 
 
@@ -206,12 +206,13 @@ def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = Fals
     """The same maze at any temperature: V, the entropy of pi, and what the inference view calls p(O = 1 | r)."""
     alpha = 10**log_alpha
     soft = soft_tabular.soft_values(_grid()[0], alpha, gamma, clip=clip, tolerance=1e-4)  # for the eye, and quick
-    figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of pi", "p(O = 1) = exp(r / alpha)"))
-    for column, (values, low, top) in enumerate(((soft.v, None, None), (soft.entropy, 0, float(np.log(5)))), 1):
+    figure = make_subplots(1, 3, subplot_titles=("soft value V", "entropy of π", "p(O = 1) = exp(r / α)"))
+    panels = ((soft.v, None, None, "Viridis"), (soft.entropy, 0, float(np.log(5)), "Magma"))
+    for column, (values, low, top, colors) in enumerate(panels, 1):
         upside_down = _painted(values.numpy())[::-1].round(4).astype(object)
         upside_down[upside_down != upside_down] = None  # a message to the browser cannot hold NaN
         figure.add_heatmap(z=upside_down.tolist(), zmin=low, zmax=top, showscale=False,
-                           texttemplate="%{z:.2f}", row=1, col=column)  # fmt: skip
+                           colorscale=colors, texttemplate="%{z:.2f}", row=1, col=column)  # fmt: skip
     figure.add_bar(x=["r = -1", "r = 0"], y=[float(np.exp(-1 / alpha)), 1.0], showlegend=False,
                    marker_color=[COLORS["bad"], COLORS["good"]], row=1, col=3)  # fmt: skip
     figure.update_xaxes(visible=False, col=1)
@@ -221,7 +222,7 @@ def alpha_figure(log_alpha: float = -1.0, gamma: float = 0.95, clip: bool = Fals
     top = float(soft.v.max())
     return figure.update_layout(
         template="none", height=320, margin={"t": 70, "b": 40, "l": 20, "r": 10},
-        title={"text": f"alpha = {alpha:.3g}; V at the goal {top:+.2f}" + (", clipped" if clip else ""),
+        title={"text": f"α = {alpha:.3g}; V at the goal {top:+.2f}" + (", clipped" if clip else ""),
                "font": {"size": 14}},
     )  # fmt: skip
 
@@ -230,7 +231,7 @@ def alpha_widget() -> widgets.VBox:
     """`alpha_figure` with temperature, discount and the released code's clip."""
     return explore(
         alpha_figure,
-        log_alpha=widgets.FloatSlider(-1.0, min=-3, max=1, step=0.1, description="log10 alpha"),
+        log_alpha=widgets.FloatSlider(-1.0, min=-3, max=1, step=0.1, description="log10 α"),
         gamma=widgets.FloatSlider(0.95, min=0.8, max=0.99, step=0.01, description="gamma"),
         clip=widgets.Checkbox(False, description="clip targets at 0"),
     )
@@ -244,13 +245,13 @@ def gap_figure(result: Result) -> Figure:
     left.loglog(alphas, [row["bound"] for row in rows.values()], color=COLORS["hard"], ls="--", label="bound")
     left.loglog(alphas, [max(row["gap"], 1e-12) for row in rows.values()], color=COLORS["ours"], marker="o",
                 label="largest gap")  # fmt: skip
-    left.set(xlabel="alpha", ylabel="V soft - V hard", title=f"bit flipping, {result['exact']['bits']} bits")
+    left.set(xlabel="α", ylabel="V soft - V hard", title=f"bit flipping, {result['exact']['bits']} bits")
     right.semilogx(
         alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="not clipped"
     )
     right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["bad"], marker="o",
                    label="clipped at 0 [official code]")  # fmt: skip
-    right.set(xlabel="alpha", ylabel="V at the goal", title="the maze, its goal in a corner")
+    right.set(xlabel="α", ylabel="V at the goal", title="the maze, its goal in a corner")
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=8)
     return figure
