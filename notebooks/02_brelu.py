@@ -449,7 +449,8 @@ viz.show(
 # ## 8 Verdict
 #
 # This run has one seed, so it has no interval. `labkit claims brelu` shows the recorded runs with 95 % intervals over
-# seeds; a claim holds there when the near end of the interval passes the margin.
+# seeds; a claim holds there when the near end of the interval passes the margin. The claim about a MobileNet is not part
+# of this run: it has a record of its own (`labkit record brelu --label mobilenet -p tasks mobilenet`).
 
 # %%
 show.ledger(paper.verdicts(result, scale))
