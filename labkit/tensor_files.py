@@ -6,9 +6,10 @@ header and tensors, so that a flipped bit is an error and not another model. Equ
 
 import hashlib
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -73,6 +74,43 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         TensorFileError: no such file, not whole, or floats that are not finite; says which.
     """
     return _checked(path)[0]
+
+
+def read_torch(path: Path, *, summed: bool = False) -> Any:
+    """What `torch.save` wrote, on the CPU: tensors and plain values alone; nothing in the file is run.
+
+    torch stores its contents as they are. An archive that packs them, or names the same bytes many times, and a tensor
+    that repeats them would fill the memory from a few kB: they are refused.
+
+    Args:
+        summed: refuse what older versions of torch wrote: no archive, and without sums.
+
+    Raises:
+        TensorFileError: no such file, not whole, or it would become larger than it is.
+    """
+    try:
+        size = path.stat().st_size
+        if summed or zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > size:
+                    raise ValueError("it unpacks to more bytes than it has")
+                if wrong := archive.testzip():
+                    raise ValueError(f"the sum of '{wrong}' is wrong")
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        if any(value.numel() * value.element_size() > size for value in _tensors_in(content)):
+            raise ValueError("a tensor in it is larger than the file")
+    except Exception as error:  # damaged bytes make the readers raise nearly anything; all of it means the same
+        raise TensorFileError(f"'{path}' is damaged ({_first_line(error)}).") from error
+    return content
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """The tensors in nested dictionaries and lists."""
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping | list | tuple):
+        for value in content.values() if isinstance(content, Mapping) else content:
+            yield from _tensors_in(value)
 
 
 def _checked(path: Path) -> tuple[dict[str, Tensor], object]:

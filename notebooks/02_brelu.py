@@ -326,10 +326,14 @@ viz.show(
 # **Other schemes**, rebuilt here for comparison [ours]. *gemmlowp* (TensorFlow) takes the largest value as bound, with
 # 255 levels; *TensorRT* (NVIDIA) the `kl` rule. Neither is trained. *DoReFa* and *LSQ* (learned step size quantisation)
 # round activations in training; LSQ also trains the steps. *bounds with rounding* is the paper's method with activations
-# rounded in training as well.
+# rounded in training as well. These networks are not part of the lesson: the table is read from the record
+# (`labkit record brelu --label peers ...`).
 
 # %%
-Markdown(figures.peers_table(shown))
+from labkit.workbench import records
+
+others = next(record for record in records.load_all("brelu") if record.label == "peers")
+Markdown(figures.peers_table([result["superresolution"] for result in others.results]))
 
 # %% [markdown]
 # **Classification.** Accuracy without training, for each rule. `p99` and `p95` put the bound at a percentile of the
@@ -445,7 +449,8 @@ viz.show(
 # ## 8 Verdict
 #
 # This run has one seed, so it has no interval. `labkit claims brelu` shows the recorded runs with 95 % intervals over
-# seeds; a claim holds there when the near end of the interval passes the margin.
+# seeds; a claim holds there when the near end of the interval passes the margin. The claim about a MobileNet is not part
+# of this run: it has a record of its own (`labkit record brelu --label mobilenet -p tasks mobilenet`).
 
 # %%
 show.ledger(paper.verdicts(result, scale))

@@ -5,7 +5,8 @@
     .venv/bin/python tests/fuzz.py oxuva --case 137             one case again, with its traceback
 
 A finding is an exception that is none of ours, altered bytes that are read as good, a case that takes longer than LIMIT
-seconds, more than MEMORY bytes, or the end of the process. Each is shown once, with the case that shows it again.
+seconds, more than MEMORY bytes, or the end of the process. Each is shown once, with the case that shows it again. The
+last line says how many files were damaged, how many values drawn, and how much memory the largest process took.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,12 @@ class Tally:
 
     name: str
     ends: Counter[str] = field(default_factory=Counter)
+    peak: int = 0  # bytes of the largest child, libraries included
     findings: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> int:
+        return sum(self.ends.values())
 
     def add(self, number: int, end: str, where: str = "", text: str = "") -> None:
         self.ends[end] += 1
@@ -61,10 +68,12 @@ def child(name: str, seed: int, first: int, seconds: float) -> None:
         limit_memory()
         print("ready", flush=True)
         end = time.monotonic() + seconds
-        number = first
+        number, peak = first, 0
         while time.monotonic() < end:
             print(f"begin {number}", flush=True)
             print(json.dumps([number, *attempt(trial, seed, number)]), flush=True)
+            if (most := largest_memory()) > peak:
+                print(f"peak {(peak := most)}", flush=True)
             number += 1
 
 
@@ -115,6 +124,12 @@ def isolate(folder: Path) -> None:
     runs._tensorboard_missing = True  # its files are not ours to read
 
 
+def largest_memory() -> int:
+    """Bytes that this process has held at most; its libraries, and what made the files, are among them."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
 def limit_memory() -> None:
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -160,6 +175,8 @@ def _one_child(tally: Tally, name: str, seed: int, first: int, seconds: float) -
                 limit = LIMIT
             elif line.startswith("begin "):
                 number = int(line.split()[1])
+            elif line.startswith("peak "):
+                tally.peak = max(tally.peak, int(line.split()[1]))
             elif line.startswith("["):  # libraries print, too
                 tally.add(*json.loads(line))
         if not process.wait():
@@ -170,16 +187,27 @@ def _one_child(tally: Tally, name: str, seed: int, first: int, seconds: float) -
         return number + 1, limit == LIMIT
 
 
-def report(tallies: list[Tally], seed: int) -> str:
-    """A line a subject, then each finding once."""
+def report(tallies: list[Tally], seed: int, without_files: Collection[str] = ()) -> str:
+    """A line a subject, then each finding once, then what it was in all.
+
+    without_files: the subjects that draw values in place of damaging files.
+    """
     rows = [f"{'subject':<22}{'cases':>8}{'refused':>9}{'read':>8}{'findings':>10}"]
     for tally in tallies:
-        counts = (sum(tally.ends.values()), tally.ends["refused"], tally.ends["read"], len(tally.findings))
+        counts = (tally.cases, tally.ends["refused"], tally.ends["read"], len(tally.findings))
         rows.append(f"{tally.name:<22}{counts[0]:>8}{counts[1]:>9}{counts[2]:>8}{counts[3]:>10}")
     for tally in tallies:
         for what, (number, words) in tally.findings.items():
             again = f"tests/fuzz.py {tally.name} --seed {seed} --case {number}"
             rows.append(f"\n{tally.name}, {what}\n    again: {again}\n{words}".rstrip())
+    drawn = sum(tally.cases for tally in tallies if tally.name in without_files)
+    files = sum(tally.cases for tally in tallies) - drawn
+    findings = sum(len(tally.findings) for tally in tallies)
+    peak = max(tally.peak for tally in tallies)
+    rows.append(
+        f"\n{files:,} damaged files and {drawn:,} drawn values in {len(tallies)} subjects: {findings} findings; the "
+        f"largest process took {peak / 1e6:,.0f} MB"
+    )
     return "\n".join(rows)
 
 
@@ -209,14 +237,15 @@ def main(words: list[str] | None = None) -> int:
         return 0
     from subjects import subjects
 
-    known = [subject.name for subject in subjects()]
+    every = subjects()
+    known = [subject.name for subject in every]
     if unknown := set(given.names) - set(known):
         parser.error(f"there is no subject {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     names = given.names or known
     seconds = 60 * given.minutes * given.jobs / len(names)
     with ThreadPoolExecutor(given.jobs) as pool:
         tallies = list(pool.map(lambda name: watch(name, given.seed, seconds), names))
-    print(report(tallies, given.seed))
+    print(report(tallies, given.seed, [subject.name for subject in every if subject.draw]))
     return int(any(tally.findings for tally in tallies))
 
 

@@ -156,6 +156,15 @@ def use_tensor_file(folder: Path) -> object:
     return {name: (str(value.dtype), value.tolist()) for name, value in tensors.items()}, header
 
 
+def torch_file(folder: Path) -> None:
+    torch.save({"weight": torch.arange(60.0).view(12, 5), "more": [torch.ones(3), 1]}, folder / "weights.pt")
+
+
+def use_torch_file(folder: Path) -> object:
+    content = tensor_files.read_torch(folder / "weights.pt")
+    return sum(float(value.sum()) for value in tensor_files._tensors_in(content) if value.is_floating_point())
+
+
 def float_weights(folder: Path) -> None:
     torch.manual_seed(0)
     Run.open(folder, CONFIG).write_weights(nn.Linear(5, 3))
@@ -560,6 +569,7 @@ def subjects() -> list[Subject]:
         Subject("finished-run", finished_run, use_finished, sealed=True),
         Subject("stopped-run", stopped_run, use_stopped, sealed=True),
         Subject("tensor-file", tensor_file, use_tensor_file, sealed=True),
+        Subject("torch-file", torch_file, use_torch_file),
         Subject("float-weights", float_weights, use_float_weights, sealed=True),
         Subject("pictures", some_pictures, use_pictures),
         Subject("idx", idx_files, use_idx),

@@ -5,6 +5,7 @@ What takes a smoke run to make, or may hang or fill the memory, is left to `make
 
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -114,4 +115,7 @@ def test_a_child_that_hangs_fills_the_memory_or_dies_is_reported_and_the_next_go
     )
     assert call.returncode == 1, call.stderr
     assert f"bad, {finding}" in call.stdout
+    last = call.stdout.splitlines()[-1]
+    assert re.fullmatch(r"0 damaged files and [\d,]+ drawn values in 1 subjects: 1 findings; .* took [\d,]+ MB", last)
+    assert int(re.findall(r"[\d,]+(?= MB)", last)[0].replace(",", "")) > 50  # Python with torch
     assert "--case 2" in call.stdout

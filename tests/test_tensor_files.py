@@ -1,6 +1,8 @@
 """Files of tensors: what comes back, and that nothing altered does."""
 
+import copy
 import random
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -108,3 +110,52 @@ def test_other_files_are_refused(path, tmp_path):
     tensor_files.write(tmp_path / "diverged", {"w": torch.tensor([0.0, float("nan")])}, Header(levels=1))
     with pytest.raises(TensorFileError, match="not finite"):
         tensor_files.read(tmp_path / "diverged", Header)
+
+
+# -- what torch.save wrote -------------------------------------------------------------------------------------------
+
+
+def packed(path):
+    """The same archive with its contents deflated: zeros become a thousandth of their bytes, and torch unpacks them."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+
+
+def overlapping(path):
+    """A thousand names for the same bytes, which pass every sum."""
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        for number in range(1000):
+            again = copy.copy(largest)
+            again.filename = f"{largest.filename}{number}"
+            archive.filelist.append(again)
+        archive.writestr("written", b"")  # so that the directory is written anew
+
+
+def expanded(path):
+    torch.save({"w": [torch.zeros(1).expand(10**12)]}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (packed, "unpacks to more bytes than it has"),
+        (overlapping, "unpacks to more bytes than it has"),
+        (expanded, "larger than the file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "is damaged"),
+        (lambda path: path.write_bytes(b"cos\nsystem\n(S'touch owned'\ntR."), "is damaged"),
+        (lambda path: path.unlink(), "is damaged"),
+    ],
+)
+def test_a_small_file_of_torch_does_not_fill_the_memory(tmp_path, monkeypatch, spoil, words):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pt"
+    torch.save({"w": torch.zeros(100_000), "more": [torch.ones(3), ("text", 1)]}, path)
+    assert tensor_files.read_torch(path)["w"].numel() == 100_000
+    spoil(path)
+    with pytest.raises(TensorFileError, match=words):
+        tensor_files.read_torch(path)
+    assert not (tmp_path / "owned").exists()

@@ -41,7 +41,9 @@ def _from_archive(archive: Path, split: str) -> ImageSet:
     batches = {}
     with tarfile.open(archive, "r:gz") as tar:  # read in passing, never unpacked: nothing is written
         for member in tar:
-            if (name := os.path.basename(member.name)) in names and (stream := tar.extractfile(member)):
+            name = os.path.basename(member.name)
+            whole = member.isreg() and member.size <= 10_000 * _RECORD  # no link, and no more than is published
+            if whole and name in names and (stream := tar.extractfile(member)):
                 batches[name] = np.frombuffer(stream.read(), np.uint8)
     if missing := [name for name in names if name not in batches or len(batches[name]) % _RECORD]:
         raise DataError(f"{archive} lacks a whole {', '.join(missing)}. Get it anew: labkit data get cifar10")

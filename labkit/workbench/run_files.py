@@ -2,7 +2,6 @@
 
 import json
 import math
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -106,20 +105,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is damaged, or no checkpoint of ours.
     """
-    import torch
+    from labkit.tensor_files import TensorFileError, read_torch
 
+    again = "Remove it to start this part anew, or restore it from a copy."
     try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-        if wrong is None:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-            if problem := _not_a_checkpoint(content):
-                raise ValueError(problem)
-            return content
-        problem = f"the sum of '{wrong}' is wrong"
-    except Exception as error:  # a damaged archive fails in many ways; all of them mean the same to the user
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise RunError(f"{path} is damaged ({problem}). Remove it to start this part anew, or restore it from a copy.")
+        content = read_torch(path, summed=True)
+    except TensorFileError as error:
+        raise RunError(f"{error} {again}") from error
+    if problem := _not_a_checkpoint(content):
+        raise RunError(f"{path} is damaged ({problem}). {again}")
+    return content
 
 
 def _not_a_checkpoint(content: Any) -> str:

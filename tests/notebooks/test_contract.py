@@ -26,9 +26,6 @@ HEADINGS = (
     "10 Take it home, and full scale",
 )
 LESSON_CPU_SECONDS = 150
-LONGER: dict[str, str] = {  # a paper whose lesson takes more, and why
-    "brelu": "three tasks with a float network each, from which all arms of a task start; about 180 seconds",
-}
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 
@@ -164,7 +161,7 @@ def test_a_lesson_takes_no_more_processor_time_than_it_says(slug):
     """The record that the lesson itself makes; arms that take longer have a record with a label of their own."""
     for record in load_all(slug):
         if record.scale == "lesson" and not record.label and record.cpu_seconds:
-            assert slug in LONGER or max(record.cpu_seconds) <= LESSON_CPU_SECONDS, record.name
+            assert max(record.cpu_seconds) <= LESSON_CPU_SECONDS, record.name
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from labkit.data.tracking.sequence import ImageFiles, Sequence, sequence
-from labkit.data.tracking.text import frame_number, numbered_images, read_lines, span
+from labkit.data.tracking.text import folder_name, frame_number, numbered_images, read_lines, span
 from labkit.errors import DataError, InputError
 
 
@@ -50,7 +50,7 @@ def read_tracks(tasks: Path, annotations: Path | None = None) -> list[Track]:
     known = {} if annotations is None else _annotations(annotations)
     tracks = []
     for number, row in _csv(tasks, 8):
-        video, target = row[0], row[1]
+        video, target = (folder_name(word, f"{tasks}, line {number}") for word in row[:2])
         first, last = (frame_number(word, f"{tasks}, line {number}") for word in row[2:4])
         labels = [label for label in known.get((video, target), []) if label[0] != first]
         labels.sort(key=lambda label: label[0])

@@ -72,11 +72,18 @@ def read_names(path: Path) -> list[str]:
 
     Raises DataError for one that no folder can have, or that would lead out of the dataset's.
     """
-    names = [line.strip() for line in read_lines(path)]
-    for name in names:
-        if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.strip(".") == "":
-            raise DataError(f"{path}: '{name[:60]}' is no sequence's name. Unpack that list anew.")
-    return names
+    return [folder_name(line.strip(), str(path)) for line in read_lines(path)]
+
+
+def folder_name(name: str, where: str) -> str:
+    """`name`, which a file gives, and which becomes a folder's and that of results.
+
+    where: the file, and the line of it, for the error: DataError for a name that no folder can have, or that would lead
+    out of the dataset's.
+    """
+    if not re.fullmatch(r"[\w.+-]{1,100}", name) or name.strip(".") == "":
+        raise DataError(f"{where}: '{name[:60]}' is no sequence's name. Unpack that list anew.")
+    return name
 
 
 def numbered_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[int, Path]:

@@ -6,6 +6,7 @@ batch norm, the same batches and budget) is the same code.
 
 import copy
 import math
+from collections.abc import Collection, Iterable
 
 import torch
 from jaxtyping import Float
@@ -39,6 +40,16 @@ def tensorrt(network: Network, statistics: Statistics, levels: int = 127) -> Net
     set_bounds(network, statistics, "kl", levels)
     set_rounding(network, True, levels)
     return network
+
+
+def untrained(
+    names: Collection[str], network: Network, statistics: Statistics, levels: Iterable[int]
+) -> dict[str, Network]:
+    """Those of gemmlowp (255 levels) and TensorRT (at all of `levels`) that are asked for, by name and levels."""
+    peers = {"gemmlowp 255": gemmlowp(network, statistics)} if "gemmlowp" in names else {}
+    if "TensorRT" in names:
+        peers |= {f"TensorRT {count}": tensorrt(network, statistics, count) for count in levels}
+    return peers
 
 
 def asymmetric(weight: Float[Tensor, "*shape"], bits: int = 8) -> Tensor:

@@ -34,8 +34,7 @@ def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
     Returns:
         "float"; "weights" and "weights_per_channel" by bits, "activations" by rule and levels: one of them quantised
         at a time; "tuned" by rule and levels; "integer" and "integer_agreement" (share of images with the simulation's
-        answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions. "mobilenet": "float" and
-        "integer" of a network as a reader would bring it, through `convert`.
+        answer) by rule; "peers", untrained; "shortcuts": the (mul, shift) of the additions.
     """
     part, options = run.part("classification-tables"), config.classification
     if part.result is not None:
@@ -75,18 +74,17 @@ def measure(config: Config, task: ImageTask, run: Run) -> dict[str, Any]:
             integer.save(run.directory / "classification.int8.safetensors")
         result["integer_agreement"][rule] = agreement(tuned, integer, task)
         result["shortcuts"] = {name: list(shortcut) for name, (_, shortcut) in scales.factors.items()}
-    if options.mobilenet:
-        result["mobilenet"] = mobilenet(config, task, run, share)
-    if config.peers:
-        result["peers"] = {
-            "gemmlowp 255": percent(baselines.gemmlowp(network, statistics)),
-            "TensorRT 127": percent(baselines.tensorrt(network, statistics)),
-        }
+    peers = baselines.untrained(config.peers, network, statistics, (127,))
+    result["peers"] = {name: percent(peer) for name, peer in peers.items()}
     return part.finish(result)
 
 
-def mobilenet(config: Config, task: ImageTask, run: Run, share: int) -> dict[str, float]:
-    """A MobileNet, trained and handed to `convert` with its own loop: accuracy in percent, float and as integers."""
+def measure_mobilenet(config: Config, task: ImageTask, run: Run) -> dict[str, float]:
+    """A MobileNet, trained and handed to `convert` with its own loop, as a reader would bring it.
+
+    Returns:
+        "float" and "integer": accuracy in percent.
+    """
     options = config.classification
     seed_everything(config.seed)
     model = MobileNet(task.classes, task.channels).to(task.workers.device)
@@ -96,7 +94,7 @@ def mobilenet(config: Config, task: ImageTask, run: Run, share: int) -> dict[str
         part = run.part("mobilenet-tuned")
         fit_classes(network, task, config, part, options.tune_steps, MOBILENET_TUNE_LEARNING_RATE)
 
-    batches = task.calibration_inputs(config.calibration_examples, share)
+    batches = task.calibration_inputs(config.calibration_examples, options.batch_size // task.workers.size)
     integer = convert(model, list(batches), finetune=finetune)
     if run.writes:
         integer.save(run.directory / "mobilenet.int8.safetensors")

@@ -1,6 +1,6 @@
 """What the experiment asks for at each scale."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
@@ -9,7 +9,8 @@ from labkit.papers.brelu.method.bounds import check_rule
 from labkit.workbench.experiment import Config as BaseConfig
 from labkit.workbench.experiment import Scale
 
-Task = Literal["superresolution", "artifacts", "classification"]
+Task = Literal["superresolution", "artifacts", "classification", "mobilenet"]
+Peer = Literal["gemmlowp", "TensorRT", "DoReFa", "LSQ", "bounds with rounding"]
 
 
 def _known_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,9 +53,8 @@ class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_
     bf16: bool = Field(False, description="bfloat16 autocast in training")
     data_workers: int = Field(0, ge=0, description="processes that decode images (ImageNet)")
     rules: Rules = Field(("max", "3.5sigma", "3sigma", "p99", "p95"), description="bound rules")
-    tuned_rules: Rules = Field(("3.5sigma", "p95"), description="those of them that are fine-tuned")
+    tuned_rules: Rules = Field(("3.5sigma",), description="those of them that are fine-tuned")
     levels: Levels = Field((127, 15, 7, 3, 1), description="codes above zero of an activation")
-    mobilenet: bool = Field(True, description="also train a small MobileNet, and convert it")
 
     @model_validator(mode="after")
     def _fits(self) -> "Classification":
@@ -69,7 +69,9 @@ class Classification(BaseModel, frozen=True, extra="forbid", strict=True, allow_
 class Config(BaseConfig):
     """Train a float network per task, put bounds on it, fine-tune, turn it into integers, and measure every step."""
 
-    tasks: tuple[Task, ...] = Field(("superresolution",), description="what to train: one network each")
+    tasks: tuple[Task, ...] = Field(
+        ("superresolution",), description="what to train: one network each; mobilenet: a classifier handed to `convert`"
+    )
     photographs: Literal["best", "bundled", "T91", "291"] = Field(
         "best", description="training photographs; best: T91 when it is in LABKIT_DATA, else two of scikit-learn's"
     )
@@ -101,7 +103,10 @@ class Config(BaseConfig):
         (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), description="multiples of the 3.5-sigma bound on the bound x levels map"
     )
     classification: Classification = Field(Classification(), description="the classifier, its data and its training")
-    peers: bool = Field(True, description="also measure gemmlowp's, TensorRT's, DoReFa's and LSQ's ways")
+    peers: tuple[Peer, ...] = Field(
+        ("gemmlowp", "TensorRT"),
+        description="other ways to 8 bits and fewer; all but the first two are trained, and in super-resolution only",
+    )
     calibration_examples: int = Field(512, ge=1, description="training examples from which bounds are taken")
     log_every: int = Field(20, ge=1, description="steps between two logged lines")
 
@@ -164,15 +169,14 @@ CONFIGS: dict[Scale, Config] = {
             batch_size=32,
             tune_steps=20,
             rules=("max", "3.5sigma"),
-            tuned_rules=("3.5sigma",),
             levels=(127, 3),
         ),
-        peers=False,
+        peers=(),
         calibration_examples=128,
     ),
     "lesson": Config(tasks=("superresolution", "artifacts", "classification"), test_images=3),
     "gpu": Config(
-        tasks=("superresolution", "artifacts", "classification"),
+        tasks=("superresolution", "artifacts", "classification", "mobilenet"),
         photographs="T91",
         test_sets=("Set5", "Set14"),
         depth=20,
@@ -197,13 +201,15 @@ CONFIGS: dict[Scale, Config] = {
             steps=39_000 // 5,  # 20 epochs
             tune_steps=1_000,
             bf16=True,
+            tuned_rules=("3.5sigma", "p95"),
         ),
+        peers=get_args(Peer),
         log_every=100,
     ),
     # [official code] ResNet: batch 256, SGD, weight decay 1e-4, about 10 epochs of fine-tuning from published weights.
     # VDSR: Adam 1e-4, weight decay 1e-4, batch 128, 60 epochs over the 291 images; a cosine replaces the steps.
     "full": Config(
-        tasks=("superresolution", "artifacts", "classification"),
+        tasks=("superresolution", "artifacts", "classification"),  # that MobileNet's size is for small images
         photographs="291",
         test_sets=("Set5", "Set14"),
         upscales=(2, 3, 4),
@@ -238,8 +244,8 @@ CONFIGS: dict[Scale, Config] = {
             rules=("max", "3.5sigma", "3sigma"),
             tuned_rules=("3.5sigma", "3sigma"),
             levels=(127, 31, 15),
-            mobilenet=False,  # its size is for small images
         ),
+        peers=get_args(Peer),
         log_every=100,
     ),
 }

@@ -11,8 +11,8 @@ FILE = "model.safetensors"
 
 
 def arms(config: Config, run: Run) -> tuple[str, ...]:
-    """The integer networks that a run has kept, in the order of its tasks; the MobileNet last."""
-    return tuple(name for name in (*config.tasks, "mobilenet") if _kept(run, name).exists())
+    """The integer networks that a run has kept, in the order of its tasks."""
+    return tuple(name for name in config.tasks if _kept(run, name).exists())
 
 
 def export(config: Config, run: Run, arm: str, directory: Path) -> None:

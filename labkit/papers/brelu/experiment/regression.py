@@ -137,8 +137,7 @@ def measure(task: str, config: Config, pictures: Pictures, run: Run) -> dict[str
     if bounds_are_studied:
         result["published_bytes"] = published_size(study)
         result["map"] = bound_map(study, result)
-        if config.peers:
-            result["peers"] = peers(study)
+        result["peers"] = peers(study)
     return part.finish(result)
 
 
@@ -255,11 +254,9 @@ def bound_map(study: Study, tables: dict[str, Any]) -> dict[str, Any]:
 def peers(study: Study) -> dict[str, float]:
     """gemmlowp (255 levels) and TensorRT untrained; DoReFa, LSQ and the paper's bounds with rounding in training."""
     network, statistics, fewest = study.network, study.statistics, study.config.levels[-1]
-    table = {
-        "gemmlowp 255": study.psnr(baselines.gemmlowp(network, statistics)),
-        "TensorRT 127": study.psnr(baselines.tensorrt(network, statistics)),
-        f"TensorRT {fewest}": study.psnr(baselines.tensorrt(network, statistics, fewest)),
-    }
+    asked = study.config.peers
+    untrained = baselines.untrained(asked, network, statistics, (127, fewest))
+    table = {name: study.psnr(peer) for name, peer in untrained.items()}
     rounded = study.prepared(RULE, fewest)
     set_rounding(rounded, True, fewest)
     trained = {
@@ -268,8 +265,9 @@ def peers(study: Study) -> dict[str, float]:
         "bounds with rounding": rounded,
     }
     for name, peer in trained.items():
-        study.fine_tune(peer, f"peer-{name.replace(' ', '-')}")
-        table[f"{name} {fewest}"] = study.psnr(peer)
+        if name in asked:
+            study.fine_tune(peer, f"peer-{name.replace(' ', '-')}")
+            table[f"{name} {fewest}"] = study.psnr(peer)
     return table
 
 

@@ -122,7 +122,8 @@ def map_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def one_at_a_time_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """What is lost when only weights, or only activations, are quantised; one panel a task."""
+    """What is lost when only weights, or only activations, are quantised; one panel a task that measures this."""
+    results = {task: result for task, result in results.items() if "weights" in result}
     figure, axes = subplots(1, len(results), figsize=(3.8 * len(results), 3.4), squeeze=False)
     for axis, (task, result) in zip(axes[0], results.items(), strict=True):
         bars = {f"weights, {n} bits": (result["float"] - value, "float") for n, value in result["weights"].items()}
@@ -179,15 +180,15 @@ def classes_figure(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def peers_table(result: Mapping[str, Any]) -> str:
-    """Other quantisation schemes, in dB relative to the float network, as a Markdown table."""
-    if "peers" not in result:
-        return "Not part of this run."
+def peers_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Other quantisation schemes as a Markdown table: dB relative to the float network, mean and range over runs."""
     rows = []
-    for name, value in result["peers"].items():
+    for name in results[0]["peers"] if results else ():
         scheme, _, levels = name.rpartition(" ")
-        rows.append(table_row((scheme, levels, f"{round(value - result['float'], 2) + 0.0:+.2f}")))
-    return "\n".join(["| scheme | levels | dB relative to float |\n|---|---:|---:|", *rows])
+        gaps = [result["peers"][name] - result["float"] for result in results]
+        mean, low, high = (f"{round(gap, 2) + 0.0:+.2f}" for gap in (sum(gaps) / len(gaps), min(gaps), max(gaps)))
+        rows.append(table_row((scheme, levels, mean, f"{low} to {high}")))
+    return "\n".join(["| scheme | levels | dB relative to float | over seeds |\n|---|---:|---:|---:|", *rows])
 
 
 def size_figure(sizes: Mapping[str, int]) -> Figure:

@@ -212,12 +212,8 @@ def _load(net: nn.Module, path: Path) -> None:
             f"there is no weight file {path}; give ImageNet weights of torchvision's layout, or leave it out"
         )
     try:
-        weights = (
-            tensor_files.read_tensors(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, weights_only=True, map_location="cpu")
-        )
-    except Exception as error:  # damaged bytes make torch's reader raise nearly anything; it executes nothing
+        weights = tensor_files.read_tensors(path) if path.suffix == ".safetensors" else tensor_files.read_torch(path)
+    except tensor_files.TensorFileError as error:
         raise InputError(f"{path} is damaged, or holds no weights ({_first_line(error)}); get it anew") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{path} holds something else than tensors by name; give a network's state dict")

@@ -51,7 +51,7 @@ def test_every_claim_is_measured(finished):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
     """Killed twice in the float training and once while fine-tuning. One thread, one process: the same digits."""
-    paper, config = load("brelu"), finished[0].override(tasks=["superresolution"], peers=False)
+    paper, config = load("brelu"), finished[0].override(tasks=["superresolution"], peers=[])
     kills, saved = [], 0
 
     def save_and_die(run, step, state):
@@ -85,7 +85,7 @@ def test_loss_falls(finished):
 def test_two_processes_train_what_one_trains(finished, tmp_path, monkeypatch):
     config, run, alone = finished
     config = config.override(
-        tasks=["superresolution", "classification"], devices=2, peers=False, factors=[1.0], rules=["3.5sigma"],
+        tasks=["superresolution", "classification"], devices=2, peers=[], factors=[1.0], rules=["3.5sigma"],
         levels=[127], classification={"levels": [127]},
     )  # fmt: skip
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -125,7 +125,7 @@ def hand_made(imagenet, tmp_path):
 
 FEW = {
     "steps": 2, "artifact_steps": 2, "tune_steps": 1, "patches": 8, "batch_size": 4, "calibration_examples": 4,
-    "levels": [127], "factors": [1.0], "test_images": 1, "rules": ["3.5sigma"], "untrained_rules": [], "peers": False,
+    "levels": [127], "factors": [1.0], "test_images": 1, "rules": ["3.5sigma"], "untrained_rules": [], "peers": [],
     "classification": {
         "steps": 2, "tune_steps": 1, "batch_size": 4, "levels": [127], "rules": ["3.5sigma"],
         "tuned_rules": ["3.5sigma"], "bf16": False, "data_workers": 0, "test_examples": 2,

@@ -24,6 +24,11 @@ def statistics():
     return statistics
 
 
+def test_other_schemes_are_shown_over_seeds():
+    results = [{"float": 36.0, "peers": {"LSQ 15": 35.5}}, {"float": 36.0, "peers": {"LSQ 15": 35.7}}]
+    assert figures.peers_table(results).splitlines()[2] == "| LSQ | 15 | -0.40 | -0.50 to -0.30 |"
+
+
 def test_static_pictures(finished, shown):
     _, _, result = finished
     pictures = [
