@@ -303,7 +303,7 @@ viz.show(
 
 # %%
 viz.show(
-    lambda: figures.found_figure(*scenes.tubes_of(detector), detector.classes),
+    lambda: figures.detected_figure(*scenes.tubes_of(detector), detector.classes),
     "Left: first and last frame of a walking video with white true boxes and blue found ones. Right: horizontal bars over the "
     "frames, dark for true tubes and blue for found ones, with class and score.",
     when=detector,

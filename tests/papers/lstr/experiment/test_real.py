@@ -75,6 +75,39 @@ def test_mirrored_windows_follow_all_others(tmp_path):
     torch.testing.assert_close(train.window(2).clips, train.window(0).clips.flip(-1))
 
 
+def slowfast(folder, header: str = "original_vido_id video_id frame_id path labels") -> None:
+    """AVA in SlowFast's layout: frame 60 + t has brightness 4 t. The list leaves out a title and the last frame."""
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "frame_lists").mkdir()
+    (folder / "frames" / "m").mkdir(parents=True)
+    names = 'item {\n  name: "stand"\n  id: 12\n}\n'
+    (folder / "annotations" / "ava_action_list_v2.1_for_activitynet_2018.pbtxt").write_text(names)
+    for t in range(130):
+        shade = np.full((30, 40, 3), min(max(0, t - 60) * 4, 255), np.uint8)
+        Image.fromarray(shade).save(folder / "frames" / "m" / f"m_{t + 1:06d}.png")
+    Image.fromarray(np.full((30, 40, 3), 255, np.uint8)).save(folder / "frames" / "m" / "a_title.png")
+    for part in ("train", "val"):
+        rows = [f'm 0 {t} m/m_{t + 1:06d}.png ""' for t in range(129)]
+        (folder / "frame_lists" / f"{part}.csv").write_text("\n".join([header, *rows]) + "\n")
+        (folder / "annotations" / f"ava_{part}_v2.1.csv").write_text(
+            "m,0902,0.25,0.2,0.5,0.8,12,0\nm,0902,0.25,0.2,0.5,0.8,80,0\nm,0903,0.25,0.2,0.5,0.8,12,0\n"
+        )
+
+
+def test_windows_of_ava_in_the_layout_of_slowfast(tmp_path):
+    """Second 902 is frame 60 of the list, of which a title in the same folder is no part."""
+    slowfast(tmp_path)
+    train, test = real.sources(SMALL.override(data=f"ava:{tmp_path}", frames=4, frame_stride=2))
+    assert train.classes == test.classes == ("stand",)
+    window = train.window(0)
+    brightness = (window.clips * 255).mean((1, 3, 4))
+    wanted = torch.tensor([[0.0, 0.0, 4.0, 12.0], [27 * 4, 29 * 4, 31 * 4, 33 * 4]])
+    torch.testing.assert_close(brightness, wanted, rtol=0, atol=1)
+    assert window.truth[0, 0, 0].tolist() == pytest.approx([10, 8, 20, 32])
+    assert window.targets.tolist() == [[[1.0]], [[1.0]]]
+    assert len(train.frames_of("m")) == 129
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "file"), [("jhmdb", "JHMDB-GT.pkl"), ("ucf-sports", "UCFSports-GT.pkl"), ("ucf24", "")]
