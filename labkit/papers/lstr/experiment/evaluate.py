@@ -58,6 +58,8 @@ def proposals(tubelets: Tubelets, test: Source, workers: Workers) -> dict[str, f
     for index, batch in batches(test, workers):
         proposed = tubelets.of(test, index, batch)
         truth, valid = batch.truth.flatten(0, 1), batch.valid.flatten(0, 1)
+        if not valid.any():  # of real videos, some windows hold no whole tubelet
+            continue
         overlap = tubelet_iou(proposed.tubelets, truth).masked_fill(~proposed.valid[..., None], 0.0).amax(1)[valid]
         row = (
             int(index[0]),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labkit import paths
 from labkit.data import action
-from labkit.data.action import ActionSet, Frames, ImageFrames
+from labkit.data.action import ActionSet, AnnotatedTube, Frames, ImageFrames
 from labkit.errors import DataError, InputError
 from labkit.metrics.detection import ava
 from labkit.papers.lstr.experiment.config import Config
@@ -108,6 +108,17 @@ class TubeWindows(_Windows):
         ]
         super().__init__(every, config, train)
         self.frames_of(self.windows[0][0])  # missing frames are an error before any work
+        if not any(tubes for video, first in self.windows for tubes in self._inside(video, first)):
+            raise DataError(
+                f"in {len(self.windows)} windows no annotated tube holds a whole clip of {config.frames} frames with "
+                f"frame_stride {config.frame_stride}; ask for shorter clips or more videos."
+            )
+
+    def _inside(self, video: str, first: int) -> list[list[AnnotatedTube]]:
+        """The tubes that have a box in each frame of a clip, clip by clip."""
+        clips = (first + np.arange(self.clips * self.frames) * self.stride).reshape(self.clips, self.frames)
+        tubes = self.dataset.videos[video].tubes
+        return [[t for t in tubes if t.start <= clip[0] and clip[-1] < t.start + len(t.boxes)] for clip in clips]
 
     def _find(self, video: str) -> Frames:
         return action.frames_of(self.dataset.folder, video, self.dataset.places)
@@ -118,10 +129,10 @@ class TubeWindows(_Windows):
         numbers = first + np.arange(self.clips * self.frames) * self.stride
         pictures = frames.read([min(int(n), about.frames - 1) for n in numbers])
         scale = self.size / np.array([pictures.shape[2], pictures.shape[1]] * 2)
-        rows: list[list[tuple[np.ndarray, int]]] = []
-        for clip in numbers.reshape(self.clips, self.frames):
-            inside = [t for t in about.tubes if t.start <= clip[0] and clip[-1] < t.start + len(t.boxes)]
-            rows.append([(t.boxes[clip - t.start] * scale, t.label) for t in inside])
+        rows = [
+            [(tube.boxes[clip - tube.start] * scale, tube.label) for tube in tubes]
+            for clip, tubes in zip(numbers.reshape(self.clips, self.frames), self._inside(video, first), strict=True)
+        ]
         return _window(clips_of(pictures, self.clips, self.size), rows, len(self.classes))
 
 

@@ -9,9 +9,11 @@ from PIL import Image
 
 from labkit.errors import DataError, InputError
 from labkit.papers.lstr import PAPER
-from labkit.papers.lstr.experiment import real
+from labkit.papers.lstr.experiment import evaluate, real, train
 from labkit.papers.lstr.experiment.config import CONFIGS
+from labkit.papers.lstr.experiment.tubelets import Tubelets
 from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 SMALL = CONFIGS["full"].override(
     backbone="small", frames=2, frame_stride=1, clips=2, size=40, videos=4, test_videos=2, batch_size=2,
@@ -34,7 +36,7 @@ def ucf(folder, frames: int = 9) -> None:
         place = folder / "rgb-images" / name
         place.mkdir(parents=True)
         for t in range(frames):
-            Image.fromarray(np.full((40, 80, 3), 20 * t, np.uint8)).save(place / f"{t + 1:05d}.png")
+            Image.fromarray(np.full((40, 80, 3), min(20 * t, 255), np.uint8)).save(place / f"{t + 1:05d}.png")
 
 
 def act(folder, name: str) -> None:
@@ -65,6 +67,21 @@ def test_windows_of_tubes(tmp_path):
     assert first.truth[1, 0, 0].tolist() == [5.0, 10.0, 15.0, 30.0]  # 80 x 40 became 40 x 40
     assert first.targets[1, 0].argmax() == 5
     assert first.targets[0].sum() == 0
+
+
+def test_windows_without_truth_are_no_end(tmp_path):
+    """Proposals are measured where there is a truth; a test without any is refused before any work."""
+    ucf(tmp_path / "ucf", frames=80)
+    config = SMALL.override(data=f"ucf24:{tmp_path / 'ucf'}", test_videos=20)
+    _, test = real.sources(config)
+    counts = [int(test.window(k).valid.sum()) for k in range(len(test))]
+    assert len(counts) == 20
+    assert counts[0] > 0 == sum(counts[10:])
+    tubelets = Tubelets(train.proposal_network(config).eval(), 3, config.size)
+    found = evaluate.proposals(tubelets, test, Workers(0, 1, torch.device("cpu")))
+    assert all(0 <= value <= 1 for value in found.values())
+    with pytest.raises(DataError, match="shorter clips"):
+        real.sources(config.override(frames=8))
 
 
 def test_mirrored_windows_follow_all_others(tmp_path):
