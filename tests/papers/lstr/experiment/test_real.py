@@ -149,7 +149,7 @@ def test_gpu_starts(tmp_path):
     assert PAPER.run(config, Run.open(tmp_path, config))["data"] == "generated actors"
 
 
-def test_what_is_missing_is_told_before_any_work(tmp_path):
+def test_missing_files_are_refused_before_any_work(tmp_path):
     with pytest.raises(DataError, match=r"crcv\.ucf\.edu"):
         real.sources(SMALL.override(data=f"ucf24:{tmp_path}"))
     with pytest.raises(DataError, match="act-detector"):
@@ -166,5 +166,10 @@ def test_what_is_missing_is_told_before_any_work(tmp_path):
     (tmp_path / "train.csv").write_text("a,1,0.1,0.1,0.5,0.5,3\n")
     (tmp_path / "val.csv").write_text("a,1,0.1,0.1,0.5,0.5,4\n")
     (tmp_path / "videos").mkdir()
-    with pytest.raises((DataError, InputError)):
-        real.sources(SMALL.override(data=f"ava:{tmp_path}"))
+    config = SMALL.override(data=f"ava:{tmp_path}")
+    with pytest.raises(DataError, match="the frames of 'a' are not in"):
+        real.sources(config)
+    (tmp_path / "frames" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "frames" / "a" / "a_000001.png")
+    with pytest.raises(InputError, match=r"different classes, such as 3; give a labels\.pbtxt"):
+        real.sources(config)
