@@ -171,5 +171,5 @@ def test_missing_files_are_refused_before_any_work(tmp_path):
         real.sources(config)
     (tmp_path / "frames" / "a").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "frames" / "a" / "a_000001.png")
-    with pytest.raises(InputError, match=r"different classes, such as 3; give a labels\.pbtxt"):
+    with pytest.raises(InputError, match=r"different classes, such as action 3; give a labels\.pbtxt"):
         real.sources(config)
