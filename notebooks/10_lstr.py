@@ -146,7 +146,8 @@ viz.show_source(short_term.ShortTermRelation.forward)
 #
 # where $j$ runs over node $i$ itself and the nodes of earlier clips; $\varphi,\varphi'$ are linear. Other masks let a node listen
 # to all clips, to those near it, or to tubelets of the next clips whose boxes continue its own (arms `whole-video`, `window`,
-# `linked`). A second kind of graph, after Kipf and Welling, is $A=D^{-1/2}(S+I)D^{-1/2}$ with non-negative symmetric likeness $S$ and its row sums $D$.
+# `linked`). A second kind of graph, after Kipf and Welling, is $A=D^{-1/2}(S+I)D^{-1/2}$ with non-negative symmetric likeness $S$
+# and its row sums $D$.
 
 # %%
 from labkit.papers.lstr.method import long_term
@@ -278,7 +279,8 @@ viz.show(
 # %% [markdown]
 # **What each network knows.** With true boxes given, how often is each half of the class right? Dashed lines are what one reaches
 # who knows less. *Chance* guesses one of three objects. *Likelier answer* always says what is more frequent in that clip. *Counts*
-# has seen all events so far, but cannot tell the two actors apart.
+# has seen all events so far, but cannot tell the two actors apart. The lines are chances over all videos that can be drawn; in
+# the 150 test videos of seeds 0 to 4 who counts can expect to be right in .77, .81, .79, .77 and .76 of all cases.
 
 # %%
 viz.show(
@@ -321,7 +323,8 @@ viz.show(
 panels = {"accuracy on the object": scenes.recorded("attention", "object")}
 viz.show(
     lambda: figures.recorded_figure(panels, "accuracy, true boxes given"),
-    "Rows of dots: short and two-heads close to 1; uniform and no-geometry in the middle; acrn and actors-only near one third.",
+    "Rows of dots: short and two-heads close to 1; uniform and no-geometry near two thirds, acrn near one half, actors-only near "
+    "one third.",
     when=panels["accuracy on the object"],
     otherwise="Not recorded yet: labkit record lstr --label attention",
 )
@@ -349,9 +352,10 @@ show.ledger(verdict for verdict in paper.verdicts() if "graph" in verdict.key)
 
 # %% [markdown]
 # If `shuffled` is as good as the learned edges, the graph has learned *that* something happened and not *to whom*: it counts
-# events. Only above the line *counts* of the panel before must it have told the actors apart. Vectors after a ReLU have no
-# negative entries and all point in similar directions, so the softmax of our reading begins nearly uniform (untrained, its
-# entropy in the last clip is nine tenths of the largest possible); `centered` takes the likeness after batch normalization. Whether each learned who is who stands in the ledger above, over seeds.
+# events. Only clearly above what counting gives on the same test videos (the numbers before) must it have told the actors apart.
+# Vectors after a ReLU have no negative entries and all point in similar directions, so the softmax of our reading begins nearly
+# uniform (untrained, its entropy in the last clip is nine tenths of the largest possible); `centered` takes the likeness after
+# batch normalization. Whether each learned who is who stands in the ledger above, over seeds.
 #
 # **When does the order matter?** Here an actor's own box shows its event, so a graph of the tubelets' own vectors can carry it,
 # and cascade and parallel do the same. Now let the event be seen on the *object* instead (`event=object`): it turns orange
