@@ -360,7 +360,7 @@ def use_development(folder: Path) -> object:
 
 
 def action_annotations(folder: Path) -> None:
-    """UCF-101-24 in both forms, a pickle of ACT's, a puppet mask; one video of four frames in each."""
+    """UCF-101-24 in both forms, a pickle of ACT's, a puppet mask, a frame list; one video of a few frames in each."""
     boxes = np.array([[10, 5, 20, 30]] * 4, np.uint8)
     content = {"C/v": {"numf": 4, "label": 3, "annotations": [{"label": 3, "sf": 0, "ef": 4, "boxes": boxes}]}}
     (folder / "a.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -373,12 +373,15 @@ def action_annotations(folder: Path) -> None:
     act = {"labels": ["run"], "gttubes": {"v": {0: [np.array([[1.0, 2, 3, 9, 9], [2.0, 2, 3, 9, 9]])]}}}
     act |= {"nframes": {"v": 2}, "train_videos": [["v"]], "test_videos": [["v"]], "resolution": {"v": (20, 30)}}
     (folder / "UCFSports-GT.pkl").write_bytes(pickle.dumps(act))
+    rows = [f'v 0 {t} v/v_{t + 1:06d}.jpg ""' for t in range(3)]
+    text(folder / "frame-list.csv", "\n".join(["original_vido_id video_id frame_id path labels", *rows]) + "\n")
 
 
 def use_action_annotations(folder: Path) -> object:
     found = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
     found.append(dict(action.ucf_sports(folder).videos))
     puppet_boxes(folder / "mask.mat")
+    action.read_frame_list(folder / "frame-list.csv")
     return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in found]
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from labkit import paths
-from labkit.data.action import VideoFrames, frames_of, ucf24
+from labkit.data.action import VideoFrames, frames_of, read_frame_list, ucf24
 from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
 from labkit.data.action.unpickle import read_pickle
 from labkit.errors import DataError
@@ -114,6 +114,33 @@ def test_frames_of_a_video_file_by_number(tmp_path):
     (tmp_path / "videos" / "x.mp4").write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read as a video"):
         frames_of(tmp_path, "x", ("frames/{}",))
+
+
+HEADER = "original_vido_id video_id frame_id path labels"
+
+
+def test_frame_lists_keep_their_order(tmp_path):
+    (tmp_path / "l.csv").write_text(f'{HEADER}\nb 0 0 b/2.jpg ""\na 1 0 a/9.jpg ""\nb 0 1 b/1.jpg ""\n')
+    assert read_frame_list(tmp_path / "l.csv") == {"b": ["b/2.jpg", "b/1.jpg"], "a": ["a/9.jpg"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ('b 0 0 b/2.jpg ""', "begins with a header"),
+        (f"{HEADER}\nb 0 0 b/2.jpg", "line 2: video, its number"),
+        (f'{HEADER}\nb 0 x b/2.jpg ""', "line 2: video, its number"),
+        (f'{HEADER}\nb 0 0 ../2.jpg ""', "line 2: a path below the folder"),
+        (f'{HEADER}\nb 0 0 /2.jpg ""', "line 2: a path below the folder"),
+        (f'{HEADER}\nb 0 1 b/2.jpg ""\nb 0 1 b/3.jpg ""', "line 3: frame 1 of b stands after 1"),
+    ],
+)
+def test_damaged_frame_lists_are_refused(tmp_path, rows, words):
+    (tmp_path / "l.csv").write_text(rows)
+    with pytest.raises(DataError, match=words):
+        read_frame_list(tmp_path / "l.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_frame_list(tmp_path / "none.csv")
 
 
 @pytest.mark.slow

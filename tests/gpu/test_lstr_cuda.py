@@ -55,7 +55,7 @@ def test_overlap_and_suppression():
     assert kept.cpu().tolist() == tubelet_nms(tubelets, scores, 0.3, groups).tolist()
 
 
-@pytest.mark.parametrize("arm", ["cascade", "acrn-long", "lfb-max", "symmetric"])
+@pytest.mark.parametrize("arm", ["cascade", "acrn-long", "lfb-max", "symmetric", "linked"])
 def test_a_network_says_the_same(arm):
     videos = actors.videos(4, 0, actors.TEST)
     valid = torch.ones(videos.labels.shape, dtype=torch.bool)

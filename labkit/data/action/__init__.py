@@ -2,7 +2,7 @@
 
 from labkit.data.action.annotations import ActionSet, ActionVideo, AnnotatedTube
 from labkit.data.action.datasets import jhmdb, ucf24, ucf_sports
-from labkit.data.action.frames import Frames, ImageFrames, VideoFrames, frames_of
+from labkit.data.action.frames import Frames, ImageFrames, VideoFrames, frames_of, read_frame_list
 
 __all__ = [
     "ActionSet",
@@ -13,6 +13,7 @@ __all__ = [
     "VideoFrames",
     "frames_of",
     "jhmdb",
+    "read_frame_list",
     "ucf24",
     "ucf_sports",
 ]

@@ -28,13 +28,16 @@ class Frames(Protocol):
 class ImageFrames:
     """Pictures of a folder in the order of their names; numbers beyond the ends repeat the first or last one.
 
-    rate: 30 frames a second, unless another one is given.
+    rate: 30 frames a second, unless another one is given. listed: names in the folder, in their order, in place of all.
     """
 
-    def __init__(self, folder: Path, rate: float = 30.0) -> None:
+    def __init__(self, folder: Path, rate: float = 30.0, listed: Sequence[str] | None = None) -> None:
         self.folder, self.rate = folder, rate
-        found = folder.iterdir() if folder.is_dir() else ()
-        self.files = sorted(path for path in found if path.suffix.lower() in PICTURES)
+        if listed is None:
+            found = folder.iterdir() if folder.is_dir() else ()
+            self.files = sorted(path for path in found if path.suffix.lower() in PICTURES)
+        else:
+            self.files = [folder / name for name in listed]
         if not self.files:
             raise DataError(f"there are no pictures ({', '.join(PICTURES)}) in {folder}.")
 
@@ -105,6 +108,41 @@ class VideoFrames:
             source.close()
             raise DataError(f"{self.path} holds no video.")
         return source
+
+
+def read_frame_list(path: Path) -> dict[str, list[str]]:
+    """Names of pictures by video, in the order of their frames, from a frame list in SlowFast's layout [peer code]:
+
+        original_vido_id video_id frame_id path labels            a header (that spelling), then one row a frame
+
+    The path is relative to the folder of all frames. Video ids that are numbers, and labels, are not used.
+
+    Raises:
+        DataError: no such file, a damaged line, frames out of order, or a path that leaves the folder; names the line.
+    """
+    pictures: dict[str, list[str]] = {}
+    last: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            if not next(lines, "").startswith("original_vi"):
+                raise DataError(f"{path} begins with a header: original_vido_id video_id frame_id path labels.")
+            for number, line in enumerate(lines, 2):
+                if not (cells := line.split()):
+                    continue
+                if len(cells) != 5 or not (cells[2].isascii() and cells[2].isdigit() and len(cells[2]) < 10):
+                    raise DataError(
+                        f"{path}, line {number}: video, its number, frame, path, labels; got '{line[:60]}'."
+                    )
+                video, frame, name = cells[0], int(cells[2]), cells[3]
+                if name.startswith("/") or "/../" in f"/{name}/":
+                    raise DataError(f"{path}, line {number}: a path below the folder of frames; got '{name[:60]}'.")
+                if frame <= last.get(video, -1):
+                    raise DataError(f"{path}, line {number}: frame {frame} of {video} stands after {last[video]}.")
+                last[video] = frame
+                pictures.setdefault(video, []).append(name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from None
+    return pictures
 
 
 def frames_of(folder: Path, name: str, places: Sequence[str]) -> Frames:

@@ -18,12 +18,14 @@ def axis_weights(
 
 
 def roi_align_reference(maps: Tensor, boxes: Tensor, bins: int, scale: float, sampling: int) -> Tensor:
-    """W_y F W_x^T for all boxes of a map at once: the products are large, and no sample is gathered one by one."""
+    """W_y F W_x^T for all boxes of a map at once: the products are large, and no sample is gathered one by one.
+
+    Channels come last while it computes: both products then read and write whole rows; only the small map is copied.
+    """
     (batch, channels, height, width), n = maps.shape, boxes.shape[1]
     x1, y1, x2, y2 = (boxes * scale).unbind(-1)
     across = axis_weights(x1, x2, bins, width, sampling).to(maps.dtype)
     down = axis_weights(y1, y2, bins, height, sampling).to(maps.dtype)
-    rows = maps.reshape(batch, channels * height, width) @ across.reshape(batch, n * bins, width).transpose(1, 2)
-    rows = rows.reshape(batch, channels, height, n, bins).permute(0, 3, 2, 1, 4)
-    found = down.to(rows.dtype) @ rows.reshape(batch, n, height, channels * bins)
-    return found.reshape(batch, n, bins, channels, bins).transpose(2, 3)
+    rows = down.reshape(batch, n * bins, height) @ maps.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    pooled = across[:, :, None].to(rows.dtype) @ rows.reshape(batch, n, bins, width, channels)
+    return pooled.permute(0, 1, 4, 2, 3)

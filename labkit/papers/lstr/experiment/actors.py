@@ -111,15 +111,12 @@ class Videos:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def pick(self, index: Tensor) -> "Videos":
-        return Videos(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
 
 @cache
 def videos(count: int, seed: int, purpose: int, settings: Actors = STANDARD) -> Videos:
     """`count` videos; video k is the same whatever `count` is."""
-    made = [_video(np.random.default_rng(derive(seed, purpose, k)), settings, purpose == WALKING) for k in range(count)]
-    return Videos(*(torch.from_numpy(np.stack(parts)) for parts in zip(*made, strict=True)))
+    each = [_video(np.random.default_rng(derive(seed, purpose, k)), settings, purpose == WALKING) for k in range(count)]
+    return Videos(*(torch.from_numpy(np.stack(parts)) for parts in zip(*each, strict=True)))
 
 
 def _video(rng: np.random.Generator, settings: Actors, walking: bool) -> tuple[np.ndarray, ...]:

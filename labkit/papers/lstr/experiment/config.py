@@ -28,6 +28,7 @@ ARMS: dict[str, Settings] = {
     "no-geometry": replace(SHORT, short=Short(geometry=False)),
     "actors-only": replace(SHORT, short=Short(context="actors")),
     "two-heads": replace(SHORT, short=Short(heads=2)),
+    "factorized": replace(CASCADE, short=Short(factorized=True)),
     "identity": replace(CASCADE, long=Long(adjacency="identity")),
     "shuffled": replace(CASCADE, long=Long(adjacency="shuffled")),
     "centered": replace(CASCADE, long=Long(adjacency="centered")),
@@ -35,6 +36,7 @@ ARMS: dict[str, Settings] = {
     "two-layers": replace(CASCADE, long=Long(layers=2)),
     "whole-video": replace(CASCADE, long=Long(mask="all")),
     "window": replace(CASCADE, long=Long(mask="window", window=2)),
+    "linked": replace(CASCADE, long=Long(mask="linked", layers=3)),
     "bank": replace(CASCADE, long=Long(bank=True)),
     "lfb-mean": replace(CASCADE, long=Long(kind="mean")),
     "lfb-max": replace(CASCADE, long=Long(kind="max")),
@@ -44,8 +46,9 @@ ARMS: dict[str, Settings] = {
 
 roi: a tubelet's own features. short, long: with one relation. cascade: the paper's, short then long. parallel: both on
 the tubelet's own features. acrn: a convolution in place of attention. uniform, no-geometry, actors-only, two-heads:
-other attention. identity, shuffled: graphs without the right edges. centered to window: other graphs. bank: the graph
-without gradient through other clips. lfb-*: feature banks in place of the graph.
+other attention. factorized: the cascade with attention as a product of time and space, the same as the cascade where a
+map has one time step. identity, shuffled: graphs without the right edges. centered to linked: other graphs. bank: the
+graph without gradient through other clips. lfb-*: feature banks in place of the graph.
 """
 
 DATASETS = ("ucf24", "ava", "jhmdb", "ucf-sports")
@@ -144,18 +147,19 @@ class Config(BaseConfig):
         return Path(path).expanduser() if path else None
 
 
-VARIATIONS = tuple(name for name in ARMS if name not in ("roi", "short", "long"))
+MANY = tuple(name for name in ARMS if name != "factorized")  # generated clips of 2 frames have one time step
 
 CONFIGS: dict[Scale, Config] = {
     "smoke": Config(videos=8, test_videos=4, walking=2, proposal_steps=2, proposal_batch=8, steps=2, batch_size=4,
                     arms=tuple(ARMS)),
     "lesson": Config(),
     "gpu": Config(
-        videos=8000, test_videos=2000, walking=400, arms=tuple(ARMS), proposal_steps=1000, proposal_batch=256,
+        videos=8000, test_videos=2000, walking=400, arms=MANY, proposal_steps=1000, proposal_batch=256,
         steps=4000, batch_size=64, at_once=1,
     ),
     "full": Config(
-        data="ucf24", arms=("roi", "short", "long", "cascade", "parallel", "acrn-long", "lfb-max", "lfb-non-local"),
+        data="ucf24", arms=("roi", "short", "long", "cascade", "parallel", "acrn-long", "factorized", "linked",
+                             "lfb-max", "lfb-non-local"),
         backbone="slow-only", width=512, bins=7, frames=8, frame_stride=2, clips=8, size=256, flip=True, bf16=True,
         anchors=(64.0, 128.0, 192.0), ratios=(1.0, 2.0, 3.0), proposals=100, videos=16_000, test_videos=4000, walking=0,
         proposal_steps=20_000, proposal_batch=64, steps=40_000, batch_size=8, learning_rate=5e-4, at_once=1,

@@ -11,6 +11,7 @@ from torch import Tensor
 from labkit.kernels.tubelet_iou import tubelet_iou
 from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.experiment.actors import STANDARD, Actors
+from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.method.heads import Labels
 
 
@@ -87,7 +88,7 @@ class Generated:
     fixed = True
 
     def __init__(self, count: int, seed: int, purpose: int, settings: Actors = STANDARD) -> None:
-        actors.check_reach(settings, cell=4, receptive_field=7)
+        actors.check_reach(settings, SmallBackbone.stride, SmallBackbone.receptive_field)
         self.videos = actors.videos(count, seed, purpose, settings)
         self.frames = settings.frames
 

@@ -82,9 +82,9 @@ class Detector(nn.Module):
             InputError: no frames, or frames of another kind.
         """
         parts, shape, count = self._scored(video)
-        found = self._tubes(parts, name, most, count)
+        tubes = self._tubes(parts, name, most, count)
         scale = np.array([shape[1], shape[0]] * 2) / self.header.size
-        kept = [Tube(t.video, t.label, t.start, t.boxes * scale, t.score) for t in found if t.score >= least]
+        kept = [Tube(t.video, t.label, t.start, t.boxes * scale, t.score) for t in tubes if t.score >= least]
         return sorted(kept, key=lambda tube: -tube.score)
 
     @torch.no_grad()
@@ -132,11 +132,11 @@ class Detector(nn.Module):
         """Probabilities, refined tubelets and validity of each clip of a window."""
         device, size = next(self.parameters()).device, self.header.size
         clips = torch.stack(list(window)).to(device)
-        found = self.proposer.proposals.propose(self.proposer(clips), self.header.most, (size, size))
-        trust = found.scores.clamp(min=1e-6).log()
-        output = self.network(clips[None], found.tubelets[None], found.valid[None], trust[None])
-        refined = boxes.clip(boxes.decode(output.offsets[0], found.tubelets), size, size)
-        return list(zip(self.network.head.probabilities(output.logits[0]), refined, found.valid, strict=True))
+        proposed = self.proposer.proposals.propose(self.proposer(clips), self.header.most, (size, size))
+        trust = proposed.scores.clamp(min=1e-6).log()
+        output = self.network(clips[None], proposed.tubelets[None], proposed.valid[None], trust[None])
+        refined = boxes.clip(boxes.decode(output.offsets[0], proposed.tubelets), size, size)
+        return list(zip(self.network.head.probabilities(output.logits[0]), refined, proposed.valid, strict=True))
 
     def _tubes(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]], name: str, most: int, count: int) -> list[Tube]:
         """Linked over the whole video; frames between those that a clip saw are interpolated, those after it cut."""
@@ -145,8 +145,8 @@ class Detector(nn.Module):
             tubelets = _between(tubelets, self.header.stride)
         span = self.header.frames * self.header.stride
         starts = np.arange(len(parts), dtype=np.int64) * span
-        found = video_tubes(probabilities, tubelets, valid, name, beta=BETA, starts=starts, most=most)
-        cut = [(tube, tube.boxes[: count - tube.start]) for tube in found]
+        tubes = video_tubes(probabilities, tubelets, valid, name, beta=BETA, starts=starts, most=most)
+        cut = [(tube, tube.boxes[: count - tube.start]) for tube in tubes]
         return [Tube(tube.video, tube.label, tube.start, kept, tube.score) for tube, kept in cut if len(kept)]
 
 
@@ -172,7 +172,7 @@ def trained(config: Config, run: Run, arm: str) -> Detector:
     """The detector of an arm of a run."""
     if run.result is None:
         raise RunError(f"{run.directory} is not finished. Go on with --resume, then load it.")
-    found = Detector(
+    detector = Detector(
         Header(
             settings=config.settings(arm),
             proposals=train.proposal_settings(config),
@@ -185,9 +185,9 @@ def trained(config: Config, run: Run, arm: str) -> Detector:
             most=config.proposals,
         )
     )
-    run.part("proposals").read_weights(found.proposer)
-    run.part(f"arm-{arm}").read_weights(found.network)
-    return found.eval()
+    run.part("proposals").read_weights(detector.proposer)
+    run.part(f"arm-{arm}").read_weights(detector.network)
+    return detector.eval()
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Detector:
@@ -196,34 +196,34 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Detector:
     Raises:
         InputError: no such file or run, a damaged one, or one of another kind.
     """
-    place = Path(path)
-    if place.is_dir() and not (place / FILE).exists() and (identity := read_object(place / "config.json")):
-        config = _config_of(identity, place)
-        run = Run.open(place, config, writes=False)
+    folder = Path(path)
+    if folder.is_dir() and not (folder / FILE).exists() and (identity := read_object(folder / "config.json")):
+        config = _config_of(identity, folder)
+        run = Run.open(folder, config, writes=False)
         return trained(config, run, arms(config, run)[0]).to(device)
-    file = place / FILE if place.is_dir() else place
+    file = folder / FILE if folder.is_dir() else folder
     tensors, header = tensor_files.read(file, Header)
     with torch.device("meta"):  # takes no memory, whatever sizes the header names
-        found = Detector(header)
-    wanted = found.state_dict()
+        detector = Detector(header)
+    wanted = detector.state_dict()
     wrong = [
         name for name in sorted(wanted.keys() | tensors.keys()) if not _same_kind(wanted.get(name), tensors.get(name))
     ]
     if wrong:
         raise tensor_files.TensorFileError(f"'{file}' does not hold this detector's networks ({', '.join(wrong[:3])}).")
-    found.load_state_dict(tensors, assign=True)
-    return found.to(device).eval()
+    detector.load_state_dict(tensors, assign=True)
+    return detector.to(device).eval()
 
 
 def _same_kind(wanted: Tensor | None, given: Tensor | None) -> bool:
     return wanted is not None and given is not None and (wanted.shape, wanted.dtype) == (given.shape, given.dtype)
 
 
-def _config_of(identity: dict[str, object], place: Path) -> Config:
+def _config_of(identity: dict[str, object], folder: Path) -> Config:
     from labkit.papers.lstr import PAPER
 
     config = PAPER.config_of(identity)
     if config is None:
-        raise InputError(f"{place} is a run of another paper, or of another version of this one.")
+        raise InputError(f"{folder} is a run of another paper, or of another version of this one.")
     assert isinstance(config, Config)
     return config

@@ -56,10 +56,17 @@ def proposals(tubelets: Tubelets, test: Source, workers: Workers) -> dict[str, f
     """Share of true tubelets found at overlaps .5 and .7, and their mean best overlap."""
     rows = []
     for index, batch in batches(test, workers):
-        found = tubelets.of(test, index, batch)
+        proposed = tubelets.of(test, index, batch)
         truth, valid = batch.truth.flatten(0, 1), batch.valid.flatten(0, 1)
-        overlap = tubelet_iou(found.tubelets, truth).masked_fill(~found.valid[..., None], 0.0).amax(1)[valid]
-        row = (int(index[0]), int(valid.sum()), recall(found, truth, valid, 0.5), recall(found, truth, valid, 0.7))
+        if not valid.any():  # of real videos, some windows hold no whole tubelet
+            continue
+        overlap = tubelet_iou(proposed.tubelets, truth).masked_fill(~proposed.valid[..., None], 0.0).amax(1)[valid]
+        row = (
+            int(index[0]),
+            int(valid.sum()),
+            recall(proposed, truth, valid, 0.5),
+            recall(proposed, truth, valid, 0.7),
+        )
         rows.append((*row, float(overlap.mean())))
     every = np.array(gathered(rows, workers))
     at_half, at_seventy, overlap = (np.average(every[:, k], weights=every[:, 1]) for k in (2, 3, 4))
@@ -92,9 +99,9 @@ def arm(net: Lstr, tubelets: Tubelets, test: Source, config: Config, workers: Wo
 
 def scored(net: Lstr, tubelets: Tubelets, source: Source, index: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities (windows, clips, k, classes), refined tubelets and which are no padding, on proposals."""
-    found, shape = tubelets.of(source, index, batch), batch.clips.shape[:2]
-    trust = found.scores.clamp(min=1e-6).log()
-    given, valid = found.tubelets.unflatten(0, shape), found.valid.unflatten(0, shape)
+    proposed, shape = tubelets.of(source, index, batch), batch.clips.shape[:2]
+    trust = proposed.scores.clamp(min=1e-6).log()
+    given, valid = proposed.tubelets.unflatten(0, shape), proposed.valid.unflatten(0, shape)
     output = net(batch.clips, given, valid, trust.unflatten(0, shape))
     refined = boxes.decode(output.offsets.float(), given)
     return net.head.probabilities(output.logits.float()), refined, valid
@@ -122,9 +129,9 @@ def _rows(tubelets: Tensor, scores: Tensor) -> Float64[np.ndarray, "n 8"]:
 def _frame_map(rows: Sequence[tuple[int, np.ndarray, np.ndarray]], test: Source) -> dict[str, Any]:
     truth = _table([(number, true) for number, true, _ in rows])
     detections = _table([(number, detected) for number, _, detected in rows])
-    found = frame_map(truth, detections, once=test.labels == "multi")  # with many labels a box: as AVA matches
-    known = {test.classes[k]: value for k, value in found.per_class.items()}
-    return {"frame_map": found.mean, "per_class": known}
+    precision = frame_map(truth, detections, once=test.labels == "multi")  # with many labels a box: as AVA matches
+    known = {test.classes[k]: value for k, value in precision.per_class.items()}
+    return {"frame_map": precision.mean, "per_class": known}
 
 
 def _table(parts: Sequence[tuple[int, np.ndarray]]) -> Boxes:
@@ -171,19 +178,19 @@ def _walking(net: Lstr, tubelets: Tubelets, config: Config, workers: Workers) ->
             truth += true_tubes(source.videos.boxes[number], source.videos.labels[number], name)
             linked += video_tubes(p, b, ok, name)
             greedy += video_tubes(p, b, ok, name, viterbi=False)
-    found = {f"{overlap:g}": video_map(truth, linked, overlap).mean for overlap in OVERLAPS}
-    return found | {"mean": mean_video_map(truth, linked), "greedy_0.5": video_map(truth, greedy, 0.5).mean}
+    values = {f"{overlap:g}": video_map(truth, linked, overlap).mean for overlap in OVERLAPS}
+    return values | {"mean": mean_video_map(truth, linked), "greedy_0.5": video_map(truth, greedy, 0.5).mean}
 
 
 def true_tubes(tubelets: Tensor, labels: Tensor, video: str) -> list[Tube]:
     """Of each actor (clips, 2, frames, 4) a tube for every stretch of clips with one label (clips, 2)."""
-    frames, found = tubelets.shape[2], []
+    frames, tubes = tubelets.shape[2], []
     for a in range(labels.shape[1]):
         edges = [0, *(np.flatnonzero(np.diff(labels[:, a].numpy())) + 1).tolist(), len(labels)]
         for begin, end in itertools.pairwise(edges):
             path = tubelets[begin:end, a].reshape(-1, 4).double().numpy()
-            found.append(Tube(video, int(labels[begin, a]), begin * frames, path))
-    return found
+            tubes.append(Tube(video, int(labels[begin, a]), begin * frames, path))
+    return tubes
 
 
 def video_tubes(
@@ -199,7 +206,7 @@ def video_tubes(
     """The action tubes of one video, every class by itself: (clips, k, classes), (clips, k, frames, 4), (clips, k)."""
     kept = [np.flatnonzero(ok) for ok in valid.cpu().numpy()]
     placed = [b[rows] for b, rows in zip(tubelets.double().cpu().numpy(), kept, strict=True)]
-    found: list[Tube] = []
+    tubes: list[Tube] = []
     for label in range(probabilities.shape[-1]):
         values = probabilities[..., label].double().cpu().numpy()
         scores = [p[rows] for p, rows in zip(values, kept, strict=True)]
@@ -209,10 +216,10 @@ def video_tubes(
             paths = linking.link_greedy(scores, placed, most=most)
         for path in paths:
             if viterbi:
-                found += [
+                tubes += [
                     linking.tube_of(piece, placed, video, label, starts)
                     for piece in linking.trimmed(path, scores, TRIM, PENALTY)
                 ]
             elif path.score >= TRIM:
-                found.append(linking.tube_of(path, placed, video, label, starts))
-    return found
+                tubes.append(linking.tube_of(path, placed, video, label, starts))
+    return tubes

@@ -20,5 +20,5 @@ def export(config: Config, run: Run, arm: str, directory: Path) -> None:
     """
     if arm not in arms(config, run):
         raise InputError(f"there is no arm '{arm}' to export; there are {', '.join(arms(config, run))}")
-    found = trained(config, run, arm)
-    tensor_files.write(directory / FILE, found.state_dict(), found.header)
+    detector = trained(config, run, arm)
+    tensor_files.write(directory / FILE, detector.state_dict(), detector.header)

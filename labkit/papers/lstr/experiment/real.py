@@ -4,6 +4,7 @@ Frames are resized to size x size pixels, boxes with them. Windows that are aske
 are; mirrored ones come after all others, so that a window's number says all about it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from labkit import paths
 from labkit.data import action
-from labkit.data.action import ActionSet, Frames
+from labkit.data.action import ActionSet, AnnotatedTube, Frames, ImageFrames
 from labkit.errors import DataError, InputError
 from labkit.metrics.detection import ava
 from labkit.papers.lstr.experiment.config import Config
@@ -52,7 +53,7 @@ def sources(config: Config) -> tuple[Source, Source]:
     )
 
 
-class _Windows:
+class _Windows(ABC):
     """What both kinds share: numbers spread over all windows, mirrored ones behind them, frames kept open."""
 
     fixed = False
@@ -72,18 +73,23 @@ class _Windows:
 
     def window(self, index: int) -> Window:
         video, first = self.windows[index % len(self.windows)]
-        made = self._window(video, first)
-        return mirror(made, self.size) if index >= len(self.windows) else made
+        window = self._window(video, first)
+        return mirror(window, self.size) if index >= len(self.windows) else window
 
-    def _window(self, video: str, first: int) -> Window:
-        raise NotImplementedError
-
-    def _frames(self, folder: Path, video: str, places: Sequence[str]) -> Frames:
+    def frames_of(self, video: str) -> Frames:
         if video not in self._open:
             if len(self._open) > 64:
                 self._open.clear()
-            self._open[video] = action.frames_of(folder, video, places)
+            self._open[video] = self._find(video)
         return self._open[video]
+
+    @abstractmethod
+    def _window(self, video: str, first: int) -> Window:
+        """The window of a video that begins with this frame, or second."""
+
+    @abstractmethod
+    def _find(self, video: str) -> Frames:
+        """Where the frames of a video are."""
 
 
 class TubeWindows(_Windows):
@@ -101,18 +107,32 @@ class TubeWindows(_Windows):
             (name, first) for name in videos for first in range(0, max(dataset.videos[name].frames - span, 0) + 1, span)
         ]
         super().__init__(every, config, train)
-        self._frames(dataset.folder, self.windows[0][0], dataset.places)  # missing frames are told before any work
+        self.frames_of(self.windows[0][0])  # missing frames are an error before any work
+        if not any(tubes for video, first in self.windows for tubes in self._inside(video, first)):
+            raise DataError(
+                f"in {len(self.windows)} windows no annotated tube holds a whole clip of {config.frames} frames with "
+                f"frame_stride {config.frame_stride}; ask for shorter clips or more videos."
+            )
+
+    def _inside(self, video: str, first: int) -> list[list[AnnotatedTube]]:
+        """The tubes that have a box in each frame of a clip, clip by clip."""
+        clips = (first + np.arange(self.clips * self.frames) * self.stride).reshape(self.clips, self.frames)
+        tubes = self.dataset.videos[video].tubes
+        return [[t for t in tubes if t.start <= clip[0] and clip[-1] < t.start + len(t.boxes)] for clip in clips]
+
+    def _find(self, video: str) -> Frames:
+        return action.frames_of(self.dataset.folder, video, self.dataset.places)
 
     def _window(self, video: str, first: int) -> Window:
         about = self.dataset.videos[video]
-        frames = self._frames(self.dataset.folder, video, self.dataset.places)
+        frames = self.frames_of(video)
         numbers = first + np.arange(self.clips * self.frames) * self.stride
         pictures = frames.read([min(int(n), about.frames - 1) for n in numbers])
         scale = self.size / np.array([pictures.shape[2], pictures.shape[1]] * 2)
-        rows: list[list[tuple[np.ndarray, int]]] = []
-        for clip in numbers.reshape(self.clips, self.frames):
-            inside = [t for t in about.tubes if t.start <= clip[0] and clip[-1] < t.start + len(t.boxes)]
-            rows.append([(t.boxes[clip - t.start] * scale, t.label) for t in inside])
+        rows = [
+            [(tube.boxes[clip - tube.start] * scale, tube.label) for tube in tubes]
+            for clip, tubes in zip(numbers.reshape(self.clips, self.frames), self._inside(video, first), strict=True)
+        ]
         return _window(clips_of(pictures, self.clips, self.size), rows, len(self.classes))
 
 
@@ -120,14 +140,19 @@ class AvaWindows(_Windows):
     """Key-frames of a table like AVA's: a window is `clips` consecutive seconds of a video, each one clip around it.
 
     PATH holds {train,val}.csv (or ava_{train,val}_v2.1.csv), optionally labels.pbtxt with names, and the pictures:
-    frames/<video>/ (30 a second) or videos/<video>.mp4. A box stands still for its clip's frames. Many labels a box.
+    frames/<video>/ (30 a second) or videos/<video>.mp4. SlowFast's layout is one of these [peer code]: AVA's files in
+    annotations/, and frame_lists/{train,val}.csv, which say what frames there are and in which order. A box stands
+    still for its clip's frames. Many labels a box.
     """
 
     labels: Labels = "multi"
 
     def __init__(self, folder: Path, part: str, config: Config) -> None:
         self.folder = folder
-        rows = ava.read(_first(folder, (f"{part}.csv", f"ava_{part}_v2.1.csv", f"ava_{part}_v2.2.csv")))
+        official = [f"{where}ava_{part}_v{version}.csv" for where in ("", "annotations/") for version in (2.1, 2.2)]
+        rows = ava.read(_first(folder, (f"{part}.csv", *official)))
+        listed = folder / "frame_lists" / f"{part}.csv"
+        self.listed = action.read_frame_list(listed) if listed.exists() else {}
         names = _label_names(folder, rows)
         self.ids = sorted(names)
         self.classes = tuple(names[k] for k in self.ids)
@@ -140,12 +165,17 @@ class AvaWindows(_Windows):
         by_video: dict[str, list[int]] = {}
         for video, second in sorted(set(rows.keys)):
             by_video.setdefault(video, []).append(second)
-        every = [(video, at) for video, found in by_video.items() for at in found[:: config.clips]]
+        every = [(video, at) for video, seconds in by_video.items() for at in seconds[:: config.clips]]
         super().__init__(every, config, part == "train")
-        self._frames(folder, self.windows[0][0], ("frames/{}",))
+        self.frames_of(self.windows[0][0])
+
+    def _find(self, video: str) -> Frames:
+        if video in self.listed:
+            return ImageFrames(self.folder / "frames", listed=self.listed[video])
+        return action.frames_of(self.folder, video, ("frames/{}",))
 
     def _window(self, video: str, first: int) -> Window:
-        frames = self._frames(self.folder, video, ("frames/{}",))
+        frames = self.frames_of(video)
         around = (np.arange(self.frames) - (self.frames - 1) / 2) * self.stride
         seconds = [first + c for c in range(self.clips)]
         numbers = np.concatenate([np.round((s - self.begins) * frames.rate + around) for s in seconds]).astype(int)
@@ -153,8 +183,8 @@ class AvaWindows(_Windows):
         targets = [self.boxes.get((video, second), {}) for second in seconds]
         clips = clips_of(pictures, self.clips, self.size)
         rows = [
-            [(np.tile(np.array(box) * self.size, (self.frames, 1)), [self.ids.index(k) for k in found])
-             for box, found in boxes.items()]
+            [(np.tile(np.array(box) * self.size, (self.frames, 1)), [self.ids.index(k) for k in actions])
+             for box, actions in boxes.items()]
             for boxes in targets
         ]  # fmt: skip
         return _window(clips, rows, len(self.classes))
@@ -183,8 +213,8 @@ def _window(clips: Tensor, rows: Sequence[Sequence[tuple[np.ndarray, int | list[
     most, frames = max(map(len, rows)), clips.shape[2]
     truth, targets = torch.zeros(len(rows), most, frames, 4), torch.zeros(len(rows), most, classes)
     valid = torch.zeros(len(rows), most, dtype=torch.bool)
-    for c, found in enumerate(rows):
-        for k, (boxes, label) in enumerate(found):
+    for c, inside in enumerate(rows):
+        for k, (boxes, label) in enumerate(inside):
             truth[c, k], valid[c, k] = torch.from_numpy(boxes).float(), True
             targets[c, k, label] = 1.0
     return Window(clips, truth, valid, targets, truth)
@@ -199,7 +229,8 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
 
 def _label_names(folder: Path, rows: ava.Rows) -> dict[int, str]:
     """Names by action id: those of labels.pbtxt, else of every id that the table has."""
-    for name in ("labels.pbtxt", "ava_action_list_v2.1_for_activitynet_2018.pbtxt"):
+    lists = ("ava_action_list_v2.1_for_activitynet_2018.pbtxt", "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
+    for name in ("labels.pbtxt", *lists, *(f"annotations/{name}" for name in lists)):
         if (folder / name).exists():
             return ava.read_label_map(folder / name)
     return {int(number): f"action {number}" for number in np.unique(rows.actions)}

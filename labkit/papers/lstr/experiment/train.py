@@ -40,7 +40,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         source, test = sources(config)
         networks = {name: network(config, name, source).to(workers.device) for name in config.arms}
         proposer = proposal_network(config).to(workers.device)
-        found = fit_proposals(proposer, source, config, workers, run.part("proposals"), test)
+        proposed = fit_proposals(proposer, source, config, workers, run.part("proposals"), test)
         tubelets = Tubelets(proposer.eval(), config.proposals, config.size)
         tasks: list[Callable[[], dict[str, Any]]] = [
             functools.partial(fit_arm, net, tubelets, source, test, config, workers, run.part(f"arm-{name}"))
@@ -51,7 +51,7 @@ def train(config: Config, run: Run) -> dict[str, Any]:
         "data": data_name(config),
         "classes": list(source.classes),
         "labels": source.labels,
-        "proposals": found,
+        "proposals": proposed,
         "arms": dict(zip(networks, results, strict=True)),
     }
 
@@ -80,9 +80,9 @@ def network(config: Config, arm: str, source: Source) -> Lstr:
     """The untrained network of an arm; its start depends on the seed and the arm's own parts alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        made = Lstr(config.settings(arm), len(source.classes), config.frames, source.labels)
-    _pretrained(made.backbone, config)
-    return made
+        net = Lstr(config.settings(arm), len(source.classes), config.frames, source.labels)
+    _pretrained(net.backbone, config)
+    return net
 
 
 def proposal_settings(config: Config) -> ProposalSettings:
@@ -93,9 +93,9 @@ def proposal_network(config: Config) -> Proposer:
     settings = proposal_settings(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        made = Proposer(config.backbone, config.frames, settings)
-    _pretrained(made.backbone, config)
-    return made
+        proposer = Proposer(config.backbone, config.frames, settings)
+    _pretrained(proposer.backbone, config)
+    return proposer
 
 
 def _pretrained(backbone: nn.Module, config: Config) -> None:
@@ -193,9 +193,9 @@ def chosen_tubelets(
     """What a network is trained on: boxes, which are no padding, and the log of their objectness."""
     if config.boxes == "truth":
         return batch.given, batch.valid, torch.zeros(batch.valid.shape, device=batch.valid.device)
-    found, shape = tubelets.of(source, index, batch), batch.clips.shape[:2]
-    trust = found.scores.clamp(min=1e-6).log()
-    return found.tubelets.unflatten(0, shape), found.valid.unflatten(0, shape), trust.unflatten(0, shape)
+    proposed, shape = tubelets.of(source, index, batch), batch.clips.shape[:2]
+    trust = proposed.scores.clamp(min=1e-6).log()
+    return proposed.tubelets.unflatten(0, shape), proposed.valid.unflatten(0, shape), trust.unflatten(0, shape)
 
 
 def _optimizer(

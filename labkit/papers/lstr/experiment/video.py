@@ -16,9 +16,7 @@ from labkit.metrics.detection import Tube
 from labkit.metrics.detection.tables import tubes_as_text
 from labkit.papers.lstr.experiment.detector import Detector
 from labkit.tracking.video import Show, check_places, encoder, silent
-from labkit.vision.video import explain_errors, opened
-from labkit.vision.video import pictures as pictures_of
-from labkit.vision.video import rate as rate_of
+from labkit.vision.video import explain_errors, opened, pictures, rate
 
 COLORS = ((31, 111, 180), (217, 119, 6), (46, 125, 50), (192, 57, 43), (127, 63, 191), (0, 150, 136))
 """Of tubes, by label."""
@@ -59,7 +57,7 @@ def detect(
     check_places(video, out, table, overwrite)
     counter = itertools.count()
     with opened(video) as (source, stream), show() as advance:
-        frames = _counted(pictures_of(source, stream, video), counter, advance, int(stream.frames or 0))
+        frames = _counted(pictures(source, stream, video), counter, advance, int(stream.frames or 0))
         tubes = detector(frames, name=video.name, least=least, most=most)
     count = next(counter)
     with explain_errors(out), tempfile.TemporaryDirectory(prefix=".labkit-", dir=out.parent) as folder:
@@ -75,18 +73,18 @@ def detect(
     return Report(count, len(tubes), {name: names.count(name) for name in dict.fromkeys(names)})
 
 
-def _counted(pictures: Iterable[np.ndarray], counter: Iterator[int], advance: Show, total: int) -> Iterator[np.ndarray]:
-    for picture in pictures:
+def _counted(frames: Iterable[np.ndarray], counter: Iterator[int], advance: Show, total: int) -> Iterator[np.ndarray]:
+    for picture in frames:
         yield picture
         advance(next(counter) + 1, total)
 
 
 def _draw_all(video: Path, part: Path, out: Path, tubes: Sequence[Tube], classes: Sequence[str]) -> None:
     with opened(video) as (source, stream):
-        pictures = pictures_of(source, stream, video)
-        first = next(pictures)
-        with encoder(part, out, first, rate_of(stream)) as encode:
-            for number, picture in enumerate(itertools.chain([first], pictures)):
+        frames = pictures(source, stream, video)
+        first = next(frames)
+        with encoder(part, out, first, rate(stream)) as encode:
+            for number, picture in enumerate(itertools.chain([first], frames)):
                 encode(drawn(picture, tubes, number, classes))
 
 
@@ -98,11 +96,11 @@ def drawn(picture: np.ndarray, tubes: Sequence[Tube], frame: int, classes: Seque
     pen, thick = ImageDraw.Draw(image), max(1, round(max(image.size) / 250))
     size = max(8, min(image.size) // 28)
     here = [(tube.boxes[frame - tube.start], tube) for tube in tubes if tube.start <= frame < tube.end]
-    for place, (box, tube) in enumerate(here[::-1]):  # the best on top
+    for number, (box, tube) in enumerate(here[::-1]):  # the best on top
         color = COLORS[tube.label % len(COLORS)]
         x1, y1, x2, y2 = box.tolist()
         pen.rectangle((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), outline=color, width=thick)
-        beside = sum(np.abs(other - box).max() < size for other, _ in here[: len(here) - 1 - place])
+        beside = sum(np.abs(other - box).max() < size for other, _ in here[: len(here) - 1 - number])
         if beside < SHOWN:
             text = f"{classes[tube.label]} {tube.score:.2f}"
             pen.text((max(x1, 0), max(y1 - (1.2 + 1.1 * beside) * size, 0)), text, fill=color, font_size=size)

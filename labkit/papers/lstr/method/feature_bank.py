@@ -36,21 +36,23 @@ class FeatureBank(nn.Module):
         x: Float[Tensor, "videos clips k width"],
         valid: Bool[Tensor, "videos clips k"],
         trust: Float[Tensor, "videos clips k"] | None = None,
+        tubelets: Float[Tensor, "videos clips k frames 4"] | None = None,
     ) -> Reasoned:
         clips, k = x.shape[1:3]
         clip = torch.arange(clips, device=x.device).repeat_interleave(k)
         own = torch.eye(clips * k, dtype=torch.bool, device=x.device)
-        others = allowed(clip, valid.flatten(1), self.mask, self.window) & ~own
+        flat = None if tubelets is None else tubelets.flatten(1, 2)
+        others = allowed(clip, valid.flatten(1), self.mask, self.window, flat) & ~own
         nodes = x.flatten(1, 2)
         bank = nodes.detach()
         weights = self._weights(nodes, bank, others)
         if self.pooling == "max":
-            found = bank[:, None].expand(-1, clips * k, -1, -1).masked_fill(~others[..., None], -torch.inf).amax(2)
-            found = torch.where(others.any(-1, keepdim=True), found, 0.0)
+            pooled = bank[:, None].expand(-1, clips * k, -1, -1).masked_fill(~others[..., None], -torch.inf).amax(2)
+            pooled = torch.where(others.any(-1, keepdim=True), pooled, 0.0)
         else:
-            found = weights @ (self.value(bank) if self.pooling == "non-local" else bank)
+            pooled = weights @ (self.value(bank) if self.pooling == "non-local" else bank)
         empty = ~others.any(-1, keepdim=True)
-        added = F.relu(self.out(self.norm(found))).masked_fill(empty, 0.0)
+        added = F.relu(self.out(self.norm(pooled))).masked_fill(empty, 0.0)
         return Reasoned((nodes + added).unflatten(1, (clips, k)), weights)
 
     def _weights(self, nodes: Tensor, bank: Tensor, others: Tensor) -> Tensor:

@@ -108,12 +108,12 @@ def link_greedy(scores: Scores, boxes: Boxes, overlap: float = 0.2, most: int = 
         values = [scores[tube["first"][0] + t][i] for t, i in enumerate(tube["nodes"]) if i >= 0]
         return float(np.mean(values))
 
-    for t, (score, found) in enumerate(zip(scores, boxes, strict=True)):
+    for t, (score, tubelets) in enumerate(zip(scores, boxes, strict=True)):
         free = list(np.argsort(-score, kind="stable")[:most])
         for tube in sorted(growing, key=mean, reverse=True):
             last = next(k for k in range(len(tube["nodes"]) - 1, -1, -1) if tube["nodes"][k] >= 0)
             end = boxes[tube["first"][0] + last][tube["nodes"][last], -1:]
-            near = [i for i in free if row_iou(end, found[i, :1])[0] >= overlap]
+            near = [i for i in free if row_iou(end, tubelets[i, :1])[0] >= overlap]
             tube["nodes"].append(int(near[0]) if near else -1)
             if near:
                 free.remove(near[0])

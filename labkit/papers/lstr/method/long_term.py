@@ -18,9 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from labkit.errors import InputError
+from labkit.kernels.tubelet_iou import tubelet_iou
 
 Adjacency = Literal["softmax", "centered", "symmetric", "identity", "shuffled"]
-Mask = Literal["past", "all", "window"]
+Mask = Literal["past", "all", "window", "linked"]
+LINK = 0.2
+"""Least overlap of boxes that continue each other [peer code: ACT's linking]."""
 SHARPNESS = 10.0
 """Of the softmax over cosines, which lie within -1 and 1."""
 
@@ -33,16 +36,38 @@ class Reasoned(NamedTuple):
 
 
 def allowed(
-    clip: Int[Tensor, " nodes"], valid: Bool[Tensor, "videos nodes"], mask: Mask, window: int = 2
+    clip: Int[Tensor, " nodes"],
+    valid: Bool[Tensor, "videos nodes"],
+    mask: Mask,
+    window: int = 2,
+    tubelets: Float[Tensor, "videos nodes frames 4"] | None = None,
 ) -> Bool[Tensor, "videos nodes nodes"]:
     """Which j node i may listen to: itself always, and what the mask lets through and is no padding.
 
     past: nodes of earlier clips. all: nodes of other clips. window: nodes of other clips, up to `window` clips away.
+    linked: nodes of the clips just before and after whose tubelets continue the node's, see `links`.
+
+    Raises:
+        InputError: mask "linked" without tubelets.
     """
     apart = clip[None] - clip[:, None]
-    lets = {"past": apart < 0, "all": apart != 0, "window": (apart != 0) & (apart.abs() <= window)}[mask]
+    if mask == "linked":
+        if tubelets is None:
+            raise InputError("the mask 'linked' looks at boxes: give the tubelets, too.")
+        lets = links(clip, tubelets)
+    else:
+        lets = {"past": apart < 0, "all": apart != 0, "window": (apart != 0) & (apart.abs() <= window)}[mask][None]
     own = torch.eye(len(clip), dtype=torch.bool, device=clip.device)
-    return (lets[None] & valid[:, None, :] & valid[:, :, None]) | own
+    return (lets & valid[:, None, :] & valid[:, :, None]) | own
+
+
+def links(
+    clip: Int[Tensor, " nodes"], tubelets: Float[Tensor, "videos nodes frames 4"]
+) -> Bool[Tensor, "videos nodes nodes"]:
+    """Pairs of successive clips where the last box of the earlier and the first box of the later overlap by LINK."""
+    goes_on = tubelet_iou(tubelets[:, :, -1:], tubelets[:, :, :1]) >= LINK  # from node i to node j
+    follows = goes_on & (clip[None] - clip[:, None] == 1)
+    return follows | follows.transpose(1, 2)
 
 
 class GraphConvolution(nn.Module):
@@ -75,8 +100,8 @@ class GraphConvolution(nn.Module):
     def adjacency(self, x: Tensor, pairs: Tensor, trust: Tensor | None = None) -> Float[Tensor, "videos nodes nodes"]:
         if self.kind == "identity":
             return torch.eye(x.shape[1], device=x.device).to(x).expand(len(x), -1, -1)
-        seen = x if self.center is None else self.center(x.flatten(0, 1)).view_as(x)
-        cosine = F.normalize(self.phi(seen), dim=-1) @ F.normalize(self.phi2(seen), dim=-1).transpose(1, 2)
+        compared = x if self.center is None else self.center(x.flatten(0, 1)).view_as(x)
+        cosine = F.normalize(self.phi(compared), dim=-1) @ F.normalize(self.phi2(compared), dim=-1).transpose(1, 2)
         if self.kind == "symmetric":
             return symmetric(cosine, pairs)
         scores = SHARPNESS * cosine
@@ -103,8 +128,8 @@ def _shuffled(weights: Tensor, pairs: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(pairs.shape[-1])
     keys = torch.rand(pairs.shape[-1], generator=generator).to(weights.device)
     order = torch.where(pairs, keys, keys + 2).argsort(-1)  # allowed places first, in random order
-    place = torch.where(pairs, 0.0, 2.0).argsort(dim=-1, stable=True)  # allowed ones first, in their own order
-    return torch.zeros_like(weights).scatter(-1, place, weights.gather(-1, order))
+    slots = torch.where(pairs, 0.0, 2.0).argsort(dim=-1, stable=True)  # allowed ones first, in their own order
+    return torch.zeros_like(weights).scatter(-1, slots, weights.gather(-1, order))
 
 
 class LongTermRelation(nn.Module):
@@ -140,10 +165,13 @@ class LongTermRelation(nn.Module):
         x: Float[Tensor, "videos clips k width"],
         valid: Bool[Tensor, "videos clips k"],
         trust: Float[Tensor, "videos clips k"] | None = None,
+        tubelets: Float[Tensor, "videos clips k frames 4"] | None = None,
     ) -> Reasoned:
+        """tubelets: needed by the mask "linked" alone."""
         clips, k = x.shape[1:3]
         clip = torch.arange(clips, device=x.device).repeat_interleave(k)
-        pairs = allowed(clip, valid.flatten(1), self.mask, self.window)
+        flat = None if tubelets is None else tubelets.flatten(1, 2)
+        pairs = allowed(clip, valid.flatten(1), self.mask, self.window, flat)
         nodes, reach = x.flatten(1, 2), pairs
         flat_trust = None if trust is None else trust.flatten(1)
         for layer in self.layers:

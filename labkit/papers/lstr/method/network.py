@@ -32,6 +32,7 @@ class Short:
     geometry: bool = True
     uniform: bool = False
     context: Context = "clip"
+    factorized: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Lstr(nn.Module):
         source = x if self.settings.order == "parallel" else near
         features, adjacency = near, None
         if self.long is not None:
-            reasoned = self.long(source.unflatten(0, (videos, n)), valid, trust)
+            reasoned = self.long(source.unflatten(0, (videos, n)), valid, trust, tubelets)
             far, adjacency = reasoned.features.flatten(0, 1), reasoned.adjacency
             features = near + far - x if self.settings.order == "parallel" else far
         logits, offsets = self.head(features.unflatten(0, (videos, n)))
@@ -151,8 +152,9 @@ def _short(settings: Settings, channels: int, stride: int) -> ShortTermRelation 
     if short.kind == "acrn":
         return ActorCentricRelation(channels, settings.width, settings.inner)
     return ShortTermRelation(
-        channels, settings.width, stride, settings.inner, short.heads, short.geometry, short.uniform, short.context
-    )
+        channels, settings.width, stride, settings.inner, short.heads, short.geometry, short.uniform, short.context,
+        short.factorized,
+    )  # fmt: skip
 
 
 def _long(settings: Settings) -> LongTermRelation | FeatureBank | None:

@@ -134,8 +134,8 @@ class ProposalNetwork(nn.Module):
             return objectness, offsets.sum() * 0
         matched = truth.gather(1, match[..., None, None].expand(-1, -1, *truth.shape[2:]))
         wanted = boxes.encode(matched[positive], still.expand_as(offsets)[positive])
-        found = F.smooth_l1_loss(offsets[positive], wanted, beta=self.settings.smooth, reduction="sum")
-        return objectness, self.settings.weight * found / (positive.sum() * self.frames)
+        regression = F.smooth_l1_loss(offsets[positive], wanted, beta=self.settings.smooth, reduction="sum")
+        return objectness, self.settings.weight * regression / (positive.sum() * self.frames)
 
     @torch.no_grad()
     def propose(
@@ -160,9 +160,6 @@ class Proposals:
     scores: Tensor
     valid: Tensor
 
-    def pick(self, clips: Tensor) -> "Proposals":
-        return Proposals(self.tubelets[clips], self.scores[clips], self.valid[clips])
-
 
 def thin(tubelets: Tubelets, logits: Float[Tensor, "clips k"], threshold: float, most: int) -> Proposals:
     """Suppression inside of each clip; what is left, padded to `most` tubelets a clip."""
@@ -172,20 +169,20 @@ def thin(tubelets: Tubelets, logits: Float[Tensor, "clips k"], threshold: float,
     owner = groups[kept]
     by_clip = kept[owner.argsort(stable=True)]
     counts = torch.bincount(owner, minlength=clips)
-    place = torch.arange(len(kept), device=logits.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    owner, by_clip, place = (values[place < most] for values in (owner.sort(stable=True).values, by_clip, place))
-    found = Proposals(
+    rank = torch.arange(len(kept), device=logits.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    owner, by_clip, rank = (values[rank < most] for values in (owner.sort(stable=True).values, by_clip, rank))
+    proposals = Proposals(
         tubelets.new_zeros(clips, most, *tubelets.shape[2:]),
         logits.new_zeros(clips, most),
         torch.zeros(clips, most, dtype=torch.bool, device=logits.device),
     )
-    found.tubelets[owner, place] = tubelets.flatten(0, 1)[by_clip]
-    found.scores[owner, place] = logits.flatten()[by_clip].sigmoid()
-    found.valid[owner, place] = True
-    return found
+    proposals.tubelets[owner, rank] = tubelets.flatten(0, 1)[by_clip]
+    proposals.scores[owner, rank] = logits.flatten()[by_clip].sigmoid()
+    proposals.valid[owner, rank] = True
+    return proposals
 
 
-def recall(found: Proposals, truth: Tubelets, valid: Bool[Tensor, "clips truths"], threshold: float = 0.5) -> float:
+def recall(proposals: Proposals, truth: Tubelets, valid: Bool[Tensor, "clips truths"], threshold: float = 0.5) -> float:
     """Share of true tubelets that some proposal overlaps by `threshold` or more."""
-    overlaps = tubelet_iou(found.tubelets, truth).masked_fill(~found.valid[..., None], 0.0)
+    overlaps = tubelet_iou(proposals.tubelets, truth).masked_fill(~proposals.valid[..., None], 0.0)
     return float((overlaps.amax(1)[valid] >= threshold).float().mean())

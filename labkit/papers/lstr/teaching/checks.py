@@ -35,18 +35,18 @@ def check_tube_overlap(overlap: Callable[[int, np.ndarray, int, np.ndarray], flo
         ((0, still), (10, still), 0.0),
         ((0, still), (2, still[:4]), 0.4),
     ):
-        found = float(overlap(*first, *second))
+        given = float(overlap(*first, *second))
         message = (
             f"spans [{first[0]}, {first[0] + len(first[1]) - 1}] and [{second[0]}, {second[0] + len(second[1]) - 1}]:"
         )
-        close(found, wanted, message, 1e-9)
+        close(given, wanted, message, 1e-9)
 
 
 def check_tube_overlap_counts_boxes(overlap: Callable[[int, np.ndarray, int, np.ndarray], float]) -> None:
     """Boxes are compared in the frames both have, not first with first."""
     moving = np.stack([np.array([t, 0.0, t + 10, 10.0]) for t in range(6)])
-    found = float(overlap(0, moving, 3, moving[3:]))
-    close(found, 0.5, "the same moving boxes in frames 3 to 5, of a span of 6 frames:", 1e-9)
+    given = float(overlap(0, moving, 3, moving[3:]))
+    close(given, 0.5, "the same moving boxes in frames 3 to 5, of a span of 6 frames:", 1e-9)
 
 
 # -- attention --------------------------------------------------------------------------------------------------------
@@ -71,8 +71,8 @@ def check_rows_sum_to_one(attend: Attention) -> None:
 
 def check_attention(attend: Attention) -> None:
     query, key, value, bias = attention_inputs(1)
-    found, _ = attend(query, key, value, bias)
-    close(found, torch.softmax(query @ key.T / 8**0.5 + bias, -1) @ value, "r must be the weighted sum of the values.")
+    given, _ = attend(query, key, value, bias)
+    close(given, torch.softmax(query @ key.T / 8**0.5 + bias, -1) @ value, "r must be the weighted sum of the values.")
 
 
 def check_permutation(attend: Attention) -> None:
@@ -92,13 +92,13 @@ def check_permutation(attend: Attention) -> None:
 def check_past_mask(mask: Callable[[Tensor], Tensor]) -> None:
     """Nodes of earlier clips and oneself, for any numbers of nodes a clip."""
     for clip in (torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 1, 1, 2])):
-        found = torch.as_tensor(mask(clip))
+        given = torch.as_tensor(mask(clip))
         n = len(clip)
-        assert found.shape == (n, n), f"the mask must have shape ({n}, {n}); got {tuple(found.shape)}"
+        assert given.shape == (n, n), f"the mask must have shape ({n}, {n}); got {tuple(given.shape)}"
         for i, j in itertools.product(range(n), repeat=2):
             wanted = i == j or bool(clip[j] < clip[i])
-            assert bool(found[i, j]) == wanted, (
-                f"clips {clip.tolist()}: may node {i} listen to node {j}? {wanted}; your mask says {bool(found[i, j])}"
+            assert bool(given[i, j]) == wanted, (
+                f"clips {clip.tolist()}: may node {i} listen to node {j}? {wanted}; your mask says {bool(given[i, j])}"
             )
 
 
@@ -147,5 +147,5 @@ def check_false_one_above_halves(measure: Callable[[np.ndarray, int], float]) ->
 def check_corners(corners: Callable[[np.ndarray], np.ndarray]) -> None:
     """Boxes x, y, w, h in bytes: 200 + 100 is 300 and not 44."""
     boxes = np.array([[10, 20, 30, 40], [200, 150, 100, 90]], np.uint8)
-    found = np.asarray(corners(boxes.copy()), dtype=np.float64)
-    close(found, [[10, 20, 40, 60], [200, 150, 300, 240]], "x1, y1, x2, y2 of these boxes are other numbers.")
+    given = np.asarray(corners(boxes.copy()), dtype=np.float64)
+    close(given, [[10, 20, 40, 60], [200, 150, 300, 240]], "x1, y1, x2, y2 of these boxes are other numbers.")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.experiment.actors import Actors
+from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.teaching import checks, scenes
 from labkit.workbench.exercises import Exercise, number
 
@@ -129,21 +130,18 @@ def fair(settings: Any) -> None:
     assert isinstance(settings, Actors), f"an Actors(...) is asked for; got {type(settings).__name__}"
     assert settings.radius == actors.STANDARD.radius, "leave the actor's radius as it is"
     assert settings.size <= 64, f"frames of at most 64 pixels; got {settings.size}"
-    made = actors.videos(2, 0, actors.TRAIN, settings)
-    assert len(made) == 2
+    videos = actors.videos(2, 0, actors.TRAIN, settings)
+    assert len(videos) == 2
 
 
 def just_out_of_sight(settings: Actors) -> None:
-    least, nearest = actors.least_reach(settings, scenes_cell(), 7), settings.reach - 2
+    least = actors.least_reach(settings, SmallBackbone.stride, SmallBackbone.receptive_field)
+    nearest = settings.reach - 2
     assert nearest > least, f"the object's edge is {nearest:g} pixels away, and the box sees {least:g}"
 
 
 def larger_box(settings: Actors) -> None:
     assert settings.box >= 6.5, f"the box's half side must be at least 6.5; got {settings.box:g}"
-
-
-def scenes_cell() -> int:
-    return 4
 
 
 EXERCISES = (

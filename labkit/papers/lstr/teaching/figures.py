@@ -19,12 +19,12 @@ from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
 from labkit.papers.lstr.experiment import actors
+from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.teaching import scenes
 from labkit.papers.lstr.teaching.scenes import Look, Proposed, Walk, Web
 from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {"roi": COLORS["float"], "short": COLORS["baseline"], "long": COLORS["straw"], "cascade": COLORS["ours"]}
-CELL = 4
 
 
 def color_of(arm: str) -> str:
@@ -36,16 +36,16 @@ def color_of(arm: str) -> str:
 
 def idea_figure(settings: actors.Actors = actors.STANDARD) -> Figure:
     """Five clips of one video: what stands beside an actor now, and what happened to it before."""
-    made, video, color = scenes.story(settings)
+    videos, video, color = scenes.story(settings)
     figure, axes = subplots(1, 5, figsize=(10, 2.6))
     for clip, axis in enumerate(axes):
-        axis.imshow(scenes.picture(made, video, clip), interpolation="nearest")
+        axis.imshow(scenes.picture(videos, video, clip), interpolation="nearest")
         axis.set_axis_off()
         for a in range(2):
-            followed = int(made.identity[video, clip, a]) == color
-            _box(axis, made.boxes[video, clip, a, 0].numpy(), COLORS["ours"] if followed else COLORS["float"])
+            followed = int(videos.identity[video, clip, a]) == color
+            _box(axis, videos.boxes[video, clip, a, 0].numpy(), COLORS["ours"] if followed else COLORS["float"])
             if followed:
-                label = actors.CLASSES[int(made.labels[video, clip, a])]
+                label = actors.CLASSES[int(videos.labels[video, clip, a])]
                 axis.set_title(f"clip {clip}: {label}", fontsize=9, color=COLORS["ours"])
     return figure
 
@@ -62,12 +62,13 @@ def reach_figure() -> Figure:
         (axes[0], actors.STANDARD, "these videos: the object is out of sight"),
         (axes[1], actors.NEARER, "our first design: the box sees the object"),
     ):
-        made = actors.videos(60, scenes.SEED, actors.TEST, settings)
-        axis.imshow(scenes.picture(made, 3, 0), interpolation="nearest")
-        box = made.boxes[3, 0, 0, 0].numpy()
+        videos = actors.videos(60, scenes.SEED, actors.TEST, settings)
+        axis.imshow(scenes.picture(videos, 3, 0), interpolation="nearest")
+        box = videos.boxes[3, 0, 0, 0].numpy()
         _box(axis, box, COLORS["ours"])
-        seen = actors.least_reach(settings, CELL, 7) - settings.box
-        _box(axis, box + np.array([-seen, -seen, seen, seen]), COLORS["bad"], "--")
+        margin = actors.least_reach(settings, SmallBackbone.stride, SmallBackbone.receptive_field)
+        margin -= settings.box
+        _box(axis, box + np.array([-margin, -margin, margin, margin]), COLORS["bad"], "--")
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
     return figure
@@ -99,19 +100,19 @@ def anchors_figure() -> Figure:
     return figure
 
 
-def proposals_figure(found: Proposed) -> Figure:
+def proposals_figure(proposed: Proposed) -> Figure:
     """The best proposals of a clip, blue the two that are kept, with scores and overlaps."""
     figure, (left, right) = subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.3))
-    left.imshow(found.picture, interpolation="nearest")
-    for box in found.truth:
+    left.imshow(proposed.picture, interpolation="nearest")
+    for box in proposed.truth:
         _box(left, box, "white", width=3)
-    for k, box in enumerate(found.boxes):
+    for k, box in enumerate(proposed.boxes):
         _box(left, box, COLORS["ours"] if k < 2 else COLORS["baseline"], width=1.5)
     left.set_axis_off()
     left.set_title("white: truth; blue: kept", fontsize=9)
-    at = np.arange(len(found.scores))
-    right.bar(at - 0.2, found.scores, 0.4, color=COLORS["ours"], label="objectness")
-    right.bar(at + 0.2, found.overlaps, 0.4, color=COLORS["hard"], label="overlap with the truth")
+    at = np.arange(len(proposed.scores))
+    right.bar(at - 0.2, proposed.scores, 0.4, color=COLORS["ours"], label="objectness")
+    right.bar(at + 0.2, proposed.overlaps, 0.4, color=COLORS["hard"], label="overlap with the truth")
     right.set(xticks=at, xlabel="proposal, best first", ylim=(0, 1.05))
     right.legend(frameon=False, fontsize=8)
     return figure
@@ -183,13 +184,13 @@ def recorded_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], unit: s
 # -- 7 explore --------------------------------------------------------------------------------------------------------
 
 
-def attention_figure(seen: Sequence[Look], clip: int = 0, actor: int = 0, part: str = "both") -> go.Figure:
+def attention_figure(looks: Sequence[Look], clip: int = 0, actor: int = 0, part: str = "both") -> go.Figure:
     """An actor's attention over its clip: as it is, or from one of the two terms of its score alone."""
-    look = seen[clip]
+    look = looks[clip]
     figure = make_subplots(1, 2, subplot_titles=("the clip's first frame", f"attention: {part}"))
     figure.add_trace(go.Image(source=_source(look.picture)), 1, 1)
     weights = look.weights[part][actor]
-    at = np.arange(weights.shape[0]) * CELL
+    at = np.arange(weights.shape[0]) * SmallBackbone.stride
     figure.add_trace(go.Heatmap(z=weights, x=at, y=at, colorscale="Magma", showscale=False, zmin=0), 1, 2)
     x1, y1, x2, y2 = look.boxes[actor].tolist()
     for column in (1, 2):
@@ -207,10 +208,10 @@ def attention_figure(seen: Sequence[Look], clip: int = 0, actor: int = 0, part: 
     return figure.update_layout(title=title, height=330, width=640, margin={"t": 70, "b": 10, "l": 10, "r": 10})
 
 
-def attention_widget(seen: Sequence[Look]) -> widgets.VBox:
+def attention_widget(looks: Sequence[Look]) -> widgets.VBox:
     return explore(
-        lambda clip, actor, part: attention_figure(seen, clip, actor, part),
-        clip=widgets.IntSlider(0, min=0, max=len(seen) - 1, description="clip"),
+        lambda clip, actor, part: attention_figure(looks, clip, actor, part),
+        clip=widgets.IntSlider(0, min=0, max=len(looks) - 1, description="clip"),
         actor=widgets.IntSlider(0, min=0, max=1, description="actor"),
         part=widgets.Dropdown(options=("both", "content", "geometry"), description="score from"),
     )
@@ -220,16 +221,16 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
     """Tubelets clip by clip; lines to those that `node` listens to, over `hops` steps, thicker for more weight."""
     k = int((shown.clip == 0).sum())
     x, y = shown.clip.astype(float), np.arange(len(shown.clip)) % k
-    figure, reached, seen = go.Figure(), {node}, {node}
+    figure, reached, heard = go.Figure(), {node}, {node}
     weights = np.zeros(len(x))
     weights[node] = 1.0
     edges: list[tuple[int, int, float]] = []
     for _ in range(hops):
-        found = [(i, j, float(shown.adjacency[i, j])) for i in reached for j in range(len(x)) if j != i]
-        fresh = [edge for edge in found if edge[2] >= threshold]
+        candidates = [(i, j, float(shown.adjacency[i, j])) for i in reached for j in range(len(x)) if j != i]
+        fresh = [edge for edge in candidates if edge[2] >= threshold]
         edges += fresh
-        reached = {j for _, j, _ in fresh} - seen
-        seen |= reached
+        reached = {j for _, j, _ in fresh} - heard
+        heard |= reached
     for width, low, high in ((1.5, 0.0, 0.2), (4, 0.2, 0.5), (8, 0.5, 1.01)):
         kept = [(i, j) for i, j, w in edges if low <= w < high]
         xs = [value for i, j in kept for value in (x[i], x[j], None)]
@@ -246,7 +247,7 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
         go.Scatter(x=x, y=y, mode="markers+text", text=text, textposition="top center", showlegend=False,
                    marker={"size": 26, "color": colors, "line": {"width": 4, "color": outline}})
     )  # fmt: skip
-    title = f"tubelet {node} listens to {len(seen) - 1} others (weight {threshold:g} or more, {hops} hops)"
+    title = f"tubelet {node} listens to {len(heard) - 1} others (weight {threshold:g} or more, {hops} hops)"
     return figure.update_layout(
         title=title, height=330, width=700, xaxis={"title": "clip", "dtick": 1}, margin={"t": 60, "b": 50},
         yaxis={"visible": False, "range": [-0.6, k - 0.2]}, legend={"orientation": "h", "y": -0.25},
@@ -300,7 +301,7 @@ def tube_widget(walk: Walk) -> widgets.VBox:
 
 def precision_figure(shift: float = 0.0, threshold: float = 0.5, score: float = 0.9) -> go.Figure:
     """Three truths, five detections, one of which can be moved; precision against recall with the area that counts."""
-    found, moved, scores = scenes.curve(shift, threshold, score), scenes.FOUND.copy(), scenes.SCORES.copy()
+    curve, moved, scores = scenes.curve(shift, threshold, score), scenes.DETECTED.copy(), scenes.SCORES.copy()
     moved[0, [0, 2]] += shift
     scores[0] = score
     figure = make_subplots(1, 2, subplot_titles=("truth dark, detections blue", "precision against recall"))
@@ -312,16 +313,16 @@ def precision_figure(shift: float = 0.0, threshold: float = 0.5, score: float = 
         )
     figure.add_trace(go.Scatter(x=moved[:, 0], y=moved[:, 3] + 4, mode="text", text=[f"{s:.2f}" for s in scores],
                                 showlegend=False), 1, 1)  # fmt: skip
-    recall, envelope = np.concatenate([[0], found.recall]), np.concatenate([found.envelope[:1], found.envelope])
+    recall, envelope = np.concatenate([[0], curve.recall]), np.concatenate([curve.envelope[:1], curve.envelope])
     figure.add_trace(go.Scatter(x=recall, y=envelope, mode="lines", line={"shape": "vh", "color": COLORS["ours"]},
                                 fill="tozeroy", name="envelope"), 1, 2)  # fmt: skip
-    figure.add_trace(go.Scatter(x=found.recall, y=found.precision, mode="markers+lines", name="after each detection",
+    figure.add_trace(go.Scatter(x=curve.recall, y=curve.precision, mode="markers+lines", name="after each detection",
                                 line={"color": COLORS["baseline"]}), 1, 2)  # fmt: skip
     figure.update_xaxes(range=[0, 100], visible=False, row=1, col=1)
     figure.update_yaxes(range=[75, 0], visible=False, row=1, col=1)
     figure.update_xaxes(title="recall", range=[0, 1.05], row=1, col=2)
     figure.update_yaxes(title="precision", range=[0, 1.05], row=1, col=2)
-    title = f"overlap of the moved box {found.overlap:.2f}; AP {found.ap:.3f}"
+    title = f"overlap of the moved box {curve.overlap:.2f}; AP {curve.ap:.3f}"
     return figure.update_layout(
         title=title, height=330, width=760, margin={"t": 70, "b": 50}, legend={"y": 0.1, "x": 0.6}
     )
@@ -336,8 +337,8 @@ def precision_widget() -> widgets.VBox:
     )
 
 
-def found_figure(
-    frames: Sequence[np.ndarray], truth: Sequence[Any], found: Sequence[Any], classes: Sequence[str]
+def detected_figure(
+    frames: Sequence[np.ndarray], truth: Sequence[Any], detected: Sequence[Any], classes: Sequence[str]
 ) -> Figure:
     """Spans of true and found tubes over the frames of a walking video, beside two of its frames with boxes."""
     figure, axes = subplots(1, 3, figsize=(10, 2.8), width_ratios=(1, 1, 1.8))
@@ -346,12 +347,12 @@ def found_figure(
         for tube in truth:
             if tube.start <= t < tube.end:
                 _box(axis, tube.boxes[t - tube.start], "white", width=3)
-        for tube in found:
+        for tube in detected:
             if tube.start <= t < tube.end:
                 _box(axis, tube.boxes[t - tube.start], COLORS["ours"])
         axis.set_title(f"frame {t}", fontsize=9)
         axis.set_axis_off()
-    rows = [(tube, COLORS["hard"], "true") for tube in truth] + [(tube, COLORS["ours"], "found") for tube in found]
+    rows = [(tube, COLORS["hard"], "true") for tube in truth] + [(tube, COLORS["ours"], "found") for tube in detected]
     for k, (tube, color, name) in enumerate(rows):
         axes[2].barh(k, tube.end - tube.start, left=tube.start, color=color, height=0.7)
         score = "" if name == "true" else f" {tube.score:.2f}"

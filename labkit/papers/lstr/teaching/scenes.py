@@ -33,18 +33,18 @@ SEED = 77
 @cache
 def story(settings: Actors = actors.STANDARD) -> tuple[Videos, int, int]:
     """A video in which one actor has an event in the second clip and the other never; and that actor's color."""
-    made = actors.videos(60, SEED, actors.TEST, settings)
-    for v in range(len(made)):
-        for color in made.identity[v, 0].tolist():
-            late = [int(made.labels[v, c][made.identity[v, c] == color][0] % 2) for c in range(5)]
-            other = [int(made.labels[v, c][made.identity[v, c] != color][0] % 2) for c in range(5)]
+    videos = actors.videos(60, SEED, actors.TEST, settings)
+    for v in range(len(videos)):
+        for color in videos.identity[v, 0].tolist():
+            late = [int(videos.labels[v, c][videos.identity[v, c] == color][0] % 2) for c in range(5)]
+            other = [int(videos.labels[v, c][videos.identity[v, c] != color][0] % 2) for c in range(5)]
             if late == [0, 0, 1, 1, 1] and not any(other):
-                return made, v, int(color)
+                return videos, v, int(color)
     raise RunError("no such video among those generated.")
 
 
-def picture(made: Videos, video: int, clip: int, frame: int = 0) -> Float[np.ndarray, "h w 3"]:
-    return made.clips[video, clip, :, frame].permute(1, 2, 0).numpy()
+def picture(videos: Videos, video: int, clip: int, frame: int = 0) -> Float[np.ndarray, "h w 3"]:
+    return videos.clips[video, clip, :, frame].permute(1, 2, 0).numpy()
 
 
 def ceilings(settings: Actors = actors.STANDARD) -> dict[str, float]:
@@ -86,22 +86,22 @@ class Look:
 @torch.no_grad()
 def looks(detector: Detector, clips: int = 6) -> list[Look]:
     """Attention of true boxes in the first clips of videos that are only looked at."""
-    made, net = actors.videos(60, SEED, actors.TEST), detector.network
-    found = []
+    videos, net = actors.videos(60, SEED, actors.TEST), detector.network
+    shown = []
     for v in range(clips):
-        maps = net.backbone(made.clips[v, :1])
-        given = made.boxes[v, :1]
+        maps = net.backbone(videos.clips[v, :1])
+        given = videos.boxes[v, :1]
         weights = {name: w[0, :, 0] for name, w in attention(net, maps, given).items()}
         shape = maps.shape[2:]
-        found.append(
+        shown.append(
             Look(
-                picture(made, v, 0),
+                picture(videos, v, 0),
                 given[0, :, 0].numpy(),
                 {name: w.unflatten(-1, shape).sum(1).numpy() for name, w in weights.items()},
-                tuple(actors.KINDS[int(label) // 2] for label in made.labels[v, 0]),
+                tuple(actors.KINDS[int(label) // 2] for label in videos.labels[v, 0]),
             )
         )
-    return found
+    return shown
 
 
 def attention(net: Lstr, maps: Tensor, tubelets: Tensor) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def attention(net: Lstr, maps: Tensor, tubelets: Tensor) -> dict[str, Tensor]:
     assert isinstance(short, ShortTermRelation)
     x = net.pool(maps, tubelets)
     whole = short(x, maps, tubelets).weights
-    bias = short._bias(maps, tubelets)
+    bias = short.bias(maps, tubelets)
     return {
         "both": whole,
         "content": (whole.transpose(1, 2).log() - bias).softmax(-1).transpose(1, 2),
@@ -131,23 +131,23 @@ class Web:
 
 
 @torch.no_grad()
-def web(detector: Detector, made: Videos, video: int) -> Web:
+def web(detector: Detector, videos: Videos, video: int) -> Web:
     """What each tubelet of a video listens to, with true boxes given."""
-    valid = torch.ones(1, *made.labels.shape[1:], dtype=torch.bool)
-    output = detector.network(made.clips[[video]], made.boxes[[video]], valid)
+    valid = torch.ones(1, *videos.labels.shape[1:], dtype=torch.bool)
+    output = detector.network(videos.clips[[video]], videos.boxes[[video]], valid)
     if output.adjacency is None:
         raise RunError("this network has no long-term relation.")
-    clips, k = made.labels.shape[1:]
-    late = made.labels[video] % 2
+    clips, k = videos.labels.shape[1:]
+    late = videos.labels[video] % 2
     event = np.zeros((clips, k), dtype=bool)
-    for color in made.identity[video].unique():
-        mine = made.identity[video] == color
+    for color in videos.identity[video].unique():
+        mine = videos.identity[video] == color
         begins = (late[mine].reshape(clips, -1)[:, 0]).diff(prepend=torch.zeros(1, dtype=torch.long)).nonzero()
         for c in begins[:, 0].tolist():
             event[c - 1, mine[c - 1].numpy()] = True
     answers = detector.network.head.probabilities(output.logits[0]).argmax(-1)
     return Web(
-        np.arange(clips).repeat(k), made.identity[video].flatten().numpy(), made.labels[video].flatten().numpy(),
+        np.arange(clips).repeat(k), videos.identity[video].flatten().numpy(), videos.labels[video].flatten().numpy(),
         answers.flatten().numpy(), event.flatten(), output.adjacency[0].numpy(),
     )  # fmt: skip
 
@@ -166,26 +166,26 @@ class Proposed:
 @torch.no_grad()
 def proposed(detector: Detector, video: int = 0, most: int = 6) -> Proposed:
     """More proposals than are kept, without suppression among far ones: what the scores rank."""
-    made = actors.videos(60, SEED, actors.TEST)
-    maps = detector.proposer(made.clips[video, :1])
-    found = detector.proposer.proposals.propose(maps, most, (56, 56))
-    truth = made.boxes[video, :1]
-    overlaps = tubelet_iou(found.tubelets, truth)[0].amax(-1)
-    ok = found.valid[0]
+    videos = actors.videos(60, SEED, actors.TEST)
+    maps = detector.proposer(videos.clips[video, :1])
+    proposals = detector.proposer.proposals.propose(maps, most, (56, 56))
+    truth = videos.boxes[video, :1]
+    overlaps = tubelet_iou(proposals.tubelets, truth)[0].amax(-1)
+    ok = proposals.valid[0]
     return Proposed(
-        picture(made, video, 0), truth[0, :, 0].numpy(), found.tubelets[0, ok, 0].numpy(), found.scores[0, ok].numpy(),
-        overlaps[ok].numpy(),
+        picture(videos, video, 0), truth[0, :, 0].numpy(), proposals.tubelets[0, ok, 0].numpy(),
+        proposals.scores[0, ok].numpy(), overlaps[ok].numpy(),
     )  # fmt: skip
 
 
 def assigned_anchors(video: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(picture, anchors (n, 4), kind: 1 positive, 0 negative, -1 neither; truth) of a clip."""
-    made = actors.videos(60, SEED, actors.TEST)
+    videos = actors.videos(60, SEED, actors.TEST)
     still = method.anchors(14, 14, 4, (10.0,), (1.0,))
-    overlaps = tubelet_iou(still[None, :, None].expand(-1, -1, 2, -1), made.boxes[video, :1])
+    overlaps = tubelet_iou(still[None, :, None].expand(-1, -1, 2, -1), videos.boxes[video, :1])
     positive, negative, _ = method.assign(overlaps, torch.ones(1, 2, dtype=torch.bool), 0.5, 0.3)
     kind = positive[0].long() - (~positive[0] & ~negative[0]).long()
-    return picture(made, video, 0), still.numpy(), kind.numpy(), made.boxes[video, 0, :, 0].numpy()
+    return picture(videos, video, 0), still.numpy(), kind.numpy(), videos.boxes[video, 0, :, 0].numpy()
 
 
 # -- linking ----------------------------------------------------------------------------------------------------------
@@ -207,10 +207,10 @@ def hard_walk(seed: int = 37) -> Walk:
 
     The scores are drawn, not a network's, so that the picture is the same everywhere.
     """
-    made = actors.videos(4, SEED, actors.WALKING)
+    videos = actors.videos(4, SEED, actors.WALKING)
     rng = np.random.default_rng(seed)
     scores = np.clip(np.array([0.62, 0.5]) + rng.normal(0, 0.16, (5, 2)), 0.02, 0.98)
-    return Walk([picture(made, 1, c) for c in range(5)], made.boxes[1].numpy().astype(np.float64), scores, "square")
+    return Walk([picture(videos, 1, c) for c in range(5)], videos.boxes[1].numpy().astype(np.float64), scores, "square")
 
 
 def linked(walk: Walk, beta: float) -> list[Path]:
@@ -233,19 +233,19 @@ class Curve:
 
 
 TRUTH = np.array([[10.0, 10, 30, 30], [40, 10, 60, 30], [70, 10, 90, 30]])
-FOUND = np.array([[10.0, 10, 30, 30], [41, 12, 61, 32], [70, 40, 90, 60], [72, 10, 92, 30], [12, 12, 32, 32]])
+DETECTED = np.array([[10.0, 10, 30, 30], [41, 12, 61, 32], [70, 40, 90, 60], [72, 10, 92, 30], [12, 12, 32, 32]])
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
 
 
 def curve(shift: float = 0.0, threshold: float = 0.5, score: float = 0.9) -> Curve:
     """Five detections of three truths; the first is moved to the right by `shift` and scored `score`."""
-    moved, scores = FOUND.copy(), SCORES.copy()
+    moved, scores = DETECTED.copy(), SCORES.copy()
     moved[0, [0, 2]] += shift
     scores[0] = score
     zeros = np.zeros(3, dtype=np.int64)
     truth = Boxes(zeros, zeros, TRUTH)
-    found = Boxes(np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64), moved, scores)
-    ap = frame_map(truth, found, threshold).mean
+    detected = Boxes(np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64), moved, scores)
+    ap = frame_map(truth, detected, threshold).mean
     hits = hits_of(moved, scores, threshold)
     precision, recall = precision_recall(hits, 3)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -272,22 +272,22 @@ def recorded(label: str, *name: str) -> dict[str, list[float]]:
     """A number of every arm of the lesson's record with that label, one value a seed; empty where there is none."""
     for record in load_all("lstr"):
         if record.scale == "lesson" and record.label == label:
-            found: dict[str, list[float]] = {}
+            values: dict[str, list[float]] = {}
             for result in record.results:
                 for arm, numbers in result["arms"].items():
                     value: Any = numbers
                     for key in name:
                         value = value[key]
-                    found.setdefault(arm, []).append(float(value))
-            return found
+                    values.setdefault(arm, []).append(float(value))
+            return values
     return {}
 
 
 def tubes_of(detector: Detector, seed: int = SEED, video: int = 0) -> tuple[list[np.ndarray], list[Tube], list[Tube]]:
     """A walking video as frames, its true tubes, and those that a detector finds."""
-    made = actors.videos(4, seed, actors.WALKING)
-    frames = made.clips[video].transpose(1, 2).flatten(0, 1).permute(0, 2, 3, 1).mul(255).round().byte().numpy()
-    truth = evaluate.true_tubes(made.boxes[video], made.labels[video], "walk")
+    videos = actors.videos(4, seed, actors.WALKING)
+    frames = videos.clips[video].transpose(1, 2).flatten(0, 1).permute(0, 2, 3, 1).mul(255).round().byte().numpy()
+    truth = evaluate.true_tubes(videos.boxes[video], videos.labels[video], "walk")
     return list(frames), truth, detector(iter(frames), "walk", least=0.3)
 
 

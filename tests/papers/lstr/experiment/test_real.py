@@ -9,9 +9,11 @@ from PIL import Image
 
 from labkit.errors import DataError, InputError
 from labkit.papers.lstr import PAPER
-from labkit.papers.lstr.experiment import real
+from labkit.papers.lstr.experiment import evaluate, real, train
 from labkit.papers.lstr.experiment.config import CONFIGS
+from labkit.papers.lstr.experiment.tubelets import Tubelets
 from labkit.workbench.runs import Run
+from labkit.workbench.training import Workers
 
 SMALL = CONFIGS["full"].override(
     backbone="small", frames=2, frame_stride=1, clips=2, size=40, videos=4, test_videos=2, batch_size=2,
@@ -34,7 +36,7 @@ def ucf(folder, frames: int = 9) -> None:
         place = folder / "rgb-images" / name
         place.mkdir(parents=True)
         for t in range(frames):
-            Image.fromarray(np.full((40, 80, 3), 20 * t, np.uint8)).save(place / f"{t + 1:05d}.png")
+            Image.fromarray(np.full((40, 80, 3), min(20 * t, 255), np.uint8)).save(place / f"{t + 1:05d}.png")
 
 
 def act(folder, name: str) -> None:
@@ -67,12 +69,60 @@ def test_windows_of_tubes(tmp_path):
     assert first.targets[0].sum() == 0
 
 
+def test_windows_without_truth_are_no_end(tmp_path):
+    """Proposals are measured where there is a truth; a test without any is refused before any work."""
+    ucf(tmp_path / "ucf", frames=80)
+    config = SMALL.override(data=f"ucf24:{tmp_path / 'ucf'}", test_videos=20)
+    _, test = real.sources(config)
+    counts = [int(test.window(k).valid.sum()) for k in range(len(test))]
+    assert len(counts) == 20
+    assert counts[0] > 0 == sum(counts[10:])
+    tubelets = Tubelets(train.proposal_network(config).eval(), 3, config.size)
+    found = evaluate.proposals(tubelets, test, Workers(0, 1, torch.device("cpu")))
+    assert all(0 <= value <= 1 for value in found.values())
+    with pytest.raises(DataError, match="shorter clips"):
+        real.sources(config.override(frames=8))
+
+
 def test_mirrored_windows_follow_all_others(tmp_path):
     ucf(tmp_path / "ucf")
     train, test = real.sources(SMALL.override(data=f"ucf24:{tmp_path / 'ucf'}", flip=True))
     assert (len(train), len(test)) == (4, 2)
     assert train.window(2).truth[1, 0, 0].tolist() == [25.0, 10.0, 35.0, 30.0]
     torch.testing.assert_close(train.window(2).clips, train.window(0).clips.flip(-1))
+
+
+def slowfast(folder, header: str = "original_vido_id video_id frame_id path labels") -> None:
+    """AVA in SlowFast's layout: frame 60 + t has brightness 4 t. The list leaves out a title and the last frame."""
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "frame_lists").mkdir()
+    (folder / "frames" / "m").mkdir(parents=True)
+    names = 'item {\n  name: "stand"\n  id: 12\n}\n'
+    (folder / "annotations" / "ava_action_list_v2.1_for_activitynet_2018.pbtxt").write_text(names)
+    for t in range(130):
+        shade = np.full((30, 40, 3), min(max(0, t - 60) * 4, 255), np.uint8)
+        Image.fromarray(shade).save(folder / "frames" / "m" / f"m_{t + 1:06d}.png")
+    Image.fromarray(np.full((30, 40, 3), 255, np.uint8)).save(folder / "frames" / "m" / "a_title.png")
+    for part in ("train", "val"):
+        rows = [f'm 0 {t} m/m_{t + 1:06d}.png ""' for t in range(129)]
+        (folder / "frame_lists" / f"{part}.csv").write_text("\n".join([header, *rows]) + "\n")
+        (folder / "annotations" / f"ava_{part}_v2.1.csv").write_text(
+            "m,0902,0.25,0.2,0.5,0.8,12,0\nm,0902,0.25,0.2,0.5,0.8,80,0\nm,0903,0.25,0.2,0.5,0.8,12,0\n"
+        )
+
+
+def test_windows_of_ava_in_the_layout_of_slowfast(tmp_path):
+    """Second 902 is frame 60 of the list, of which a title in the same folder is no part."""
+    slowfast(tmp_path)
+    train, test = real.sources(SMALL.override(data=f"ava:{tmp_path}", frames=4, frame_stride=2))
+    assert train.classes == test.classes == ("stand",)
+    window = train.window(0)
+    brightness = (window.clips * 255).mean((1, 3, 4))
+    wanted = torch.tensor([[0.0, 0.0, 4.0, 12.0], [27 * 4, 29 * 4, 31 * 4, 33 * 4]])
+    torch.testing.assert_close(brightness, wanted, rtol=0, atol=1)
+    assert window.truth[0, 0, 0].tolist() == pytest.approx([10, 8, 20, 32])
+    assert window.targets.tolist() == [[[1.0]], [[1.0]]]
+    assert len(train.frames_of("m")) == 129
 
 
 @pytest.mark.slow
@@ -99,7 +149,7 @@ def test_gpu_starts(tmp_path):
     assert PAPER.run(config, Run.open(tmp_path, config))["data"] == "generated actors"
 
 
-def test_what_is_missing_is_told_before_any_work(tmp_path):
+def test_missing_files_are_refused_before_any_work(tmp_path):
     with pytest.raises(DataError, match=r"crcv\.ucf\.edu"):
         real.sources(SMALL.override(data=f"ucf24:{tmp_path}"))
     with pytest.raises(DataError, match="act-detector"):
@@ -116,5 +166,10 @@ def test_what_is_missing_is_told_before_any_work(tmp_path):
     (tmp_path / "train.csv").write_text("a,1,0.1,0.1,0.5,0.5,3\n")
     (tmp_path / "val.csv").write_text("a,1,0.1,0.1,0.5,0.5,4\n")
     (tmp_path / "videos").mkdir()
-    with pytest.raises((DataError, InputError)):
-        real.sources(SMALL.override(data=f"ava:{tmp_path}"))
+    config = SMALL.override(data=f"ava:{tmp_path}")
+    with pytest.raises(DataError, match="the frames of 'a' are not in"):
+        real.sources(config)
+    (tmp_path / "frames" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "frames" / "a" / "a_000001.png")
+    with pytest.raises(InputError, match=r"different classes, such as action 3; give a labels\.pbtxt"):
+        real.sources(config)

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from labkit.errors import InputError
-from labkit.kernels.tubelet_iou import tubelet_iou
-from labkit.papers.lstr.method import proposals
 from labkit.papers.lstr.method.backbone import Backbone, PerFrame, SmallBackbone, small_2d
 from labkit.papers.lstr.method.feature_bank import FeatureBank
 from labkit.papers.lstr.method.heads import Head, refinement_loss
@@ -16,7 +14,7 @@ from labkit.papers.lstr.method.long_term import GraphConvolution, LongTermRelati
 from labkit.papers.lstr.method.network import Long, Lstr, Settings, Short
 from labkit.papers.lstr.method.proposals import ProposalNetwork, ProposalSettings, anchors, assign, recall, thin
 from labkit.papers.lstr.method.roi import TubeletFeatures, boxes_over_time
-from labkit.papers.lstr.method.short_term import ActorCentricRelation, ShortTermRelation
+from labkit.papers.lstr.method.short_term import ActorCentricRelation, ShortTermRelation, factorized
 from labkit.vision import boxes
 from labkit.vision.slow_only import SlowOnly, load_weights
 
@@ -40,7 +38,10 @@ def relation(**options) -> ShortTermRelation:
 # -- short term (sheet check 4) ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"heads": 2}, {"geometry": False}, {"uniform": True}, {"context": "actors"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"heads": 2}, {"geometry": False}, {"uniform": True}, {"context": "actors"}, {"factorized": True, "heads": 2}],
+)
 def test_attention_rows_sum_to_one(options):
     x, maps, tubelets = scene(steps=2)
     found = relation(**options)(x, maps, tubelets, torch.ones(3, 2, dtype=torch.bool))
@@ -92,6 +93,27 @@ def test_padding_is_never_attended_to():
     padded = net(x, maps, tubelets, valid)
     assert (padded.weights[:, :2, :, 2] == 0).all()
     torch.testing.assert_close(padded.features[:, :2], net(x[:, :2], maps, tubelets[:, :2]).features)
+
+
+def test_factorized_attention_is_a_product_of_time_and_space():
+    """Weights are the product of their sums; where scores are a sum over time and space, they are plain attention's."""
+    x, maps, tubelets = scene(steps=2)
+    weights = relation(factorized=True)(x, maps, tubelets).weights.unflatten(-1, (2, 30))
+    over_time, over_space = weights.sum(-1), weights.sum(-2)
+    torch.testing.assert_close(weights, over_time[..., None] * over_space[..., None, :])
+    assert not torch.allclose(over_time[..., 0], over_time[..., 1])
+    assert over_space.std() > 0
+    summed = (torch.randn(3, 1, 2, 2, 1) + torch.randn(3, 1, 2, 1, 30)).flatten(-2)
+    torch.testing.assert_close(factorized(summed, 2), summed.softmax(-1))
+
+
+def test_factorized_attention_over_one_step_is_plain():
+    x, maps, tubelets = scene()
+    plain, product = relation(), relation(factorized=True)
+    product.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(product(x, maps, tubelets).features, plain(x, maps, tubelets).features)
+    with pytest.raises(InputError, match="context must be 'clip'"):
+        relation(factorized=True, context="actors")
 
 
 # -- long term (sheet checks 5, 6) ------------------------------------------------------------------------------------
@@ -191,9 +213,45 @@ def test_a_bank_gives_neighbours_no_gradient():
     plain = LongTermRelation(16)
     kept = LongTermRelation(16, bank=True)
     kept.load_state_dict(plain.state_dict())
-    torch.testing.assert_close(kept(*nodes()[:2]).features.shape, plain(*nodes()[:2]).features.shape)
     x, valid = nodes()
     torch.testing.assert_close(kept(x, valid).features, plain(x, valid).features)
+
+
+def test_linked_tubelets_continue_each_other():
+    """Two actors that go on from clip to clip and change their order once; a third clip begins far from the second."""
+    left, right, far = (torch.tensor([a, 0.0, a + 10, 10]) for a in (0.0, 30.0, 80.0))
+    tubelets = torch.stack(
+        [torch.stack([torch.stack(pair) for pair in clip]) for clip in (
+            ((left, left), (right, right)), ((right + 2, right + 2), (left + 2, far)), ((far + 2, far), (left, left)))]
+    )[None].flatten(1, 2)  # fmt: skip
+    clip = torch.arange(3).repeat_interleave(2)
+    every = torch.ones(1, 6, dtype=torch.bool)
+    pairs = allowed(clip, every, "linked", tubelets=tubelets)[0]
+    wanted = torch.eye(6, dtype=torch.bool)
+    for i, j in ((0, 3), (1, 2), (3, 4)):  # 3 ends where 4 begins, and neither 2 nor 3 ends where 5 begins
+        wanted[i, j] = wanted[j, i] = True
+    assert torch.equal(pairs, wanted)
+    padded = allowed(clip, every & (torch.arange(6) != 3), "linked", tubelets=tubelets)[0]
+    assert padded[3].sum() == padded[:, 3].sum() == 1
+    with pytest.raises(InputError, match="give the tubelets"):
+        allowed(clip, every, "linked")
+
+
+@pytest.mark.parametrize("net", [LongTermRelation(16, 2, mask="linked"), FeatureBank(16, "mean", mask="linked")])
+def test_a_linked_graph_follows_its_tubelets(net):
+    """Two actors that stand still: nothing of the one reaches the other, whatever the weights."""
+    x, valid = nodes(videos=1)
+    x.requires_grad_()
+    stands = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9]])[:, None].expand(1, 4, 2, 2, 4)
+    features = net(x, valid, None, stands).features
+    (heard,) = torch.autograd.grad(features[0, 1, 0].sum(), x)
+    assert (heard[0, :, 1] == 0).all()
+    later = features.detach().clone()
+    changed = x.detach().clone()
+    changed[0, 0, 0] = torch.randn(16)
+    again = net(changed, valid, None, stands).features
+    assert not torch.allclose(again[0, 1, 0], later[0, 1, 0])
+    assert torch.equal(again[0, :, 1], later[0, :, 1])
 
 
 def test_shuffled_graphs_keep_their_rows():
@@ -418,10 +476,3 @@ def test_clips_alone_do_not_know_each_other(backbone):
         settings = Settings(long=long, backbone=backbone, short=Short(heads=2))
         a, b = forward(settings, clips, tubelets).logits, forward(settings, changed, tubelets).logits
         assert torch.allclose(a[:, 2], b[:, 2], atol=1e-6) == same
-
-
-def test_the_face_of_proposals():
-    assert proposals.Proposals(torch.zeros(2, 1, 1, 4), torch.zeros(2, 1), torch.ones(2, 1)).pick(
-        torch.tensor([1])
-    ).valid.shape == (1, 1)
-    assert tubelet_iou(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)).shape == (1, 1)

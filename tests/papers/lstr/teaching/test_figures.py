@@ -38,7 +38,7 @@ def test_still_pictures_are_drawn(detector):
         figures.reach_figure(),
         figures.anchors_figure(),
         figures.proposals_figure(scenes.proposed(detector)),
-        figures.found_figure(*scenes.tubes_of(detector), detector.classes),
+        figures.detected_figure(*scenes.tubes_of(detector), detector.classes),
     ):
         assert len(drawn(figure)) > 5000
 
