@@ -120,15 +120,15 @@ def fit(arm: Arm, config: Config, task: Task, labels: "Labels", workers: Workers
             first.read_weights(model)
         model = _in_own_generator(lambda: next_stage(model), config.seed, SECOND)
     else:
-        model = build(architecture, task.labels, config, frame_heads=False)
+        model = build(architecture, task.labels, config, first_stage=False)
     loss = functools.partial(stage2_loss, labels, config.alpha if arm.alpha is None else arm.alpha)
     optimize(model, loss, arm, config, task, workers, run, stage=2)
     return model
 
 
-def build(architecture: Architecture, labels: int, config: Config, frame_heads: bool = True) -> STMC:
+def build(architecture: Architecture, labels: int, config: Config, first_stage: bool = True) -> STMC:
     """An untrained network; its weights depend on the seed alone, whatever else draws random numbers meanwhile."""
-    model = _in_own_generator(lambda: STMC(architecture, labels, frame_heads), config.seed, FIRST)
+    model = _in_own_generator(lambda: STMC(architecture, labels, first_stage), config.seed, FIRST)
     if config.vgg_weights:
         load_vgg11(model.backbone.spatial, config.vgg_weights)
     return model
@@ -293,7 +293,7 @@ class Labels:
             model = fit(arm, config, self.task, Labels(config, self.task, self.workers, part), self.workers, part)
             part.write_weights(model)
             part.finish({"aligned": sum(found is not None for found in self._align_all(model))})
-        model = build(arm.architecture(config.base()), self.task.labels, config, frame_heads=False)
+        model = build(arm.architecture(config.base()), self.task.labels, config, first_stage=False)
         part.read_weights(model)
         self.aligned = self._align_all(model.to(self.workers.device))
 

@@ -81,7 +81,7 @@ def untrained() -> Reading:
     from labkit.papers.stmc.experiment.config import CONFIGS
 
     config = CONFIGS["smoke"]
-    model = build(ARMS["multi-cue"].architecture(config.base()), 13, config, frame_heads=False)
+    model = build(ARMS["multi-cue"].architecture(config.base()), 13, config, first_stage=False)
     return read(model, avatars.GLOSSES, avatars.sentences(1, 5)[0])
 
 
