@@ -99,8 +99,8 @@ class RecurrentHead(nn.Module):
     def forward(self, path: Float[Tensor, "batch steps size"], lengths: Tensor) -> Float[Tensor, "batch steps labels"]:
         """Sentences are packed: the backward direction starts at each one's own end."""
         packed = pack_padded_sequence(path, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        found, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=path.shape[1])
-        return self.linear(found)
+        states, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=path.shape[1])
+        return self.linear(states)
 
 
 class StepHead(nn.Linear):
