@@ -497,6 +497,27 @@ paper.exercise("teachers").check(my_teachers)
 paper.exercise("teachers").check({"key points' loss", "hand feature, soft crops"})
 
 # %% [markdown]
+# **A fifth cue**
+
+# %% tags=["exercise"]
+display(paper.exercise("fifth-cue"))
+my_cue = None  # a function (J of all frames) -> (time, 4)
+
+paper.exercise("fifth-cue").check(my_cue)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# solution
+# differences of neighbouring frames; detached, as the pose feature is
+
+
+def motion_of_the_hands(points):
+    wrists = points.detach()[:, 5:].flatten(1)
+    return torch.cat([torch.zeros_like(wrists[:1]), wrists.diff(dim=0)])
+
+
+paper.exercise("fifth-cue").check(motion_of_the_hands)
+
+# %% [markdown]
 # ## 10 Take it home, and full scale
 #
 # Your own clips: a folder with a table `glosses.csv` (columns `name,glosses`, and `split` if you like), and for every name a

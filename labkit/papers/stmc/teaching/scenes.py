@@ -29,14 +29,14 @@ NAMES = {"full": "full frame", "hand": "hands", "face": "face", "pose": "pose"}
 class Reading:
     """One test sentence, and what the multi-cue network of a run says about it.
 
-    maps: softmax of the heat maps, (time, points, h, w). found: J, (time, points, 2) as (row, column).
+    maps: softmax of the heat maps, (time, points, h, w). points: J, (time, points, 2) as (row, column).
     posteriors: probabilities of each head, (steps, labels), by its name; "joint" first. transcript: glosses that the
     joint head reads, with the steps of each.
     """
 
     sentence: Sentence
     maps: np.ndarray
-    found: np.ndarray
+    points: np.ndarray
     posteriors: Mapping[str, np.ndarray]
     glosses: tuple[str, ...]
     transcript: tuple[tuple[str, int, int], ...]
@@ -106,15 +106,15 @@ def published_predictions(count: int = 6) -> list[tuple[Edit, ...]]:
 
 def recorded(value: str = "wer") -> dict[str, list[float]]:
     """A number of every arm in the lesson's records, one for each seed; of the first record that has the arm."""
-    found: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     for record in load_all("stmc"):
         if record.scale != "lesson":
             continue
         for arm in record.results[0].get("arms", {}):
             values = [result["arms"][arm].get(value) for result in record.results if arm in result["arms"]]
-            if arm not in found and None not in values:
-                found[arm] = values
-    return found
+            if arm not in rates and None not in values:
+                rates[arm] = values
+    return rates
 
 
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:
