@@ -319,11 +319,11 @@ published = scenes.published_predictions()
 HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DATA/sign holds no predictions.</p>")
 
 # %% [markdown]
-# **Controls.** The picture shows all networks that were recorded, each dot one seed; controls that are not in it were not
-# measured yet: `labkit record stmc --label controls -p arms multi-cue,random-crops,...`. `full-frame-pose-loss` has the pose branch and its loss, but no crops;
+# **Controls** ask what else could explain the difference. `full-frame-pose-loss` has the pose branch and its loss, but no crops;
 # `random-crops` cuts at random places; `full-frame-longer` trains twice as long; `intra-only` and `inter-only` leave out one of
-# the two paths through time; `frozen-spatial` keeps the spatial module of stage 1; `joint-loss-alone` sets $\alpha=0$; the last
-# three see one cue.
+# the two paths through time. They were recorded in a record of their own, with `multi-cue` anew and seeds 0 to 2:
+# `labkit record stmc --label controls -p arms multi-cue,full-frame-pose-loss,...`. Each dot is one seed. Before you run the next
+# cell: should key points as a second task help the full-frame network?
 
 # %%
 recorded = scenes.recorded()

@@ -223,16 +223,21 @@ def training_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     return figure
 
 
-def recorded_figure(values: Mapping[str, Sequence[float]]) -> Figure:
-    """Word error rates of all recorded arms: a dot a seed, a bar at the mean."""
+def recorded_figure(values: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Word error rates of all recorded arms: the number of each seed, a bar at the mean."""
     figure, axis = subplots(figsize=(7, 0.32 * len(values) + 1.2))
-    for row, (name, rates) in enumerate(values.items()):
-        color = ARM_COLORS.get(name, COLORS["float"])
-        axis.plot([100 * rate for rate in rates], [row] * len(rates), "o", color=color, alpha=0.7)
-        axis.plot([100 * float(np.mean(rates))] * 2, [row - 0.3, row + 0.3], color=COLORS["hard"], lw=2)
-    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel="word error rate, %", xlim=(0, 105))
+    for row, (name, by_seed) in enumerate(values.items()):
+        color = ARM_COLORS.get(name, COLORS["hard"])
+        for seed, rate in by_seed.items():
+            axis.plot(100 * rate, row, marker=f"${seed}$", color=color, ms=8)
+        axis.plot([100 * _mean(by_seed)] * 2, [row - 0.35, row + 0.35], color=COLORS["float"], lw=2, zorder=0)
+    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel="word error rate, %", xlim=(-2, 105))
     axis.invert_yaxis()
     return figure
+
+
+def _mean(by_seed: Mapping[int, float]) -> float:
+    return sum(by_seed.values()) / len(by_seed)
 
 
 # -- 7 explore --------------------------------------------------------------------------------------------------------
@@ -348,8 +353,8 @@ SWITCHES = {
 
 
 def switchboard_figure(
-    values: Mapping[str, Sequence[float]], full: bool = True, hand: bool = True, face: bool = True, pose: bool = True,
-    in_place: bool = True,
+    values: Mapping[str, Mapping[int, float]], full: bool = True, hand: bool = True, face: bool = True,
+    pose: bool = True, in_place: bool = True,
 ) -> go.Figure:  # fmt: skip
     """The recorded error rate of the network with these cues; a note where that network was not recorded."""
     arm = SWITCHES.get((full, hand, face, pose, in_place), "")
@@ -359,17 +364,15 @@ def switchboard_figure(
         for name in ("full-frame", "hand-only", "face-only", "pose-only", "random-crops", "multi-cue")
         if name in values
     ]
-    means = [100 * float(np.mean(values[name])) for name in names]
+    means = [100 * _mean(values[name]) for name in names]
     colors = [COLORS["ours"] if name == arm else COLORS["straw"] for name in names]
-    title = (
-        f"{arm}: {100 * float(np.mean(values[arm])):.1f} % WER" if recorded else "these cues together were not recorded"
-    )
+    title = f"{arm}: {100 * _mean(values[arm]):.1f} % WER" if recorded else "these cues together were not recorded"
     return go.Figure(go.Bar(x=names, y=means, marker={"color": colors})).update_layout(
         title=title, yaxis_title="word error rate, %", yaxis_range=[0, 105], height=330, margin={"t": 50, "b": 40}
     )
 
 
-def switchboard_widget(values: Mapping[str, Sequence[float]]) -> widgets.VBox:
+def switchboard_widget(values: Mapping[str, Mapping[int, float]]) -> widgets.VBox:
     def switch(name: str) -> widgets.Checkbox:
         return widgets.Checkbox(True, description=name, indent=False)
 

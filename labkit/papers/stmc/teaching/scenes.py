@@ -104,17 +104,21 @@ def published_predictions(count: int = 6) -> list[tuple[Edit, ...]]:
     return list(word_errors(*sides).sentences)
 
 
-def recorded(value: str = "wer") -> dict[str, list[float]]:
-    """A number of every arm in the lesson's records, one for each seed; of the first record that has the arm."""
-    rates: dict[str, list[float]] = {}
+def recorded(value: str = "wer") -> dict[str, dict[int, float]]:
+    """A number of every arm in the lesson's records, by seed; of the first record that has the arm."""
+    numbers: dict[str, dict[int, float]] = {}
     for record in load_all("stmc"):
         if record.scale != "lesson":
             continue
         for arm in record.results[0].get("arms", {}):
-            values = [result["arms"][arm].get(value) for result in record.results if arm in result["arms"]]
-            if arm not in rates and None not in values:
-                rates[arm] = values
-    return rates
+            by_seed = {
+                seed: result["arms"][arm].get(value)
+                for seed, result in zip(record.seeds, record.results, strict=True)
+                if arm in result["arms"]
+            }
+            if arm not in numbers and None not in by_seed.values():
+                numbers[arm] = by_seed
+    return numbers
 
 
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:

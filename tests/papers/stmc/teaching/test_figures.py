@@ -8,7 +8,12 @@ from labkit.metrics.wer import word_errors
 from labkit.papers.stmc.experiment import avatars
 from labkit.papers.stmc.teaching import figures, scenes
 
-RECORDED = {"full-frame": [0.8, 0.7], "multi-cue": [0.1, 0.2], "hand-only": [0.6, 0.6], "random-crops": [0.9, 0.8]}
+RECORDED = {
+    "full-frame": {0: 0.8, 1: 0.7},
+    "multi-cue": {0: 0.1, 1: 0.2},
+    "hand-only": {0: 0.6},
+    "random-crops": {0: 0.9, 2: 0.8},
+}
 
 
 @pytest.fixture(scope="module")
