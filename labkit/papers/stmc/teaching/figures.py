@@ -231,7 +231,13 @@ def recorded_figure(values: Mapping[str, Mapping[int, float]]) -> Figure:
         for seed, rate in by_seed.items():
             axis.plot(100 * rate, row, marker=f"${seed}$", color=color, ms=8)
         axis.plot([100 * _mean(by_seed)] * 2, [row - 0.35, row + 0.35], color=COLORS["float"], lw=2, zorder=0)
-    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel="word error rate, %", xlim=(-2, 105))
+    axis.set(
+        yticks=range(len(values)),
+        yticklabels=list(values),
+        xlabel="word error rate, %",
+        xlim=(-2, 105),
+        title="each digit is a run, and the seed of it",
+    )
     axis.invert_yaxis()
     return figure
 
