@@ -322,8 +322,8 @@ HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DA
 # **Controls** ask what else could explain the difference. `full-frame-pose-loss` has the pose branch and its loss, but no crops;
 # `random-crops` cuts at random places; `full-frame-longer` trains twice as long; `intra-only` and `inter-only` leave out one of
 # the two paths through time. They were recorded in a record of their own, with `multi-cue` anew and seeds 0 to 2:
-# `labkit record stmc --label controls -p arms multi-cue,full-frame-pose-loss,...`. Each dot is one seed. Before you run the next
-# cell: should key points as a second task help the full-frame network?
+# `labkit record stmc --label controls -p arms multi-cue,full-frame-pose-loss,...`. Each digit is a run and its seed. Before you
+# run the next cell: should key points as a second task help the full-frame network?
 
 # %%
 recorded = scenes.recorded()
@@ -340,7 +340,7 @@ viz.show(
 #
 # - `full-frame-pose-loss` and `random-crops` lose to `multi-cue` in each of the three seeds, by 28 points of WER or more. They
 #   read even less than `full-frame`, and mostly delete: where key points are only a second task, they do not help here.
-# - `full-frame-longer` loses in each of them too, by 19 points or more: about the same compute is not enough.
+# - `full-frame-longer` loses in each of them too, by 18 points or more, with 68 CPU-seconds a run against 81.
 # - Whether both paths through time matter is open. Without the inter-cue path seed 0 reads much better, the others a little
 #   worse; without the intra-cue path seed 0 reads better, seeds 1 and 2 worse. No direction is the same in all seeds.
 #
