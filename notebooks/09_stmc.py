@@ -376,6 +376,7 @@ viz.show(
 
 # %% [markdown]
 # **Which cues?** The recorded networks behind a switchboard: turn cues on and off. Sets of cues that were not recorded say so.
+# Bars are means over the recorded seeds: 0 to 5 for `full-frame` and `multi-cue`, 0 to 2 for `random-crops`.
 
 # %%
 viz.show(
