@@ -229,6 +229,16 @@ def test_key_points_of_another_form_are_refused(tmp_path, array):
         read_points(tmp_path / "keypoints.npz")["a"]
 
 
+def test_an_archive_of_key_points_is_opened_once(tmp_path, monkeypatch):
+    """A corpus has thousands of sentences, and reading the list of them each time takes longer than all arrays."""
+    np.savez(tmp_path / "keypoints.npz", **{f"s{k}": np.full((2, 7, 2), k / 10, np.float32) for k in range(5)})
+    points = read_points(tmp_path / "keypoints.npz")
+    monkeypatch.setattr("zipfile.ZipFile.__init__", None)  # no other one can be opened
+    assert sorted(points) == [f"s{k}" for k in range(5)]
+    assert [float(points[f"s{k}"].mean()) for k in range(5)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert points.get("unknown") is None
+
+
 # -- the real annotation files ----------------------------------------------------------------------------------------
 
 

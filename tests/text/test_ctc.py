@@ -76,13 +76,12 @@ def test_the_best_labelling_is_not_that_of_the_best_path():
 
 
 def test_a_beam_of_one_is_not_greedy_either():
-    """It adds up paths: in the second step 'a' grows out of the blank and stays, .3 * .4 + ... against .16."""
-    p = np.log([[0.45, 0.55], [0.55, 0.45]])
-    assert ctc.greedy(p).labels == (1,)
+    """It adds up paths: after 'a', blank and 'a' both stay with it, .3 + .3 against .4 for 'b', which greedy takes."""
+    p = np.log([[0.2, 0.7, 0.1], [0.3, 0.3, 0.4]])
+    assert ctc.greedy(p).labels == (1, 2)
     narrow = ctc.beam_search(p, 1)[0]
     assert narrow.labels == (1,)
-    assert math.exp(narrow.log_prob) == pytest.approx(0.55)  # both of its paths, where greedy counts one
-    assert math.exp(ctc.greedy(p).log_prob) == pytest.approx(0.55 * 0.55)
+    assert math.exp(narrow.log_prob) == pytest.approx(0.7 * 0.6)
 
 
 def test_a_wider_beam_never_finds_less():

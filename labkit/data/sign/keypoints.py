@@ -18,10 +18,14 @@ MOST = 2**28  # bytes of one array
 
 
 class Points(Mapping[str, Any]):
-    """The arrays of a file by sentence, each read when it is asked for; nothing is unpickled."""
+    """The arrays of an archive by sentence, each read when it is asked for; nothing is unpickled.
 
-    def __init__(self, path: Path, names: frozenset[str]) -> None:
-        self.path, self.names = path, names
+    The archive stays open: to open one of thousands of sentences takes longer than to read its array.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self.archive = path, archive
+        self.names = frozenset(name.removesuffix(".npy") for name in archive.namelist())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -33,12 +37,10 @@ class Points(Mapping[str, Any]):
         if name not in self.names:
             raise KeyError(name)
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                points = arrays[name]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError, NotImplementedError) as error:
+            with self.archive.open(f"{name}.npy") as file:
+                points = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # zlib.error and whatever else a damaged archive makes the readers raise
             raise _damaged(self.path, f"'{name}' cannot be read: {error}") from None
-        except Exception as error:  # zlib.error and whatever a damaged archive makes the reader raise
-            raise _damaged(self.path, f"'{name}' is damaged: {error}") from None
         if points.ndim != 3 or points.shape[2] != 2 or points.dtype.kind != "f" or not len(points):
             raise _damaged(self.path, f"'{name}' is {points.dtype} {points.shape}, not floats (time, points, 2)")
         points = points.astype(np.float32)
@@ -56,13 +58,12 @@ def read_points(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise _damaged(path, str(error)) from None
-    if any(entry.file_size > MOST for entry in entries):
+    if any(entry.file_size > MOST for entry in archive.infolist()):
         raise _damaged(path, f"an array of more than {MOST:,} bytes")
-    return Points(path, frozenset(entry.filename.removesuffix(".npy") for entry in entries))
+    return Points(path, archive)
 
 
 def _damaged(path: Path, problem: str) -> DataError:

@@ -115,14 +115,14 @@ def _signed(name: str, glosses: tuple[str, ...], random: np.random.Generator, wo
             share = min(max((t - 2) / (length - 3), 0.0), 1.0)
             aim = np.array(_STARTS[motion]) * (1 - share) + np.array(_ENDS[motion]) * share
             at = at + (aim - at) * (0.55 if t < 2 else 0.9)  # the first two frames come from the gloss before
-            frame, seen = signer.frame(len(frames), at, shape, mouth)
+            frame, keys = signer.frame(len(frames), at, shape, mouth)
             frames.append(frame)
-            points.append(seen)
+            points.append(keys)
         spans.append((begun, len(frames) - 1))
-    keys = np.array(points, dtype=np.float32) / (FRAME - 1)
+    labels = np.array(points, dtype=np.float32) / (FRAME - 1)
     if world.label_noise:
-        keys = (keys + random.normal(0, world.label_noise, keys.shape)).clip(0, 1).astype(np.float32)
-    return Sentence(name, "avatar", glosses, np.stack(frames), keys, meta={"spans": tuple(spans)})
+        labels = (labels + random.normal(0, world.label_noise, labels.shape)).clip(0, 1).astype(np.float32)
+    return Sentence(name, "avatar", glosses, np.stack(frames), labels, meta={"spans": tuple(spans)})
 
 
 class _Signer:
@@ -140,8 +140,8 @@ class _Signer:
         """RGB, and the key points (column, row) in pixels of a frame of 40: nose, shoulders, elbows, wrists."""
         image = _Canvas(self.world.size, self.ground)
         if index % 3 == 0:
-            places = self.random.integers(3, FRAME - 3, (self.world.decoys, 2))
-            self.decoys = [(int(x), int(y), int(self.random.integers(2))) for x, y in places]
+            centers = self.random.integers(3, FRAME - 3, (self.world.decoys, 2))
+            self.decoys = [(int(x), int(y), int(self.random.integers(2))) for x, y in centers]
         for x, y, kind in self.decoys:
             image.glyph(x, y, kind)
         x, y = 20 + self.off_x, 11 + self.off_y

@@ -1,7 +1,7 @@
 """The sentences that a config names, split into those to learn from and those to judge by, and batches of them."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -193,7 +193,8 @@ class Batches:
     def __init__(self, count: int, size: int, seed: int, make: Callable[[int, list[int]], Batch], ahead: int) -> None:
         self.count, self.size, self.seed, self.make = count, min(size, count), seed, make
         self.pool = ThreadPoolExecutor(ahead) if ahead else None
-        self.ahead, self.coming = ahead, {}  # type: ignore[var-annotated]
+        self.ahead = ahead
+        self.coming: dict[int, Future[Batch]] = {}
         self._order: tuple[int, Tensor] | None = None
 
     @property

@@ -16,13 +16,13 @@ from labkit.text import ctc
 PIXELS = avatars.FRAME - 1
 
 
-Places = Callable[[int, int], torch.Tensor]
+Centers = Callable[[int, int], torch.Tensor]
 """(index of a sentence, its frames) to the places of its crops, (frames, points, 2)."""
 
 
 @torch.no_grad()
 def transcripts(
-    model: STMC, sentences: Sequence[Sentence], task: Task, together: int, width: int, places: Places | None = None
+    model: STMC, sentences: Sequence[Sentence], task: Task, together: int, width: int, centers: Centers | None = None
 ) -> list[dict[str, Any]]:
     """What the network reads in each sentence: {"beam": glosses, "greedy": glosses, "pixels": error of J or None}."""
     model.eval()
@@ -32,8 +32,8 @@ def transcripts(
         points = task.points if all(sentence.points is not None for sentence in some) else 0
         one = batch(some, points, a.size, fewest=fewest_frames(a.padded)).to(device)
         at = None
-        if places is not None:
-            at = torch.cat([places(start + k, n) for k, n in enumerate(one.lengths.tolist())]).to(device)
+        if centers is not None:
+            at = torch.cat([centers(start + k, n) for k, n in enumerate(one.lengths.tolist())]).to(device)
         output = model(one.frames, one.lengths, at)
         log_probs, lengths = output.joint.double().cpu().numpy(), output.lengths.tolist()
         errors = _pixels(output.points, one.points, one.lengths)
@@ -62,22 +62,22 @@ def summarise(rows: Sequence[Mapping[str, Any]], sentences: Sequence[Sentence], 
     """
     clean = rwth_clean if task.name == "phoenix2014" else tuple
     references = [clean(sentence.glosses) for sentence in sentences]
-    found, greedy = (word_errors(references, [clean(row[name]) for row in rows]) for name in ("beam", "greedy"))
+    errors, greedy = (word_errors(references, [clean(row[name]) for row in rows]) for name in ("beam", "greedy"))
     pixels = [row["pixels"] for row in rows if row["pixels"] is not None]
     summary: dict[str, Any] = {
-        "wer": found.rate,
-        "substitutions": found.substitutions / found.words,
-        "deletions": found.deletions / found.words,
-        "insertions": found.insertions / found.words,
+        "wer": errors.rate,
+        "substitutions": errors.substitutions / errors.words,
+        "deletions": errors.deletions / errors.words,
+        "insertions": errors.insertions / errors.words,
         "greedy": greedy.rate,
-        "words": found.words,
-        "each": [_counts(edits) for edits in found.sentences],
+        "words": errors.words,
+        "each": [_counts(edits) for edits in errors.sentences],
         "transcripts": [" ".join(row["beam"]) for row in rows[:20]],
     }
     if pixels:
         summary["pixels"] = sum(pixels) / len(pixels)
     if task.name == "avatars":
-        summary["confusions"] = confusions(found)
+        summary["confusions"] = confusions(errors)
     return summary
 
 

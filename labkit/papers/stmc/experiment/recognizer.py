@@ -78,9 +78,9 @@ class Recognizer:
         """
         path, chosen = Path(path), pick_device(device)
         is_run = path.is_dir() and not (path / FILE).is_file() and (path / "config.json").is_file()
-        found = _from_run(path, arm) if is_run else _from_file(path / FILE if path.is_dir() else path)
-        found.model.to(chosen)
-        return found
+        recognizer = _from_run(path, arm) if is_run else _from_file(path / FILE if path.is_dir() else path)
+        recognizer.model.to(chosen)
+        return recognizer
 
     def save(self, path: str | Path) -> None:
         """Write it as one safetensors file, which `load` reads."""

@@ -30,7 +30,7 @@ from labkit.workbench import training
 from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers, generator_at
 
-WEIGHTS, FIRST, SECOND, PLACES, AUGMENT = range(5)  # what seeds are derived for
+WEIGHTS, FIRST, SECOND, CENTERS, AUGMENT = range(5)  # what seeds are derived for
 ALIGNER = "aligner"
 _initializing = threading.Lock()  # arms are built in threads, and torch has one generator
 
@@ -94,10 +94,10 @@ def train_arm(name: str, config: Config, task: Task, labels: "Labels", workers: 
 def judge(model: STMC, arm: Arm, config: Config, task: Task) -> dict[str, Any]:
     """Error rates on the sentences to judge by. Random crops are drawn anew, the same in every run."""
 
-    def places(index: int, frames: int) -> Tensor:
-        return _random_places(generator_at(config.seed, PLACES, index), frames, model.architecture.points)
+    def centers(index: int, frames: int) -> Tensor:
+        return _random_centers(generator_at(config.seed, CENTERS, index), frames, model.architecture.points)
 
-    rows = transcripts(model, task.test, task, config.eval_batch, config.beam, places if arm.random_crops else None)
+    rows = transcripts(model, task.test, task, config.eval_batch, config.beam, centers if arm.random_crops else None)
     return summarise(rows, task.test, task)
 
 
@@ -120,15 +120,15 @@ def fit(arm: Arm, config: Config, task: Task, labels: "Labels", workers: Workers
             first.read_weights(model)
         model = _in_own_generator(lambda: next_stage(model), config.seed, SECOND)
     else:
-        model = build(architecture, task.labels, config, frame_heads=False)
+        model = build(architecture, task.labels, config, first_stage=False)
     loss = functools.partial(stage2_loss, labels, config.alpha if arm.alpha is None else arm.alpha)
     optimize(model, loss, arm, config, task, workers, run, stage=2)
     return model
 
 
-def build(architecture: Architecture, labels: int, config: Config, frame_heads: bool = True) -> STMC:
+def build(architecture: Architecture, labels: int, config: Config, first_stage: bool = True) -> STMC:
     """An untrained network; its weights depend on the seed alone, whatever else draws random numbers meanwhile."""
-    model = _in_own_generator(lambda: STMC(architecture, labels, frame_heads), config.seed, FIRST)
+    model = _in_own_generator(lambda: STMC(architecture, labels, first_stage), config.seed, FIRST)
     if config.vgg_weights:
         load_vgg11(model.backbone.spatial, config.vgg_weights)
     return model
@@ -160,7 +160,7 @@ def optimize(
     start = run.resume(state)
     for step in progress(range(start, steps), f"{run.directory.name}, stage {stage}", total=steps, initial=start):
         chosen, one = batches.at(step, workers.share, steps)
-        at = _places_of(step, chosen, one, model, config, stage) if arm.random_crops else None
+        at = _centers_of(step, chosen, one, model, config, stage) if arm.random_crops else None
         one = one.to(workers.device)
         with torch.autocast(workers.device.type, dtype=torch.bfloat16, enabled=config.bf16):
             output = wrapped(one.frames, one.lengths, None if at is None else at.to(workers.device))
@@ -238,14 +238,14 @@ def pose_part(points: Tensor | None, one: Batch, config: Config) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def _places_of(step: int, chosen: Sequence[int], one: Batch, model: STMC, config: Config, stage: int) -> Tensor:
+def _centers_of(step: int, chosen: Sequence[int], one: Batch, model: STMC, config: Config, stage: int) -> Tensor:
     """Random places for the crops of a control, the same whichever process draws them."""
-    generators = [generator_at(config.seed, PLACES, stage, step, k) for k in chosen]
+    generators = [generator_at(config.seed, CENTERS, stage, step, k) for k in chosen]
     lengths, points = one.lengths.tolist(), model.architecture.points
-    return torch.cat([_random_places(g, n, points) for g, n in zip(generators, lengths, strict=True)])
+    return torch.cat([_random_centers(g, n, points) for g, n in zip(generators, lengths, strict=True)])
 
 
-def _random_places(generator: torch.Generator, frames: int, points: int) -> Tensor:
+def _random_centers(generator: torch.Generator, frames: int, points: int) -> Tensor:
     return torch.rand(frames, points, 2, generator=generator)
 
 
@@ -292,19 +292,19 @@ class Labels:
         if part.result is None:
             model = fit(arm, config, self.task, Labels(config, self.task, self.workers, part), self.workers, part)
             part.write_weights(model)
-            part.finish({"aligned": sum(found is not None for found in self._align_all(model))})
-        model = build(arm.architecture(config.base()), self.task.labels, config, frame_heads=False)
+            part.finish({"steps": stage_steps(config, self.task, arm, 2)})
+        model = build(arm.architecture(config.base()), self.task.labels, config, first_stage=False)
         part.read_weights(model)
         self.aligned = self._align_all(model.to(self.workers.device))
 
     @torch.no_grad()
     def _align_all(self, model: STMC) -> list[Tensor | None]:
         model.eval()
-        a, found = model.architecture, []
+        a, labels = model.architecture, []
         for sentence, encoded in zip(self.task.train, self.encoded, strict=True):
             one = batch([sentence], 0, a.size, fewest=fewest_frames(a.padded)).to(self.workers.device)
-            found.append(aligned_labels(model(one.frames, one.lengths).joint[0].cpu(), encoded.tolist()))
-        return found
+            labels.append(aligned_labels(model(one.frames, one.lengths).joint[0].cpu(), encoded.tolist()))
+        return labels
 
 
 def _uses_dropout(architecture: Architecture) -> bool:

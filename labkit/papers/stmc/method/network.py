@@ -1,5 +1,6 @@
 """The whole network: SMC on every frame, TMC over time, and a sequence head for the joint path and for every cue."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,16 +50,16 @@ class Backbone(nn.Module):
 
 
 class Heads(nn.Module):
-    """A head for the joint path, and one for each cue: `joint`, `cues`."""
+    """A head for the joint path, and one for each cue: `joint`, `cues`.
 
-    def __init__(self, architecture: Architecture, labels: int) -> None:
+    head: makes the head of a path of so many channels.
+    """
+
+    def __init__(self, architecture: Architecture, head: Callable[[int], nn.Module]) -> None:
         super().__init__()
         a, count = architecture, len(architecture.cues) if architecture.path != "inter" else 0
-        self.joint = self._head(a, a.inter_size, labels)
-        self.cues = nn.ModuleList([self._head(a, a.intra_size, labels) for _ in range(count)])
-
-    def _head(self, architecture: Architecture, size: int, labels: int) -> nn.Module:
-        raise NotImplementedError
+        self.joint = head(a.inter_size)
+        self.cues = nn.ModuleList([head(a.intra_size) for _ in range(count)])
 
     def forward(
         self, cues: list[Tensor], joint: Tensor, lengths: Tensor
@@ -73,18 +74,15 @@ class Heads(nn.Module):
         return (scores.float() if scores.element_size() < 4 else scores).log_softmax(-1)
 
 
-class SequenceHeads(Heads):
+def sequence_heads(architecture: Architecture, labels: int) -> Heads:
     """Stage 2: BLSTM and a linear layer, trained by CTC.  [author net]"""
+    a = architecture
+    return Heads(a, lambda size: RecurrentHead(size, labels, a.layers, a.recurrent_dropout))
 
-    def _head(self, architecture: Architecture, size: int, labels: int) -> nn.Module:
-        return RecurrentHead(size, labels, architecture.layers, architecture.recurrent_dropout)
 
-
-class FrameHeads(Heads):
+def frame_heads(architecture: Architecture, labels: int) -> Heads:
     """Stage 1: a linear layer on every step, trained by cross-entropy on pseudo labels.  [recalled]"""
-
-    def _head(self, architecture: Architecture, size: int, labels: int) -> nn.Module:
-        return StepHead(size, labels)
+    return Heads(architecture, lambda size: StepHead(size, labels))
 
 
 class RecurrentHead(nn.Module):
@@ -101,8 +99,8 @@ class RecurrentHead(nn.Module):
     def forward(self, path: Float[Tensor, "batch steps size"], lengths: Tensor) -> Float[Tensor, "batch steps labels"]:
         """Sentences are packed: the backward direction starts at each one's own end."""
         packed = pack_padded_sequence(path, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        found, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=path.shape[1])
-        return self.linear(found)
+        states, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=path.shape[1])
+        return self.linear(states)
 
 
 class StepHead(nn.Linear):
@@ -115,14 +113,14 @@ class StepHead(nn.Linear):
 class STMC(nn.Module):
     """Backbone and heads.  `STMC(PAPER, labels)` is the paper's network; `labels` counts the blank.
 
-    frame_heads: the network of stage 1 in place of stage 2's; `next_stage` goes on from it.
+    first_stage: the network of stage 1 in place of stage 2's; `next_stage` goes on from it.
     """
 
-    def __init__(self, architecture: Architecture, labels: int, frame_heads: bool = False) -> None:
+    def __init__(self, architecture: Architecture, labels: int, first_stage: bool = False) -> None:
         super().__init__()
         self.architecture, self.labels = architecture, labels
         self.backbone = Backbone(architecture)
-        self.heads: Heads = (FrameHeads if frame_heads else SequenceHeads)(architecture, labels)
+        self.heads = (frame_heads if first_stage else sequence_heads)(architecture, labels)
 
     def forward(
         self,

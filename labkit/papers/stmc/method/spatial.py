@@ -87,14 +87,6 @@ class SpatialMultiCue(nn.Module):
         windows = (crop if a.crops == "whole" else soft_crop)(source, at[:, points], side)
         return net(windows.flatten(0, 1)).mean((2, 3)).view(len(source), -1)
 
-    def key_points(self, frames: Float[Tensor, "frames 3 height width"]) -> Float[Tensor, "frames points 2"]:
-        """J alone, without the cues.
-
-        Raises:
-            InputError: there is no pose branch.
-        """
-        return soft_argmax(self.heat_maps(frames))
-
     def heat_maps(self, frames: Float[Tensor, "frames 3 height width"]) -> Float[Tensor, "frames points h w"]:
         """The pose branch's maps before their softmax.
 

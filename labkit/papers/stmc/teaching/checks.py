@@ -8,8 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from labkit.papers.stmc.method.architecture import SMALL
 from labkit.papers.stmc.method.spatial import corners
+from labkit.papers.stmc.method.temporal import TemporalBlock
 from labkit.text import ctc
+from labkit.workbench.exercises import close
 
 
 def check_steps(steps: Callable[[int], int]) -> None:
@@ -72,6 +75,33 @@ def check_gradients(answer: Any) -> None:
     assert not wrong, f"{len(wrong)} of your names leave the pose branch without a gradient"
 
 
+def check_motion(feature: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """By how much each wrist went down and right since the frame before; nothing in the first frame."""
+    points = torch.rand(9, 7, 2, generator=torch.Generator().manual_seed(0))
+    wanted = torch.zeros(9, 4)
+    wanted[1:] = (points[1:, 5:] - points[:-1, 5:]).flatten(1)
+    close(feature(points).detach(), wanted, "J drawn at random in nine frames.", 1e-6)
+
+
+def check_fifth_path(feature: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Beside the four other cues in a temporal block: no gradient into J; the same for a signer elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(20, 7, 2, generator=generator, requires_grad=True)
+    assert not feature(points).requires_grad, "its gradient reaches J; the pose feature's does not"
+    others = [torch.rand(1, size, 20, generator=generator) for size in SMALL.cue_sizes]
+    sizes = (*SMALL.cue_sizes, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        block = TemporalBlock(sizes, sum(sizes), intra=8, inter=40, path="both", padding=2)
+
+    def fifth_and_joint(points: torch.Tensor) -> torch.Tensor:
+        cues = [*others, feature(points).T[None]]
+        paths, joint = block(cues, torch.cat(cues, 1))
+        return torch.cat([paths[4], joint], 1).detach()
+
+    close(fifth_and_joint(points + 0.1), fifth_and_joint(points), "All points moved by the same.", 1e-4)
+
+
 SOURCES = ("hand feature", "face feature", "pose feature", "key points' loss", "hand feature, soft crops")
 
 
@@ -79,11 +109,10 @@ def teachers_of_the_pose_branch() -> set[str]:
     """Backpropagate from each of `SOURCES`, and look whether the pose branch has a gradient."""
     from dataclasses import replace
 
-    from labkit.papers.stmc.method.architecture import SMALL
     from labkit.papers.stmc.method.losses import pose_loss
     from labkit.papers.stmc.method.spatial import SpatialMultiCue
 
-    found = set()
+    teachers = set()
     frames = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     for name in SOURCES:
         with torch.random.fork_rng(devices=[]):
@@ -99,5 +128,5 @@ def teachers_of_the_pose_branch() -> set[str]:
             loss.backward()
         assert net.pose is not None
         if any(p.grad is not None and bool(p.grad.any()) for p in net.pose.parameters()):
-            found.add(name)
-    return found
+            teachers.add(name)
+    return teachers

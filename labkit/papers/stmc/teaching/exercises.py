@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from labkit.papers.stmc.teaching import checks
 from labkit.workbench.exercises import Exercise
@@ -59,6 +60,24 @@ def broken_window(row: float, column: float, side: int, size: int) -> tuple[int,
 
 def swapped(row: float, column: float, side: int, size: int) -> tuple[int, int]:
     return first_cell(column, row, side, size)
+
+
+# -- a fifth cue ------------------------------------------------------------------------------------------------------
+
+
+def motion(points: torch.Tensor) -> torch.Tensor:
+    wrists = points.detach()[:, 5:].flatten(1)
+    return torch.cat([torch.zeros_like(wrists[:1]), wrists.diff(dim=0)])
+
+
+def motion_with_gradient(points: torch.Tensor) -> torch.Tensor:
+    wrists = points[:, 5:].flatten(1)
+    return torch.cat([torch.zeros_like(wrists[:1]), wrists.diff(dim=0)])
+
+
+def motion_around_the_end(points: torch.Tensor) -> torch.Tensor:
+    wrists = points.detach()[:, 5:].flatten(1)
+    return wrists - wrists.roll(1, 0)
 
 
 FOOLS = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.3]])
@@ -172,6 +191,31 @@ EXERCISES = (
         hints=(
             "Look for `round` and for `detach` in the sources of section 4.",
             "A whole number has no derivative. Bilinear interpolation between cells has one.",
+        ),
+    ),
+    Exercise(
+        key="fifth-cue",
+        kind="open",
+        task="Give the network a fifth cue: how the hands move. Write a function of $J$, a tensor `(time, 7, 2)`, that "
+        "returns a feature `(time, 4)`: by how much point 5 went down and right since the frame before, then the same "
+        "of point 6; zeros in the first frame. It must no more train the pose branch than the pose feature does. "
+        "The check puts it beside the four other cues, into a `TemporalBlock` with five paths.",
+        properties={"says how the hands move": checks.check_motion, "has its own path": checks.check_fifth_path},
+        solution=motion,
+        wrong={
+            "trains the pose branch": motion_with_gradient,
+            "where the hands are": lambda points: points.detach()[:, 5:].flatten(1),
+            "the last frame before the first": motion_around_the_end,
+            "the other way round": lambda points: -motion(points),
+            "elbows": lambda points: motion(points[:, [0, 1, 2, 5, 6, 3, 4]]),
+            "a frame is missing": lambda points: motion(points)[1:],
+        },
+        difficulty=2,
+        minutes=10,
+        hints=(
+            "Two slices of J, one without its first frame and one without its last, differ by what you look for. "
+            "How does the pose feature keep its gradient out of J? Its source stands in section 4.",
+            "`wrists = points.detach()[:, 5:].flatten(1)` has a row a frame; `wrists.diff(dim=0)` lacks the first row.",
         ),
     ),
 )

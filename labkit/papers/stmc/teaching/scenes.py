@@ -29,14 +29,14 @@ NAMES = {"full": "full frame", "hand": "hands", "face": "face", "pose": "pose"}
 class Reading:
     """One test sentence, and what the multi-cue network of a run says about it.
 
-    maps: softmax of the heat maps, (time, points, h, w). found: J, (time, points, 2) as (row, column).
+    maps: softmax of the heat maps, (time, points, h, w). points: J, (time, points, 2) as (row, column).
     posteriors: probabilities of each head, (steps, labels), by its name; "joint" first. transcript: glosses that the
     joint head reads, with the steps of each.
     """
 
     sentence: Sentence
     maps: np.ndarray
-    found: np.ndarray
+    points: np.ndarray
     posteriors: Mapping[str, np.ndarray]
     glosses: tuple[str, ...]
     transcript: tuple[tuple[str, int, int], ...]
@@ -81,7 +81,7 @@ def untrained() -> Reading:
     from labkit.papers.stmc.experiment.config import CONFIGS
 
     config = CONFIGS["smoke"]
-    model = build(ARMS["multi-cue"].architecture(config.base()), 13, config, frame_heads=False)
+    model = build(ARMS["multi-cue"].architecture(config.base()), 13, config, first_stage=False)
     return read(model, avatars.GLOSSES, avatars.sentences(1, 5)[0])
 
 
@@ -104,17 +104,21 @@ def published_predictions(count: int = 6) -> list[tuple[Edit, ...]]:
     return list(word_errors(*sides).sentences)
 
 
-def recorded(value: str = "wer") -> dict[str, list[float]]:
-    """A number of every arm in the lesson's records, one for each seed; of the first record that has the arm."""
-    found: dict[str, list[float]] = {}
+def recorded(value: str = "wer") -> dict[str, dict[int, float]]:
+    """A number of every arm in the lesson's records, by seed; of the first record that has the arm."""
+    numbers: dict[str, dict[int, float]] = {}
     for record in load_all("stmc"):
         if record.scale != "lesson":
             continue
         for arm in record.results[0].get("arms", {}):
-            values = [result["arms"][arm].get(value) for result in record.results if arm in result["arms"]]
-            if arm not in found and None not in values:
-                found[arm] = values
-    return found
+            by_seed = {
+                seed: result["arms"][arm].get(value)
+                for seed, result in zip(record.seeds, record.results, strict=True)
+                if arm in result["arms"]
+            }
+            if arm not in numbers and None not in by_seed.values():
+                numbers[arm] = by_seed
+    return numbers
 
 
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:

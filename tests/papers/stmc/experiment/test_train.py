@@ -1,6 +1,6 @@
 """Runs: every scale starts, a killed run ends as an undisturbed one, two processes are one, bad configs answer back."""
 
-import re
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from labkit.papers.stmc import PAPER, Recognizer
 from labkit.papers.stmc.experiment import avatars, data
 from labkit.papers.stmc.experiment.config import ARMS, CONFIGS
 from labkit.papers.stmc.experiment.evaluate import confusions
-from labkit.papers.stmc.experiment.train import one_cycle, too_short
+from labkit.papers.stmc.experiment.train import build, one_cycle, too_short
 from labkit.workbench.runs import Run
 
 TINY = CONFIGS["smoke"].override(train_sentences=4, test_sentences=2, epochs=1, frame_epochs=1, at_once=1, beam=4)
@@ -67,16 +67,19 @@ def test_arms_side_by_side_are_arms_one_by_one(tmp_path, undisturbed):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, undisturbed):
+    """The weights move to the same place. Of the way: .02 apart by sums in another order, which Adam blows up where a
+    gradient is small; 1.1 apart where each process keeps to its own share."""
     config = TINY.override(devices=2, device="cpu")
     PAPER.run(config, opened(tmp_path / "two", config))
     for arm in config.arms:
         one, two = (load_file(f / arm / "weights.safetensors") for f in (undisturbed[1], tmp_path / "two"))
-        for key, value in one.items():
-            # a bias before a mean that is taken away, or before a softmax: its gradient is rounding alone
-            if re.search(r"conv\d+\.bias|pose\.maps\.2\.bias", key):
-                continue
-            # sums in another order, through Adam's division by small second moments: a layer differs by a little
-            assert (two[key] - value).double().norm() <= 2e-2 * value.double().norm() + 1e-4, (arm, key)
+        start = dict(build(ARMS[arm].architecture(config.base()), 13, config).backbone.named_parameters("backbone"))
+        way, apart = (
+            math.sqrt(sum(float((one[name] - other[name].detach()).double().square().sum()) for name in start))
+            for other in (start, two)
+        )
+        assert way > 0
+        assert apart < 0.2 * way, arm
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_heads_of_the_paper():
 
 def test_stage_2_goes_on_with_the_backbone_of_stage_1_and_heads_of_its_own():
     torch.manual_seed(0)
-    first = STMC(SMALL, 5, frame_heads=True)
+    first = STMC(SMALL, 5, first_stage=True)
     second = next_stage(first)
     assert second.backbone is first.backbone
     assert not any(name.startswith("heads.joint.rnn") for name in first.state_dict())

@@ -8,7 +8,12 @@ from labkit.metrics.wer import word_errors
 from labkit.papers.stmc.experiment import avatars
 from labkit.papers.stmc.teaching import figures, scenes
 
-RECORDED = {"full-frame": [0.8, 0.7], "multi-cue": [0.1, 0.2], "hand-only": [0.6, 0.6], "random-crops": [0.9, 0.8]}
+RECORDED = {
+    "full-frame": {0: 0.8, 1: 0.7},
+    "multi-cue": {0: 0.1, 1: 0.2},
+    "hand-only": {0: 0.6},
+    "random-crops": {0: 0.9, 2: 0.8},
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,7 @@ def states(reading):
         (figures.beam_figure, [{"width": 20, "sharpness": 0.2}, {"width": 1, "sharpness": 3.0, "seed": 20}]),
         (
             lambda **s: figures.player_figure(reading, **s),
-            [{"position": 0, "point": 0}, {"position": len(reading.found) - 1, "point": 6}],
+            [{"position": 0, "point": 0}, {"position": len(reading.points) - 1, "point": 6}],
         ),
         (
             lambda **s: figures.ridge_figure(reading, **s),
@@ -66,7 +71,8 @@ def test_the_switchboard_says_what_was_recorded():
 
 
 def test_the_beam_s_title_tells_when_it_is_right():
-    assert "the best one" in figures.beam_figure(20, 0.8, 1).layout.title.text
+    assert "width 20 finds" in figures.beam_figure(20, 0.8, 5).layout.title.text
+    assert "width 2 misses" in figures.beam_figure(2, 0.8, 5).layout.title.text
 
 
 def test_still_pictures_draw(reading):
