@@ -53,8 +53,6 @@ class Fusion:
     encoder_gates: tuple[bool, ...] = ()
     """Which encoder layers are fused; empty: all."""
     decoder_gates: tuple[bool, ...] = ()
-    by_sentence: bool = False
-    """Drop-net draws for each sentence, not for the batch. [ours]"""
     skip: bool = True
     """Branches that drop-net leaves out are not computed; False where DistributedDataParallel wraps the model."""
 
@@ -164,9 +162,7 @@ class Transformer(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(sizes.vocabulary)) if sizes.output_bias else None
         table = sinusoids(sizes.longest, sizes.width, sizes.positions)
         self.register_buffer("position_table", table, persistent=False)
-        self.drop_net = DropNet(
-            fusion.drop_net, seed, by_sentence=fusion.by_sentence, skip=fusion.skip, mixture=fusion.mixture
-        )
+        self.drop_net = DropNet(fusion.drop_net, seed, skip=fusion.skip, mixture=fusion.mixture)
         initialize(self, seed)
 
     def forward(
@@ -194,7 +190,7 @@ class Transformer(nn.Module):
     ) -> Encoded:
         """`encode` from x^0: for an encoder whose input is something else than the tokens' embeddings."""
         self._check(len(x), bert)
-        mixes = self._mixes(len(x))
+        mixes = self._mixes()
         bert_mask = None if bert is None else bert.real[:, None, None]
         memories = self._bert_memories(mixes, bert)
         mask, count = real[:, None, None], len(self.encoder.layers)
@@ -267,10 +263,10 @@ class Transformer(nn.Module):
         """attn_B of every layer, encoder first; None where a layer has none."""
         return [*(layer.bert_attn for layer in self.encoder), *(layer.bert_attn for layer in self.decoder)]
 
-    def _mixes(self, batch: int) -> list[Mix]:
+    def _mixes(self) -> list[Mix]:
         """(r_native, r_BERT) of every layer for one pass. Outside of training nothing is drawn."""
         heard = [attention is not None for attention in self._bert_attentions()]
-        drawn = iter(self.drop_net.draw(sum(heard), batch) if self.training and any(heard) else [])
+        drawn = iter(self.drop_net.draw(sum(heard)) if self.training and any(heard) else [])
         mixes: list[Mix] = [(next(drawn) if self.training else self.mixture) if h else (1.0, 0.0) for h in heard]
         if self.fusion.mode == "stacked":
             first = len(self.encoder.layers)
@@ -279,7 +275,7 @@ class Transformer(nn.Module):
         return [(_to(r0, device), _to(r1, device)) for r0, r1 in mixes]
 
     def _bert_memories(self, mixes: list[Mix], bert: BertView | None) -> list[KeysValues | None]:
-        """H_B as keys and values of every layer that listens to it in this pass, by one product."""
+        """H_B as keys and values of every layer that listens to it in this pass."""
         listens = [isinstance(r1, Tensor) or bool(r1) for _, r1 in mixes]
         if bert is None:
             return [None] * len(mixes)

@@ -141,21 +141,6 @@ def learns(module: torch.nn.Module) -> bool:
     return any(value.grad is not None and bool(value.grad.any()) for value in module.parameters())
 
 
-def test_draws_by_sentence_mix_each_sentence_its_own_way(sizes, source, target, view):
-    """The logits of a sentence are those of its own draws, whatever the others drew."""
-    no_dropout = replace(sizes, dropout=0.0)
-    model = Transformer(no_dropout, fusion(by_sentence=True, drop_net=0.7), seed=3)
-    logits = model(source, target, view)
-    drawn = Transformer(no_dropout, fusion(by_sentence=True, drop_net=0.7), seed=3).drop_net.draw(5, 3)
-    for sentence in range(3):
-        alone = Transformer(no_dropout, fusion(), seed=3)
-        mixes = [tuple(float(r[sentence]) for r in mix) for mix in drawn]
-        alone.drop_net.draw = lambda layers, batch, mixes=mixes: mixes  # type: ignore[method-assign]
-        rows = slice(sentence, sentence + 1)
-        own = alone(source[rows], target[rows], BertView(*(part[rows] for part in view)))
-        torch.testing.assert_close(own, logits[rows], rtol=0, atol=2e-5)
-
-
 def test_the_future_does_not_reach_back_and_the_source_reaches_everything(sizes, source, target, view):
     model = Transformer(sizes, fusion(), seed=1).eval()
     before = model(source, target, view)
