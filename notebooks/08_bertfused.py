@@ -297,7 +297,7 @@ Markdown(head + "\n".join(ablations or ["| not recorded | | |"]))
 # knowledge; the encoder's alone does little. `bert-input`, whose encoder sees nothing but BERT's vectors, translates unseen
 # words better than the fused model, which may as well believe its own embeddings: where those know nothing, that is a loss.
 # The warm start, which trains them first, does not help here either. `bert-encoder` is trained with the step size of all
-# other weights, which is large for a BERT: with one of the seeds it diverges, and its mean says little.
+# other weights, which is large for a BERT: with two of three seeds it diverges, and its mean says little.
 
 # %% [markdown]
 # **Documents.** "The man sees it": German needs to know what *it* is. In the recorded runs talks have two sentences, and only
