@@ -79,8 +79,8 @@ CLAIMS = (
         margin=0.0,
         scale="lesson",
         unit="BLEU",
-        note="On unseen words; the embedding is frozen MiniLM, the rival is MiniLM as the encoder, trained jointly with "
-        "the step size of all other weights, which is large for a BERT: with two of three seeds it diverges.",
+        note="On unseen words; the embedding is frozen MiniLM, the rival is MiniLM as the encoder, trained jointly "
+        "with the step size of all other weights, which is large for a BERT: with two of three seeds it diverges.",
     ),
     Claim(
         key="fusion-beats-both",
@@ -103,8 +103,8 @@ CLAIMS = (
         margin=0.4,
         scale="lesson",
         unit="of the pronouns",
-        note="Talks of two sentences, where only the first one tells whether 'it' is ihn, sie or es. Seeds 3 and 4 were "
-        "added after a look at the first three.",
+        note="Talks of two sentences, where only the first one tells whether 'it' is ihn, sie or es. Seeds 3 and 4 "
+        "were added after a look at the first three.",
     ),
     Claim(
         key="document-level-knowledge",
