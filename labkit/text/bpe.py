@@ -4,6 +4,7 @@ By the library `tokenizers`. The bytes of UTF-8 are its letters, so that every t
 text comes back from it.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ class Bpe:
 
         bpe = Bpe.train(sentences, 8000)
         bpe.decode(bpe.encode("two dogs run ."))       # "two dogs run ."
+
+    Source and target share it; `SeparateBpe` is one for each.
 
     Runs of spaces become one, and there is none at the ends: in the text that comes back, too.
 
@@ -56,6 +59,15 @@ class Bpe:
         tokenizer.encode_special_tokens = True
         return cls(tokenizer, lowercase)
 
+    @property
+    def target(self) -> "Bpe":
+        """What the target is written in."""
+        return self
+
+    def reversed(self) -> "Bpe":
+        """Of the other direction of translation."""
+        return self
+
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(_clean(text, self.lowercase)).ids
         return ids
@@ -79,11 +91,18 @@ class Bpe:
 
     @classmethod
     def from_json(cls, text: str, lowercase: bool) -> "Bpe":
-        """What `to_json` wrote.
+        """What `to_json` wrote, of a joint one or of separate ones.
 
         Raises:
             InputError: it is something else.
         """
+        sides = _sides(text)
+        if sides is not None:
+            return SeparateBpe(*(Bpe._one_from_json(side, lowercase) for side in sides))
+        return cls._one_from_json(text, lowercase)
+
+    @classmethod
+    def _one_from_json(cls, text: str, lowercase: bool) -> "Bpe":
         try:
             tokenizer = _tokenizers().Tokenizer.from_str(text)
         except Exception as error:  # the library raises the bare class
@@ -92,6 +111,42 @@ class Bpe:
             raise InputError(f"this tokenizer's first tokens are not {', '.join(SPECIAL)}: another program wrote it.")
         tokenizer.encode_special_tokens = True
         return cls(tokenizer, lowercase)
+
+
+class SeparateBpe(Bpe):
+    """A vocabulary for each side: `encode` and `pieces` take source text, `decode` gives target text.
+
+    For languages that share no words, such as English and Chinese; `target` encodes the target side.
+    """
+
+    def __init__(self, source: Bpe, target: Bpe) -> None:
+        super().__init__(source._tokenizer, source.lowercase)
+        self._source, self._target = source, target
+
+    @property
+    def target(self) -> Bpe:
+        return self._target
+
+    def reversed(self) -> Bpe:
+        return SeparateBpe(self._target, self._source)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._target.decode(ids)
+
+    def to_json(self) -> str:
+        return json.dumps({"source": self._source.to_json(), "target": self._target.to_json()}, ensure_ascii=False)
+
+
+def _sides(text: str) -> tuple[str, str] | None:
+    """Source and target of what a `SeparateBpe` wrote; None: it is something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.keys() != {"source", "target"}:
+        return None
+    source, target = found["source"], found["target"]
+    return (source, target) if isinstance(source, str) and isinstance(target, str) else None
 
 
 def _clean(text: str, lowercase: bool) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from labkit.errors import InputError
-from labkit.text.bpe import BLANK, BOS, EOS, PAD, SMALLEST, SPECIAL, Bpe
+from labkit.text.bpe import BLANK, BOS, EOS, PAD, SMALLEST, SPECIAL, Bpe, SeparateBpe
 
 TEXT = ["the big dog sees the house .", "der große Hund sieht das Haus .", "the dogs", "Größe 12 € 狗 🐕"]
 
@@ -27,6 +27,24 @@ def test_text_comes_back(bpe, text):
 def test_spaces_between_words_are_one_and_case_goes_where_asked():
     lower = Bpe.train(TEXT, 300, lowercase=True)
     assert lower.decode(lower.encode("  Der   GROSSE Hund ")) == "der grosse hund"
+
+
+def test_separate_ones_read_the_source_and_write_the_target():
+    """Both ways round, and as they come back from a file; each side knows its own words alone."""
+    both = SeparateBpe(Bpe.train(TEXT[::2], 270, lowercase=True), Bpe.train(TEXT[1::2], 275, lowercase=True))
+    again = Bpe.from_json(both.to_json(), True)
+    for one in (both, again, again.reversed().reversed()):
+        assert (one.size, one.target.size, one.target.target) == (270, 275, one.target)
+        assert one.decode(one.target.encode("der Hund")) == "der hund"
+        assert one.encode("the dog") == both.encode("the dog") != one.target.encode("the dog")
+        assert "".join(one.pieces("the dog")) == "▁the▁dog"
+        assert one.reversed().encode("das Haus") == one.target.encode("das Haus")
+        assert one.reversed().decode(one.encode("the dog")) == "the dog"
+    joint = Bpe.train(TEXT, 300)
+    assert joint.target is joint.reversed() is joint
+    for text in ('{"source": "a", "target": 1}', '{"source": "{}", "target": "{}"}'):
+        with pytest.raises(InputError, match="no tokenizer"):
+            Bpe.from_json(text, True)
 
 
 def test_special_tokens_are_left_out_of_text(bpe):

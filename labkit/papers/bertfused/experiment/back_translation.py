@@ -27,8 +27,7 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     if run.result is not None:
         return run.result
     corpus, monolingual = data.halves(config)
-    known = ParallelText((*corpus.train.sources, *monolingual), (*corpus.train.targets, *monolingual))
-    bpe = data.learn_bpe(config, known, run)  # of all text that is known, of which no source side is
+    bpe = data.learn_bpe(config, corpus.train, run, monolingual)
     arms = {"supervised": _plain_arm(corpus, bpe, config, workers, run.part("few"))}
     synthetic = back_translate(corpus, monolingual, bpe, config, workers, run)
     more = corpus._replace(train=join([corpus.train, synthetic]))
@@ -53,12 +52,13 @@ def back_translate(
     part = run.part("reverse")
     if part.result is None:
         backward = corpus._replace(train=corpus.train.reversed(), valid=corpus.valid.reversed(), tests={})
-        task = Task.of(backward, bpe, sentences.longest(config))
-        model = build(Arm("plain"), data.architecture(config, bpe), 1, config.seed).to(workers.device)
+        back = bpe.reversed()
+        task = Task.of(backward, back, sentences.longest(config))
+        model = build(Arm("plain"), data.architecture(config, back), 1, config.seed).to(workers.device)
         sides = (task.train, data.no_view), (task.valid, data.no_view)
         curve = train_model(model, *sides, config.steps + config.fused_steps, config, workers, part)
-        examples = data.encode(ParallelText(monolingual, monolingual), bpe)
-        made = evaluate.translate(model, examples, data.no_view, bpe, config)
+        examples = data.encode(ParallelText(monolingual, monolingual), back)
+        made = evaluate.translate(model, examples, data.no_view, back, config)
         part.write_json("sources.json", made)
         part.write_weights(model)
         part.finish({"curve": curve})

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from labkit.papers.bertfused.method.transformer import Fusion, Mode
+from labkit.text.bpe import SMALLEST
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
 
@@ -81,7 +82,7 @@ class Config(BaseConfig):
     pairs: int = Field(4000, ge=0, description="training pairs; 0: all that the corpus has")
     tests: int = Field(200, ge=0, description="pairs to validate and to test with, each; 0: all")
     bitext: int = Field(300, ge=20, description="pairs with translations in the semi-supervised experiment")
-    vocabulary: int = Field(700, ge=260, description="tokens of the joint BPE")
+    vocabulary: int | tuple[int, int] = Field(700, description="tokens of the joint BPE; A,B: of a separate one a side")
     lowercase: bool = Field(True, description="everything in lower case, BLEU without regard to case")
 
     bert: str = Field("minilm", description="minilm, random (knows nothing; for tests), or a folder of Hugging Face")
@@ -127,6 +128,18 @@ class Config(BaseConfig):
     def _each_once(cls, names: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
         return _once(names)  # type: ignore[return-value]
 
+    @field_validator("vocabulary", mode="before")
+    @classmethod
+    def _one_or_two_sizes(cls, given: object) -> object:
+        sizes = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+        try:
+            numbers = tuple(int(str(size)) for size in sizes)
+        except (TypeError, ValueError):
+            numbers = ()
+        if len(numbers) not in (1, 2) or min(numbers) < SMALLEST:
+            raise ValueError(f"a whole number of at least {SMALLEST}, all bytes and the special tokens, or two: A,B")
+        return numbers if len(numbers) == 2 else numbers[0]
+
     @field_validator("data")
     @classmethod
     def _known_data(cls, name: str) -> str:
@@ -144,6 +157,8 @@ class Config(BaseConfig):
             raise ValueError(f"source and target are both '{self.source}'")
         if "unsupervised" in self.experiments and not (self.dictionary or self.data == "grammar"):
             raise ValueError("unsupervised translation starts from word by word: give a `dictionary`")
+        if "unsupervised" in self.experiments and not isinstance(self.vocabulary, int):
+            raise ValueError("unsupervised translation has one model for both languages: give one joint vocabulary")
         if "unsupervised" in self.experiments and self.devices > 1:
             raise ValueError("unsupervised translation runs in one process: devices must be 1")
         if "documents" in self.experiments and self.data not in WITH_DOCUMENTS:

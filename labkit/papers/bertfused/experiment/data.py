@@ -21,7 +21,7 @@ from labkit.papers.bertfused.method.layers import Architecture
 from labkit.papers.bertfused.method.transformer import BertView
 from labkit.papers.bertfused.method.translator import padded
 from labkit.text.batches import cut
-from labkit.text.bpe import EOS, Bpe
+from labkit.text.bpe import EOS, Bpe, SeparateBpe
 from labkit.text.feature_cache import FeatureCache, cached, key_of
 from labkit.workbench.runs import Run
 
@@ -154,24 +154,36 @@ class Batch(NamedTuple):
     bert: BertView | None
 
 
-def learn_bpe(config: Config, text: ParallelText, run: Run) -> Bpe:
-    """The joint BPE of a training text; a run that goes on reads the one that it began with."""
+def learn_bpe(config: Config, text: ParallelText, run: Run, more: Sequence[str] = ()) -> Bpe:
+    """The BPE of a training text, joint or one a side; a run that goes on reads the one that it began with.
+
+    Args:
+        more: sentences of the target language without a source.
+    """
     stored = run.read_json("bpe.json")
     if stored is None:
-        bpe = Bpe.train([*text.sources, *text.targets], config.vocabulary, config.lowercase)
+        bpe = _trained_bpe(config, text, more)
         run.write_json("bpe.json", bpe.to_json())
         return bpe
     return Bpe.from_json(stored, config.lowercase)
 
 
+def _trained_bpe(config: Config, text: ParallelText, more: Sequence[str]) -> Bpe:
+    if isinstance(config.vocabulary, int):
+        return Bpe.train([*text.sources, *more, *text.targets, *more], config.vocabulary, config.lowercase)
+    sides = zip((text.sources, [*text.targets, *more]), config.vocabulary, strict=True)
+    return SeparateBpe(*(Bpe.train(side, size, config.lowercase) for side, size in sides))
+
+
 def encode(text: ParallelText, bpe: Bpe) -> Examples:
-    return Examples(*([[*ids, EOS] for ids in bpe.encode_all(side)] for side in (text.sources, text.targets)))
+    sides = (bpe.encode_all(text.sources), bpe.target.encode_all(text.targets))
+    return Examples(*([[*ids, EOS] for ids in side] for side in sides))
 
 
 def architecture(config: Config, bpe: Bpe, encoder_layers: int = 1) -> Architecture:
     return Architecture(
         bpe.size, config.width, config.feed_forward, config.heads, config.layers * encoder_layers, config.layers,
-        config.dropout, longest=config.longest,
+        config.dropout, longest=config.longest, target_vocabulary=0 if bpe.target is bpe else bpe.target.size,
     )  # fmt: skip
 
 

@@ -132,11 +132,14 @@ def _model(header: Header, weights: dict[str, Tensor], bpe: Bpe, file: Path) -> 
     sizes = header.sizes
     layers = {name.split(".layers.")[0] + name.split(".")[2] for name in weights if ".layers." in name}
     embedded, inner = weights.get("embed_tokens.weight"), weights.get("encoder.layers.0.fc1.weight")
+    written = weights.get("embed_targets.weight", embedded)
     fits = (
         embedded is not None
+        and written is not None
         and inner is not None
         and embedded.shape == (sizes.vocabulary, sizes.width)
-        and bpe.size == sizes.vocabulary
+        and written.shape == (sizes.outputs, sizes.width)
+        and (bpe.size, bpe.target.size) == (sizes.vocabulary, sizes.outputs)
         and inner.shape == (sizes.feed_forward, sizes.width)
         and len(layers) == sizes.encoder_layers + sizes.decoder_layers
         and sizes.longest <= 2**16

@@ -164,7 +164,7 @@ def start_of(arm: Arm, bert: Bert | None, task: Task, config: Config, workers: W
     if arm.warm:
         plain = build(Arm("plain"), sizes, 1, config.seed)
         run.part(STAGE_1).read_weights(plain)
-        model.report = warm_start(model, _for(model, plain))
+        model.report = warm_start(model, plain.state_dict())
     return model.to(workers.device)
 
 
@@ -204,12 +204,6 @@ def task_of(config: Config, run: Run) -> Task:
     """The task of a run of `compare`, with the BPE that it has learned."""
     corpus = data.sentences(config)
     return Task.of(corpus, data.learn_bpe(config, corpus.train, run), longest(config))
-
-
-def _for(model: Transformer, plain: Transformer) -> dict[str, Any]:
-    """The plain model's tensors; a stacked decoder has one LayerNorm more a layer, which starts as the identity."""
-    tensors = dict(plain.state_dict())
-    return tensors | {name: value for name, value in model.state_dict().items() if "bert_attn_layer_norm" in name}
 
 
 def _sample(task: Task) -> list[str]:

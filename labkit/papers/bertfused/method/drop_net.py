@@ -19,9 +19,9 @@ from torch import Tensor
 from labkit.errors import InputError
 from labkit.ranges import within
 
-Weight = float | Float[Tensor, "#batch 1 1"]
+Weight = float | Float[Tensor, "1 1 1"]
 Mix = tuple[Weight, Weight]
-"""(r_native, r_BERT): numbers, or tensors with a value a sentence. A number 0: the branch need not be computed."""
+"""(r_native, r_BERT): numbers, or tensors. A number 0: the branch need not be computed."""
 
 HALVES: Mix = (0.5, 0.5)
 
@@ -35,33 +35,30 @@ class DropNet:
     Args:
         rate: p, in [0, 1].
         seed: of the generator.
-        by_sentence: a draw for each sentence in place of one for the whole batch. [ours]
         skip: a branch of weight 0 is left out, half of the extra work at p = 1. Without it both branches are computed
             and weighed, as in the [official code]: every parameter has a gradient, which DistributedDataParallel wants.
         mixture: the weights where both are heard, (1/2, 1/2) in the paper. Without its drop-net flag the official code
             takes (1, 1), a sum.
     """
 
-    def __init__(
-        self, rate: float = 1.0, seed: int = 0, *, by_sentence: bool = False, skip: bool = True, mixture: Mix = HALVES
-    ) -> None:
+    def __init__(self, rate: float = 1.0, seed: int = 0, *, skip: bool = True, mixture: Mix = HALVES) -> None:
         within(0, 1, **{"the drop-net rate": rate})
         if seed < 0:
             raise InputError(f"a seed must be at least 0; got {seed}.")
-        self.rate, self.by_sentence, self.skip, self.mixture = rate, by_sentence, skip, mixture
+        self.rate, self.skip, self.mixture = rate, skip, mixture
         self.generator = torch.Generator().manual_seed(seed)
 
-    def draw(self, layers: int, batch: int = 1) -> list[Mix]:
-        """The weights of each layer for one forward pass. `batch` matters only with `by_sentence`."""
+    def draw(self, layers: int) -> list[Mix]:
+        """The weights of each layer for one forward pass."""
         if not self.rate:
             return [self.mixture] * layers
-        u = torch.rand(layers, batch if self.by_sentence else 1, generator=self.generator, dtype=torch.float64)
+        u = torch.rand(layers, generator=self.generator, dtype=torch.float64)
         native_alone, bert_alone = u < self.rate / 2, u > 1 - self.rate / 2
         native = torch.where(native_alone, 1.0, torch.where(bert_alone, 0.0, self.mixture[0]))
         bert = torch.where(bert_alone, 1.0, torch.where(native_alone, 0.0, self.mixture[1]))
-        if self.skip and not self.by_sentence:
-            return list(zip(native[:, 0].tolist(), bert[:, 0].tolist(), strict=True))
-        return list(zip(*(r.float()[:, :, None, None] for r in (native, bert)), strict=True))
+        if self.skip:
+            return list(zip(native.tolist(), bert.tolist(), strict=True))
+        return list(zip(*(r.float()[:, None, None, None] for r in (native, bert)), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

@@ -38,7 +38,7 @@ class Architecture:
     """Sizes of the Transformer; the defaults are `transformer_iwslt_de_en` of the official code."""
 
     vocabulary: int
-    """Source, target and output share it, and one matrix of embeddings."""
+    """Of the source; the target and the output share it, and one matrix of embeddings, unless they have their own."""
     width: int = 512
     """d"""
     feed_forward: int = 1024
@@ -57,13 +57,20 @@ class Architecture:
     bos: int = 1
     """What the decoder begins with. fairseq begins with `eos`, Marian with `pad`."""
     eos: int = 2
+    target_vocabulary: int = 0
+    """Of a target that shares none with the source; its embeddings are the output's, too. 0: one for both sides."""
+
+    @property
+    def outputs(self) -> int:
+        """Tokens that can be written."""
+        return self.target_vocabulary or self.vocabulary
 
     def __post_init__(self) -> None:
-        within(4, 2**24, vocabulary=self.vocabulary, width=self.width)
+        within(4, 2**24, vocabulary=self.vocabulary, width=self.width, target_vocabulary=self.outputs)
         within(1, 2**20, feed_forward=self.feed_forward, heads=self.heads, longest=self.longest)
         within(1, 1000, encoder_layers=self.encoder_layers, decoder_layers=self.decoder_layers)
         within(0, 0.99, dropout=self.dropout)
-        within(0, self.vocabulary - 1, pad=self.pad, bos=self.bos, eos=self.eos)
+        within(0, min(self.vocabulary, self.outputs) - 1, pad=self.pad, bos=self.bos, eos=self.eos)
         if self.width % self.heads or self.width % 2:
             raise InputError(f"width must be even and a multiple of heads, {self.heads}; got {self.width}.")
         if self.activation not in ACTIVATIONS:

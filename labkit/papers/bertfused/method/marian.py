@@ -49,13 +49,15 @@ def to_marian(model: Transformer) -> Any:
     """A `MarianMTModel` with the weights and positions of a plain Transformer: for `generate`, or for CTranslate2.
 
     Raises:
-        InputError: the model is fused: Marian has no attention to BERT.
+        InputError: the model is fused, and Marian has no attention to BERT; or its vocabularies are separate.
     """
     import transformers
 
     if model.fusion.mode != "off":
         raise InputError("a fused model cannot become a Marian, which has no attention to BERT; a plain one can.")
     sizes = model.sizes
+    if sizes.target_vocabulary:
+        raise InputError("only a model whose source and target share a vocabulary can become a Marian here.")
     config = transformers.MarianConfig(
         vocab_size=sizes.vocabulary, d_model=sizes.width, max_position_embeddings=sizes.longest,
         encoder_layers=sizes.encoder_layers, encoder_ffn_dim=sizes.feed_forward, encoder_attention_heads=sizes.heads,

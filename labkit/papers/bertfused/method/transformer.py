@@ -2,7 +2,8 @@
 
     logits = E y^L        x^0 = drop(sqrt(d) E[tokens] + positions)        E: the one matrix of embeddings
 
-Post-norm, sinusoidal positions, embeddings shared by source, target and output, as in the official code.
+Post-norm, sinusoidal positions, embeddings shared by source, target and output, as in the official code; with separate
+vocabularies the source has its own and the target's are the output's [inferred].
 """
 
 import contextlib
@@ -53,8 +54,6 @@ class Fusion:
     encoder_gates: tuple[bool, ...] = ()
     """Which encoder layers are fused; empty: all."""
     decoder_gates: tuple[bool, ...] = ()
-    by_sentence: bool = False
-    """Drop-net draws for each sentence, not for the batch. [ours]"""
     skip: bool = True
     """Branches that drop-net leaves out are not computed; False where DistributedDataParallel wraps the model."""
 
@@ -80,6 +79,7 @@ class Fusion:
 
 
 PLAIN = Fusion(mode="off")
+EMBEDDINGS = ("embed_tokens.weight", "embed_targets.weight")
 
 
 @dataclass(frozen=True)
@@ -160,13 +160,16 @@ class Transformer(nn.Module):
         self.sizes, self.fusion, self.mixture = sizes, fusion, fusion.mixture
         self.report: Any = None
         self.embed_tokens = nn.Embedding(sizes.vocabulary, sizes.width, padding_idx=sizes.pad)
+        self.embed_targets = (
+            nn.Embedding(sizes.target_vocabulary, sizes.width, padding_idx=sizes.pad)
+            if sizes.target_vocabulary
+            else None
+        )
         self.encoder, self.decoder = Encoder(sizes, fusion), Decoder(sizes, fusion)
-        self.output_bias = nn.Parameter(torch.zeros(sizes.vocabulary)) if sizes.output_bias else None
+        self.output_bias = nn.Parameter(torch.zeros(sizes.outputs)) if sizes.output_bias else None
         table = sinusoids(sizes.longest, sizes.width, sizes.positions)
         self.register_buffer("position_table", table, persistent=False)
-        self.drop_net = DropNet(
-            fusion.drop_net, seed, by_sentence=fusion.by_sentence, skip=fusion.skip, mixture=fusion.mixture
-        )
+        self.drop_net = DropNet(fusion.drop_net, seed, skip=fusion.skip, mixture=fusion.mixture)
         initialize(self, seed)
 
     def forward(
@@ -194,7 +197,7 @@ class Transformer(nn.Module):
     ) -> Encoded:
         """`encode` from x^0: for an encoder whose input is something else than the tokens' embeddings."""
         self._check(len(x), bert)
-        mixes = self._mixes(len(x))
+        mixes = self._mixes()
         bert_mask = None if bert is None else bert.real[:, None, None]
         memories = self._bert_memories(mixes, bert)
         mask, count = real[:, None, None], len(self.encoder.layers)
@@ -219,7 +222,7 @@ class Transformer(nn.Module):
 
     def decode(self, target_in: Int[Tensor, "batch target"], encoded: Encoded) -> Float[Tensor, "batch target width"]:
         """The decoder's states y^L for all prefixes at once. Padding on the right of a target disturbs nothing."""
-        return self.decode_embedded(self._embed(target_in), encoded)
+        return self.decode_embedded(self._embed(target_in, self._target_embedding), encoded)
 
     def decode_embedded(
         self, y: Float[Tensor, "batch target width"], encoded: Encoded, caches: list[SelfCache] | None = None
@@ -232,17 +235,26 @@ class Transformer(nn.Module):
         return y
 
     def logits(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocabulary"]:
-        return F.linear(states, self.embed_tokens.weight, self.output_bias)
+        return F.linear(states, self._target_embedding.weight, self.output_bias)
 
     def embed_at(self, tokens: Int[Tensor, "batch beam"], position: int) -> Float[Tensor, "batch beam width"]:
         """y^0 of tokens that all stand at one position."""
         self._check_length(position + 1)
-        x = self.embed_tokens(tokens) * math.sqrt(self.sizes.width) + self.position_table[position]
+        x = self._target_embedding(tokens) * math.sqrt(self.sizes.width) + self.position_table[position]
         return F.dropout(x, self.sizes.dropout, self.training)
 
-    def _embed(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
+    @property
+    def _target_embedding(self) -> nn.Embedding:
+        return self.embed_tokens if self.embed_targets is None else self.embed_targets
+
+    def _embed(
+        self, tokens: Int[Tensor, "batch length"], embedding: nn.Embedding | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        """x^0 of source tokens, or of those that `embedding` knows."""
         self._check_length(tokens.shape[1])
-        x = self.embed_tokens(tokens) * math.sqrt(self.sizes.width) + self.position_table[: tokens.shape[1]]
+        x = (embedding or self.embed_tokens)(tokens) * math.sqrt(self.sizes.width) + self.position_table[
+            : tokens.shape[1]
+        ]
         return F.dropout(x, self.sizes.dropout, self.training)
 
     def _check_length(self, length: int) -> None:
@@ -267,10 +279,10 @@ class Transformer(nn.Module):
         """attn_B of every layer, encoder first; None where a layer has none."""
         return [*(layer.bert_attn for layer in self.encoder), *(layer.bert_attn for layer in self.decoder)]
 
-    def _mixes(self, batch: int) -> list[Mix]:
+    def _mixes(self) -> list[Mix]:
         """(r_native, r_BERT) of every layer for one pass. Outside of training nothing is drawn."""
         heard = [attention is not None for attention in self._bert_attentions()]
-        drawn = iter(self.drop_net.draw(sum(heard), batch) if self.training and any(heard) else [])
+        drawn = iter(self.drop_net.draw(sum(heard)) if self.training and any(heard) else [])
         mixes: list[Mix] = [(next(drawn) if self.training else self.mixture) if h else (1.0, 0.0) for h in heard]
         if self.fusion.mode == "stacked":
             first = len(self.encoder.layers)
@@ -279,7 +291,7 @@ class Transformer(nn.Module):
         return [(_to(r0, device), _to(r1, device)) for r0, r1 in mixes]
 
     def _bert_memories(self, mixes: list[Mix], bert: BertView | None) -> list[KeysValues | None]:
-        """H_B as keys and values of every layer that listens to it in this pass, by one product."""
+        """H_B as keys and values of every layer that listens to it in this pass."""
         listens = [isinstance(r1, Tensor) or bool(r1) for _, r1 in mixes]
         if bert is None:
             return [None] * len(mixes)
@@ -324,7 +336,7 @@ def initialize(model: Transformer, seed: int) -> None:
     """
     for name, value in model.named_parameters():
         draw = torch.Generator(value.device).manual_seed(derive(seed, zlib.crc32(name.encode())))
-        if name == "embed_tokens.weight":
+        if name in EMBEDDINGS:
             nn.init.normal_(value, 0, model.sizes.width**-0.5, generator=draw)
             with torch.no_grad():
                 value[model.sizes.pad] = 0
@@ -337,6 +349,7 @@ def initialize(model: Transformer, seed: int) -> None:
 
 
 __all__ = [
+    "EMBEDDINGS",
     "HALVES",
     "MODES",
     "PLAIN",

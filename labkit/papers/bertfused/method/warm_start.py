@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.bertfused.method.bert import Bert
-from labkit.papers.bertfused.method.transformer import Fusion, Mode, Transformer
+from labkit.papers.bertfused.method.transformer import EMBEDDINGS, Fusion, Mode, Transformer
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def warm_start(model: Transformer, tensors: Mapping[str, Tensor]) -> WarmStart:
     left_over = [name for name in tensors if name not in wanted]
     shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted if name in tensors}
     misfits = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
-    if "embed_tokens.weight" in misfits:
-        (given, width), (here, wanted_width) = misfits["embed_tokens.weight"]
+    for name in misfits.keys() & set(EMBEDDINGS):
+        (given, width), (here, wanted_width) = misfits[name]
         if width == wanted_width:
             raise InputError(
                 f"the plain model has {given} entries in its vocabulary, the fused one {here}: "

@@ -15,6 +15,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
+from labkit.papers.bertfused.experiment.config import ARMS
 from labkit.papers.bertfused.experiment.grammar import NOUNS, Noun
 from labkit.papers.bertfused.teaching import scenes
 from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS, Looked, Node, Switch, Synonym, Trained
@@ -151,7 +152,7 @@ def curves_figure(curves: Mapping[str, Sequence[Any]], stage_1: Sequence[Any], s
     if stage_1:
         axis.plot(*zip(*stage_1, strict=True), color=COLORS["hard"], label="stage 1: plain")
     for arm, curve in curves.items():
-        first = 0 if arm in ("scratch", "deeper", "bert-input", "bert-encoder") else start
+        first = start if ARMS[arm].warm else 0
         steps, losses = zip(*curve, strict=True)
         axis.plot([first + step for step in steps], losses, color=color_of(arm), label=arm, marker=".", ms=3)
     axis.axvline(start, color=COLORS["hard"], lw=0.5, ls=":")
@@ -362,14 +363,4 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     right.bar(["IWSLT\nEn-De", "IWSLT\nDe-En", "WMT\nEn-De", "WMT\nEn-Fr"], SLOWER, color=COLORS["straw"])
     right.set(ylabel="extra inference time, %", title="the paper's, on a GPU")
     right.tick_params(labelsize=8)
-    return figure
-
-
-def documents_figure(arms: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Share of right pronouns of each document-level arm."""
-    figure, axis = subplots(1, 1, figsize=(6, 2.8))
-    names = list(arms)
-    axis.bar(names, [100 * arms[name]["pronouns"] for name in names], color=[color_of(name) for name in names])
-    axis.axhline(100 / 3, color=COLORS["hard"], lw=0.7, ls=":")
-    axis.set(ylabel="right pronouns, %", ylim=(0, 105))
     return figure

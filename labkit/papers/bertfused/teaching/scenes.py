@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labkit import devices
 from labkit.papers.bertfused.experiment import data, evaluate, sentences
-from labkit.papers.bertfused.experiment.config import ARMS, Config
+from labkit.papers.bertfused.experiment.config import Config
 from labkit.papers.bertfused.experiment.grammar import ARTICLES, NOUNS, Noun
 from labkit.papers.bertfused.experiment.loop import Objective
 from labkit.papers.bertfused.experiment.sentences import Task
@@ -65,12 +65,10 @@ def trained(config: Config, run: Run) -> Trained | None:
     part, task = run.part("sentences"), sentences_task(config, run)
     names = [name for name in ("plain", "fused", "no-drop-net") if name in config.arms]
     with training.workers("cpu") as workers:
-        models: dict[str, Transformer] = {
-            name: sentences.load_arm(name, task, config, workers, part)[0] for name in names
-        }
-        bert = sentences.bert_of(ARMS["fused"], task, config, workers)
+        loaded = {name: sentences.load_arm(name, task, config, workers, part) for name in names}
+    bert = loaded["fused"][1]
     assert bert is not None
-    return Trained(task, config, models, bert.eval())
+    return Trained(task, config, {name: model for name, (model, _) in loaded.items()}, bert)
 
 
 # -- single sentences -------------------------------------------------------------------------------------------------
@@ -123,7 +121,10 @@ def tokens_of(scene: Trained, sentence: str) -> tuple[Tensor, BertView]:
 
 def say(scene: Trained, arm: str, sentence: str) -> str:
     """An arm's translation, by greedy search."""
-    source, view = tokens_of(scene, sentence)
+    return _say(scene, arm, *tokens_of(scene, sentence))
+
+
+def _say(scene: Trained, arm: str, source: Tensor, view: BertView) -> str:
     found = translate_ids(scene.models[arm], source, view, beam=1)
     return scene.bpe.decode(found[0][0].tokens)
 
@@ -147,21 +148,22 @@ def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
     made = []
     for noun in nouns:
         sentence = f"the {noun.english[-1]} sees the house ."
-        article = scene.bpe.encode(ARTICLES["nominative"][noun.gender])
+        article = scene.bpe.target.encode(ARTICLES["nominative"][noun.gender])
+        seen = tokens_of(scene, sentence)
         guesses: dict[str, Guess] = {
-            arm: _guess(scene, arm, sentence, article) for arm in ("plain", "fused") if arm in scene.models
+            arm: _guess(scene, arm, *seen, article) for arm in ("plain", "fused") if arm in scene.models
         }
         made.append(Synonym(noun.english[-1], noun, guesses))
     return made
 
 
-def _guess(scene: Trained, arm: str, sentence: str, prefix: list[int]) -> Guess:
-    model, (source, view) = scene.models[arm], tokens_of(scene, sentence)
+def _guess(scene: Trained, arm: str, source: Tensor, view: BertView, prefix: list[int]) -> Guess:
+    model = scene.models[arm]
     with torch.inference_mode():
         logits = model(source, torch.tensor([[model.sizes.bos, *prefix]]), view)[0, -1]
     best = logits.softmax(-1).topk(5)
     pieces = [scene.bpe.decode([i]) or "·" for i in best.indices.tolist()]
-    return Guess(pieces, best.values.tolist(), say(scene, arm, sentence))
+    return Guess(pieces, best.values.tolist(), _say(scene, arm, source, view))
 
 
 def noun_map(bert: Bert) -> tuple[list[str], list[bool], Float[np.ndarray, "nouns 2"]]:
@@ -263,7 +265,7 @@ def beam_tree(scene: Trained, sentence: str, arm: str = "plain", beam: int = 3) 
 # -- cost -------------------------------------------------------------------------------------------------------------
 
 
-def costs(scene: Trained, count: int = 48, rounds: int = 4) -> dict[str, dict[str, float]]:
+def costs(scene: Trained, count: int = 32, rounds: int = 3) -> dict[str, dict[str, float]]:
     """Target tokens a second, in training and in greedy decoding: plain, with kept states of BERT, with BERT itself.
 
     All take turns, so that a busy machine slows all alike; the least disturbed of `rounds` turns counts.

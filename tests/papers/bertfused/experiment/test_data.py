@@ -76,6 +76,22 @@ def test_lengths_are_counted_three_ways(bert):
     assert examples.lengths(bert.tokenize(TEXT[:1])).tolist() == [[2, 3, 6]]
 
 
+def test_a_vocabulary_for_each_side(tmp_path):
+    """The target's is of all text in its language, the source's of the source alone; a resumed run reads both again."""
+    config = SMALL.override_text({"vocabulary": "300,280"} | {"experiments": "sentences"})
+    text = ParallelText(("a dog", "a dog runs"), ("ein Hund", "ein Hund läuft"))
+    run = Run.open(tmp_path, config)
+    bpe = data.learn_bpe(config, text, run, ["katze katze"] * 9)
+    assert "▁katze" in bpe.reversed().pieces("katze")
+    assert "▁katze" not in bpe.pieces("katze")
+    examples = data.encode(text, bpe)
+    assert examples.source[0] == [*bpe.encode("a dog"), 2]
+    assert bpe.decode(examples.target[1]) == "ein hund läuft"
+    sizes = data.architecture(config, bpe)
+    assert (sizes.vocabulary, sizes.target_vocabulary) == (bpe.size, bpe.target.size)
+    assert data.learn_bpe(config, text, run).to_json() == bpe.to_json()
+
+
 def test_context_views_hold_token_ids():
     views = data.context_views([[5, 2], [7, 8, 2]], torch.device("cpu"))
     view = views([1, 0])
@@ -119,7 +135,9 @@ def test_documents_of_the_grammar():
         ({"pairs": 0}, "the grammar has no end"),
         ({"width": 30, "heads": 4}, "must be even and a multiple of heads"),
         ({"target": "en"}, "source and target are both 'en'"),
-        ({"vocabulary": 100}, "vocabulary"),
+        ({"vocabulary": 100}, "a whole number of at least 260"),
+        ({"vocabulary": (300, 100)}, "or two: A,B"),
+        ({"vocabulary": (300, 300), "experiments": ("unsupervised",)}, "give one joint vocabulary"),
         ({"data": "multi30k", "experiments": ("unsupervised",)}, "give a `dictionary`"),
         ({"data": "multi30k", "experiments": ("documents",)}, "'multi30k' does not say where a document begins"),
         ({"experiments": ("unsupervised",), "devices": 2}, "runs in one process: devices must be 1"),

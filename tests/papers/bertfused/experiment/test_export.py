@@ -104,9 +104,9 @@ def test_the_fused_arm_comes_first_and_controls_do_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_exported_as_it_translated(tmp_path):
-    """The file's greedy outputs are those that the run has scored."""
+    """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary."""
     config = CONFIGS["smoke"].override(
-        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1
+        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(300, 280)
     )
     run = Run.open(tmp_path / "run", config)
     PAPER.run(config, run)

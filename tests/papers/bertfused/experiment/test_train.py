@@ -54,6 +54,16 @@ def test_every_row_of_the_ablation_table_trains(tmp_path):
 
 
 @pytest.mark.slow
+def test_back_translation_with_a_vocabulary_for_each_side(tmp_path):
+    """The reverse model writes source text: in the source's vocabulary, whatever the target's is."""
+    config = SMOKE.override(experiments=("semi-supervised",), vocabulary=(400, 280), steps=2, fused_steps=2, tests=2)
+    result = run_of(tmp_path, config)["semi-supervised"]["arms"]
+    assert result["fused"]["tests"].keys() == {"seen", "unseen"}
+    made = weights(tmp_path / "semi-supervised" / "reverse")
+    assert made["embed_tokens.weight"].shape[0] < made["embed_targets.weight"].shape[0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 8])
 def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop):
     """Killed in stage 1 and in stage 2, with a checkpoint after every update; dropout and drop-net are on."""

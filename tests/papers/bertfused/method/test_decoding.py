@@ -1,6 +1,7 @@
 """Decoding: the cache against teacher forcing, the search against transformers' `generate`."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,21 @@ def test_step_by_step_is_teacher_forcing(sizes, source, target, view, mode):
     for position in range(target.shape[1]):
         logits = decoder.step(target[:, position : position + 1])[:, 0]
         torch.testing.assert_close(logits, wanted[:, position], rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_vocabulary_of_the_targets_own_is_searched_as_it_is_trained(sizes, source, view):
+    """Its tokens go beyond the source's 23; each one's score is that of teacher forcing."""
+    model = Transformer(replace(sizes, target_vocabulary=60), Fusion(bert_width=24), 3).eval()
+    model.embed_targets.weight.mul_(2.5)
+    written = set()
+    for row, hypotheses in enumerate(translate_ids(model, source, view, beam=3, longest=SHORT)):
+        one = BertView(view.states[row : row + 1], view.real[row : row + 1])
+        for best in hypotheses:
+            written |= set(best.tokens)
+            forced = score_ids(model, model.encode(source[row : row + 1], one), torch.tensor([[*best.tokens, EOS]]))
+            assert float(forced) == pytest.approx(best.log_prob, abs=1e-4)
+    assert max(written) >= 23
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.bertfused.method.attention import watch
+from labkit.papers.bertfused.method.marian import to_marian
 from labkit.papers.bertfused.method.transformer import (
     PLAIN,
     Architecture,
@@ -20,7 +21,7 @@ from labkit.papers.bertfused.method.transformer import (
     branches,
     sinusoids,
 )
-from labkit.papers.bertfused.method.warm_start import fuse
+from labkit.papers.bertfused.method.warm_start import fuse, warm_start
 
 MODES = ["encoder", "decoder", "both", "stacked"]
 WIDTH = 24
@@ -46,6 +47,27 @@ def test_one_seed_gives_one_start_to_what_both_models_have(sizes):
     assert all(".bert_attn." in name for name in fused.keys() - plain.keys())
     other = Transformer(sizes, seed=6).state_dict()["embed_tokens.weight"]
     assert not torch.equal(other, plain["embed_tokens.weight"])
+
+
+def test_separate_vocabularies_with_one_content_are_the_shared_one(sizes, source, target, view):
+    joint, two = (Transformer(s, fusion(), seed=1).eval() for s in (sizes, replace(sizes, target_vocabulary=23)))
+    tensors = joint.state_dict()
+    two.load_state_dict(tensors | {"embed_targets.weight": tensors["embed_tokens.weight"]})
+    assert torch.equal(two(source, target, view), joint(source, target, view))
+    with torch.no_grad():
+        two.embed_tokens.weight.mul_(2)  # the source alone hears of it
+    assert torch.equal(two._embed(target, two._target_embedding), joint._embed(target))
+    assert (two(source, target, view) - joint(source, target, view)).abs().max() > 0.01
+
+
+def test_what_separate_vocabularies_cannot_do_is_refused(sizes):
+    two = replace(sizes, target_vocabulary=31)
+    with pytest.raises(InputError, match="the plain model has 31 entries in its vocabulary, the fused one 30"):
+        warm_start(Transformer(replace(two, target_vocabulary=30)), Transformer(two).state_dict())
+    with pytest.raises(InputError, match="share a vocabulary"):
+        to_marian(Transformer(two))
+    with pytest.raises(InputError, match="eos must lie"):
+        replace(two, target_vocabulary=4, eos=4)
 
 
 def test_the_start_is_that_of_the_official_code(sizes):
@@ -139,21 +161,6 @@ def test_with_a_rate_of_zero_all_branches_train(sizes, source, target, view):
 
 def learns(module: torch.nn.Module) -> bool:
     return any(value.grad is not None and bool(value.grad.any()) for value in module.parameters())
-
-
-def test_draws_by_sentence_mix_each_sentence_its_own_way(sizes, source, target, view):
-    """The logits of a sentence are those of its own draws, whatever the others drew."""
-    no_dropout = replace(sizes, dropout=0.0)
-    model = Transformer(no_dropout, fusion(by_sentence=True, drop_net=0.7), seed=3)
-    logits = model(source, target, view)
-    drawn = Transformer(no_dropout, fusion(by_sentence=True, drop_net=0.7), seed=3).drop_net.draw(5, 3)
-    for sentence in range(3):
-        alone = Transformer(no_dropout, fusion(), seed=3)
-        mixes = [tuple(float(r[sentence]) for r in mix) for mix in drawn]
-        alone.drop_net.draw = lambda layers, batch, mixes=mixes: mixes  # type: ignore[method-assign]
-        rows = slice(sentence, sentence + 1)
-        own = alone(source[rows], target[rows], BertView(*(part[rows] for part in view)))
-        torch.testing.assert_close(own, logits[rows], rtol=0, atol=2e-5)
 
 
 def test_the_future_does_not_reach_back_and_the_source_reaches_everything(sizes, source, target, view):
