@@ -25,7 +25,7 @@
 # |---|---|
 # | [paper] | stands in the paper's abstract or introduction |
 # | [official code] | what the authors' program does |
-# | [peer] | another paper |
+# | [peer] | another paper, not the authors' |
 # | [ours] | our formulation, reading or experiment |
 #
 # We could read only the abstract and the introduction of the paper. Hyper-parameters come from the official code. The

@@ -31,6 +31,19 @@
 # | [inferred] | our reading of a part that the abstract only names |
 # | [ours] | our own choice |
 
+# %% jupyter={"source_hidden": true} tags=["setup"]
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")
+
 # %% [markdown]
 # ## 1 The idea in one picture
 #
@@ -49,7 +62,7 @@ viz.use()
 paper = load("lstr")
 viz.show(
     figures.idea_figure(),
-    "Five small frames in a row with two colored disks each and a white symbol some way off each disk. One disk has a blue "
+    "Five small frames in a row with two coloured disks each and a white symbol some way off each disk. One disk has a blue "
     "box; in clip 1 it wears a white rim. Above each frame its class: from clip 2 on it ends with 'later'.",
 )
 
@@ -104,7 +117,7 @@ viz.show_source(proposals.assign)
 # %%
 viz.show(
     figures.anchors_figure(),
-    "A frame with a grid of dots, the centers of the anchors. Around each of the two boxes a few dots are blue (positive) "
+    "A frame with a grid of dots, the centres of the anchors. Around each of the two boxes a few dots are blue (positive) "
     "and some more brown (neither); all others are small and grey (negative).",
 )
 
@@ -129,7 +142,7 @@ viz.show_source(roi_align.axis_weights)
 # $\rho_{ij}$ is where position $j$ lies, seen from the actor: direction, distance and time. A small network $g$ turns it into a
 # score. [ours]: $g$ also sees the distance as a row of bumps, so that "17 pixels away, whatever the direction" is a linear
 # function, and a learned multiple of the squared distance is taken off, so that an actor looks near itself first. Prototypes
-# without these two and without a normalization of what is read often stood still for many epochs; which of the three it takes
+# without these two and without a normalisation of what is read often stood still for many epochs; which of the three it takes
 # was not taken apart. Where a map has several steps in time, the weights may also be a product of one softmax over time and
 # one over space (arm `factorized`); here a clip's map has one step.
 
@@ -177,7 +190,7 @@ viz.show(
 # Ten identities, each checked below:
 #
 # 1. Offsets lead from an anchor to a box and back.
-# 2. RoIAlign reproduces a linear map at the centers of the bins.
+# 2. RoIAlign reproduces a linear map at the centres of the bins.
 # 3. Attention weights of an actor sum to 1.
 # 4. With $W_o=0$ the short-term relation is the identity.
 # 5. With $A=I$ and $W=I$ a layer of the graph gives $X+\mathrm{ReLU}(X)$.
@@ -235,7 +248,7 @@ truth = Boxes(np.arange(40) // 8, labels, some.numpy())
 # NBVAL_CHECK_OUTPUT
 error = {
     "1 offsets there and back": boxes.decode(boxes.encode(some, anchor), anchor) - some,
-    "2 a linear map at the bins' centers": bins - torch.tensor([3.5, 5.5, 7.5]),
+    "2 a linear map at the bins' centres": bins - torch.tensor([3.5, 5.5, 7.5]),
     "3 weights sum to 1": weights.sum(-1) - 1,
     "4 W_o = 0": relation(x, maps, tubelets).features - x,
     "5 A = I, W = I": layer(nodes, everybody).features - nodes - nodes.relu(),
@@ -355,7 +368,7 @@ show.ledger(verdict for verdict in paper.verdicts() if "graph" in verdict.key)
 # events. Only clearly above what counting gives on the same test videos (the numbers before) must it have told the actors apart.
 # Vectors after a ReLU have no negative entries and all point in similar directions, so the softmax of our reading begins nearly
 # uniform (untrained, its entropy in the last clip is nine tenths of the largest possible); `centered` takes the likeness after
-# batch normalization. Whether each learned who is who stands in the ledger above, over seeds.
+# batch normalisation. Whether each learned who is who stands in the ledger above, over seeds.
 #
 # **When does the order matter?** Here an actor's own box shows its event, so a graph of the tubelets' own vectors can carry it,
 # and cascade and parallel do the same. Now let the event be seen on the *object* instead (`event=object`): it turns orange
@@ -390,13 +403,13 @@ viz.show(
 )
 
 # %% [markdown]
-# **Whom does an actor listen to?** A video's tubelets, clip by clip, colored like their actors. The one marked "listens" does so along the lines.
+# **Whom does an actor listen to?** A video's tubelets, clip by clip, coloured like their actors. The one marked "listens" does so along the lines.
 # Lower the least weight; let it listen over more hops.
 
 # %%
 viz.show(
     lambda: figures.web_widget(scenes.web(detector, *scenes.story()[:2])),
-    "Two rows of colored dots over clips 0 to 4, one marked event, some later; lines from the one marked listens to others.",
+    "Two rows of coloured dots over clips 0 to 4, one marked event, some later; lines from the one marked listens to others.",
     when=detector,
 )
 
@@ -451,7 +464,7 @@ paper.exercise("attention").check(my_attention)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 # solution
-# scale by the root of d, add the bias, and normalize over positions
+# scale by the root of d, add the bias, and normalise over positions
 
 
 def attend(query, key, value, bias):

@@ -356,7 +356,7 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     for number, (what, rates) in enumerate(costs.items()):
         heights = [100 * rates[name] / rates[names[0]] for name in names]
         x = np.arange(len(names)) + 0.4 * number - 0.2
-        left.bar(x, heights, 0.38, color=(COLORS["ours"], COLORS["baseline"])[number], label=what)
+        left.bar(x, heights, 0.38, color=(COLORS["hard"], COLORS["straw"])[number], label=what)
     left.set(ylabel="tokens/s, % of the plain model", title="here")
     left.set_xticks(np.arange(len(names)), [name.replace(", ", ",\n") for name in names])
     left.legend(frameon=False, fontsize=8)

@@ -28,7 +28,7 @@ ARM_COLORS = {"roi": COLORS["float"], "short": COLORS["baseline"], "long": COLOR
 
 
 def color_of(arm: str) -> str:
-    return ARM_COLORS.get(arm, COLORS["good"])
+    return ARM_COLORS.get(arm, COLORS["baseline"])
 
 
 # -- 1 the idea -------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def tube_figure(walk: Walk, beta: float = 0.0, clip: int = 0) -> go.Figure:
         )
     clips = list(range(len(walk.scores)))
     for k in range(2):
-        marker = {"size": 10, "color": (COLORS["baseline"], COLORS["good"])[k]}
+        marker = {"size": 10, "color": (COLORS["baseline"], COLORS["float"])[k]}
         dots = go.Scatter(x=clips, y=walk.scores[:, k], mode="markers", name=f"tubelet {k}", marker=marker)
         figure.add_trace(dots, 1, 2)
     path = [float(walk.scores[c, i]) for c, i in enumerate(best.nodes)]
@@ -287,14 +287,14 @@ def tube_figure(walk: Walk, beta: float = 0.0, clip: int = 0) -> go.Figure:
     figure.update_yaxes(range=[55.5, -0.5], visible=False, scaleanchor="x", row=1, col=1)
     figure.update_xaxes(title="clip", dtick=1, row=1, col=2)
     changes = int((np.diff(best.nodes) != 0).sum())
-    title = f"beta {beta:g}: the path changes its actor {changes} times, mean score {best.score:.2f}"
+    title = f"β = {beta:g}: the path changes its actor {changes} times, mean score {best.score:.2f}"
     return figure.update_layout(title=title, height=320, width=720, margin={"t": 70, "b": 50, "l": 20})
 
 
 def tube_widget(walk: Walk) -> widgets.VBox:
     return explore(
         lambda beta, clip: tube_figure(walk, beta, clip),
-        beta=widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.02, description="beta"),
+        beta=widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.02, description="β"),
         clip=widgets.IntSlider(0, min=0, max=len(walk.scores) - 1, description="clip"),
     )
 
