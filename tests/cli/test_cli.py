@@ -121,7 +121,7 @@ def test_a_run_that_fails_says_how_to_go_on(here, tmp_path, stop_at):
     words = ("train", "toy", "--scale", "smoke", "--run-dir", str(folder), "--resume")
     code, _, message = here(*words)
     assert code == 1
-    assert message.startswith(f"labkit: {folder}/plain/checkpoint.pt is damaged")
+    assert message.startswith(f"labkit: '{folder}/plain/checkpoint.pt' is damaged")
     assert message.splitlines()[-1] == f"Go on with: labkit {' '.join(words)}"
 
 
