@@ -26,6 +26,19 @@
 # | [inferred] | our reading, where neither says |
 # | [ours] | our addition, not the paper's |
 
+# %% jupyter={"source_hidden": true} tags=["setup"]
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")
+
 # %% [markdown]
 # ## 1 The idea in one picture
 #
