@@ -65,13 +65,20 @@ def _alone(lock: Path) -> Iterator[None]:
     while True:
         with open(lock, "w", opener=_not_through_links) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(stream.fileno()))):
+            if not _is_named(stream.fileno(), lock):
                 continue  # the caller that we waited for has removed it: the next one locks another file
             try:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:  # asked in one call: another caller may remove it at any moment
+        return False
 
 
 def _not_through_links(path: str, flags: int) -> int:

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from labkit import paths
-from labkit.data import registry
+from labkit.data import fetching, registry
 from labkit.data.fetching import fetch
 from labkit.data.registry import Dataset, RemoteFile
 from labkit.errors import DataError
@@ -185,6 +185,25 @@ def test_of_several_callers_at_once_one_fetches_and_all_end_with_the_whole_file(
     assert target.read_bytes() == CONTENT
     assert server.requests == [None]
     assert left_beside(target) == ["data.bin"]
+
+
+def test_a_lock_holds_one_caller_at_a_time_while_others_remove_and_make_its_file(tmp_path):
+    """Catches: a question about the lock's file that is answered in two steps, between which the file can go."""
+    inside, worst = 0, 0
+
+    def caller():
+        nonlocal inside, worst
+        for _ in range(150):
+            with fetching._alone(tmp_path / "lock"):
+                inside += 1
+                worst = max(worst, inside)
+                inside -= 1
+
+    with ThreadPoolExecutor(6) as callers:
+        for end in [callers.submit(caller) for _ in range(6)]:
+            end.result(timeout=300)
+    assert worst == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_processes_at_once_end_with_the_whole_file(server, target):

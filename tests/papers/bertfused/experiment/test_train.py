@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from killed import killed
 from safetensors.torch import load_file
 
 from labkit.errors import InputError
@@ -13,10 +14,6 @@ from labkit.workbench.training import Workers
 
 SMOKE = CONFIGS["smoke"]
 ONE = SMOKE.override(experiments=("sentences",), arms=("plain", "fused"))
-
-
-class Killed(BaseException):
-    pass
 
 
 def run_of(folder, config):
@@ -58,21 +55,11 @@ def test_every_row_of_the_ablation_table_trains(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 8])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop):
     """Killed in stage 1 and in stage 2, with a checkpoint after every update; dropout and drop-net are on."""
     whole = run_of(tmp_path / "whole", ONE)
-    original, left = Run.save_if_due, iter(range(stop))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        original(self, step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            run_of(tmp_path / "run", ONE)
+    with killed(stop):
+        run_of(tmp_path / "run", ONE)
     assert run_of(tmp_path / "run", ONE) == whole
     for arm in ("stage-1", "plain", "fused"):
         for name, value in weights(tmp_path / "whole" / "sentences" / arm).items():
@@ -80,20 +67,11 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop):
 
 
 @pytest.mark.slow
-def test_an_unsupervised_run_resumes_with_its_noise(tmp_path, monkeypatch):
+def test_an_unsupervised_run_resumes_with_its_noise(tmp_path):
     config = SMOKE.override(experiments=("unsupervised",), steps=2, fused_steps=2, tests=2)
     whole = run_of(tmp_path / "whole", config)
-    left = iter(range(4))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            run_of(tmp_path / "run", config)
+    with killed(4):
+        run_of(tmp_path / "run", config)
     assert run_of(tmp_path / "run", config) == whole
     first, second = (weights(tmp_path / name / "unsupervised" / "fused") for name in ("whole", "run"))
     assert all(torch.equal(second[name], value) for name, value in first.items())

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from killed import Killed, killed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -20,10 +21,6 @@ from labkit.workbench.runs import Run
 
 SMALL = Config(clips=2, frames=6, kinds=("plain",), arms=("stage-1", "cascade-learned", "refined"), pairs=8,
                batch_size=4, learned_steps=4, refiner_steps=4)  # fmt: skip
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(autouse=True)
@@ -59,21 +56,11 @@ def test_smoke(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 6])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop, undisturbed):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop, undisturbed):
     """Killed while one of the networks trains; there is a checkpoint after every step."""
     wanted, folder = undisturbed
-    original, left = Run.save_if_due, iter(range(stop))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        original(self, step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            PAPER.run(SMALL, run_of(tmp_path / "run", SMALL))
+    with killed(stop):
+        PAPER.run(SMALL, run_of(tmp_path / "run", SMALL))
     assert PAPER.run(SMALL, run_of(tmp_path / "run", SMALL)) == wanted
     whole, resumed = (load_file(f / "features" / "weights.safetensors") for f in (folder, tmp_path / "run"))
     for name, value in whole.items():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from killed import killed
 from safetensors.torch import load_file
 
 from labkit.errors import ConfigError
@@ -17,10 +18,6 @@ SMALL = Config(videos=8, test_videos=4, walking=2, proposal_steps=4, proposal_ba
 
 BEFORE_NORMALIZATION = tuple(f"backbone.layers.{k}.bias" for k in (0, 3, 6))
 """Normalization takes these biases off again: their gradient is rounding, of which Adam makes steps of full size."""
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +55,11 @@ def test_smoke_runs_every_arm(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 6])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop, undisturbed):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop, undisturbed):
     """Killed while the proposals, or an arm, are trained; there is a checkpoint after every step."""
     wanted, folder = undisturbed
-    original, left = Run.save_if_due, iter(range(stop))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        original(self, step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            PAPER.run(SMALL.override(at_once=1), Run.open(tmp_path / "run", SMALL))
+    with killed(stop):
+        PAPER.run(SMALL.override(at_once=1), Run.open(tmp_path / "run", SMALL))
     assert PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL)) == wanted
     for part in ("proposals", "arm-cascade"):
         whole, resumed = (load_file(f / part / "weights.safetensors") for f in (folder, tmp_path / "run"))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from killed import killed
 from safetensors.torch import load_file
 
 from labkit.errors import ConfigError, InputError, RunError
@@ -31,24 +32,11 @@ LOOP = {
 }  # fmt: skip
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path):
     undisturbed = PAPER.run(SMALL, Run.open(tmp_path / "whole", SMALL))
-    left = iter(range(2))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL))
+    with killed(2):
+        PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL))
     assert (tmp_path / "run" / "tabular" / "result.json").exists()  # finished units stay
     assert not (tmp_path / "run" / "result.json").exists()
     assert PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL)) == undisturbed

@@ -1,4 +1,4 @@
-"""Exercises keep their word; claims read a result as they say."""
+"""Exercises explain themselves; claims read a result as they say."""
 
 import pytest
 
@@ -6,26 +6,6 @@ from labkit.papers.pombu import PAPER
 from labkit.papers.pombu.experiment.claims import CLAIMS
 from labkit.papers.pombu.method import lqr
 from labkit.papers.pombu.teaching import checks, exercises, scenes
-
-QUICK = [e for e in PAPER.exercises if e.key != "caution"]
-
-
-@pytest.mark.parametrize("exercise", QUICK, ids=lambda e: e.key)
-def test_exercises_keep_their_word(exercise):
-    """Stub: not attempted. Solution: passes. Every known wrong answer: rejected, with the property that failed."""
-    keeps_its_word(exercise)
-
-
-@pytest.mark.slow
-def test_the_ablation_keeps_its_word(monkeypatch):
-    """All answers trained as one stack, with two of the four seeds. Their distances from the bars are 7 and more of the
-    standard deviations that another order of summation causes through a training."""
-    exercise = PAPER.exercise("caution")
-    arms = [answer for answer in (exercise.solution, *exercise.wrong.values()) if isinstance(answer, str)]
-    assert len(arms) == 3
-    monkeypatch.setattr(exercises, "SMALL", exercises.SMALL.override(zone_copies=2, zone_evaluations=60))
-    monkeypatch.setattr(exercises, "trained", exercises.train_arms(*arms).__getitem__)
-    keeps_its_word(exercise)
 
 
 def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):
@@ -42,17 +22,6 @@ def test_the_amount_of_data_is_judged_by_the_records(tmp_path, monkeypatch):
         assert "alpha = 2 gains +2.00 on average; another gains more" in exercise.check((4, 2)).message
     monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
     assert scenes.DATA_COMMAND in exercise.check(exercise.solution).message
-
-
-def keeps_its_word(exercise):
-    assert not exercise.check(None).attempted
-    outcome = exercise.check(exercise.solution)
-    assert outcome.passed, outcome.message
-    for name, wrong in exercise.wrong.items():
-        outcome = exercise.check(wrong)
-        assert outcome.attempted, name
-        assert not outcome.passed, name
-        assert len(outcome.message) > len(exercise.key) + 5
 
 
 def test_answers_of_the_wrong_kind_are_told_so():

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from killed import killed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,10 +19,6 @@ from labkit.papers.stmc.experiment.train import one_cycle, too_short
 from labkit.workbench.runs import Run
 
 TINY = CONFIGS["smoke"].override(train_sentences=4, test_sentences=2, epochs=1, frame_epochs=1, at_once=1, beam=4)
-
-
-class Killed(BaseException):
-    pass
 
 
 def opened(folder, config):
@@ -49,20 +46,11 @@ def test_smoke(undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop, undisturbed):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop, undisturbed):
     """Killed in the aligner, in stage 1 or in stage 2; there is a checkpoint after every step."""
     wanted, folder = undisturbed
-    left = iter(range(stop))
-
-    def dying(self, step, state):
-        self.save(step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            PAPER.run(TINY, opened(tmp_path / "run", TINY))
+    with killed(stop):
+        PAPER.run(TINY, opened(tmp_path / "run", TINY))
     assert PAPER.run(TINY, opened(tmp_path / "run", TINY)) == wanted
     for arm in TINY.arms:
         whole, resumed = (load_file(f / arm / "weights.safetensors") for f in (folder, tmp_path / "run"))
