@@ -196,17 +196,17 @@ def _start_as_walsh_transform(analysis: nn.Sequential, synthesis: nn.Sequential,
     _free(analysis, synthesis, [len(bands) for bands in levels])
     for level, conv, transposed in zip((1, 2, 3, 4), downs, ups[::-1], strict=True):
         scale = step if level == 4 else 1.0
+        position = {band: number for number, band in enumerate(levels[level - 1])}
         for own, band in enumerate(levels[level]):
             kernel = torch.outer(_split(band[2]), _split(band[1]))
-            for parent, (color, x, y) in enumerate(levels[level - 1]):
-                # above the first level the parents are R, G and B, of which a color is a mixture
-                part = _COLORS[band[0], parent] if level == 1 else float((color, x, y) == _parent(band))
-                if part:
-                    conv.weight[own, parent] = part * kernel / scale
-                    transposed.weight[own, parent] = part * kernel * scale
+            # above the first level are R, G and B, of which a color is a mixture
+            parts = enumerate(_COLORS[band[0]]) if level == 1 else [(position[_parent(band)], 1.0)]
+            for parent, part in parts:
+                conv.weight[own, parent] = part * kernel / scale
+                transposed.weight[own, parent] = part * kernel * scale
 
 
-_COLORS = torch.tensor([[2.0, 2.0, 2.0], [6**0.5, 0.0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]]) / 12**0.5
+_COLORS = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
 """Lightness and two differences of R, G and B, orthonormal."""
 
 

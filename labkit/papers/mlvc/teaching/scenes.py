@@ -309,7 +309,7 @@ def bitstream_lab(positions: int = 24, frames: int = 8, gop: int = 4) -> Bitstre
     codec = Codec.load()
     clip = scenes(Family(layers=2, noise=1.0), 1, frames, 5, 64, 3).frames[:, 0] / 255
     sink = io.BytesIO()
-    codec.write(sink, as_arrays(clip), codec.qualities[0], gop=gop)
+    codec.write(sink, as_arrays(clip), codec.qualities[0], gop=gop, adaptive=False)
     data = sink.getvalue()
     whole = codec.decode(data)
     at = np.linspace(30, len(data) - 1, positions).astype(int)
