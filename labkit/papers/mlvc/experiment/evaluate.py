@@ -47,7 +47,8 @@ def judged(frames: Float[Tensor, "time 3 height width"], coded: Float[Tensor, "t
 def code_really(
     codec: Codec, frames: Float[Tensor, "time 3 height width"], quality: int, gop: int, rate: float
 ) -> Point:
-    """A file is written and decoded; every byte of it counts, headers and checksums included. I-frames come every `gop`.
+    """A file is written and decoded; every byte of it counts, headers and checksums included. I-frames come every `gop`
+    frames and nowhere else.
 
     Returns:
         `judged`, bpp, and under "parts" the bits a pixel of each stream; "frame_bytes" of each frame.

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -83,8 +84,8 @@ class MotionAutoencoder(nn.Module):
 class ResidualAutoencoder(nn.Module):
     """r_t (RGB) -> y_t at 1/16 of the size; ŷ_t -> r̂'_t, features of full size.  [official code]
 
-    The latents get a scale each from `Hyperprior`. It starts as the transforms of codecs before there were networks: the
-    first three features are the residual's R, G and B as far as low frequencies of 16 x 16 blocks hold them.  [ours]
+    The latents get a scale each from `Hyperprior`. It starts as what codecs did before there were networks, too:
+    three features are the residual's R, G and B as far as low frequencies of 16 x 16 blocks hold them.  [ours]
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -186,7 +187,7 @@ Band = tuple[int, int, int]
 
 @torch.no_grad()
 def _start_as_walsh_transform(analysis: nn.Sequential, synthesis: nn.Sequential, step: float) -> None:
-    """Each layer splits bands into sums and differences of 2 x 2 neighbours, orthonormal; the way up puts them together.
+    """Each layer splits bands into sums and differences of 2 x 2 neighbours, orthonormal; the way up joins them.
 
     Four layers make the Walsh transform of 16 x 16 blocks, of which the latents hold the lowest frequencies, one
     quantiser step for all of them. Whatever is left out is lost; all else comes back.
@@ -197,13 +198,15 @@ def _start_as_walsh_transform(analysis: nn.Sequential, synthesis: nn.Sequential,
     for level, conv, transposed in zip((1, 2, 3, 4), downs, ups[::-1], strict=True):
         scale = step if level == 4 else 1.0
         position = {band: number for number, band in enumerate(levels[level - 1])}
+        kernels = np.zeros((len(levels[level]), len(position), 5, 5), np.float32)
         for own, band in enumerate(levels[level]):
-            kernel = torch.outer(_split(band[2]), _split(band[1]))
             # above the first level are R, G and B, of which a color is a mixture
             parts = enumerate(_COLORS[band[0]]) if level == 1 else [(position[_parent(band)], 1.0)]
             for parent, part in parts:
-                conv.weight[own, parent] = part * kernel / scale
-                transposed.weight[own, parent] = part * kernel * scale
+                kernels[own, parent] = part * np.outer(_SPLIT[_is_sum(band[2])], _SPLIT[_is_sum(band[1])])
+        start = torch.tensor(kernels)
+        conv.weight[: len(start), : len(position)] = start / scale
+        transposed.weight[: len(start), : len(position)] = start * scale
 
 
 _COLORS = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
@@ -214,10 +217,13 @@ def _parent(band: Band) -> Band:
     return band[0], band[1] // 2, band[2] // 2
 
 
-def _split(frequency: int) -> Float[Tensor, " taps"]:
-    """Sum or difference of two neighbours, whichever makes this frequency of the one half as high."""
-    is_sum = frequency % 2 == frequency // 2 % 2
-    return torch.tensor([0.0, 0.0, 1.0, 1.0 if is_sum else -1.0, 0.0]) / 2**0.5
+_SPLIT = {True: np.array([0, 0, 1, 1, 0]) / 2**0.5, False: np.array([0, 0, 1, -1, 0]) / 2**0.5}
+"""Sum and difference of two neighbours."""
+
+
+def _is_sum(frequency: int) -> bool:
+    """Whether the sum, not the difference, of neighbours makes this frequency of the one half as high."""
+    return frequency % 2 == frequency // 2 % 2
 
 
 def _lowest_bands(latents: int, channels: int) -> list[list[Band]]:
@@ -225,7 +231,9 @@ def _lowest_bands(latents: int, channels: int) -> list[list[Band]]:
 
     Differences of color count as three frequencies more: they change less from place to place.
     """
-    order = sorted(itertools.product(range(3), range(16), range(16)), key=lambda b: (math.hypot(*b[1:]) + 3 * (b[0] > 0), b))
+    order = sorted(
+        itertools.product(range(3), range(16), range(16)), key=lambda b: (math.hypot(*b[1:]) + 3 * (b[0] > 0), b)
+    )
     levels: list[list[Band]] = [[(0, 0, 0), (1, 0, 0), (2, 0, 0)], [], [], [], []]
     for band in order:
         line = [band]

@@ -1,7 +1,5 @@
 """The schedule and its loop: who learns when, what gradients cross, killed and resumed."""
 
-import math
-
 import pytest
 import torch
 
@@ -112,10 +110,6 @@ def test_gradients_stop_between_frames_unless_asked(clips):
 
 
 def test_the_intra_quantiser_follows_lambda(clips):
-    assert [learning.intra_qp(lam) for lam in (16.0, 24.0, 40.0, 64.0)] == [21, 23, 25, 27]
-    assert learning.intra_qp(32.0) == pytest.approx(23 + 2 * math.log2(32 / 24) / math.log2(40 / 24))
-    assert learning.intra_qp(8.0) == pytest.approx(18)
-    assert learning.intra_qp(128.0) == pytest.approx(30)
     errors = [float((learning.intra(clips[0], lam) - clips[0]).abs().mean()) for lam in (16.0, 64.0)]
     assert 0 < errors[0] < errors[1] < 0.05
 
