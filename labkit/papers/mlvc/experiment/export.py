@@ -1,12 +1,13 @@
 """A finished run's networks as a model file of the codec: what `labkit codec` and `load` read.
 
-The small networks that come with labkit, `method/default.safetensors`, are those of the following run when it had
-finished stage S2, after 750 steps and four minutes on one CPU: compensation and both auto-encoders are trained, motion
-is neither predicted nor refined yet. Their weights are rounded as below.
+The small networks that come with labkit, `method/default.safetensors`, are what these two lines write:
 
-    labkit train mlvc --scale gpu -p families "" -p evaluate_on "" -p anchors "" -p networks stepwise \\
-        -p lambdas 40,16 -p width 0.125 -p motion dis -p clips 256 -p crop 64 -p batch_size 4 -p unroll 2 \\
-        -p unit_steps 150 -p learning_rate 0.002 -p joint_rate 0.0005
+    labkit train mlvc --scale gpu --device cpu --run-dir RUN -p families "" -p evaluate_on "" -p anchors "" \\
+        -p networks short -p lambdas 40,16 -p width 0.125 -p motion dis -p clips 384 -p crop 64 -p batch_size 3 \\
+        -p unroll 8 -p back_through 4 -p unit_steps 140 -p learning_rate 0.001 -p joint_rate 0.001 -p prior_speed 30
+    labkit export RUN DIR --arm short
+
+NUMBERS
 """
 
 from pathlib import Path

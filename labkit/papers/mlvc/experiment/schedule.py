@@ -90,7 +90,7 @@ SHORT: tuple[Stage, ...] = (
     Stage("coding", CODING, 1),
     Stage("joint", (*SEARCH_AND_COMPENSATION, *CODING), 4, joint=True),
 )
-"""A codec in minutes: S2 and S3, from the transforms that the auto-encoders start with. No claim rests on it.  [ours]"""
+"""A codec in minutes: S2, S3 from the transforms that the auto-encoders start with; no claim rests on it.  [ours]"""
 
 
 SCHEDULES = {

@@ -120,7 +120,7 @@ def test_estimated_and_real_bits_agree_and_causality_holds():
     """Of the same network; and a packet does not know the frames after it, byte for byte."""
     pytest.importorskip("cv2", reason="the motion search of the small networks is OpenCV's: needs the extra 'peers'")
     codec = Codec.load()
-    (quality,) = codec.qualities
+    quality = codec.qualities[0]
     frames = scenes("disc", 1, 3, 1, 128, 3).frames[:, 0] / 255
     real = evaluate.code_really(codec, frames, quality, 12, 25.0)
     estimated = evaluate.code_estimated(codec.coders[quality].network, frames, quality, 12)
