@@ -3,7 +3,7 @@
 The small networks that come with labkit, `method/default.safetensors`, are what these two lines write:
 
     labkit train mlvc --scale gpu --device cpu --run-dir RUN -p families "" -p evaluate_on "" -p anchors "" \\
-        -p networks short -p lambdas 40,16 -p width 0.125 -p motion dis -p clips 384 -p crop 64 -p batch_size 3 \\
+        -p networks short -p lambdas 40 -p width 0.125 -p motion dis -p clips 384 -p crop 64 -p batch_size 3 \\
         -p unroll 8 -p back_through 4 -p unit_steps 140 -p learning_rate 0.001 -p joint_rate 0.001 -p prior_speed 30
     labkit export RUN DIR --arm short
 

@@ -3,6 +3,7 @@
 Other networks, other files: `python tests/papers/mlvc/method/test_default_model.py` writes that file anew.
 """
 
+import io
 import itertools
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_a_file_that_another_machine_wrote():
     shown = default_codec().decode(ELSEWHERE.read_bytes())
     assert len(shown) == 6
     assert psnr(shown, waves(6, 1.5)) > 28
+
+
+@pytest.mark.slow
+def test_errors_do_not_pile_up():
+    """After 12 P-frames: 35.9 dB where this was measured, on frames cut to 71 x 53, and 25.5 with networks that had been
+    trained over two P-frames from a random start. The motion search differs a little between machines."""
+    frames = [frame[:53, :71] for frame in waves(13, 1.5)]
+    report = default_codec().write(io.BytesIO(), frames, 2, gop=13, adaptive=False)
+    assert [frame.kind for frame in report.frames] == ["I"] + 12 * ["P"]
+    assert report.frames[-1].mse < 255**2 / 10**3.2
+    assert report.frames[-1].mse < 16 * report.frames[0].mse
 
 
 @pytest.mark.slow
