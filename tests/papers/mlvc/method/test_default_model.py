@@ -50,8 +50,10 @@ def test_a_file_that_another_machine_wrote():
 
 @pytest.mark.slow
 def test_errors_do_not_pile_up():
-    """After 12 P-frames: 35.9 dB where this was measured, on frames cut to 71 x 53, and 25.5 with networks that had been
-    trained over two P-frames from a random start. The motion search differs a little between machines."""
+    """After 12 P-frames 35.9 dB where this was measured; 25.5 with networks trained over two, from a random start.
+
+    The motion search differs a little between machines.
+    """
     frames = [frame[:53, :71] for frame in waves(13, 1.5)]
     report = default_codec().write(io.BytesIO(), frames, 2, gop=13, adaptive=False)
     assert [frame.kind for frame in report.frames] == ["I"] + 12 * ["P"]
