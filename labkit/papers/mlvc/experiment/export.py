@@ -7,7 +7,11 @@ The small networks that come with labkit, `method/default.safetensors`, are what
         -p unroll 8 -p back_through 4 -p unit_steps 140 -p learning_rate 0.001 -p joint_rate 0.001 -p prior_speed 30
     labkit export RUN DIR --arm short
 
-NUMBERS
+That is nine minutes of one CPU (525 CPU seconds for 700 steps). Measured on the eight generated clips of 128 x 128 that
+`data.coded_set("scenes", 13, 0, 8, 128)` gives, none of them trained on, an I-frame every 12 frames: 34.9 dB; x265
+(veryfast, low delay) with no more bytes 38.5 dB, ahead by .7 to 5.8 dB. Along one group the mean falls from 36.9 dB (I)
+to 33.3 dB (twelfth P-frame). On real clips (256 x 192 of city, carphone) x265 is ahead by 5.7 and 9.5 dB, and the first
+P-frame already loses 6 dB.
 """
 
 from pathlib import Path
