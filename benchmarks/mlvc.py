@@ -155,7 +155,7 @@ def codec_rows(device: torch.device, frames: int) -> Iterator[BenchRow]:
     """Frames a CPU second, both ways, against x265; then where the time of a P-frame goes, as shares of the whole."""
     shown, mine = clip(frames), codec()
     begun = time.process_time()
-    data = mine.encode(shown, gop=frames)
+    data = mine.encode(shown, gop=frames, adaptive=False)
     encoded = time.process_time()
     mine.decode(data)
     decoded = time.process_time()
@@ -168,6 +168,22 @@ def codec_rows(device: torch.device, frames: int) -> Iterator[BenchRow]:
     for name, spent in parts.items():
         yield BenchRow(f"P-frame, {name}", "ms", spent, whole, "the whole P-frame, sender and receiver's half")
     yield from arithmetic_rows(device)
+    yield from quality_rows()
+
+
+def quality_rows() -> Iterator[BenchRow]:
+    """PSNR of the networks that come with labkit over a group of 13 frames that they never saw, at x265's bytes."""
+    from labkit.papers.mlvc.teaching.scenes import drift
+
+    curves = drift()
+    for name, (rate, quality) in curves.items():
+        if name.startswith("quality"):
+            theirs = curves[f"x265 below {name}"][1]
+            workload = f"default networks, {name}, {rate:.3f} bits a pixel"
+            yield BenchRow(workload, "dB", float(np.mean(quality)), float(np.mean(theirs)),
+                           "x265 veryfast, no more bytes", lower_is_better=False)  # fmt: skip
+            yield BenchRow(f"{workload}, last P-frame", "dB", quality[-1], theirs[-1],
+                           "x265 veryfast, no more bytes", lower_is_better=False)  # fmt: skip
 
 
 def x265_seconds(shown: list[np.ndarray]) -> tuple[float, float]:

@@ -28,7 +28,7 @@ def encode(
     video: Annotated[Path, typer.Argument(metavar="IN", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write, ending in .mlvc")],
     quality: Annotated[int, typer.Option(help="1 (smallest file) to 4 (best picture)")] = 2,
-    gop: Annotated[int, typer.Option(help="frames from one I-frame to the next; damage ends there")] = 12,
+    gop: Annotated[int, typer.Option(help="frames from one I-frame to the next, at most; damage ends there")] = 12,
     frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
     model: Model = None,
     device: Device = "cpu",
@@ -48,10 +48,17 @@ def encode(
         console.print(f"not in the file: {', '.join(left_out)}", style="yellow", soft_wrap=True)
     console.print(
         f"{len(report.frames)} frames of {report.width} x {report.height}, {report.bytes:,} bytes "
-        f"({report.bits_per_pixel:.3f} bits a pixel; I-frames {spent[0]:,}, P-frames {spent[1]:,} bytes)\n{out}",
+        f"({report.bits_per_pixel:.3f} bits a pixel; I-frames {spent[0]:,}, P-frames {spent[1]:,} bytes), "
+        f"PSNR {report.psnr:.2f} dB in RGB\n{out}",
         soft_wrap=True,
         highlight=False,
     )
+    if model is None:
+        console.print(
+            "The networks that come with labkit are small and from a short training; --model takes others.",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -93,7 +100,7 @@ def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file"
     whole = [item for item in items if not isinstance(item, Gap)]
     lines = [
         f"{header.width} x {header.height}, {header.frames} frames at {header.rate[0] / header.rate[1]:.5g} a second",
-        f"quality {header.quality}, an I-frame every {header.gop}, model {header.model.hex()[:8]}",
+        f"quality {header.quality}, an I-frame every {header.gop} at least, model {header.model.hex()[:8]}",
         f"{len(data):,} bytes{_rate(header, len(data))}",
     ]
     parts = [("I-frames", [len(p.streams[0]) for p in whole if p.kind == "I"])]

@@ -15,9 +15,7 @@ def av_module() -> Any:
     try:
         import av
     except ImportError:
-        raise InputError(
-            "reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'"
-        ) from None
+        raise InputError("videos need PyAV, which is not installed. Get it: pip install 'labkit[video]'") from None
     return av
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.mlvc.experiment.video import Video, to_rgb
+from labkit.vision.video import av_module
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ def code(video: Video, anchor: str | Anchor, factor: int, gop: int) -> Coded:
     for planes in video.planes:
         packets += encoder.encode(_picture(planes))
     packets += encoder.encode(None)
-    decoder = _av().CodecContext.create("hevc" if anchor.library == "libx265" else "h264", "r")
+    decoder = av_module().CodecContext.create("hevc" if anchor.library == "libx265" else "h264", "r")
     decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     planes = np.stack([frame.to_ndarray() for frame in decoded])
     return Coded(to_rgb(planes), [packet.size for packet in packets])
 
 
 def _encoder(anchor: Anchor, factor: int, gop: int, video: Video) -> Any:
-    av = _av()
+    av = av_module()
     try:
         context = av.CodecContext.create(anchor.library, "w")
     except (av.FFmpegError, ValueError):
@@ -92,15 +93,7 @@ def _encoder(anchor: Anchor, factor: int, gop: int, video: Video) -> Any:
 
 
 def _picture(planes: np.ndarray) -> Any:
-    return _av().VideoFrame.from_ndarray(np.ascontiguousarray(planes), format="yuv420p")
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise InputError("anchors need PyAV, which is not installed. Get it: pip install 'labkit[video]'") from None
-    return av
+    return av_module().VideoFrame.from_ndarray(np.ascontiguousarray(planes), format="yuv420p")
 
 
 def copied(frames: Float[Tensor, "time 3 height width"]) -> Float[Tensor, "rest 3 height width"]:

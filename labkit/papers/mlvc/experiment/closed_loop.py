@@ -34,6 +34,11 @@ Combiner = Callable[[Aligned, Step], Plane]
 """From aligned references, newest first, and the quantiser step to the prediction."""
 
 
+def limited(aligned: Aligned, n_refs: int) -> Aligned:
+    """The same with `n_refs` different references, the oldest of them standing for the rest."""
+    return aligned[:, torch.arange(REFERENCES).clamp(max=n_refs - 1)]
+
+
 def newest(aligned: Aligned, step: Step) -> Plane:
     """The plain warp of the newest reference."""
     return aligned[:, :1]
@@ -141,7 +146,7 @@ def code(
         symbols, flow = send_motion(flows[t], predicted_motion(motion[0]) if predict_motion else zero)
         chain = torch.stack([flow, *motion], 1)
         aligned = chained_warp(torch.stack(references, 1), chain)[0][:, :, 0]
-        aligned = aligned[:, torch.arange(REFERENCES).clamp(max=n_refs - 1)]
+        aligned = limited(aligned, n_refs)
         prediction, flags = combine(aligned, step), None
         if flagged:
             prediction, flags = better_of(frames[t], prediction, aligned[:, :1], step)

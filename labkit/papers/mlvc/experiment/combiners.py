@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.mlvc.experiment.blocks import SIDE, dct, rate_distortion
-from labkit.papers.mlvc.experiment.closed_loop import REFERENCES, Aligned, Coded, Plane, Step
+from labkit.papers.mlvc.experiment.closed_loop import REFERENCES, Aligned, Coded, Plane, Step, limited
 from labkit.papers.mlvc.experiment.scenes import Clips
 from labkit.progress import progress
 from labkit.seeds import derive
@@ -105,11 +105,6 @@ class PixelCombiner(nn.Module):
         first = aligned[:, :1]
         seen = [(first - 128) / 64, (aligned[:, 1:] - first) / 8, torch.log2(step / 10).expand_as(first)]
         return first + 8 * self.net(torch.cat(seen, 1))
-
-
-def limited(aligned: Aligned, n_refs: int) -> Aligned:
-    """The same with `n_refs` different references, the oldest of them standing for the rest."""
-    return aligned[:, torch.arange(REFERENCES).clamp(max=n_refs - 1)]
 
 
 def loss_of(prediction: Plane, target: Plane, step: Step, kind: Loss) -> Float[Tensor, ""]:

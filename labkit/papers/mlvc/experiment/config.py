@@ -10,7 +10,7 @@ from labkit.papers.mlvc.experiment.comparison import ARMS
 from labkit.papers.mlvc.experiment.comparison import Settings as SmallCodec
 from labkit.papers.mlvc.experiment.data import CLIPS, SETS
 from labkit.papers.mlvc.experiment.scenes import FAMILIES
-from labkit.papers.mlvc.experiment.schedule import SCHEDULES
+from labkit.papers.mlvc.experiment.schedule import COMPARED, SCHEDULES
 from labkit.papers.mlvc.method.autoencoders import STRIDE
 from labkit.papers.mlvc.method.network import LAMBDAS
 from labkit.workbench.experiment import Config as BaseConfig
@@ -158,12 +158,12 @@ CONFIGS: dict[Scale, Config] = {
     "lesson": Config(families=("disc", "plain")),
     "gpu": Config(
         families=tuple(FAMILIES), arms=tuple(ARMS), training_scenes=96, test_scenes=64, combiner_steps=6000,
-        networks=tuple(SCHEDULES), width=0.5, clips=2048, crop=128, batch_size=16, unroll=5, unit_steps=300,
+        networks=COMPARED, width=0.5, clips=2048, crop=128, batch_size=16, unroll=5, unit_steps=300,
         learning_rate=3e-4, joint_rate=1e-4, prior_speed=10.0, evaluate_on=("scenes", "video"), evaluate_frames=24,
         anchors=("x265-veryfast", "x264-veryfast"),
     ),
     "full": Config(
-        networks=tuple(SCHEDULES), train_on="vimeo90k", evaluate_on=("hevc-b", "hevc-c", "hevc-d", "hevc-e", "uvg"),
+        networks=COMPARED, train_on="vimeo90k", evaluate_on=("hevc-b", "hevc-c", "hevc-d", "hevc-e", "uvg"),
         evaluate_frames=100, anchors=("x265-veryfast", "x265-medium"),
     ),
 }  # fmt: skip

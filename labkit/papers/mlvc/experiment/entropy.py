@@ -19,6 +19,7 @@ from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.mlvc.experiment.closed_loop import Symbols
+from labkit.papers.mlvc.method.range_coder import constriction_stream
 
 SCALES: Float[Tensor, " scales"] = torch.exp(torch.linspace(math.log(0.04), math.log(40.0), 64))
 CLASSES, FREQUENCIES = 8, 64
@@ -165,8 +166,8 @@ def to_bytes(symbols: Symbols, tables: Tables) -> bytes:
         raise InputError("a stream holds one clip, coded without flags.")
     if max(int(symbols.residual.abs().max()), int(symbols.motion.abs().max())) > LARGEST:
         raise InputError(f"symbols beyond {LARGEST} have no code in this small codec: take a larger quantiser step.")
-    constriction, model = _coder()
-    encoder = constriction.stream.queue.RangeEncoder()
+    stream = constriction_stream()
+    encoder, model = stream.queue.RangeEncoder(), _model(stream)
 
     def put(values: Tensor, scales: Tensor) -> Tensor:
         numbers = scales.double().flatten().numpy()
@@ -184,8 +185,8 @@ def from_bytes(data: bytes, shape: Sequence[int], tables: Tables) -> Symbols:
     The coder itself notices neither missing nor altered bytes: a real file needs lengths and checksums, as the codec of
     `method` has them.
     """
-    constriction, model = _coder()
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+    stream = constriction_stream()
+    decoder, model = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32)), _model(stream)
     motion = torch.zeros(shape[0], 2, *shape[2:], dtype=torch.int16)
     residual = torch.zeros(*shape, dtype=torch.int16)
 
@@ -230,12 +231,5 @@ def _walk(
         before = from_before(now[None, None])[0, 0]
 
 
-def _coder() -> tuple[Any, Any]:
-    """The range coder's module and its quantised Laplace model."""
-    try:
-        import constriction
-    except ImportError:
-        raise InputError(
-            "real bytes need constriction, which is not installed. Get it: pip install 'labkit[video]'"
-        ) from None
-    return constriction, constriction.stream.model.QuantizedLaplace(-LARGEST, LARGEST)
+def _model(stream: Any) -> Any:
+    return stream.model.QuantizedLaplace(-LARGEST, LARGEST)

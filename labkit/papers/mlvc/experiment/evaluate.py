@@ -47,13 +47,14 @@ def judged(frames: Float[Tensor, "time 3 height width"], coded: Float[Tensor, "t
 def code_really(
     codec: Codec, frames: Float[Tensor, "time 3 height width"], quality: int, gop: int, rate: float
 ) -> Point:
-    """A file is written and decoded; every byte of it counts, headers and checksums included.
+    """A file is written and decoded; every byte of it counts, headers and checksums included. I-frames come every `gop`
+    frames and nowhere else.
 
     Returns:
         `judged`, bpp, and under "parts" the bits a pixel of each stream; "frame_bytes" of each frame.
     """
     sink = io.BytesIO()
-    report = codec.write(sink, as_arrays(frames), quality, gop=gop, rate=rate)
+    report = codec.write(sink, as_arrays(frames), quality, gop=gop, rate=rate, adaptive=False)
     decoded = as_tensor(codec.decode(sink.getvalue()))
     pixels = len(report.frames) * report.height * report.width
     parts = dict.fromkeys(PARTS, 0.0)

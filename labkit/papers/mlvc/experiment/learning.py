@@ -1,6 +1,5 @@
 """The training loop of the paper's networks: a stage after another, a frame after another, resumable at any step."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from labkit.kernels.flow_warp import warp
 from labkit.papers.mlvc.experiment.config import Config
 from labkit.papers.mlvc.experiment.schedule import Stage, stages_for
-from labkit.papers.mlvc.method.network import LAMBDAS, Network, distortion, rate_distortion
+from labkit.papers.mlvc.method.network import INTRA_QP, LAMBDAS, Network, distortion, rate_distortion
 from labkit.papers.mlvc.method.references import References
 from labkit.progress import progress
 from labkit.seeds import derive
@@ -161,23 +160,10 @@ def intra(frame: Float[Tensor, "batch 3 height width"], lam: float) -> Float[Ten
     """
     from labkit.papers.mlvc.experiment.blocks import dct, inverse_dct
 
-    step = 2 ** ((intra_qp(lam) - 4) / 6) / 255
+    step = 2 ** ((INTRA_QP[LAMBDAS.index(int(lam))] - 4) / 6) / 255
     planes = frame.flatten(0, 1)[:, None]
     coded = inverse_dct(torch.round(dct(planes) / step) * step)
     return coded.view_as(frame).clamp(0, 1)
-
-
-def intra_qp(lam: float) -> float:
-    """QP of the I-frame: 21, 23, 25, 27 at lambda 16, 24, 40, 64 [official code]; between these along log lambda."""
-    from math import log2
-
-    known = sorted(zip(LAMBDAS, (27, 25, 23, 21), strict=True))
-    if lam <= known[0][0]:
-        return known[0][1] + 3 * log2(lam / known[0][0])
-    for (a, low), (b, high) in itertools.pairwise(known):
-        if lam <= b:
-            return low + (high - low) * log2(lam / a) / log2(b / a)
-    return known[-1][1] + 3 * log2(lam / known[-1][0])
 
 
 def _average(parameters: Sequence[nn.Parameter], workers: Workers) -> None:

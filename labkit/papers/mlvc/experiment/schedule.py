@@ -86,8 +86,20 @@ UNREFINED: tuple[Stage, ...] = (
 """Without the two refinement nets; the steps that they would get go on with the rest."""
 
 
-SCHEDULES = {"stepwise": STEPWISE, "scratch": SCRATCH, "single": STEPWISE, "unrefined": UNREFINED}
-"""stepwise: the paper's. scratch: everything at once. single: stepwise, of one reference throughout."""
+SHORT: tuple[Stage, ...] = (
+    Stage("coding", CODING, 1),
+    Stage("joint", (*SEARCH_AND_COMPENSATION, *CODING), 4, joint=True),
+)
+"""A codec in minutes: S2, S3 from the transforms that the auto-encoders start with; no claim rests on it.  [ours]"""
+
+
+SCHEDULES = {
+    "stepwise": STEPWISE, "scratch": SCRATCH, "single": STEPWISE, "unrefined": UNREFINED, "short": SHORT,
+}  # fmt: skip
+"""stepwise: the paper's. scratch: everything at once. single: stepwise, of one reference throughout. short: for the
+networks that come with labkit."""
+COMPARED = ("stepwise", "scratch", "single", "unrefined")
+"""Trainings of equal length, which the claims are about."""
 
 
 def for_another_rate(schedule: tuple[Stage, ...]) -> tuple[Stage, ...]:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from labkit.errors import DataError, InputError
+from labkit.errors import DataError
+from labkit.vision.video import av_module
 
 NAMED = re.compile(r"_(\d+)x(\d+)_(\d+)")
 """Size and frame rate in the name of a raw file: BasketballDrive_1920x1080_50.yuv."""
@@ -47,7 +47,7 @@ class Video:
 
 def to_rgb(planes: UInt8[np.ndarray, "time rows width"]) -> Float[Tensor, "time 3 height width"]:
     """4:2:0 to RGB in [0, 1]."""
-    av = _av()
+    av = av_module()
     frames = [
         av.VideoFrame.from_ndarray(np.ascontiguousarray(p), format="yuv420p").to_ndarray(format="rgb24") for p in planes
     ]
@@ -56,7 +56,7 @@ def to_rgb(planes: UInt8[np.ndarray, "time rows width"]) -> Float[Tensor, "time 
 
 def from_rgb(name: str, frames: Float[Tensor, "time 3 height width"], rate: float = 25.0) -> Video:
     """A video from RGB frames in [0, 1]; an odd last row or column is left out, since chroma has half the size."""
-    av = _av()
+    av = av_module()
     height, width = (side // 2 * 2 for side in frames.shape[2:])
     pixels = (frames[:, :, :height, :width] * 255).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     planes = [
@@ -113,7 +113,7 @@ def _raw(path: Path, frames: int) -> Iterator[np.ndarray]:
 
 
 def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
-    av = _av()
+    av = av_module()
     if not path.is_file():
         raise DataError(f"there is no video {path}.")
     try:
@@ -135,16 +135,6 @@ def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
 
 
 def _rate(path: Path) -> float:
-    with _av().open(str(path)) as source:
+    with av_module().open(str(path)) as source:
         rate = source.streams.video[0].average_rate
         return float(rate) if rate else 25.0
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise InputError(
-            "reading videos needs PyAV, which is not installed. Get it: pip install 'labkit[video]'"
-        ) from None
-    return av

@@ -6,6 +6,7 @@ never rescaled. One frame is in memory at a time, besides the four references.
 
 import functools
 import io
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from labkit.papers.mlvc.method.container import (
 )
 from labkit.papers.mlvc.method.frame_coder import FrameCoder
 from labkit.papers.mlvc.method.intra import decode_intra, encode_intra
-from labkit.papers.mlvc.method.network import INTRA_QP, Network, Settings
+from labkit.papers.mlvc.method.network import INTRA_QP, LAMBDAS, Network, Settings
 from labkit.papers.mlvc.method.range_coder import StreamError
 from labkit.papers.mlvc.method.references import References
 from labkit.papers.mlvc.method.tables import Tables
@@ -72,6 +73,8 @@ class FrameReport:
     bytes: int
     streams: tuple[int, int, int]
     estimated_bits: tuple[float, float, float]
+    mse: float
+    """Mean squared error of what the receiver shows, on the scale 0..255."""
 
 
 @dataclass
@@ -87,6 +90,12 @@ class Report:
     def bits_per_pixel(self) -> float:
         """Of the file, everything counted."""
         return 8 * self.bytes / max(1, len(self.frames) * self.width * self.height)
+
+    @property
+    def psnr(self) -> float:
+        """Mean over the frames of 10 log10(255^2 / mse) in RGB; 100 dB where nothing differs."""
+        each = [10 * math.log10(255**2 / max(frame.mse, 255**2 * 1e-10)) for frame in self.frames]
+        return sum(each) / max(1, len(each))
 
 
 class Codec:
@@ -159,11 +168,17 @@ class Codec:
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def encode(
-        self, frames: Iterable[np.ndarray], quality: int = 2, *, gop: int = 12, rate: float | int | Fraction = 25
+        self,
+        frames: Iterable[np.ndarray],
+        quality: int = 2,
+        *,
+        gop: int = 12,
+        rate: float | int | Fraction = 25,
+        adaptive: bool = True,
     ) -> bytes:
         """The coded video as bytes. Arguments and errors: `write`."""
         sink = io.BytesIO()
-        self.write(sink, frames, quality, gop=gop, rate=rate)
+        self.write(sink, frames, quality, gop=gop, rate=rate, adaptive=adaptive)
         return sink.getvalue()
 
     def write(
@@ -174,14 +189,18 @@ class Codec:
         *,
         gop: int = 12,
         rate: float | int | Fraction = 25,
+        adaptive: bool = True,
     ) -> Report:
         """Code frame after frame into a file that can seek; memory does not grow with their number.
 
         Args:
             frames: uint8 RGB (height, width, 3), all of one size.
             quality: 1 (smallest file) to 4 (best picture), as far as this codec has networks for it.
-            gop: frames from one I-frame to the next; damage ends there.
+            gop: frames from one I-frame to the next, at most; damage ends there.
             rate: frames a second; kept in the file.
+            adaptive: a P-frame becomes an I-frame where J = D + lambda R, by which the networks were trained, is
+                smaller so: at a cut, or where errors have added up. Off: an I-frame every `gop` frames and no other, as
+                comparisons of codecs ask for.  [ours]
 
         Raises:
             InputError: a quality that is not there, frames of another kind or of changing size, a bad gop or rate.
@@ -192,17 +211,25 @@ class Codec:
         header = Header(quality, gop, 0, 0, 0, speed, coder.model)
         sink.write(header.pack())
         report = Report(bytes=len(header.pack()))
+        lam, qp = LAMBDAS[quality - 1], INTRA_QP[quality - 1]
         references: References | None = None
+        since, intra_cost = 0, 0.0  # frames of this group; D + lambda R of the last I-frame that was tried
         for index, frame in enumerate(frames):
             _check_frame(frame, index, report)
             report.height, report.width = frame.shape[:2]
-            padded = _padded(frame)
-            if references is None or index % gop == 0:
-                packet, references, entry = _send_intra(coder, padded, index, INTRA_QP[quality - 1])
+            if references is None or since >= gop:
+                sent = _send_intra(coder, frame, index, qp)
+                intra_cost = sent.cost(lam)
             else:
-                packet, references, entry = _send(coder, padded, index, references)
-            report.frames.append(entry)
-            report.bytes += sink.write(packet.pack())
+                sent = _send(coder, frame, index, references)
+                if adaptive and sent.cost(lam) > intra_cost:
+                    other = _send_intra(coder, frame, index, qp)
+                    intra_cost = other.cost(lam)
+                    sent = min(sent, other, key=lambda one: one.cost(lam))
+            since = 1 if sent.report.kind == "I" else since + 1
+            references = sent.references
+            report.frames.append(sent.report)
+            report.bytes += sink.write(sent.packet.pack())
         sink.seek(start)
         sink.write(Header(quality, gop, report.width, report.height, len(report.frames), speed, coder.model).pack())
         sink.seek(start + report.bytes)
@@ -314,20 +341,42 @@ def _crc(padded: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(padded).data)
 
 
-def _send_intra(coder: FrameCoder, frame: np.ndarray, index: int, qp: int) -> tuple[Packet, References, FrameReport]:
-    stream = encode_intra(frame, qp)
-    shown = decode_intra(stream, *frame.shape[:2])
+@dataclass(frozen=True)
+class _Sent:
+    """A frame on its way: its packet, the references after it, and what is reported of it."""
+
+    packet: Packet
+    references: References
+    report: FrameReport
+    pixels: int
+
+    def cost(self, lam: int) -> float:
+        """J = D + lambda R, D of the pixels that are shown, R everything that is written."""
+        return self.report.mse + lam * 8 * self.report.bytes / self.pixels
+
+
+def _send_intra(coder: FrameCoder, frame: np.ndarray, index: int, qp: int) -> _Sent:
+    padded = _padded(frame)
+    stream = encode_intra(padded, qp)
+    shown = decode_intra(stream, *padded.shape[:2])
     packet = Packet("I", index, (stream, b"", b""), _crc(shown))
-    return packet, coder.start(shown), FrameReport("I", packet.size, (len(stream), 0, 0), (8.0 * len(stream), 0.0, 0.0))
+    return _reported(packet, coder.start(shown), frame, shown, (8.0 * len(stream), 0.0, 0.0))
 
 
-def _send(
-    coder: FrameCoder, frame: np.ndarray, index: int, references: References
-) -> tuple[Packet, References, FrameReport]:
-    sent = coder.send(frame, references)
-    packet = Packet("P", index, sent.streams, _crc(coder.picture(sent.references)))
-    lengths = (len(sent.streams[0]), len(sent.streams[1]), len(sent.streams[2]))
-    return packet, sent.references, FrameReport("P", packet.size, lengths, sent.bits)
+def _send(coder: FrameCoder, frame: np.ndarray, index: int, references: References) -> _Sent:
+    sent = coder.send(_padded(frame), references)
+    shown = coder.picture(sent.references)
+    return _reported(Packet("P", index, sent.streams, _crc(shown)), sent.references, frame, shown, sent.bits)
+
+
+def _reported(
+    packet: Packet, references: References, frame: np.ndarray, shown: np.ndarray, bits: tuple[float, float, float]
+) -> _Sent:
+    height, width = frame.shape[:2]
+    error = np.square(shown[:height, :width].astype(np.int32) - frame).mean()
+    first, second, third = map(len, packet.streams)
+    report = FrameReport(packet.kind, packet.size, (first, second, third), bits, float(error))
+    return _Sent(packet, references, report, height * width)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     header   8  magic               packet   2  mark A5 4D
              1  version                      1  kind, "I" or "P"
              1  quality, 1..4                3  number of the frame
-             2  frames in a group            9  lengths of three streams: I-frame; or m̂, ẑ, ŷ
+             2  frames in a group, at most   9  lengths of three streams: I-frame; or m̂, ẑ, ŷ
              4  width                        4  CRC-32 of the decoded frame's pixels
              4  height                       4  CRC-32 of packet header and streams
              4  frames                          streams
@@ -19,7 +19,7 @@ is whole again from the next I-frame on. The CRC of the pixels makes sure that w
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from labkit.errors import InputError
@@ -173,8 +173,3 @@ def _packet_at(data: bytes, position: int) -> tuple[Packet | None, int, int]:
     kind: Literal["I", "P"] = "I" if head[2:3] == b"I" else "P"
     index, pixels = int.from_bytes(head[3:6], "little"), int.from_bytes(head[15:19], "little")
     return Packet(kind, index, streams, pixels), size, size
-
-
-def renumbered(header: Header, frames: int) -> Header:
-    """The same with the number of frames, which is known at the end."""
-    return replace(header, frames=frames)

@@ -4,12 +4,12 @@ A decoder of H.265 is exact by its standard; FFmpeg's conversion from YUV to RGB
 """
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from labkit.errors import InputError
 from labkit.papers.mlvc.method.range_coder import StreamError
+from labkit.vision.video import av_module
 
 _FORWARD = np.array([[19595, 38470, 7471], [-11058, -21710, 32768], [32768, -27439, -5329]])
 """RGB to YCbCr, BT.601, full range, in units of 2^-16."""
@@ -38,7 +38,7 @@ def encode_intra(frame: np.ndarray, qp: int) -> bytes:
     Raises:
         InputError: PyAV or its x265 is missing.
     """
-    av = _av()
+    av = av_module()
     height, width = frame.shape[:2]
     try:
         context = av.CodecContext.create("libx265", "w")
@@ -60,7 +60,7 @@ def decode_intra(data: bytes, height: int, width: int) -> np.ndarray:
     Raises:
         StreamError: bytes that are not one picture of this size.
     """
-    av = _av()
+    av = av_module()
     context = av.CodecContext.create("hevc", "r")
     # a hostile header could announce any size; 8 more rows and columns: FFmpeg counts in whole blocks
     context.options = {"max_pixels": str((height + 64) * (width + 64))}
@@ -73,11 +73,3 @@ def decode_intra(data: bytes, height: int, width: int) -> np.ndarray:
     if sizes not in ([("yuv444p", height, width)], [("yuvj444p", height, width)]):
         raise StreamError(f"an I-frame is one 4:4:4 picture of {height} x {width}; got {sizes or 'none'}.")
     return to_rgb(frames[0].to_ndarray())
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise InputError("coding needs PyAV, which is not installed. Get it: pip install 'labkit[video]'") from None
-    return av

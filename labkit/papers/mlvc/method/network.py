@@ -22,7 +22,7 @@ from labkit.papers.mlvc.method.autoencoders import (
     ResidualAutoencoder,
 )
 from labkit.papers.mlvc.method.compensation import Compensation, MotionCompensator
-from labkit.papers.mlvc.method.layers import FLOW_UNIT, conv, scaled
+from labkit.papers.mlvc.method.layers import FLOW_UNIT, conv, first_three, scaled
 from labkit.papers.mlvc.method.motion_estimation import motion_estimator
 from labkit.papers.mlvc.method.motion_prediction import MotionPredictor
 from labkit.papers.mlvc.method.motion_refine import MotionRefiner
@@ -112,7 +112,7 @@ class Network(nn.Module):
         self.compensation = MotionCompensator(width)
         self.residual_coding = ResidualAutoencoder(width)
         self.hyperprior = Hyperprior(width)
-        self.residual_rgb = conv(scaled(FEATURE_CHANNELS, width), 3)
+        self.residual_rgb = first_three(conv(scaled(FEATURE_CHANNELS, width), 3))
         self.residual_refinement = ResidualRefiner(width)
 
     def use(

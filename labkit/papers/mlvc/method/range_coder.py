@@ -26,7 +26,7 @@ class SymbolCoder:
     """Codes symbols whose alphabets are told by their groups. Models are built once."""
 
     def __init__(self, alphabets: Sequence[Alphabet]) -> None:
-        stream = _constriction()
+        stream = constriction_stream()
         self.alphabets = tuple(alphabets)
         # perfect=False: probabilities are rescaled by a formula, the same everywhere, and not by a search
         self._models = [stream.model.Categorical(a.counts / TOTAL, perfect=False) for a in self.alphabets]
@@ -45,12 +45,12 @@ class SymbolCoder:
     def encode(self, symbols: np.ndarray, groups: np.ndarray) -> bytes:
         """`symbols` (integers) and their `groups` (indices of alphabets), of any one shape."""
         codes, beyond = self._codes(symbols.reshape(-1), groups.reshape(-1))
-        coder = _constriction().queue.RangeEncoder()
+        coder = constriction_stream().queue.RangeEncoder()
         for group, members in _by_group(groups.reshape(-1)):
             coder.encode(codes[members], self._models[group])
         if len(beyond):
             digits = np.concatenate([_escape_digits(int(e)) for e in beyond])
-            coder.encode(digits.astype(np.int32), _constriction().model.Uniform(2))
+            coder.encode(digits.astype(np.int32), constriction_stream().model.Uniform(2))
         return coder.get_compressed().astype("<u4").tobytes()
 
     def decode(self, data: bytes, groups: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ class SymbolCoder:
         if len(data) % 4:
             raise StreamError(f"a stream of symbols has whole words of four bytes; got {len(data)} bytes.")
         flat = groups.reshape(-1)
-        coder = _constriction().queue.RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
+        coder = constriction_stream().queue.RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
         symbols = np.empty(len(flat), dtype=np.int64)
         escaped = []
         try:
@@ -70,7 +70,7 @@ class SymbolCoder:
                 codes = coder.decode(self._models[group], len(members))
                 symbols[members] = codes + self._lowest[group]
                 escaped.append(members[codes == len(self.alphabets[group].counts) - 1])
-            two = _constriction().model.Uniform(2)
+            two = constriction_stream().model.Uniform(2)
             for position in np.concatenate(escaped) if escaped else ():
                 symbols[position] = self._beyond(int(flat[position]), lambda n: coder.decode(two, n))
         except AssertionError as error:  # constriction's word for bytes that fit no symbol
@@ -122,7 +122,8 @@ def _escape_digits(beyond: int) -> np.ndarray:
     return np.array([int(beyond < 0), *([1] * len(tail)), 0, *map(int, tail)])
 
 
-def _constriction() -> Any:
+def constriction_stream() -> Any:
+    """`constriction.stream`, or an InputError that says how to get it."""
     try:
         from constriction import stream
     except ImportError:

@@ -1,5 +1,6 @@
 """What the notebook's pictures look at: small clips coded by the small codec, a file that is damaged on purpose."""
 
+import bisect
 import functools
 import io
 import math
@@ -13,14 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from labkit.metrics.intervals import student
+from labkit.papers.mlvc.experiment import anchors
 from labkit.papers.mlvc.experiment.bjontegaard import bd_rate
 from labkit.papers.mlvc.experiment.closed_loop import Coded, Combiner, Symbols, code, newest
 from labkit.papers.mlvc.experiment.combiners import Lessons, LinearCombiner
 from labkit.papers.mlvc.experiment.comparison import ARMS
+from labkit.papers.mlvc.experiment.data import coded_set
 from labkit.papers.mlvc.experiment.entropy import Tables
-from labkit.papers.mlvc.experiment.evaluate import as_arrays, protocol_effects
+from labkit.papers.mlvc.experiment.evaluate import as_arrays, as_tensor, protocol_effects
+from labkit.papers.mlvc.experiment.measures import rgb_psnr
 from labkit.papers.mlvc.experiment.scenes import Clips, Family, scenes, uncovered
-from labkit.papers.mlvc.experiment.video import from_rgb
+from labkit.papers.mlvc.experiment.video import Video, from_rgb
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.container import DamagedFile, Packet, packets
 from labkit.workbench.records import Record, load_all
@@ -309,7 +313,7 @@ def bitstream_lab(positions: int = 24, frames: int = 8, gop: int = 4) -> Bitstre
     codec = Codec.load()
     clip = scenes(Family(layers=2, noise=1.0), 1, frames, 5, 64, 3).frames[:, 0] / 255
     sink = io.BytesIO()
-    codec.write(sink, as_arrays(clip), codec.qualities[0], gop=gop)
+    codec.write(sink, as_arrays(clip), codec.qualities[0], gop=gop, adaptive=False)
     data = sink.getvalue()
     whole = codec.decode(data)
     at = np.linspace(30, len(data) - 1, positions).astype(int)
@@ -351,6 +355,48 @@ def _damage(codec: Codec, data: bytes, at: int, whole: Sequence[np.ndarray]) -> 
     shown = [next((k for k in range(t, -1, -1) if np.array_equal(p, whole[k])), -1) for t, p in enumerate(pictures)]
     errors = [np.square(p.astype(float) - w).mean() for p, w in zip(pictures, whole, strict=True)]
     return Damage(at, says, shown, [100.0 if not e else 10 * math.log10(255**2 / e) for e in errors])
+
+
+# -- the networks that come with labkit, along a group ----------------------------------------------------------------
+
+
+@functools.cache
+def drift(p_frames: int = 12, size: int = 128) -> dict[str, tuple[float, list[float]]]:
+    """A generated clip that no network was trained on, as one group: bits a pixel, and the PSNR of each frame.
+
+    Of every quality of the codec that comes with labkit; of x265 (veryfast) after each, at the best integer rate factor
+    that takes no more bytes; and of the first decoded frame shown again and again.
+    """
+    (video,) = coded_set("scenes", p_frames + 1, 0, 1, size)
+    codec, curves = Codec.load(), {}
+    for quality in codec.qualities:
+        sink = io.BytesIO()
+        report = codec.write(sink, as_arrays(video.rgb), quality, gop=p_frames + 1, adaptive=False)
+        shown = as_tensor(codec.decode(sink.getvalue()))
+        name = f"quality {quality}"
+        curves[name] = report.bits_per_pixel, rgb_psnr(video.rgb, shown).tolist()
+        at = range(52)
+        factor = bisect.bisect_left(at, True, key=lambda f: _x265(video, f).bits_per_pixel <= report.bits_per_pixel)
+        coded = _x265(video, factor)
+        curves[f"x265 below {name}"] = coded.bits_per_pixel, rgb_psnr(video.rgb, coded.frames).tolist()
+        still = shown[:1].expand_as(shown)
+        curves[f"first frame of {name}"] = (
+            8 * report.frames[0].bytes / shown[:, 0].numel(), rgb_psnr(video.rgb, still).tolist(),
+        )  # fmt: skip
+    return curves
+
+
+def _x265(video: Video, factor: int) -> anchors.Coded:
+    return anchors.code(video, "x265-veryfast", factor, len(video))
+
+
+def drift_rows() -> list[str]:
+    """`drift` as rows of a table: coder, bits a pixel, PSNR of the I-frame and of P-frames 1, 4, 8 and 12."""
+    at = (0, 1, 4, 8, 12)
+    return [
+        f"| {name} | {rate:.3f} | {' | '.join(f'{quality[t]:.1f}' for t in at)} |"
+        for name, (rate, quality) in drift().items()
+    ]
 
 
 # -- protocol ---------------------------------------------------------------------------------------------------------

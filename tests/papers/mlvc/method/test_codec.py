@@ -1,6 +1,5 @@
 """The codec as a whole: files that another process decodes to the same pixels, and all that can be wrong with one."""
 
-import gc
 import hashlib
 import io
 import os
@@ -54,8 +53,7 @@ def test_frames_have_their_size_and_count(clip, shown):
 def test_the_sender_saw_what_the_receiver_shows(codec, clip, shown):
     """Frame after frame by the sender's own references, which no file has passed."""
     coder = codec.coders[2]
-    padded = whole_codec._padded(clip[0])
-    _, references, _ = whole_codec._send_intra(coder, padded, 0, 25)
+    references = whole_codec._send_intra(coder, clip[0], 0, 25).references
     for t in (1, 2):
         references = coder.send(whole_codec._padded(clip[t]), references).references
         assert np.array_equal(coder.picture(references)[:50, :60], shown[t])
@@ -98,7 +96,7 @@ def test_threads_change_nothing(codec, coded, shown):
 def test_the_file_is_as_long_as_the_report_says(codec, clip):
     """And each stream as the tables promise: an estimate that hides bytes would show here."""
     sink = io.BytesIO()
-    report = codec.write(sink, clip, 2, gop=3)
+    report = codec.write(sink, clip, 2, gop=3, adaptive=False)
     assert report.bytes == len(sink.getvalue())
     assert report.bits_per_pixel == pytest.approx(8 * len(sink.getvalue()) / (5 * 50 * 60))
     assert [entry.kind for entry in report.frames] == ["I", "P", "P", "I", "P"]
@@ -108,6 +106,27 @@ def test_the_file_is_as_long_as_the_report_says(codec, clip):
         for length, bits in zip(entry.streams, entry.estimated_bits, strict=True):
             assert bits / 8 - 1 <= length <= 1.005 * bits / 8 + 8
     assert max(max(entry.streams) for entry in report.frames if entry.kind == "P") > 100  # there were symbols
+
+
+def test_the_report_has_the_error_of_what_the_receiver_shows(codec, clip, shown):
+    report = codec.write(io.BytesIO(), clip, 2, gop=3, adaptive=False)
+    errors = [np.square(a.astype(float) - b).mean() for a, b in zip(shown, clip, strict=True)]
+    assert [entry.mse for entry in report.frames] == pytest.approx(errors)
+    assert report.psnr == pytest.approx(np.mean(10 * np.log10(255**2 / np.array(errors))))
+
+
+def test_an_i_frame_comes_early_where_it_costs_less(codec, clip):
+    """At a cut; and wherever the errors of these random networks are worth one."""
+    frames, costs, kinds = [*clip[:2], 255 - clip[0]], [], []
+    for adaptive in (False, True):
+        sink = io.BytesIO()
+        report = codec.write(sink, frames, 2, adaptive=adaptive)
+        assert len(codec.decode(sink.getvalue())) == 3
+        kinds.append([entry.kind for entry in report.frames])
+        costs.append([entry.mse + 40 * 8 * entry.bytes / (50 * 60) for entry in report.frames])
+    assert kinds[0] == ["I", "P", "P"]
+    assert kinds[1][2] == "I"
+    assert costs[1][2] < costs[0][2]
 
 
 def test_a_file_may_begin_anywhere(codec, clip):
@@ -120,7 +139,7 @@ def test_a_file_may_begin_anywhere(codec, clip):
 
 def test_a_later_frame_changes_nothing_before_it(codec, clip, coded):
     changed = [*clip[:2], 255 - clip[2], *clip[3:]]
-    before, after = (list(packets(data)) for data in (coded, codec.encode(changed, 2, gop=3)))
+    before, after = (list(packets(data)) for data in (coded, codec.encode(changed, 2, gop=3, adaptive=False)))
     assert before[:2] == after[:2]
     assert before[2] != after[2]
     assert before[3] == after[3]  # an I-frame: nothing of the past reaches it
@@ -155,7 +174,6 @@ def test_frames_pass_one_by_one(codec, coded):
         for k in range(5):
             frame = np.full((64, 64, 3), 20 * k, np.uint8).view(Picture)
             alive.append(weakref.ref(frame))
-            gc.collect()
             most = max(most, sum(one() is not None for one in alive))
             yield frame
             del frame

@@ -3,6 +3,7 @@
 Other networks, other files: `python tests/papers/mlvc/method/test_default_model.py` writes that file anew.
 """
 
+import io
 import itertools
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_a_file_that_another_machine_wrote():
 
 
 @pytest.mark.slow
+def test_errors_do_not_pile_up():
+    """After 12 P-frames 35.9 dB where this was measured; 25.5 with networks trained over two, from a random start.
+
+    The motion search differs a little between machines.
+    """
+    frames = [frame[:53, :71] for frame in waves(13, 1.5)]
+    report = default_codec().write(io.BytesIO(), frames, 2, gop=13, adaptive=False)
+    assert [frame.kind for frame in report.frames] == ["I"] + 12 * ["P"]
+    assert report.frames[-1].mse < 255**2 / 10**3.2
+    assert report.frames[-1].mse < 16 * report.frames[0].mse
+
+
+@pytest.mark.slow
 def test_qualities_are_in_order_and_a_still_costs_little():
     """A better quality is a longer file with less error; a P-frame of a still needs a fraction of a moving one's bits.
 
@@ -55,16 +69,16 @@ def test_qualities_are_in_order_and_a_still_costs_little():
     """
     codec = Codec.load()
     moving, still = waves(4, 1.5), waves(4, 0.0)
-    coded = {quality: codec.encode(moving, quality) for quality in codec.qualities}
+    coded = {quality: codec.encode(moving, quality, adaptive=False) for quality in codec.qualities}
     for low, high in itertools.pairwise(codec.qualities):
         assert len(coded[high]) > len(coded[low])
         assert psnr(codec.decode(coded[high]), moving) > psnr(codec.decode(coded[low]), moving)
     quality, lengths = codec.qualities[0], []
-    for data in (codec.encode(still, quality), coded[quality]):
+    for data in (codec.encode(still, quality, adaptive=False), coded[quality]):
         packets = [one.packet for one in codec.play(data)]
         lengths.append(sum(sum(map(len, packet.streams)) for packet in packets[1:] if packet))
     assert lengths[0] < 0.7 * lengths[1]
 
 
 if __name__ == "__main__":
-    ELSEWHERE.write_bytes(default_codec().encode(waves(6, 1.5), quality=2))
+    ELSEWHERE.write_bytes(default_codec().encode(waves(6, 1.5), quality=2, adaptive=False))

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from labkit.errors import ConfigError, InputError
+from labkit.papers.mlvc.method.autoencoders import RESIDUAL_GAIN, RESIDUAL_STEP
 from labkit.papers.mlvc.method.layers import ChainedWarp, parameters_of, scaled
 from labkit.papers.mlvc.method.motion_estimation import DisMotion, MotionEstimator, PyramidMotion, motion_estimator
 from labkit.papers.mlvc.method.motion_prediction import MotionPredictor
@@ -281,3 +282,29 @@ def test_without_opencv_the_error_names_the_extra(monkeypatch):
     search, still = DisMotion(), frames(1)[0]  # made without it: a receiver never searches
     with pytest.raises(InputError, match=r"labkit\[peers\]"):
         search(still, still)
+
+
+@pytest.mark.parametrize("width", [0.05, 0.125, 0.5])
+def test_the_residual_transform_starts_as_an_orthonormal_projection(width):
+    """What latents cannot hold is orthogonal to what they can; lengths stay; what came back comes back again."""
+    torch.manual_seed(0)
+    network = Network(Settings(width=width, motion="dis"))
+    coding, rgb = network.residual_coding, network.residual_rgb
+    r = 0.05 * torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        y = coding.encode(r)
+        kept = rgb(coding.decode(y)) / RESIDUAL_GAIN
+        again = rgb(coding.decode(coding.encode(kept))) / RESIDUAL_GAIN
+    torch.testing.assert_close(again, kept, rtol=0, atol=1e-5)
+    length = float(kept.square().sum())
+    assert abs(float((kept * (r - kept)).sum())) < 1e-4 * length
+    assert float(y.square().sum()) == pytest.approx(length * (255 / RESIDUAL_STEP) ** 2, rel=1e-3)
+
+
+def test_the_residual_transform_starts_with_means_of_blocks():
+    """At the width of the codec that comes with labkit every color's mean has a latent."""
+    network = Network(Settings(width=0.125, motion="dis"))
+    flat = torch.randn(1, 3, 4, 4).repeat_interleave(16, 2).repeat_interleave(16, 3) / 20
+    with torch.no_grad():
+        back = network.residual_rgb(network.residual_coding.decode(network.residual_coding.encode(flat)))
+    torch.testing.assert_close(back / RESIDUAL_GAIN, flat, rtol=0, atol=1e-5)
