@@ -148,7 +148,7 @@ def clip(count: int) -> list[np.ndarray]:
 @functools.cache
 def codec(kind: str = "network") -> Codec:
     torch.manual_seed(0)
-    return Codec({2: Network(Settings(width=NARROW, motion=kind))})  # type: ignore[arg-type]
+    return Codec({2: Network(Settings(width=NARROW, motion=kind))})
 
 
 def codec_rows(device: torch.device, frames: int) -> Iterator[BenchRow]:

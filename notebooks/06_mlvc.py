@@ -29,6 +29,19 @@
 # | [peer code] | what CompressAI, DVC or its reimplementation do |
 # | [ours], [inferred] | our choice, or our reading |
 
+# %% jupyter={"source_hidden": true} tags=["setup"]
+# nothing to read: where labkit is missing (on Colab), this installs it from its clone
+import importlib.util
+
+if importlib.util.find_spec("labkit") is None:
+    from pathlib import Path
+    from runpy import run_path
+
+    files = [*Path().glob("*/notebooks/install.py"), *Path("..").glob("notebooks/install.py")]
+    if not files:
+        raise RuntimeError("There is no clone of labkit here. Make one first, in a cell: !git clone ADDRESS")
+    run_path(str(files[0].resolve()), run_name="__main__")
+
 # %% [markdown]
 # ## 1 The idea in one picture
 #

@@ -154,10 +154,10 @@ def test_what_does_not_come_along_is_told(here):
         (("encode", "clip.mkv", "o.mlvc", "--device", "tpu"), ["'tpu'"]),
         (("encode", "clip.mkv", "x" * 300 + ".mlvc"), ["OUT: a name has 255 bytes at most"]),
         (("decode", "nothing.mlvc", "o.mkv"), ["there is no file nothing.mlvc"]),
-        (("decode", "clip.mkv", "o.mkv"), ["not a coded video of `labkit codec`"]),
-        (("decode", "there.mlvc", "o.xyz"), ["not a coded video"]),
+        (("decode", "clip.mkv", "o.mkv"), ["no .mlvc file of `labkit codec`"]),
+        (("decode", "there.mlvc", "o.xyz"), ["no .mlvc file"]),
         (("decode", "folder.mlvc", "o.mkv"), ["folder.mlvc cannot be read"]),
-        (("info", "clip.mkv"), ["not a coded video"]),
+        (("info", "clip.mkv"), ["no .mlvc file"]),
     ],
     ids=" ".join,
 )

@@ -42,14 +42,7 @@ def test_every_room_has_its_notebook_and_every_notebook_its_room():
     assert set(ALL) == {"00_start_here", *ROOMS}
 
 
-NO_SETUP_YET = ("02_brelu", "06_mlvc", "08_bertfused", "09_stmc", "10_lstr")
-
-
-def _or_not_yet(name: str):
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True)) if name in NO_SETUP_YET else name
-
-
-@pytest.mark.parametrize("name", [_or_not_yet(name) for name in ALL])
+@pytest.mark.parametrize("name", ALL)
 def test_the_first_code_cell_gives_labkit_to_a_kernel_without_it(name):
     """Folded, right after the title, and silent where labkit is there: it is for Colab, and no reader's business."""
     title, setup, *_ = read(name).cells

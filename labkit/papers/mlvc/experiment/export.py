@@ -1,6 +1,7 @@
 """A finished run's networks as a model file of the codec: what `labkit codec` and `load` read.
 
-The small networks that come with labkit, `method/default.safetensors`, are what these two lines write:
+The small networks that come with labkit, `method/default.safetensors`, come from this training. Not bit for bit: the
+code of the transform's start has changed since, by rounding.
 
     labkit train mlvc --scale gpu --device cpu --run-dir RUN -p families "" -p evaluate_on "" -p anchors "" \\
         -p networks short -p lambdas 40 -p width 0.125 -p motion dis -p clips 384 -p crop 64 -p batch_size 3 \\

@@ -84,7 +84,7 @@ def read_header(data: bytes) -> Header:
         DamagedFile: too short, another kind of file, another version, or a checksum that does not fit.
     """
     if data[: len(MAGIC)] != MAGIC[: len(data)] or len(data) < len(MAGIC):
-        raise DamagedFile("this is not a coded video of `labkit codec` (it does not begin with its magic).")
+        raise DamagedFile("this is no .mlvc file of `labkit codec`.")
     if len(data) < HEADER_BYTES:
         raise DamagedFile(f"the file breaks off inside its header, after {len(data)} of {HEADER_BYTES} bytes.")
     _, version, quality, gop, width, height, frames, numerator, denominator, model = _HEADER.unpack_from(data)

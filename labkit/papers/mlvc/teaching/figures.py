@@ -40,7 +40,7 @@ CODEC_COLORS = {
     "stepwise": COLORS["ours"],
     "single": COLORS["baseline"],
     "scratch": COLORS["bad"],
-    "unrefined": COLORS["good"],
+    "unrefined": COLORS["straw"],
     "x265-veryfast": COLORS["hard"],
     "x265-medium": COLORS["float"],
 }
@@ -432,7 +432,7 @@ def budget_widget(look: LookInside) -> widgets.VBox:
 
 
 KINDS = {"header": 0, "packet header": 1, "picture": 2, "motion": 3, "scales": 4, "residual": 5}
-KIND_COLORS = ("#ffffff", "#222222", "#7f7f7f", "#d97706", "#2e7d32", "#c9b8a8", "#1f6fb4")
+KIND_COLORS = ("#ffffff", *(COLORS[name] for name in ("hard", "float", "baseline", "good", "straw", "ours")))
 
 
 def bitstream_figure(lab: BitstreamLab, position: int = 0) -> go.Figure:

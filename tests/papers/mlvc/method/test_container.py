@@ -85,8 +85,8 @@ def test_a_search_among_hostile_marks_ends():
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda data: b"", "does not begin with its magic"),
-        (lambda data: b"RIFF" + data, "does not begin with its magic"),
+        (lambda data: b"", "no .mlvc file"),
+        (lambda data: b"RIFF" + data, "no .mlvc file"),
         (lambda data: data[:20], "breaks off inside its header"),
         (lambda data: data[:9] + b"\x07" + data[10:], "checksum does not fit"),
     ],
