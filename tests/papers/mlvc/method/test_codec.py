@@ -286,7 +286,7 @@ def test_another_model_is_told_before_anything_is_decoded(codec, coded):
         other.decode(coded)
     with pytest.raises(WrongModel, match="no network for this quality"):
         Codec({3: codec.coders[2].network}).decode(coded)
-    with pytest.raises(DamagedFile, match="no .mlvc file"):
+    with pytest.raises(DamagedFile, match=r"no \.mlvc file"):
         codec.decode(b"RIFF something else")
 
 
