@@ -139,7 +139,7 @@ def blocks_figure(result: Mapping[str, Any]) -> Figure:
         )
         for name, level in lines.items():
             axis.axhline(level, color=COLORS["hard"], lw=1, ls="--")
-            axis.text(-0.42, level + 0.01, name, fontsize=8)
+            axis.text(1.01, level, name, fontsize=8, va="center", transform=axis.get_yaxis_transform())
     left.set_ylabel("accuracy, true boxes given")
     return figure
 
