@@ -130,7 +130,9 @@ def other_tensor(value: torch.Tensor, rng: random.Random) -> torch.Tensor:
             .to(rng.choice((torch.int8, torch.int64, torch.float16, torch.bool)))
         )
     extreme = rng.choice(
-        (0, 1, -1, 127, -128) if not value.is_floating_point() else (0.0, -1.0, 1e30, 1e-40, float("nan"))
+        (0, 1, -1, 127, -128)
+        if not value.is_floating_point()
+        else (0.0, -1.0, min(1e30, torch.finfo(value.dtype).max), 1e-40, float("nan"))
     )
     changed = value.clone()
     if value.dtype != torch.bool and value.numel():

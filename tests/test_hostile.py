@@ -60,11 +60,11 @@ def test_packed_text_that_is_text_is_read(tmp_path):
 
 def test_a_matlab_file_does_not_fill_the_memory(tmp_path, monkeypatch):
     """A kilobyte that would become a gigabyte is refused after the bytes that are allowed."""
-    monkeypatch.setattr("labkit.data.action.datasets.LARGEST_MAT", 2**20)
+    monkeypatch.setattr("labkit.data.action.matlab.LARGEST", 2**20)
     content = zlib.compress(bytes(2**22), 9)
     head = b"MATLAB 5.0".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
     (tmp_path / "a.mat").write_bytes(head + struct.pack("<II", 15, len(content)) + content)
-    with pytest.raises(DataError, match=r"a\.mat unpacks to more than 1,048,576 bytes"):
+    with pytest.raises(DataError, match=r"a\.mat is damaged.*unpacks to more than 1,048,576 bytes"):
         read_ucf24_mat(tmp_path / "a.mat")
 
 

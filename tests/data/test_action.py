@@ -1,6 +1,7 @@
 """Annotations of actions: the real files where they are there, both forms alike, nothing run from a pickle."""
 
 import pickle
+import struct
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import scipy.io
 
 from labkit import paths
-from labkit.data.action import VideoFrames, frames_of, read_frame_list, ucf24
+from labkit.data.action import VideoFrames, frames_of, matlab, read_frame_list, ucf24
 from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
 from labkit.data.action.unpickle import read_pickle
 from labkit.errors import DataError
@@ -93,6 +94,43 @@ def test_puppet_masks_become_boxes(tmp_path):
     scipy.io.savemat(tmp_path / "none.mat", {"part_mask": masks * 0})
     with pytest.raises(DataError, match="damaged, or another file"):
         puppet_boxes(tmp_path / "none.mat")
+
+
+def mat(*elements: tuple[int, bytes]) -> bytes:
+    return b"".join(struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8) for kind, data in elements)
+
+
+def array(flags: int, sizes: tuple[int, ...], *parts: tuple[int, bytes]) -> bytes:
+    sizes_element = (5, struct.pack(f"<{len(sizes)}i", *sizes))
+    return mat((6, struct.pack("<II", flags, 0)), sizes_element, (1, b"x"), *parts)
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        (array(9, (1, 3), (2, b"\1\2\3")), None),
+        (array(9, (1, 4), (2, b"\1\2\3")), "do not fill"),
+        (array(9 + 0x800, (1, 3), (2, b"\1\2\3")), "without its numbers"),
+        (array(9, (1,) * 40, (2, b"\1")), "sizes that no array has"),
+        (array(9, (-1, -3), (2, b"\1\2\3")), "sizes that no array has"),
+        (array(4, (1, 3), (16, b"ab")), "another length"),
+        (array(1, (1, 3), (14, b"")), "without some of its parts"),
+        (array(2, (1, 1), (5, struct.pack("<i", 0)), (1, b"a")), "names of its fields"),
+        (array(17, (1, 1)), "class 17"),
+        (mat((6, b"\0" * 4), (5, b"\0" * 8), (1, b"x")), "without flags"),
+        (struct.pack("<II", 6, 800) + b"\0" * 8, "beyond the one"),
+        (array(9, (1, 3)) + b"\0\0", "inside a tag"),
+    ],
+)
+def test_a_matlab_file_is_walked_through_before_scipy_trusts_it(tmp_path, variable, words):
+    """Catches: sizes that make SciPy's reader write where nothing is its own, which ends the process."""
+    path = tmp_path / "a.mat"
+    path.write_bytes(b" " * 124 + b"\0\1IM" + struct.pack("<II", 14, len(variable)) + variable)
+    if words is None:
+        assert matlab.load(path)["x"].tolist() == [[1, 2, 3]]
+    else:
+        with pytest.raises(ValueError, match=words):
+            matlab.load(path)
 
 
 def test_frames_of_a_video_file_by_number(tmp_path):

@@ -5,9 +5,6 @@ uint8, which must be widened before x + w) and a MATLAB file (frames from 1, end
 read from the pickles of ACT (boxes x1, y1, x2, y2, frames from 1), J-HMDB also from its puppet masks.
 """
 
-import io
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from labkit import paths
+from labkit.data.action import matlab
 from labkit.data.action.annotations import ActionSet, ActionVideo, AnnotatedTube
 from labkit.data.action.unpickle import read_pickle
 from labkit.errors import DataError
 
 MOST_FRAMES = 10_000_000
-PACKED = 15  # the kind of a compressed variable in a MATLAB file
-LARGEST_MAT = 2**28  # bytes of all its variables, unpacked
 UCF24_CLASSES = (
     "Basketball", "BasketballDunk", "Biking", "CliffDiving", "CricketBowling", "Diving", "Fencing", "FloorGymnastics",
     "GolfSwing", "HorseRiding", "IceDancing", "LongJump", "PoleVault", "RopeClimbing", "SalsaSpin", "SkateBoarding",
@@ -74,7 +70,7 @@ def _from_pickle(content: Any) -> Any:
 
 def read_ucf24_mat(path: Path) -> dict[str, ActionVideo]:
     """annot (1, n) with num_imgs, name, tubes: sf from 1, ef inclusive, class from 1, boxes x, y, w, h."""
-    return _checked(path, lambda: dict(_from_mat(_loadmat(path)["annot"][0])))
+    return _checked(path, lambda: dict(_from_mat(matlab.load(path)["annot"][0])))
 
 
 def _from_mat(rows: Any) -> Any:
@@ -144,7 +140,7 @@ def puppet_boxes(path: Path) -> AnnotatedTube:
     """
 
     def read() -> AnnotatedTube:
-        masks = np.asarray(_loadmat(path)["part_mask"])
+        masks = np.asarray(matlab.load(path)["part_mask"])
         if masks.ndim != 3 or not masks.any():
             raise ValueError("part_mask is (height, width, frames)")
         boxes: list[list[float]] = []
@@ -157,23 +153,6 @@ def puppet_boxes(path: Path) -> AnnotatedTube:
         return AnnotatedTube(0, 0, np.array(boxes))
 
     return _checked(path, read)
-
-
-def _loadmat(path: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file, which packs each of them: how large they become is looked at first."""
-    import scipy.io
-
-    content = path.read_bytes()
-    order, at, unpacked = ("<" if content[126:128] == b"IM" else ">"), 128, 0
-    while at + 8 <= len(content):
-        kind, size = struct.unpack(f"{order}II", content[at : at + 8])
-        if kind == PACKED:
-            left = LARGEST_MAT - unpacked
-            unpacked += len(zlib.decompressobj().decompress(content[at + 8 : at + 8 + size], left + 1))
-            if unpacked > LARGEST_MAT:
-                raise DataError(f"{path} unpacks to more than {LARGEST_MAT:,} bytes: annotations are smaller.")
-        at += 8 + size
-    return scipy.io.loadmat(io.BytesIO(content))
 
 
 def _tube(label: Any, start: Any, count: int, boxes: Any, corners: bool) -> AnnotatedTube:

@@ -145,6 +145,9 @@ def zeros(nodes: tuple[Node, ...], scales: Scales) -> dict[str, int]:
 def check(deployed: Deployed) -> None:
     """Raises InputError for anything that would not compute, or would leave int32: names the node."""
     check_nodes(deployed.nodes)
+    for node in deployed.nodes:
+        if node.operation == "layer" and node.name not in deployed.geometry:
+            raise InputError(f"layer '{node.name}' has no stride and padding.")
     have, scales = forms(deployed.nodes), deployed.scales
     channels: dict[str, int | None] = {"input": deployed.channels}
     for node in deployed.nodes:
@@ -167,8 +170,6 @@ def _check_layer(node: Node, deployed: Deployed, channels: Mapping[str, int | No
     weight, bias = deployed.weights[name], deployed.biases[name]
     if not weight.numel():
         raise InputError(f"layer '{name}' has no weights.")
-    if name not in deployed.geometry:
-        raise InputError(f"layer '{name}' has no stride and padding.")
     stride, padding, dilation, groups = deployed.geometry[name]
     if any(p > 2 * d * k for p, d, k in zip(padding, dilation, weight.shape[2:], strict=True)):
         raise InputError(f"layer '{name}' pads by {padding} pixels, more than twice its kernel.")
