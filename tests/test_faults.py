@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_used(tmp_path, undisturbe
     weights_there = torch.load(path, weights_only=True)["state"]["model"]["0.weight"].numpy().tobytes()
     offset = whole.index(weights_there) + 1
     path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
-    with pytest.raises(RunError, match=rf"{path} is damaged .*Remove it"):
+    with pytest.raises(RunError, match=rf"'{path}' is damaged .*Remove it"):
         complete(directory)
     path.unlink()  # as the message advises
     complete(directory)

@@ -32,14 +32,14 @@ lab = cache(exact_lab)
 def result(arms=("SHER", "HER-none"), experiment="walls", seed=0):
     """A made-up result of the real shape: four seeds, two layouts, three evaluations."""
     generator = np.random.default_rng(seed)
-    arms = {}
+    measured = {}
     for arm in arms:
         curve = {layout: np.sort(generator.random((4, 3)), axis=1).round(2).tolist() for layout in ("gap", "twoway")}
         success = {layout: [row[-1] for row in rows] for layout, rows in curve.items()}
-        arms[arm] = {"success": success, "curve": curve}
+        measured[arm] = {"success": success, "curve": curve}
         if arm.startswith("SHER"):
-            arms[arm]["official"] = success
-    return {experiment: {"arms": arms, "steps": [100, 200, 300]}, "exact": lab()}
+            measured[arm]["official"] = success
+    return {experiment: {"arms": measured, "steps": [100, 200, 300]}, "exact": lab()}
 
 
 def test_the_failure_fails_and_hindsight_finds_something():
