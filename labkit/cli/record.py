@@ -51,6 +51,6 @@ def record(
     kind = kind_of(pick_device(config.device))
     words = ["labkit", "record", slug, "--scale", scale, "--seeds", seeds, *(["--label", label] if label else [])]
     command = shlex.join([*words, *(["--device", device] if device else []), *pair_words(p)])
-    written = records.record(slug, scale, kind, finished, command, label, paper.code)
+    written = records.record(slug, scale, kind, finished, command, label)
     print_ledger(paper.verdicts())
     console.print(f"record    {short(written.path)}", soft_wrap=True)

@@ -272,6 +272,7 @@ class Paper:
         with training.workers(config.device) as workers:
             run.writes = workers.writes
             with run.alone():
+                run.is_worked_on_by(self.code)
                 return run.finish(self.train(config, run))
 
     def verdicts(self, result: Mapping[str, Any] | None = None, scale: str | None = None) -> list[Verdict]:

@@ -35,7 +35,7 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     )
     command: str
     recorded: str = Field(description="date, ISO 8601")
-    code: str = Field("", description="fingerprint of the room's code that ran; older records hold none")
+    code: str = Field("", description="fingerprints of the room's code that ran, + between; older records hold none")
 
     @model_validator(mode="after")
     def _whole(self) -> "Record":
@@ -70,9 +70,7 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             ) from error
 
 
-def record(
-    paper: str, scale: str, device: str, runs: Sequence[Run], command: str, label: str = "", code: str = ""
-) -> Record:
+def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: str, label: str = "") -> Record:
     """Gather finished runs, one per seed, into a record and write it.
 
     Raises:
@@ -97,7 +95,9 @@ def record(
         cpu_seconds=[run.spent.cpu_seconds for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
-        code=code,
+        code="+".join(sorted({part for run in runs for part in run.code.split("+")}))
+        if all(r.code for r in runs)
+        else "",
     )
     new.write()
     return new

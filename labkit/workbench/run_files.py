@@ -26,6 +26,12 @@ class Seal(BaseModel, frozen=True, extra="forbid", strict=True):
     sha256: str
 
 
+class Code(BaseModel, frozen=True, extra="forbid", strict=True):
+    """`code.json`: fingerprints of the code that worked on a run, two where it was changed before a run went on."""
+
+    fingerprints: list[str]
+
+
 class MetricsLine(BaseModel, frozen=True, extra="allow", strict=True):
     """A line of `metrics.jsonl`: the step, and numbers or lists of them by name; those that diverged are not finite."""
 

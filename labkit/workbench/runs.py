@@ -3,6 +3,7 @@
     runs/<slug>/<name>/
         config.json       what was asked for; a directory that belongs to another config is refused
         environment.json  versions and hardware it ran on
+        code.json         fingerprints of the room's code that worked on it
         metrics.jsonl     one line per logged step; the same values go to TensorBoard event files
         checkpoint.pt     model, optimiser, sampler and random generators after some step
         result.json       the plain numbers at the end; its presence means the run is finished
@@ -39,6 +40,7 @@ from labkit import paths
 from labkit.errors import InputError, RunError
 from labkit.files import given_path, write_atomically
 from labkit.workbench.run_files import (
+    Code,
     Seal,
     Timing,
     WeightsHeader,
@@ -176,6 +178,17 @@ class Run:
     def spent(self) -> Timing:
         """Wall and CPU time as `timing.json` has it, the processes that were killed on the way included."""
         return read_as(Timing, self.directory / "timing.json") or Timing(wall_seconds=0.0)
+
+    @property
+    def code(self) -> str:
+        """Fingerprints of the code that worked on it, with plus signs between; empty where it was not written down."""
+        known = read_as(Code, self.directory / "code.json")
+        return "+".join(known.fingerprints) if known else ""
+
+    def is_worked_on_by(self, fingerprint: str) -> None:
+        """Write down whose work this is, beside those before: a result names the code that made it, not today's."""
+        known = read_as(Code, self.directory / "code.json")
+        self.write_json("code.json", {"fingerprints": sorted({*(known.fingerprints if known else ()), fingerprint})})
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and close the run. Returns it as it will be read back.

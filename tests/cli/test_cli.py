@@ -238,6 +238,17 @@ def test_a_record_of_other_code_is_marked(here, tmp_path):
     assert not stale()
 
 
+def test_a_record_of_runs_that_were_finished_before_names_the_code_that_made_them(here, tmp_path, monkeypatch):
+    """Catches: a record that names today's code for runs of yesterday's, which nothing would mark."""
+    words = ("record", "toy", "--scale", "smoke", "-p", "steps", "30", "--seeds")
+    assert here(*words, "0")[0] == 0
+    monkeypatch.setattr(toy_paper.Toy, "code", "of tomorrow")
+    assert here(*words, "0,1")[0] == 0
+    record = json.loads((tmp_path / "records" / "toy" / "smoke-cpu.json").read_text())
+    assert record["code"] == "of the toy+of tomorrow"
+    assert json.loads(here("claims", "toy", "--json")[1])[0]["stale"]
+
+
 def test_a_stopped_recording_goes_on_where_it_was(here, tmp_path, stop_at):
     root = tmp_path / "runs" / "toy" / "record-smoke"
     stop_at(root / "seed-0", 60)

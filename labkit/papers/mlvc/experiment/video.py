@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from labkit.errors import DataError
-from labkit.vision.video import av_module
+from labkit.vision.video import address, av_module
 
 NAMED = re.compile(r"_(\d+)x(\d+)_(\d+)")
 """Size and frame rate in the name of a raw file: BasketballDrive_1920x1080_50.yuv."""
@@ -117,7 +117,7 @@ def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
     if not path.is_file():
         raise DataError(f"there is no video {path}.")
     try:
-        with av.open(str(path)) as source:
+        with av.open(address(path)) as source:
             if not source.streams.video:
                 raise DataError(f"{path} holds no video.")
             stream = source.streams.video[0]
@@ -135,6 +135,6 @@ def _decoded(path: Path, frames: int) -> Iterator[np.ndarray]:
 
 
 def _rate(path: Path) -> float:
-    with av_module().open(str(path)) as source:
+    with av_module().open(address(path)) as source:
         rate = source.streams.video[0].average_rate
         return float(rate) if rate else 25.0

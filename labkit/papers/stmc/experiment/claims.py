@@ -7,7 +7,7 @@ On the avatars every gloss has a partner for each cue, so that a network that ig
 from labkit.workbench.claims import Claim, Measure, Result, difference, least, number, read
 
 LEAD = 0.2
-"""The least difference of WER that counts, from the room's issue: the spread over seeds is large."""
+"""The least difference of WER that counts: the spread over seeds is large."""
 BEST_BEFORE = {"phoenix2014": 0.244, "phoenix2014t": 0.240}
 """WER on test of the best network before it, DNF on RGB [recalled]; no figure for 2014-T, a bar of our own [ours]."""
 
