@@ -46,7 +46,7 @@ def _table(verdicts: Iterable[Verdict]) -> Table:
     table = Table("", "claim", "the abstract says", "published", "measured", "margin", "verdict", "source")
     for v in verdicts:
         margin = least_effect(v.margin, v.unit)
-        source = (v.source or "–") + (", code or config changed since" if v.stale else "")
+        source = (v.source or "–") + v.doubt
         words = (v.key, v.sentence, v.published or "–", v.effect, margin, v.word, source)
         table.add_row(_mark(v), *map(escape, words))  # else "[ours]" would be taken for markup
     return table

@@ -149,6 +149,11 @@ class Verdict:
     note: str = ""
     stale: bool = False
 
+    @property
+    def doubt(self) -> str:
+        """What is to be said beside the verdict; mostly nothing."""
+        return ", code or config changed since" if self.stale else ""
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -242,7 +247,8 @@ def ledger_markdown(verdicts: Iterable[Verdict]) -> str:
     """The ledger as a Markdown table, for notebooks and the README."""
     head = "| | the abstract says | paper's figure | measured here | margin | verdict |\n|---|---|---|---|---|---|"
     rows = (
-        (v.mark, v.sentence, v.published or "–", v.effect, least_effect(v.margin, v.unit), v.word) for v in verdicts
+        (v.mark, v.sentence, v.published or "–", v.effect, least_effect(v.margin, v.unit), v.word + v.doubt)
+        for v in verdicts
     )
     return "\n".join([head, *map(table_row, rows)])
 

@@ -95,12 +95,16 @@ def record(paper: str, scale: str, device: str, runs: Sequence[Run], command: st
         cpu_seconds=[run.spent.cpu_seconds for run in runs],
         command=command,
         recorded=time.strftime("%Y-%m-%d"),
-        code="+".join(sorted({part for run in runs for part in run.code.split("+")}))
-        if all(r.code for r in runs)
-        else "",
+        code=_code(runs),
     )
     new.write()
     return new
+
+
+def _code(runs: Sequence[Run]) -> str:
+    """All fingerprints of the runs; empty where one of them does not know its own."""
+    codes = [run.code for run in runs]
+    return "+".join(sorted(set("+".join(codes).split("+")))) if all(codes) else ""
 
 
 def _without_seed(run: Run) -> dict[str, Any]:

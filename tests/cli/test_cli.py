@@ -234,6 +234,7 @@ def test_a_record_of_other_code_is_marked(here, tmp_path):
     assert stale()
     assert "✓* learns" in here("claims", "toy")[1]
     assert "changed since" in here("claims", "toy", "--long")[1]
+    assert "changed since" in here("claims", "toy", "--markdown")[1]
     path.write_text(json.dumps({**record, "code": ""}))  # from before there were fingerprints: nothing is known
     assert not stale()
 
