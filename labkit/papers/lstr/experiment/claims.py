@@ -89,7 +89,7 @@ CLAIMS = (
         margin=0.1,
         scale="lesson",
         unit="video-mAP",
-        note=f"Tubelets of walking videos, linked by Viterbi and trimmed, at overlap .5.{ADDED} On those three it held.",
+        note=f"Tubelets of walking videos, linked and trimmed, at overlap .5.{ADDED} On those three it held.",
     ),
     Claim(
         key="tubelets-from-a-3d-rpn",
