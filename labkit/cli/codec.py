@@ -42,13 +42,14 @@ def encode(
         report, left_out = encode_file(
             codec, video, out, quality, gop=gop, frames=frames, overwrite=overwrite, watch=_watch("encoding")
         )
-    spent = [sum(entry.bytes for entry in report.frames if entry.kind == kind) for kind in "IP"]
+    sizes = {kind: [entry.bytes for entry in report.frames if entry.kind == kind] for kind in "IP"}
+    spent = ", ".join(f"{len(each)} {kind}-frames {sum(each):,}" for kind, each in sizes.items())
     console = Console()
     if left_out:
         console.print(f"not in the file: {', '.join(left_out)}", style="yellow", soft_wrap=True)
     console.print(
         f"{len(report.frames)} frames of {report.width} x {report.height}, {report.bytes:,} bytes "
-        f"({report.bits_per_pixel:.3f} bits a pixel; I-frames {spent[0]:,}, P-frames {spent[1]:,} bytes), "
+        f"({report.bits_per_pixel:.3f} bits a pixel; {spent} bytes), "
         f"PSNR {report.psnr:.2f} dB in RGB\n{out}",
         soft_wrap=True,
         highlight=False,
