@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from labkit.errors import InputError
 from labkit.papers.stmc.method.spatial import SpatialMultiCue
+from labkit.tensor_files import read_torch
 
 VGG11 = tuple(f"features.{k}" for k in (0, 3, 6, 8, 11, 13, 16, 18))
 """The eight convolutions of VGG-11; the ninth of our trunk has no counterpart, and starts at random. [inferred]"""
@@ -15,7 +16,7 @@ VGG11 = tuple(f"features.{k}" for k in (0, 3, 6, 8, 11, 13, 16, 18))
 def load_vgg11(spatial: SpatialMultiCue, path: str | Path) -> tuple[str, ...]:
     """Load a state dict of VGG-11 into the trunk; returns the names of the convolutions that were set.
 
-    Only tensors are read (`weights_only`), so that a file from anywhere runs nothing.
+    Nothing in the file is run, and none fills the memory from a few kB (`tensor_files.read_torch`).
 
     Raises:
         InputError: no such file, another network's, or an architecture whose trunk has other sizes.
@@ -46,10 +47,7 @@ def load_vgg11(spatial: SpatialMultiCue, path: str | Path) -> tuple[str, ...]:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"there is no weight file {path}.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the reader raise nearly anything
-        raise InputError(f"{path} is no file of weights ({str(error).splitlines()[0][:80]}).") from None
+    weights = read_torch(path)
     if not isinstance(weights, dict):
         raise InputError(f"{path} holds a {type(weights).__name__} in place of a state dict.")
     return weights

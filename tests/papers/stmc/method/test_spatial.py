@@ -158,11 +158,17 @@ def test_other_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match="no weight file"):
         load_vgg11(net, tmp_path / "none.pth")
     (tmp_path / "bad.pth").write_bytes(b"no weights at all")
-    with pytest.raises(InputError, match="no file of weights"):
+    with pytest.raises(InputError, match=r"bad\.pth' is damaged"):
         load_vgg11(net, tmp_path / "bad.pth")
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="width 1 alone"):
         load_vgg11(net, tmp_path / "other.pth")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="list in place of a state dict"):
+        load_vgg11(net, tmp_path / "list.pth")
+    torch.save({"features.0.weight": torch.zeros(1).expand(64, 3, 3, 3)}, tmp_path / "repeated.pth")
+    with pytest.raises(InputError, match="larger than the file"):  # 1 float that is read as 1728, or as 200 MB
+        load_vgg11(net, tmp_path / "repeated.pth")
 
 
 def test_a_row_reads_as_vgg_papers_write_it():
