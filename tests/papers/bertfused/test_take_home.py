@@ -44,8 +44,8 @@ def test_the_lines_are_ten_at_most():
 @pytest.mark.parametrize("marian", [False, True])
 def test_the_lines_fuse_a_model_and_an_encoder_of_the_readers_own(tmp_path, marian):
     """A plain Transformer, and a Marian of transformers; the encoder is a folder of random weights."""
-    made = random_bert(SENTENCES, width=24)
-    for part in (made.model, made.tokenizer):
+    encoder = random_bert(SENTENCES, width=24)
+    for part in (encoder.model, encoder.tokenizer):
         part.save_pretrained(tmp_path)
     if marian:
         from transformers import MarianConfig, MarianMTModel
@@ -95,9 +95,9 @@ def test_train_on_two_text_files_and_translate(tmp_path):
     assert result["data"] == "the reader's own text"
     assert "nouns" not in result["arms"]["plain"]["tests"]["test"]
     export(config, run, "plain", tmp_path / "out")
-    made = load(tmp_path / "out").translate(["1 2 3", "", "4"], beam=2)
-    assert made[1] == ""
-    said = set(" ".join(made).split())
+    translations = load(tmp_path / "out").translate(["1 2 3", "", "4"], beam=2)
+    assert translations[1] == ""
+    said = set(" ".join(translations).split())
     assert said & set(names)  # over 20 seeds every one writes names; right ones are not asked for here
 
 

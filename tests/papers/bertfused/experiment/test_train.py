@@ -59,8 +59,8 @@ def test_back_translation_with_a_vocabulary_for_each_side(tmp_path):
     config = SMOKE.override(experiments=("semi-supervised",), vocabulary=(400, 280), steps=2, fused_steps=2, tests=2)
     result = run_of(tmp_path, config)["semi-supervised"]["arms"]
     assert result["fused"]["tests"].keys() == {"seen", "unseen"}
-    made = weights(tmp_path / "semi-supervised" / "reverse")
-    assert made["embed_tokens.weight"].shape[0] < made["embed_targets.weight"].shape[0]
+    reverse_model = weights(tmp_path / "semi-supervised" / "reverse")
+    assert reverse_model["embed_tokens.weight"].shape[0] < reverse_model["embed_targets.weight"].shape[0]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_it_learns_64_pairs_by_heart(mode):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = translate_ids(model, source, view, beam=3)
-    said = [" ".join(f"w{token}" for token in hypotheses[0].tokens) for hypotheses in found]
+    decoded = translate_ids(model, source, view, beam=3)
+    said = [" ".join(f"w{token}" for token in hypotheses[0].tokens) for hypotheses in decoded]
     wanted = [" ".join(f"w{token}" for token in row[:-1]) for row in target.tolist()]
     assert bleu(said, wanted, tokenize="none").score > 95

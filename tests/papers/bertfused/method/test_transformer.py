@@ -221,12 +221,12 @@ def test_positions():
 
 def test_attention_can_be_watched(sizes, source, target, view):
     model = Transformer(sizes, fusion(), seed=1).eval()
-    with watch(model) as seen:
+    with watch(model) as watched:
         model(source, target, view)
-    weights = seen["decoder.layers.2.bert_attn"][0]
+    weights = watched["decoder.layers.2.bert_attn"][0]
     assert weights.shape == (3, 4, 7, 8)
     assert not weights[0, ..., 3:].any()
-    assert len(seen) == 2 * 2 + 3 * 3
+    assert len(watched) == 2 * 2 + 3 * 3
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,10 @@ def test_the_switch_at_a_half_is_the_models_own_translation(scene):
 
 
 def test_synonyms_know_their_family(scene):
-    names, held_out, places = scenes.noun_map(scene.bert)
-    assert places.shape == (len(names), 2)
+    names, held_out, points = scenes.noun_map(scene.bert)
+    assert points.shape == (len(names), 2)
     assert sum(held_out) == len({n for n, held in zip(names, held_out, strict=True) if held})
-    np.testing.assert_allclose(places.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
     nouns = [noun for noun in NOUNS if noun.german in ("Hund", "Lampe")]
     box = figures.synonym_widget(scene, "hound", nouns)
     box.children[0].value = "lantern"

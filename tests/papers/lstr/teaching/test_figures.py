@@ -65,32 +65,32 @@ def test_results_are_drawn_as_they_are():
 
 
 def test_the_story_is_about_one_actor():
-    made, video, color = scenes.story()
+    clips, video, color = scenes.story()
     for c in range(5):
-        a = int((made.identity[video, c] == color).nonzero()[0])
-        assert int(made.labels[video, c, a] % 2) == (c >= 2)
+        a = int((clips.identity[video, c] == color).nonzero()[0])
+        assert int(clips.labels[video, c, a] % 2) == (c >= 2)
     scenes.story(actors.Actors(event="object"))
 
 
 def test_attention_is_a_distribution_and_its_parts_are(detector):
-    seen = scenes.looks(detector, 2)
-    for look in seen:
+    looks = scenes.looks(detector, 2)
+    for look in looks:
         for weights in look.weights.values():
             assert weights.shape == (2, 14, 14)
             np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-5)
         product = look.weights["content"] * look.weights["geometry"]
         both = product / product.sum((1, 2), keepdims=True)
         np.testing.assert_allclose(both, look.weights["both"], rtol=2e-3, atol=1e-6)
-    figure = figures.attention_figure(seen, 1, 1, "geometry")
-    np.testing.assert_array_equal(figure.data[1].z, seen[1].weights["geometry"][1])
-    widget = figures.attention_widget(seen)
+    figure = figures.attention_figure(looks, 1, 1, "geometry")
+    np.testing.assert_array_equal(figure.data[1].z, looks[1].weights["geometry"][1])
+    widget = figures.attention_widget(looks)
     widget.children[1].value = 1
-    np.testing.assert_array_equal(widget.children[-1].data[1].z, seen[0].weights["both"][1])
+    np.testing.assert_array_equal(widget.children[-1].data[1].z, looks[0].weights["both"][1])
 
 
 def test_the_graph_shows_its_edges(detector):
-    made, video, _ = scenes.story()
-    web = scenes.web(detector, made, video)
+    clips, video, _ = scenes.story()
+    web = scenes.web(detector, clips, video)
     np.testing.assert_allclose(web.adjacency.sum(1), 1, rtol=1e-5)
     assert (web.adjacency[web.clip[:, None] < web.clip[None]] == 0).all()
     assert web.event.sum() == 1
@@ -142,7 +142,7 @@ def test_a_runs_network_is_what_is_looked_at(tmp_path):
     run = Run.open(tmp_path, config)
     PAPER.run(config, run)
     assert scenes.trained(config, run, "short") is None
-    found = scenes.trained(config, run)
-    assert found is not None
-    assert len(scenes.looks(found, 1)) == 1
+    detector = scenes.trained(config, run)
+    assert detector is not None
+    assert len(scenes.looks(detector, 1)) == 1
     assert train.data_name(config) == "generated actors"

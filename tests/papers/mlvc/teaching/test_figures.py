@@ -47,9 +47,9 @@ def test_where_the_newest_reference_fails_two_disagree_and_extrapolation_is_bett
     """What section 1 says, for every frame with four different references."""
     for number in range(4, 9):
         now = scenes.moment(number)
-        found = scenes.errors_inside_and_outside(now)
-        assert found["the one before"][0] > found["newest"][0] > 1.2 * found["extrapolated"][0]
-        assert found["extrapolated"][1] > found["newest"][1]
+        errors = scenes.errors_inside_and_outside(now)
+        assert errors["the one before"][0] > errors["newest"][0] > 1.2 * errors["extrapolated"][0]
+        assert errors["extrapolated"][1] > errors["newest"][1]
         assert now.disagreement[now.hidden].mean() > 3 * now.disagreement[~now.hidden].mean()
 
 
