@@ -8,8 +8,12 @@ from matplotlib.figure import Figure
 
 from labkit.errors import InputError
 from labkit.papers.mlvc import PAPER
+from labkit.papers.mlvc.experiment.anchors import ANCHORS
+from labkit.papers.mlvc.experiment.comparison import ARMS
 from labkit.papers.mlvc.experiment.config import Config
+from labkit.papers.mlvc.experiment.schedule import SCHEDULES
 from labkit.papers.mlvc.teaching import figures, scenes
+from labkit.viz import COLORS
 from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
@@ -47,9 +51,9 @@ def test_where_the_newest_reference_fails_two_disagree_and_extrapolation_is_bett
     """What section 1 says, for every frame with four different references."""
     for number in range(4, 9):
         now = scenes.moment(number)
-        found = scenes.errors_inside_and_outside(now)
-        assert found["the one before"][0] > found["newest"][0] > 1.2 * found["extrapolated"][0]
-        assert found["extrapolated"][1] > found["newest"][1]
+        errors = scenes.errors_inside_and_outside(now)
+        assert errors["the one before"][0] > errors["newest"][0] > 1.2 * errors["extrapolated"][0]
+        assert errors["extrapolated"][1] > errors["newest"][1]
         assert now.disagreement[now.hidden].mean() > 3 * now.disagreement[~now.hidden].mean()
 
 
@@ -74,6 +78,15 @@ def test_pictures_of_a_run(done, look):
     assert len(scenes.saving_rows(result)) == len(SMALL.arms) - 1
     with pytest.raises(InputError, match="this run did not code 'disc' with 'multi-2'"):
         figures.rd_explorer(result, "disc", "multi-2", "warp")
+
+
+def test_every_arm_and_codec_has_a_look_of_its_own_and_none_is_a_failure():
+    """Red and green mean failure and success in all notebooks, so that no arm may stand in them."""
+    assert set(figures.ARM_LOOKS) == set(figures.NAMES) == set(ARMS)
+    assert set(figures.CODEC_LOOKS) == {*SCHEDULES, *ANCHORS}
+    for looks in (figures.ARM_LOOKS, figures.CODEC_LOOKS):
+        assert len(set(looks.values())) == len(looks)
+        assert not {look[0] for look in looks.values()} & {COLORS["bad"], COLORS["good"]}
 
 
 def test_whole_videos_are_averaged_point_by_point():
