@@ -155,7 +155,7 @@ def codec_rows(device: torch.device, frames: int) -> Iterator[BenchRow]:
     """Frames a CPU second, both ways, against x265; then where the time of a P-frame goes, as shares of the whole."""
     shown = clip(frames)
     theirs = x265_seconds(shown)
-    for name, mine in ((f"width 1/{1 / NARROW:g}", codec()), ("default networks", default_codec())):
+    for name, mine in ((f"all networks at width 1/{1 / NARROW:g}", codec()), ("default networks", default_codec())):
         for way, spent, peer in zip(("encode", "decode"), our_seconds(mine, shown), theirs, strict=True):
             yield BenchRow(f"{way}, {WIDTH}x{HEIGHT}, {name}", "frames/CPU s", frames / spent, frames / peer,
                            "x265 veryfast, FFmpeg", lower_is_better=False)  # fmt: skip

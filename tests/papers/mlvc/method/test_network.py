@@ -170,11 +170,11 @@ def test_flow_reads_the_reference_in_pixels():
 def test_the_predictor_sees_flows_in_twenties_of_pixels_on_every_level():
     """A flow of one unit is 20 pixels, hence 2.5 at 1/8 of the size: constant flows shift features by so much."""
     torch.manual_seed(0)
-    predictor, seen = MotionPredictor(0.25), []
-    predictor.warp.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    predictor, levels = MotionPredictor(0.25), []
+    predictor.warp.register_forward_hook(lambda module, inputs, output: levels.append(inputs[1]))
     predictor(torch.ones(1, 3, 2, 64, 64))
-    assert [flows.shape[-1] for flows in seen] == [8, 16, 32, 64]
-    assert [flows.unique().tolist() for flows in seen] == [[2.5], [5.0], [10.0], [20.0]]
+    assert [flows.shape[-1] for flows in levels] == [8, 16, 32, 64]
+    assert [flows.unique().tolist() for flows in levels] == [[2.5], [5.0], [10.0], [20.0]]
 
 
 def test_warps_are_computed_in_float32_under_mixed_precision():
