@@ -104,8 +104,8 @@ show.claims(paper, main=["sharper-prediction", "cheaper-motion", "lower-rate"])
 # %% [markdown]
 # ## 4 The method, step by step
 #
-# A *flow* holds one motion vector for each pixel. Frame $x_t$ is coded from decoded frames $\hat x_{t-1}..\hat x_{t-4}$ and decoded
-# flows $\hat v_{t-1}..\hat v_{t-3}$ [paper]:
+# A *flow* holds one motion vector for each pixel. Frame $x_t$ is coded from decoded frames $\hat x_{t-1}..\hat x_{t-4}$ and
+# decoded flows $\hat v_{t-1}..\hat v_{t-3}$ [paper]:
 #
 # 1. *Motion search* (sender only): the flow $v_t$ from $x_t$ to $\hat x_{t-1}$. Pixel $p$ comes from $p+v_t(p)$.
 # 2. *MAMVP-Net* predicts the flow, $\bar v_t$, from the three earlier ones. The difference $d_t=v_t-\bar v_t$ is sent.
@@ -153,8 +153,8 @@ viz.show(
 # %% [markdown]
 # **Motion is predicted, too.** The simplest prediction moves the last flow along itself, $\bar v_t=W(\hat v_{t-1},\hat
 # v_{t-1})$: what moved goes on moving [ours]. MAMVP-Net learns its prediction: on four scales, from coarse to fine, it aligns
-# features of the three earlier flows along these flows and estimates $\bar v_t$ from them [official code]. The picture shows the
-# simple prediction. Hue is the direction of the flow; what stands still is white.
+# features of the three earlier flows along these flows and estimates $\bar v_t$ from them [official code]. The picture shows
+# the simple prediction. Hue is the direction of the flow; what stands still is white.
 
 # %%
 viz.show(
@@ -181,17 +181,17 @@ viz.show(
 )
 
 # %% [markdown]
-# **One loss** [paper]: $J=D+\lambda R$, the squared error on the scale 0..255 plus $\lambda$ times the bits a pixel. Mind the
-# direction: a *larger* $\lambda$ means fewer bits. In DVC it is the other way round.
+# **One loss** [paper]: $J=D+\lambda R$. $D$ is the mean squared error on the scale 0..255, $R$ the bits a pixel. Mind the
+# direction: a *larger* $\lambda$ means fewer bits. In DVC it is the other way round [peer code].
 
 # %%
 viz.show_source(network.rate_distortion)
 
 # %% [markdown]
-# **Trained step by step** [paper]. The reason and the order of the stages are [recalled], their lengths [ours]. Networks that are
-# trained all at once find a bad balance: too few bits for the motion, too many for the residual. So new modules learn first
-# while all others stand still (blue), then together with all modules before them (grey). The paper starts from a finished motion
-# search, FlowNet 2.0; here the motion search learns in stage S0 [ours].
+# **Trained step by step** [paper]. The reason and the order of the stages are [recalled], their lengths [ours]. Networks that
+# are trained all at once find a bad balance: too few bits for the motion, too many for the residual. So new modules learn first
+# while all others stand still (blue), then together with all modules before them (grey). The paper starts from a finished
+# motion search, FlowNet 2.0; here the motion search learns in stage S0 [ours].
 
 # %%
 viz.show(
@@ -235,8 +235,8 @@ viz.show(
 # 1. Flow 0 leaves an image as it is.
 # 2. On uniform motion $u$ the chain gives $f_k=k\,u$.
 # 3. In a turning scene it gives $f_k=(R^k-I)(p-c)$ with the rotation $R$ about $c$.
-# 4. Generalised divisive normalisation (GDN), $y_i=x_i/\sqrt{\beta_i+\sum_j\gamma_{ij}x_j^2}$, is the identity for
-#    $\gamma=0$, $\beta=1$.
+# 4. Generalised divisive normalisation (GDN), which stands between the convolutions of the auto-encoders,
+#    $y_i=x_i/\sqrt{\beta_i+\sum_j\gamma_{ij}x_j^2}$, is the identity for $\gamma=0$, $\beta=1$.
 # 5. The probabilities of all symbols add up to 1.
 # 6. The entropy of wide symbols is $\frac12\log_2(2\pi e(\sigma^2+\frac1{12}))$: rounding adds its own variance, 1/12.
 # 7. Rates that are 10 % lower at the same quality are a BD-rate of -10 %. The *BD-rate* (Bjontegaard) is the mean difference
@@ -308,11 +308,11 @@ viz.show(
 # The *arms* are the predictions that are compared. All code the same scenes with the same flows:
 #
 # - `warp`: the newest reference, aligned; `raw-motion`: the same, but the flow is sent without prediction;
-# - `linear-1`, `-2`, `-4`: least squares over 3 x 3 pixels of one, two or four references and, of several, their median; one set
-#   of weights for each quantiser step;
+# - `linear-1`, `-2`, `-4`: least squares over 3 x 3 pixels of one, two or four references and, of several, their median; one
+#   set of weights for each quantiser step;
 # - `multi`: the network with four references;
-# - `single`: the *same network*, given the newest reference four times. Both start from the same weights and take the same steps
-#   and batches, so that the difference between them is what the other three references are worth.
+# - `single`: the *same network*, given the newest reference four times. Both start from the same weights and take the same
+#   steps and batches, so that the difference between them is what the other three references are worth.
 #
 # Sixteen scenes of each family are coded at five quantiser steps; networks and tables of the entropy coder have learned from 24
 # others. Before you run the next cells: least squares predicts more accurately from four references than from one. Will it also
@@ -399,9 +399,9 @@ viz.show(
 # %% [markdown]
 # ## 7 Explore
 #
-# **References.** Move the frame and the reference. The older a reference is, the worse it fits. Where it differs from the newest
-# one, the motion is not to be trusted. An older reference does not show what was hidden, either: the chain reads the flow of
-# what stood in front, and follows that.
+# **References.** Move the frame and the reference. The older a reference is, the worse it fits. Where it differs from the
+# newest one, the motion is not to be trusted. An older reference does not show what was hidden, either: the chain reads the
+# flow of what stood in front, and follows that.
 
 # %%
 viz.show(
@@ -461,9 +461,9 @@ viz.show(
 )
 
 # %% [markdown]
-# **Protocol.** The official evaluation codes groups of 100 frames and *rescales* videos to multiples of 64 lines [official code].
-# The codecs that it is compared with had groups of 10 or 12 and were cropped [peer code]. Here the same encoder, x265, codes a
-# clip of 135 lines under several rules. By how much does its curve move, though nothing is coded any better?
+# **Protocol.** The official evaluation codes groups of 100 frames and *rescales* videos to multiples of 64 lines [official
+# code]. The codecs that it is compared with had groups of 10 or 12 and were cropped [peer code]. Here the same encoder, x265,
+# codes a clip of 135 lines under several rules. By how much does its curve move, though nothing is coded any better?
 
 # %%
 viz.show(
@@ -672,8 +672,8 @@ Markdown(head + "\n".join(scenes.drift_rows()))
 # else; `labkit codec encode` prints how many frames were sent as what. Comparisons of codecs, and the table, switch this off
 # (`adaptive=False`).
 #
-# **How fast?** CPU seconds a frame of 352 x 288, one thread, as `labkit bench mlvc` recorded them. The receiver computes in exact
-# integers, so that files decode to the same pixels on every machine, and a checksum over each frame proves it.
+# **How fast?** CPU seconds a frame of 352 x 288, one thread, as `labkit bench mlvc` recorded them. The receiver computes in
+# exact integers, so that files decode to the same pixels on every machine, and a checksum over each frame proves it.
 
 # %%
 head = "| networks | encode | decode |\n|---|---|---|\n"
@@ -713,13 +713,13 @@ show.scales(paper.configs)
 #
 # - [paper]: four references and three flows; four modules on top of DVC: prediction of the motion, its refinement, compensation
 #   from several frames, refinement of the residual; one loss; training step by step; low latency.
-# - [official code]: layers and sizes of all networks, the chain of flows, units of 20 pixels, buffers of 8-bit frames, copies in
-#   place of references that are missing, lambdas 16 to 64. Bits of P-frames are estimated there; no file is decoded.
+# - [official code]: layers and sizes of all networks, the chain of flows, units of 20 pixels, buffers of 8-bit frames, copies
+#   in place of references that are missing, lambdas 16 to 64. Bits of P-frames are estimated there; no file is decoded.
 # - [recalled]: the order of the stages, step sizes. How many iterations each stage has is not known to us.
 # - [ours]: everything that makes files (container, integer arithmetic of the receiver, checksums), the motion search, the small
 #   codec, the generated scenes, the lengths of the stages. Residual Refine-Net adds to the decoded residual here, so that it
 #   starts where the stage before ended.
 # - The curves of "H.265" in the papers are x265 at its preset *veryfast*, set to low latency, not the reference encoder.
-# - From the points that the authors published with their code we compute, against DVC's, BD-rates of -38 % (class B), -12 % (C),
-#   -26 % (D), -22 % (E) and -17 % (UVG). The sequences were rescaled for one codec and cropped for the other.
+# - From the points that the authors published with their code we compute, against DVC's, BD-rates of -38 % (class B), -12 %
+#   (C), -26 % (D), -22 % (E) and -17 % (UVG). The sequences were rescaled for one codec and cropped for the other.
 # - Not measured: everything that needs the large networks.
