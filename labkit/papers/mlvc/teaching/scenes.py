@@ -405,10 +405,11 @@ def speed_rows() -> list[str]:
     if record is None:
         return []
     seconds: dict[str, dict[str, list[float]]] = {}
-    for row in (row for result in record.results for row in result["rows"] if row["unit"] == "frames/CPU s"):
+    rows = [row for result in record.results for row in result["rows"] if row["unit"] == "frames/CPU s"]
+    for row, side in ((row, side) for side in ("ours", "peer") for row in rows):
         way, _, networks = row["workload"].split(", ")
-        seconds.setdefault(networks, {}).setdefault(way, []).append(1 / row["ours"])
-        seconds.setdefault(row["peer_name"], {}).setdefault(way, []).append(1 / row["peer"])
+        name = networks if side == "ours" else row["peer_name"]
+        seconds.setdefault(name, {}).setdefault(way, []).append(1 / row[side])
     return [
         f"| {name} | {' | '.join(f'{np.median(ways[way]):.2g}' for way in ('encode', 'decode'))} |"
         for name, ways in seconds.items()

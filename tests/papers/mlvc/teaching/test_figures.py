@@ -108,6 +108,13 @@ def test_saving_rows_and_curves_of_a_run_without_scenes():
     assert scenes.savings({}, "disc", "warp") == {}
 
 
+def test_speeds_come_from_the_record_of_the_bench():
+    """A row for each codec, seconds to encode and to decode; ours first."""
+    rows = [row.strip("| ").split(" | ") for row in scenes.speed_rows()]
+    assert [row[0] for row in rows] == ["all networks at width 1/8", "default networks", "x265 veryfast, FFmpeg"]
+    assert all(0 < float(value) < 100 for row in rows for value in row[1:])
+
+
 def test_the_budget_is_what_the_clip_costs(look):
     """Frame by frame prices add up to the price of the whole."""
     from labkit.papers.mlvc.experiment.entropy import Tables
