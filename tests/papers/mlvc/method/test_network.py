@@ -132,6 +132,7 @@ def test_buffers_hold_eight_bits_and_whole_steps():
     torch.testing.assert_close(frame.grad[inside], torch.ones_like(frame.grad[inside]))
 
 
+@pytest.mark.slow
 def test_each_switch_takes_its_network_out():
     """With a part off, its weights are of no consequence; with it on, they are."""
     x, past = frames(2)
@@ -185,6 +186,7 @@ def test_warps_are_computed_in_float32_under_mixed_precision():
     torch.testing.assert_close(chain[:, 0], flows[:, 0])
 
 
+@pytest.mark.slow
 def test_noise_in_training_and_rounding_afterwards():
     network = small_network()
     x, past = frames(2)

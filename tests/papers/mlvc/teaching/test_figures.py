@@ -68,6 +68,7 @@ def test_still_pictures_have_axes_with_content(make):
     assert all(axis.has_data() for axis in figure.axes)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run(done, look):
     result, _ = done
     rates = figures.rd_figure(result)
@@ -115,6 +116,7 @@ def test_speeds_come_from_the_record_of_the_bench():
     assert all(0 < float(value) < 100 for row in rows for value in row[1:])
 
 
+@pytest.mark.slow
 def test_the_budget_is_what_the_clip_costs(look):
     """Frame by frame prices add up to the price of the whole."""
     from labkit.papers.mlvc.experiment.entropy import Tables
@@ -130,6 +132,7 @@ def test_the_budget_is_what_the_clip_costs(look):
         figures.budget_figure(look, "linear-2")
 
 
+@pytest.mark.slow
 def test_widgets_move(done, look):
     result, _ = done
     moved(figures.references_widget())
