@@ -286,8 +286,8 @@ print("7 ONNX Runtime is not installed" if scores is None else f"7 same bits the
 # reduction (VRCNN) needs concatenations. Classification by a small residual network needs additions. There are 127
 # levels: signed 8-bit storage has as many codes above zero. 31 and 15 levels show the effect of fewer bits.
 #
-# Where `LABKIT_DATA` has them, the networks train on 91 photographs (T91) and on Fashion-MNIST, and are tested on five
-# pictures (Set5), on three of the 68 of BSD68, and on Fashion-MNIST. Otherwise two photographs and the digits of
+# Where `LABKIT_DATA` has them, the networks train on the photographs of T91 and on Fashion-MNIST, and are tested on
+# five pictures (Set5), on three of the 68 of BSD68, and on Fashion-MNIST. Otherwise two photographs and the digits of
 # scikit-learn take their place.
 
 # %%
