@@ -224,7 +224,8 @@ viz.show_source(batches_at)
 # ## 5 Prove it
 #
 # Four contents, two nuisances and two labels give $2^{4\cdot2}=256$ hypotheses. The statements below [ours] are checked
-# with exact expectations, those about hypotheses on all 256 of them. The numbers are those of the printed lines.
+# with exact expectations: the first on random problems with three labels, the others about hypotheses on all 256 of
+# them. The numbers are those of the printed lines.
 #
 # 1. **Lemma 0.** $\lvert R_Q-R_{Q'}\rvert\le\iota\le\mathrm{tv}\le\delta$, and $\iota\le\Omega$.
 # 2. Exactly $2^4=16$ hypotheses are invariant: one for each map from contents to labels.
