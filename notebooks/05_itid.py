@@ -143,9 +143,8 @@ show.claims(paper, main=["iid-theory-misses-the-task", "invariance-bounds-the-ga
 # %%
 from labkit.papers.itid import Swap
 from labkit.papers.itid.method import bounds
-from labkit.papers.itid.method.measures import iota
 
-viz.show_source(iota, bounds.itid_bound)
+viz.show_source(bounds.itid_bound)
 
 # %% [markdown]
 # **Theorem 5** [ours] (Theorems 3 and 4 are in section 5). If the law of $z$ depends on $y\in\{0,1\}$ only, and $c$ and
