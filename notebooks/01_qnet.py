@@ -301,7 +301,7 @@ viz.show(
 )
 
 # %% [markdown]
-# The same histograms one after another. Press play, or drag the slider:
+# The animation shows the same histograms one after another. Press play, or drag the slider:
 
 # %%
 viz.show(
@@ -414,9 +414,9 @@ print("packed and deployed networks compute the same:", all(network.same for net
 # %% [markdown]
 # ## 7 Explore
 #
-# The first picture with controls, and the slope beside it. Raise the temperature and see which weights still learn.
-# Move the outer thresholds away from zero: more weights are used as zero, so the weights become sparse. Choose another
-# level set.
+# This is the first picture with controls, and with the slope of the function beside it. Raise the temperature and see
+# which weights still learn. Move the outer thresholds away from zero: more weights are used as zero, so the weights
+# become sparse. Choose another level set.
 
 # %%
 viz.show(

@@ -354,7 +354,8 @@ viz.show(
 )
 
 # %% [markdown]
-# The arm before and after training, with the same goals (the red dot). The frame is green while the hand is at the goal.
+# The frames show the arm before and after training, with the same goals (the red dot). The frame is green while the
+# hand is at the goal.
 
 # %%
 from labkit.papers.sher.teaching.rendering import to_gif

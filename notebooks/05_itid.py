@@ -473,7 +473,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Class by colour.** Accuracy on test digits of each class in each colour; a cross marks the worst cell.
+# **Class by colour.** The maps show the accuracy on test digits of each class in each colour; a cross marks the worst
+# cell.
 
 # %%
 viz.show(
