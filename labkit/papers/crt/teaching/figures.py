@@ -133,9 +133,9 @@ def _first_frame() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def convergence_figure() -> Figure:
     """Half the squared residual against conjugate-gradient steps, for both betas and both activations."""
     figure, axes = subplots(1, 2, figsize=(9, 2.8))
-    for axis, kind, name in zip(axes, ("identity", "mlu"), ("phi = identity: linear", "phi = MLU"), strict=True):
+    for axis, kind, name in zip(axes, ("identity", "mlu"), ("φ = identity: linear", "φ = MLU"), strict=True):
         for losses, beta, line in zip(
-            convergence(kind), ("Polak-Ribiere", "Fletcher-Reeves"), ("-", "--"), strict=True
+            convergence(kind), ("Polak-Ribière", "Fletcher-Reeves"), ("-", "--"), strict=True
         ):
             axis.plot(5 * np.arange(len(losses)) + 1, losses, line, color=COLORS["ours"], label=beta)
         axis.set(xlabel="conjugate-gradient steps", ylabel="half squared residual", title=name, yscale="log")
