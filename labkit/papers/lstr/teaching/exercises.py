@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.experiment.actors import Actors
 from labkit.papers.lstr.method.backbone import SmallBackbone
-from labkit.papers.lstr.teaching import checks, scenes
+from labkit.papers.lstr.teaching import checks
 from labkit.workbench.exercises import Exercise, number
 
 # -- 1 attention ------------------------------------------------------------------------------------------------------
@@ -115,15 +114,7 @@ def backwards(scores: Sequence[np.ndarray], links: Sequence[np.ndarray], beta: f
     return best_path(scores, links, beta)[::-1]
 
 
-# -- 6 the ceiling ----------------------------------------------------------------------------------------------------
-
-
-@cache
-def ceiling_of_one_color() -> float:
-    return round(scenes.ceilings()["count"], 3)
-
-
-# -- 7 break the guard ------------------------------------------------------------------------------------------------
+# -- 7 generous boxes -------------------------------------------------------------------------------------------------
 
 
 def fair(settings: Any) -> None:
