@@ -87,6 +87,9 @@ def positions(handle: Any) -> list[Any]:
     if hasattr(handle, "options"):
         values = [value for _, value in handle._options_full]
         return values[:: -(-len(values) // POSITIONS)]
+    if isinstance(handle, ipywidgets.Text):  # each word left out in turn
+        words = handle.value.split()
+        return [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))][:POSITIONS]
     low, high = handle.min, handle.max
     ends = [low + (high - low) * k / (POSITIONS - 1) for k in range(POSITIONS)]
     if isinstance(handle, ipywidgets.FloatLogSlider):

@@ -3,8 +3,6 @@
 Colors: the paper's cascade and what it finds blue, single relations orange and brown, own features grey, truth dark.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +12,6 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
@@ -22,7 +19,7 @@ from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.teaching import scenes
 from labkit.papers.lstr.teaching.scenes import Look, Proposed, Walk, Web
-from labkit.viz import COLORS, explore, subplots
+from labkit.viz import COLORS, explore, image_source, subplots
 
 ARM_COLORS = {"roi": COLORS["float"], "short": COLORS["baseline"], "long": COLORS["straw"], "cascade": COLORS["ours"]}
 
@@ -363,7 +360,5 @@ def detected_figure(
 
 
 def _source(pixels: np.ndarray) -> str:
-    """A picture in 0..1 as a data address, enlarged without smoothing."""
-    stream = io.BytesIO()
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(stream, format="png")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    """A picture in 0..1 as a data address."""
+    return image_source((pixels * 255).round().astype(np.uint8))
