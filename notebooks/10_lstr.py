@@ -360,7 +360,7 @@ viz.show(
 show.ledger(verdict for verdict in paper.verdicts() if "attention" in verdict.key or "context-is" in verdict.key)
 
 # %% [markdown]
-# **Recorded: other graphs.** `parallel` gives the graph the tubelets' own vectors, without what their clips added. `identity`
+# **Recorded: other graphs.** `parallel` gives the graph the tubelets' own vectors, without what their clip added. `identity`
 # has no edges. `shuffled` deals each node's weights out among the nodes that it may listen to, by a fixed permutation.
 # `centered` compares vectors after batch normalisation, which subtracts their mean. `lfb-*` read a *feature bank*, a list of
 # the earlier clips' vectors, by mean, maximum or attention [peer code: long-term feature banks]. Before you look: if the graph
@@ -634,6 +634,14 @@ paper.exercise("larger-boxes").check(my_actors)
 # solution
 # half a box more moves the border of what is seen by as much; the frame must grow with it
 paper.exercise("larger-boxes").check(Actors(size=64, box=6.5, reach=18.0, apart=16.0, object_apart=24.0))
+
+# %% [markdown]
+# **Go on.** Two experiments of your own. Say first what you expect.
+#
+# - Take the identity away: both actors of a video have one colour. Where will the accuracy on L stand?
+#   `labkit train lstr -p same_color true`
+# - Put the symmetric adjacency in place of the softmax, and two layers in place of one:
+#   `labkit train lstr -p arms cascade,symmetric,two-layers`
 
 # %% [markdown]
 # ## 10 Take it home, and full scale
