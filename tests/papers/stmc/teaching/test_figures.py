@@ -26,7 +26,7 @@ def states(reading):
     return [
         (
             figures.pairs_figure,
-            [{"gloss": gloss, "cue": cue} for gloss in avatars.GLOSSES[::5] for cue in avatars.CUES],
+            [{"gloss": gloss, "cue": cue} for gloss in avatars.GLOSSES[::11] for cue in avatars.CUES],
         ),
         (figures.beam_figure, [{"width": 20, "sharpness": 0.2}, {"width": 1, "sharpness": 3.0, "seed": 20}]),
         (
