@@ -149,6 +149,13 @@ def lead_lines(rates: Mapping[str, Mapping[int, float]]) -> list[str]:
     ]
 
 
+def pair_line(values: Mapping[str, Mapping[int, float]], first: str, second: str) -> str:
+    """In how many of the seeds that both arms have the first one has the lower word error rate."""
+    seeds = values.get(first, {}).keys() & values.get(second, {}).keys()
+    better = sum(values[first][seed] < values[second][seed] for seed in seeds)
+    return f"{first} reads better than {second} in {better} of {len(seeds)} seeds"
+
+
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:
     """Log-probabilities of made-up scores: flatter for a smaller sharpness."""
     scores = sharpness * np.random.default_rng(seed).normal(0, 1, (steps, labels))

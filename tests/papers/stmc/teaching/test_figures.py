@@ -139,6 +139,12 @@ def test_leads_compare_arms_of_one_record_and_seed(tmp_path, monkeypatch):
         "intra-only  better in 1 of 2 seeds, by -10 to 25 points",
     ]
     assert scenes.lead_lines({}) == []
+    recorded = scenes.recorded()
+    assert scenes.pair_line(recorded, "intra-only", "full-frame") == (
+        "intra-only reads better than full-frame in 2 of 2 seeds"
+    )
+    assert scenes.pair_line(recorded, "intra-only", "multi-cue").endswith("in 0 of 2 seeds")  # the first record's
+    assert scenes.pair_line({}, "intra-only", "multi-cue").endswith("in 0 of 0 seeds")
 
 
 def test_a_reading_holds_probabilities(reading):
