@@ -379,7 +379,7 @@ print(scenes.pair_line(recorded, "full-frame-pose-loss", "full-frame"))
 # - `full-frame-pose-loss`, `random-crops` and `full-frame-longer` stand for simpler explanations of the lead. Where `multi-cue`
 #   leads in every seed, the simpler explanation fails in every seed. The claim asks for more: the lower end of its interval
 #   must reach the margin.
-# - Where a line begins with a negative number, the seeds disagree. That is so for both paths through time: whether they matter
+# - Where the smallest difference is negative, the seeds disagree. That is so for both paths through time: whether they matter
 #   stays open here.
 # - The last line answers the question above.
 
