@@ -372,9 +372,10 @@ def switchboard_figure(
         if name in values
     ]
     means = [100 * _mean(values[name]) for name in names]
+    labels = [f"{name}<br>{len(values[name])} seeds" for name in names]
     colors = [COLORS["ours"] if name == arm else COLORS["straw"] for name in names]
     title = f"{arm}: {100 * _mean(values[arm]):.1f} % WER" if recorded else "these cues together were not recorded"
-    return go.Figure(go.Bar(x=names, y=means, marker={"color": colors})).update_layout(
+    return go.Figure(go.Bar(x=labels, y=means, marker={"color": colors})).update_layout(
         title=title, yaxis_title="word error rate, %", yaxis_range=[0, 105], height=330, margin={"t": 50, "b": 40}
     )
 
