@@ -79,6 +79,7 @@ def test_the_lines_fuse_a_model_and_an_encoder_of_the_readers_own(tmp_path, mari
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_train_on_two_text_files_and_translate(tmp_path):
     """A language nobody has: digits, spelled out. The plain model learns some of it in seconds."""
     draw, names = random.Random(0), ["null", "uno", "dwa", "tri", "vier"]
