@@ -14,7 +14,13 @@ from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
 CONFIG = CONFIGS["smoke"].override(
-    experiments=("sentences",), arms=("plain", "fused", "no-drop-net"), layers=2, tests=2, beam=1, steps=3, fused_steps=3
+    experiments=("sentences",),
+    arms=("plain", "fused", "no-drop-net"),
+    layers=2,
+    tests=2,
+    beam=1,
+    steps=3,
+    fused_steps=3,
 )
 pytestmark = [pytest.mark.slow, pytest.mark.shapes_unchecked]  # the models that are looked at are trained first
 
