@@ -69,8 +69,8 @@ CLAIMS = (
         margin=0.0,
         scale="lesson",
         unit="BLEU",
-        note="On held-out names, against the better one of the two one-sided models. Seeds from 3 on were added after a "
-        "look at the first three.",
+        note="On held-out names, against the better one of the two one-sided models. Seeds from 3 on were added after "
+        "a look at the first three.",
     ),
     Claim(
         key="embedding-beats-fine-tuning",
