@@ -27,7 +27,7 @@ class Letters:
 
 def translator(mode: str = "both", document: bool = False) -> Translator:
     sizes = Architecture(
-        vocabulary=10, width=16, feed_forward=16, heads=2, encoder_layers=1, decoder_layers=1, longest=30
+        vocabulary=10, width=16, feed_forward=16, heads=2, encoder_layers=1, decoder_layers=1, longest=9
     )
     model = Transformer(sizes, Fusion(mode=mode, bert_width=32), seed=1)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_nothing_to_translate():
 
 def test_misuse_is_refused():
     ours = translator()
-    with pytest.raises(InputError, match="line 2 has 41 tokens, and the model takes 30 at most"):
+    with pytest.raises(InputError, match="line 2 has 41 tokens, and the model takes 9 at most"):
         ours.translate(["a", "a " * 40])
     with pytest.raises(InputError, match="beam must lie"):
         ours.translate(["a"], beam=0)

@@ -13,21 +13,26 @@ from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS
 from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
-CONFIG = CONFIGS["smoke"].override(experiments=("sentences",), arms=("plain", "fused", "no-drop-net"), layers=2)
-pytestmark = pytest.mark.slow  # the models that are looked at are trained first
+CONFIG = CONFIGS["smoke"].override(
+    experiments=("sentences",),
+    arms=("plain", "fused", "no-drop-net"),
+    layers=2,
+    tests=2,
+    beam=1,
+    steps=3,
+    fused_steps=3,
+)
+pytestmark = [pytest.mark.slow, pytest.mark.shapes_unchecked]  # the models that are looked at are trained first
 
 SENTENCE = "the dog sees the hound ."
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    import os
-
-    before = os.environ.get("LABKIT_RUNS")
-    os.environ["LABKIT_RUNS"] = str(tmp_path_factory.mktemp("runs"))
     run = Run.open(tmp_path_factory.mktemp("run"), CONFIG)
-    PAPER.run(CONFIG, run)
-    os.environ.pop("LABKIT_RUNS") if before is None else os.environ.update(LABKIT_RUNS=before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        PAPER.run(CONFIG, run)
     return run
 
 
@@ -70,7 +75,7 @@ def test_the_attention_widget_reads_a_typed_sentence(scene):
 
 
 def test_the_switch_at_a_half_is_the_models_own_translation(scene):
-    switch = scenes.branch_switch(scene, count=2)
+    switch = scenes.branch_switch(scene, count=1)
     assert set(switch.bleu) == {"fused", "no-drop-net"}
     assert switch.said["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
     assert scene.models["fused"].mixture == (0.5, 0.5)
