@@ -165,6 +165,7 @@ def test_widgets_hold_their_figures(snapshots):
         assert widget.children[-1].to_json() != before
 
 
+@pytest.mark.slow
 def test_the_first_picture_shows_one_frame_with_two_outcomes():
     shown = scenes.two_outcomes().snapshot
     assert shown.winner == shown.target != int(shown.s1.argmax())

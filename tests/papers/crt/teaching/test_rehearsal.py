@@ -105,6 +105,7 @@ def test_each_view_stands_on_the_target_of_the_frame_before():
     )
 
 
+@pytest.mark.slow
 def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
     """A sample every second frame, at the target's place in cells; an improvement every sixth; for each filter."""
     learned, improved = [], []
