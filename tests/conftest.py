@@ -15,6 +15,10 @@ TESTS = Path(__file__).parent
 HANGS = 900  # seconds after which a process is taken to hang: ten times what the slowest needs on a quiet machine
 sys.path[:0] = [str(TESTS), str(TESTS / "notebooks")]  # for toy_paper and second_edition
 
+import lazy_checks  # noqa: E402, only there on this path
+
+lazy_checks.install()
+
 torch.set_warn_always(True)  # not once a process: which test fails must not depend on the order
 # One thread, unless the caller says otherwise: the same sums in the same order, and two workers share two cores.
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -55,14 +55,17 @@ def compare(
 ) -> dict[str, float]:
     """Best time of each candidate in milliseconds. They take turns; the minimum is the least disturbed measurement.
 
+    Every second round goes backwards: what one leaves in cache and memory would else always meet the same other.
     Calls longer than the scheduler's time slice are never undisturbed on a busy machine: for those that compute in one
     process on the CPU, `clock=time.process_time` counts the CPU-seconds of this process alone.
     """
     for _, call in itertools.product(range(warm_up), candidates.values()):
         call()
     best = dict.fromkeys(candidates, math.inf)
-    for _, (name, call) in itertools.product(range(rounds), candidates.items()):
-        best[name] = min(best[name], milliseconds(call, device, clock))
+    turns = list(candidates.items())
+    for k in range(rounds):
+        for name, call in turns[:: -1 if k % 2 else 1]:
+            best[name] = min(best[name], milliseconds(call, device, clock))
     return best
 
 

@@ -318,7 +318,8 @@ def test_the_line_to_go_on_with_can_be_pasted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "list", "claims", "data list", pytest.param("doctor", marks=pytest.mark.slow)]
+    "words",
+    ["--help", "data list", *(pytest.param(name, marks=pytest.mark.slow) for name in ("list", "claims", "doctor"))],
 )
 def test_what_only_looks_imports_no_torch(words, monkeypatch):
     """Nobody waits for what a command does not need; and the doctor must be able to say that torch is broken."""

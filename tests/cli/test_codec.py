@@ -46,6 +46,11 @@ def model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def codec(model) -> Codec:
+    return Codec.load(model)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys, model):
     """In an empty folder with clip.mkv; runs `labkit codec ...` with the model: exit code, output, errors."""
@@ -66,6 +71,7 @@ def here(tmp_path, monkeypatch, capsys, model):
     return run
 
 
+@pytest.mark.slow
 def test_there_and_back(here, model):
     """The video that comes out holds exactly the decoded pixels, odd sizes and frame rate included."""
     code, said, _ = here("encode", "clip.mkv", "clip.mlvc", "--gop", "3")
@@ -161,7 +167,8 @@ def test_what_does_not_come_along_is_told(here):
     ],
     ids=" ".join,
 )
-def test_bad_input_is_told_before_anything_is_written(here, words, parts):
+def test_bad_input_is_told_before_anything_is_written(here, codec, monkeypatch, words, parts):
+    monkeypatch.setattr(Codec, "load", lambda *_: codec)  # twenty times the same networks
     Path("folder.mlvc").mkdir()
     Path("there.mlvc").write_bytes(b"something")
     Path("text.mp4").write_text("not a video" * 50)

@@ -56,7 +56,7 @@ def translate(monkeypatch, capfdbinary):
     return call
 
 
-@pytest.mark.parametrize("mode", ["off", "both"])
+@pytest.mark.parametrize("mode", ["off", pytest.param("both", marks=pytest.mark.slow)])
 def test_lines_come_back_in_order_and_blank_ones_stay(translate, tmp_path, mode):
     model = model_file(tmp_path, mode)
     out, err = translate("\n".join(LINES) + "\n", model, "--beam", 2)
@@ -75,6 +75,7 @@ def test_input_is_read_piece_by_piece_and_documents_whole(monkeypatch):
     assert list(command.chunks(io.BytesIO("x\u2028y\n".encode()), None)) == [["x\u2028y"]]  # no end of a line
 
 
+@pytest.mark.slow
 def test_pieces_change_nothing(translate, tmp_path, monkeypatch):
     model = model_file(tmp_path)
     whole, _ = translate("\n".join(LINES), model, "--beam", 2)

@@ -145,6 +145,7 @@ def test_best_available_says_what_it_used_and_never_hides_damage(empty_data, mon
         best_available("train")
 
 
+@pytest.mark.slow
 def test_fashion_known_values():
     needs("fashion-mnist")
     train, test = fashion_mnist("train"), fashion_mnist("test")
@@ -257,6 +258,7 @@ def test_the_archive_is_preferred_to_the_copy(empty_data, monkeypatch, smooth):
     assert cifar10("test").name == "cifar10"
 
 
+@pytest.mark.slow
 def test_cifar_known_values(monkeypatch, tmp_path):
     """The test part only: decoding 10,000 JPEGs takes a second."""
     needs("cifar10")

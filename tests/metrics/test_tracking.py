@@ -418,6 +418,7 @@ def test_what_lies_outside_the_image_does_not_count():
     assert presence.count(yes, truth, yes, beyond, size=(9.0, 9.0)).hits == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_there(), reason="LABKIT_DATA holds no tracking/ (research-only sequences)")
 def test_an_oracle_that_never_says_absent_on_the_real_annotations():
     """Sheet, check 13: TPR 1, TNR 0, GM 0, MaxGM 1/2; and one that knows the absences scores 1."""

@@ -132,6 +132,7 @@ def test_the_start_notebook_has_a_row_and_a_link_for_every_room():
     ]
 
 
+@pytest.mark.slow
 def test_the_start_notebook_shows_times_ledger_and_pictures_as_they_are(monkeypatch):
     """Catches: a ledger of yesterday. `labkit notebooks 00_start_here` mends it."""
     shown: list[str] = []

@@ -22,6 +22,7 @@ from labkit.kernels.soft_quantize.reference import (
     Body,
     Staircase,
     compute_dtype,
+    soft_quantize_for_compilers,
     soft_quantize_reference,
 )
 
@@ -62,9 +63,9 @@ def soft_quantize(
     _check(x, levels, thresholds, temperature, bell_temperature, clamp)
     exact = bell_temperature is None and bell_height is None and math.isinf(clamp)
     if exact and not x.is_cuda and torch.compiler.is_compiling():
-        # a compiler for CPUs fuses the plain formula with its neighbours, and is then quicker than the operator
+        # a compiler for CPUs fuses a formula with its neighbours, and is then quicker than the operator
         wide = x.to(compute_dtype(x))
-        return soft_quantize_reference(wide, levels, thresholds, alpha, beta, temperature).to(x.dtype)
+        return soft_quantize_for_compilers(wide, levels, thresholds, alpha, beta, temperature).to(x.dtype)
     if bell_height is None:
         bell_height = temperature if bell_temperature is None else bell_temperature
     alpha, beta, temperature, bell_height = (_scalar(value, x) for value in (alpha, beta, temperature, bell_height))

@@ -65,6 +65,7 @@ def test_the_lines_follow_a_kite_and_find_it_again():
         assert np.abs([x + w / 2 - BOXES[t, 0] - 12, y + h / 2 - BOXES[t, 1] - 17]).max() < 8
 
 
+@pytest.mark.slow
 def test_the_command_follows_it_in_a_video_file(tmp_path: Path, monkeypatch):
     av = pytest.importorskip("av", reason="needs the extra 'video'")
     monkeypatch.chdir(tmp_path)

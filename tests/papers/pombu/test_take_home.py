@@ -33,7 +33,7 @@ def state_of(model: POMBU) -> dict[str, torch.Tensor]:
 # -- the environment's own units --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize("tall", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_actions_are_in_the_environments_bounds_shape_and_format(tall):
     env = Ferry(tall=tall)
     model = a_model(env, seed=1).learn(60, progress=False)
@@ -159,6 +159,7 @@ def test_wrong_functions_are_told():
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_policy_and_predictions_leave_no_trace():
     first, second, other = (a_model(seed=seed) for seed in (3, 3, 4))
     first.predict(np.zeros(4), deterministic=False)
@@ -192,6 +193,7 @@ def test_it_learns_to_balance_a_pole_of_which_it_is_told_nothing():
     assert np.mean(lengths) > 25
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_goes_on_as_if_nothing_had_been(tmp_path):
     whole, half = a_model(seed=2), a_model(seed=2)
     half.learn(1, progress=False)

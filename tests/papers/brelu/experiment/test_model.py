@@ -32,7 +32,14 @@ def test_receptive_field_of_vrcnn_is_6():
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("small", 28), ("small", 8), ("resnet20", 32), ("resnet18", 64), ("resnet50", 32)]
+    ("name", "size"),
+    [
+        ("small", 28),
+        ("small", 8),
+        ("resnet20", 32),
+        ("resnet18", 64),
+        pytest.param("resnet50", 32, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resnet_as_a_graph_gives_the_same_scores(name, size):
     torch.manual_seed(0)
@@ -45,6 +52,7 @@ def test_a_resnet_as_a_graph_gives_the_same_scores(name, size):
         torch.testing.assert_close(network(x).flatten(1), wanted, rtol=0, atol=2e-5 * float(wanted.abs().max() + 1))
 
 
+@pytest.mark.slow
 def test_resnet152_as_a_graph():
     network = trace(classifier("resnet152", 1000, 3, 64))
     assert len(layers(network)) == 1 + 3 * 50 + 4 + 1

@@ -45,7 +45,7 @@ def deployed(name: str, levels: int = 127):
     return network, scales, integer, codes, real
 
 
-NETWORKS = ["vdsr", "vrcnn", "small", "resnet20", "resnet18"]
+NETWORKS = ["vdsr", "vrcnn", "small", "resnet20", pytest.param("resnet18", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

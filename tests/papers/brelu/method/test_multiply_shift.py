@@ -36,6 +36,7 @@ def test_the_papers_search(u_max, mul, shift):
     assert mul_shift(u_max, mode="paper") == (mul, shift)
 
 
+@pytest.mark.slow
 def test_robust_reaches_its_levels_for_every_u_max_up_to_2_24_and_never_leaves_int32():
     """By exhaustion, with arrays of our own; the function takes the first pair, or a later one with a float factor."""
     chunk = 1 << 21

@@ -5,16 +5,30 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from labkit.devices import one_thread
 from labkit.errors import InputError
+from labkit.papers import load
+from labkit.papers.brelu.experiment.config import CONFIGS
 from labkit.papers.brelu.method.bounds import ActivationStatistics
 from labkit.papers.brelu.teaching import figures, scenes
 from labkit.papers.brelu.teaching.roofline import Machine, layer_intensity, measure
+from labkit.workbench.runs import Run
 
 
 @pytest.fixture(scope="module")
-def shown(finished):
-    config, run, _ = finished
-    return scenes.open_superresolution(config, run, side=32)
+def trained(tmp_path_factory):
+    """The super-resolution of a finished run without its peers: (config, run directory)."""
+    small = {"steps": 12, "tune_steps": 3, "patches": 64, "levels": [127, 31, 15], "calibration_examples": 32}
+    config = CONFIGS["smoke"].override(tasks=["superresolution"], peers=[], factors=[1.0], **small)
+    run = Run.open(tmp_path_factory.mktemp("superresolution") / "run", config)
+    with one_thread():
+        load("brelu").run(config, run)
+    return config, run
+
+
+@pytest.fixture(scope="module")
+def shown(trained):
+    return scenes.open_superresolution(*trained, side=32)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +43,7 @@ def test_other_schemes_are_shown_over_seeds():
     assert figures.peers_table(results).splitlines()[2] == "| LSQ | 15 | -0.40 | -0.50 to -0.30 |"
 
 
+@pytest.mark.slow
 def test_static_pictures(finished, shown):
     _, _, result = finished
     pictures = [
@@ -133,8 +148,8 @@ def test_roofline_counts_work_and_bytes():
         layer_intensity(0, 1, 1, 1, 1)
 
 
-def test_bad_input(finished, shown):
-    config, run, _ = finished
+def test_bad_input(trained, shown):
+    config, run = trained
     with pytest.raises(InputError, match=r"rows 0\.\.31"):
         scenes.follow_pixel(shown, 99, 0)
     with pytest.raises(InputError, match="no super-resolution"):

@@ -105,6 +105,7 @@ def test_iou_net_sees_box_and_target():
         Refiner(net, starts=2)
 
 
+@pytest.mark.slow
 def test_refined_and_learned_trackers_track():
     clip = look_alikes(LookAlikes(frames=5, rivals=0, height=120, width=160), 0)
     refiner = Refiner(learning.predictor(0).net)

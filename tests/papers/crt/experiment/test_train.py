@@ -67,6 +67,7 @@ def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop, undisturbed):
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_killed_between_arms(tmp_path, monkeypatch):
     config = SMALL.override(arms=("stage-1", "cascade"), clips=1)
     whole = PAPER.run(config, run_of(tmp_path / "whole", config))
@@ -151,6 +152,7 @@ def test_footage_is_tracked_where_it_is(tmp_path, monkeypatch):
     assert result["footage"]["TLD_pedestrian2"]["arms"]["stage-1"]["auc"] > 0.2
 
 
+@pytest.mark.slow
 def test_speed_is_measured_only_when_asked(tmp_path):
     config = SMALL.override(arms=("stage-1",), clips=1, speed_frames=8)
     result = PAPER.run(config, run_of(tmp_path / "a", config))

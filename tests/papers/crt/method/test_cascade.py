@@ -53,6 +53,7 @@ def test_it_obeys_the_protocol_and_follows():
     assert all(each.present and each.score > 0.25 for each in answers)
 
 
+@pytest.mark.slow
 def test_init_starts_over():
     tracker = CascadeTracker()
     first = boxes_of(follow(tracker, CLIP))
@@ -174,6 +175,7 @@ def test_nothing_is_learned_while_the_target_is_lost():
     assert not torch.equal(filters[25][0], filters[9][0])
 
 
+@pytest.mark.slow
 def test_a_look_alike_is_not_taken_for_the_lost_target():
     """A stranger with a third of its texture comes to where it was; by a lower bar it would be followed."""
     clip = hidden_for_a_while(FAR, rival=0.35)
@@ -185,6 +187,7 @@ def test_a_look_alike_is_not_taken_for_the_lost_target():
     assert box_overlaps(taken.boxes, clip.boxes)[18:].max() == 0
 
 
+@pytest.mark.slow
 def test_a_target_that_has_changed_counts_twice():
     """The usual score of a real clip lies between 0 and 1: always above a threshold of 0, soon below one of 1."""
     counts = {0.0: set(), 1.0: set()}
@@ -199,6 +202,7 @@ def test_a_target_that_has_changed_counts_twice():
     assert counts == {0.0: {1.0}, 1.0: {2.0}}
 
 
+@pytest.mark.slow
 def test_lost_beside_followed():
     """In a batch each target is lost and found by itself."""
     clips = (hidden_for_a_while(FAR), hidden_for_a_while((60, 80)))
@@ -209,6 +213,7 @@ def test_lost_beside_followed():
         assert box_overlaps(track.boxes, alone.boxes).min() > 0.5
 
 
+@pytest.mark.slow
 def test_where_stage_2_is_left_out_stage_1_says_whether_the_target_is_there():
     """One target alone and beside another: a skipped frame is judged by the same score in both."""
     settings = Settings(skip_single=True, most=1)
@@ -229,6 +234,7 @@ def test_a_box_never_leaves_the_frame_and_stays_finite():
         assert 0 <= y + h / 2 <= 60
 
 
+@pytest.mark.slow
 def test_scales_follow_a_growing_target():
     frames = 26
     clip = look_alikes(LookAlikes(frames=frames, rivals=0, sprite=30, zoom=0.3, clutter=15.0, speed=0.3, light=0.0), 2)

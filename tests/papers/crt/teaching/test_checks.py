@@ -19,6 +19,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_presence_names_the_property_that_fails():
     exercise = PAPER.exercise("presence")
     assert set(exercise.wrong) == set(REFUSED)

@@ -1,5 +1,7 @@
 """Pictures are pure: the same state gives the same arrays, every state in reach draws, refused states say why."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -10,15 +12,20 @@ from labkit.papers.crt.experiment.config import MINING, Config
 from labkit.papers.crt.teaching import exercises, figures, rehearsal, scenes
 from labkit.workbench.records import Record
 
-CLIP = look_alikes(LookAlikes(frames=10, rivals=3, similarity=0.85, height=140, width=180), 1)
+
+@functools.cache
+def crowd():
+    return look_alikes(LookAlikes(frames=10, rivals=3, similarity=0.85, height=140, width=180), 1)
 
 
-SHORT = rehearsal.describe(CLIP, (5, 7))
+@functools.cache
+def described():
+    return rehearsal.describe(crowd(), (5, 7))
 
 
 @pytest.fixture(scope="module")
 def snapshots():
-    return scenes.snapshots(CLIP, 10, guided=True)
+    return scenes.snapshots(crowd(), 10, guided=True)
 
 
 STATES = [
@@ -129,9 +136,9 @@ KNOBS = [{"kappa": 0.9}, {"mix": 0.0}, {"lam": 1.0}, {"eta": 0.3}, {"mining": "a
 
 @pytest.mark.parametrize("state", KNOBS, ids=lambda state: next(iter(state)))
 def test_every_knob_moves_the_picture_and_only_by_its_value(state):
-    start = figures.knobs_figure(SHORT)
-    first = figures.knobs_figure(SHORT, **state)
-    assert first.to_json() == figures.knobs_figure(SHORT, **state).to_json()
+    start = figures.knobs_figure(described())
+    first = figures.knobs_figure(described(), **state)
+    assert first.to_json() == figures.knobs_figure(described(), **state).to_json()
     assert first.to_json() != start.to_json()
     assert [trace.name for trace in first.data] == [trace.name for trace in start.data]
     for words in ("skip rate", "n = ", "d = 256", "ms a solve", "negatives mined"):
@@ -139,7 +146,7 @@ def test_every_knob_moves_the_picture_and_only_by_its_value(state):
 
 
 def test_a_knob_out_of_range_leaves_the_picture_and_says_why():
-    widget = figures.knobs_widget(SHORT)
+    widget = figures.knobs_widget(described())
     before = widget.children[-1].to_json()
     widget.children[5].options = [("9 x 9", 9)]
     assert widget.children[-1].to_json() == before
@@ -148,7 +155,7 @@ def test_a_knob_out_of_range_leaves_the_picture_and_says_why():
 
 def test_widgets_hold_their_figures(snapshots):
     for widget in (figures.cost_widget(()), figures.loo_widget(), figures.rival_widget(), figures.eao_widget(),
-                   figures.scrubber_widget(snapshots), figures.knobs_widget(SHORT)):  # fmt: skip
+                   figures.scrubber_widget(snapshots), figures.knobs_widget(described())):  # fmt: skip
         control = widget.children[0]
         before = widget.children[-1].to_json()
         if hasattr(control, "options"):
@@ -158,6 +165,7 @@ def test_widgets_hold_their_figures(snapshots):
         assert widget.children[-1].to_json() != before
 
 
+@pytest.mark.slow
 def test_the_first_picture_shows_one_frame_with_two_outcomes():
     shown = scenes.two_outcomes().snapshot
     assert shown.winner == shown.target != int(shown.s1.argmax())
@@ -184,9 +192,9 @@ def test_static_figures_draw(snapshots):
     figures.convergence_figure()
     figures.clip_figure("walkers", frames=(0, 5))
     figures.hard_negatives_figure([])
-    figures.knobs_picture(SHORT)
+    figures.knobs_picture(described())
     figures.presence_figure(exercises.goes_away())
-    figures.hard_negatives_figure(scenes.hard_negatives(CLIP, 10))
+    figures.hard_negatives_figure(scenes.hard_negatives(crowd(), 10))
     each = {"lost": [0.1, 0.2], "success": [[1.0] * 20 + [0.0]] * 2}
     arm = {"each": each, "hard_share": 0.03, "hard_response": 0.4}
     result = {"clips": {"plain": {"arms": {"stage-1": arm, "cascade": arm}}}}
@@ -207,11 +215,11 @@ def test_hard_negatives_name_the_frame_they_come_from():
 
 def test_real_frames_are_never_shown_unasked(monkeypatch):
     monkeypatch.setattr(scenes.data, "footage_is_there", lambda: True)
-    monkeypatch.setattr(scenes.data, "footage", lambda *_: CLIP)
+    monkeypatch.setattr(scenes.data, "footage", lambda *_: crowd())
     name, _ = scenes.headline(Config(footage=("TLD_pedestrian2",), frames=6), 4)
     assert name == "plain-0-0"
     name, _ = scenes.headline(Config(footage=("TLD_pedestrian2",), show_footage=True), 4)
-    assert name == CLIP.name
+    assert name == crowd().name
 
 
 def test_recorded_differences_are_paired_over_all_clips(tmp_path, monkeypatch):

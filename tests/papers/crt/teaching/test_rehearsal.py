@@ -1,5 +1,6 @@
 """A rehearsal says what the tracker itself would decide, for every setting that can be moved, and quickly."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -16,15 +17,22 @@ from labkit.papers.crt.method.ridge_head import Ridge, RidgeHead
 from labkit.papers.crt.teaching import rehearsal, scenes
 from labkit.papers.crt.teaching.rehearsal import Choice, replay
 
-CLIP = look_alikes(LookAlikes(frames=16, rivals=4, similarity=0.85, height=140, width=180), 1)
-FOUND = rehearsal.describe(CLIP)
+
+@functools.cache
+def crowd():
+    return look_alikes(LookAlikes(frames=16, rivals=4, similarity=0.85, height=140, width=180), 1)
+
+
+@functools.cache
+def described():
+    return rehearsal.describe(crowd())
 
 
 def test_the_first_decision_is_the_trackers():
     """Before anything more is learned the two must agree to the last candidate: same maps, same head, same scores."""
-    (look, *_) = scenes.snapshots(CLIP, 2, Settings(bins=4), guided=True)
+    (look, *_) = scenes.snapshots(crowd(), 2, Settings(bins=4), guided=True)
     decision = rehearsal._decide(
-        FOUND.options[7][0], FOUND.position[0], FOUND.size[0], _first_weights(Choice()), Choice()
+        described().options[7][0], described().position[0], described().size[0], _first_weights(Choice()), Choice()
     )
     np.testing.assert_allclose(decision.fused.numpy(), 0.3 * look.s1 + 0.7 * look.s2, atol=2e-4)
     assert int(decision.is_target.nonzero()) == look.target
@@ -33,7 +41,7 @@ def test_the_first_decision_is_the_trackers():
 
 def _first_weights(choice):
     head = RidgeHead(Ridge(lam=choice.lam, eta=choice.eta))
-    head.first(FOUND.first)
+    head.first(described().first)
     return head.w[0]
 
 
@@ -54,10 +62,10 @@ def _lead(scores, target):
 
 
 def test_m_0_is_stage_1_alone_and_kappa_leaves_fewer():
-    alone = replay(FOUND, Choice(mix=0.0))
+    alone = replay(described(), Choice(mix=0.0))
     agree = np.sign(alone.lead) == np.sign(alone.lead1)
     assert agree.mean() > 0.8  # a neighbour of the peak can answer more than the peak of a weaker candidate
-    loose, strict = replay(FOUND, Choice(kappa=0.1)), replay(FOUND, Choice(kappa=0.9))
+    loose, strict = replay(described(), Choice(kappa=0.1)), replay(described(), Choice(kappa=0.9))
     assert sum(strict.left) < sum(loose.left)
     assert strict.skip_rate > loose.skip_rate
     assert strict.right1 >= loose.right1 - 1e-9
@@ -66,31 +74,38 @@ def test_m_0_is_stage_1_alone_and_kappa_leaves_fewer():
 def test_without_learning_nothing_but_the_first_frame_counts():
     """eta = 0: w stays, so the lead of every frame is that of the first solution."""
     w = _first_weights(Choice())
-    result = replay(FOUND, Choice(eta=0.0))
+    result = replay(described(), Choice(eta=0.0))
     for t in (3, 9, 14):
-        decision = rehearsal._decide(FOUND.options[7][t], FOUND.position[t], FOUND.size[t], w, Choice())
+        decision = rehearsal._decide(
+            described().options[7][t], described().position[t], described().size[t], w, Choice()
+        )
         assert result.lead[t] == pytest.approx(rehearsal._lead(decision.fused, decision.is_target), abs=1e-5)
 
 
 def test_stage_2_learns_from_every_second_frame():
     """By hand: running Gram of the first frame, then of frames 2, 4, ...; the lead of frame 11 from frames up to 10."""
     head = RidgeHead(Ridge())
-    head.first(FOUND.first)
+    head.first(described().first)
     for t in (2, 4, 6, 8, 10):
-        head.running.update(*FOUND.rows[t - 1], torch.tensor([0.02]))
+        head.running.update(*described().rows[t - 1], torch.tensor([0.02]))
     w = head.running.solve(0.002)[0]
-    decision = rehearsal._decide(FOUND.options[7][10], FOUND.position[10], FOUND.size[10], w, Choice())
+    decision = rehearsal._decide(
+        described().options[7][10], described().position[10], described().size[10], w, Choice()
+    )
     wanted = rehearsal._lead(decision.fused, decision.is_target)
-    assert replay(FOUND, Choice()).lead[10] == pytest.approx(wanted, abs=1e-5)
+    assert replay(described(), Choice()).lead[10] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_each_view_stands_on_the_target_of_the_frame_before():
     """So the target's place is its step, in pixels of a search image of five targets."""
-    centre = CLIP.boxes[:, :2] + CLIP.boxes[:, 2:] / 2
-    scale = 160 / (5 * np.sqrt(CLIP.boxes[0, 2:].prod()))
-    np.testing.assert_allclose(torch.stack(FOUND.position).numpy(), 80 + scale * np.diff(centre, axis=0), atol=1e-3)
+    centre = crowd().boxes[:, :2] + crowd().boxes[:, 2:] / 2
+    scale = 160 / (5 * np.sqrt(crowd().boxes[0, 2:].prod()))
+    np.testing.assert_allclose(
+        torch.stack(described().position).numpy(), 80 + scale * np.diff(centre, axis=0), atol=1e-3
+    )
 
 
+@pytest.mark.slow
 def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
     """A sample every second frame, at the target's place in cells; an improvement every sixth; for each filter."""
     learned, improved = [], []
@@ -105,7 +120,7 @@ def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
             super().improve(*given, **named)
 
     monkeypatch.setattr(rehearsal, "Regression", Watched)
-    actual = rehearsal.describe(CLIP, (3, 7))
+    actual = rehearsal.describe(crowd(), (3, 7))
     assert [kernel for kernel, _ in learned] == [3, 7] * 7
     for number, (_, at) in enumerate(learned):
         np.testing.assert_allclose(at, actual.position[2 * (number // 2) + 1].numpy() / 4, atol=1e-5)
@@ -114,24 +129,24 @@ def test_stage_1_learns_as_often_as_the_trackers_does(monkeypatch):
 
 def test_rows_are_counted():
     """29 of the first frame and each of its 8 views, 29 of every second frame, and what is mined."""
-    plain = replay(FOUND, Choice())
+    plain = replay(described(), Choice())
     assert plain.rows == 29 * 8 + 29 * 7
     assert plain.features == 256
     assert sum(plain.mined) == 0
-    mined = replay(FOUND, Choice(mining="anchored"))
+    mined = replay(described(), Choice(mining="anchored"))
     assert mined.rows == plain.rows + sum(mined.mined)
 
 
 def test_mining_goes_through_the_gate_and_changes_later_frames(monkeypatch):
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
-    plain = replay(FOUND, Choice())
+    plain = replay(described(), Choice())
     for way in MINING:
-        actual = replay(FOUND, Choice(mining=way))
+        actual = replay(described(), Choice(mining=way))
         assert sum(actual.mined) > 5, way
         assert actual.lead[0] == pytest.approx(plain.lead[0])
         assert np.nanmax(np.abs(np.subtract(actual.lead, plain.lead))) > 1e-4, way
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(2.0, 0.0, 0.0)))
-    shut = replay(FOUND, Choice(mining="anchored"))
+    shut = replay(described(), Choice(mining="anchored"))
     assert sum(shut.mined) == 0
     np.testing.assert_array_equal(shut.lead, plain.lead)
 
@@ -147,7 +162,7 @@ def test_a_frame_that_only_gives_negatives_gives_no_positives(monkeypatch):
 
     monkeypatch.setattr(rehearsal, "RidgeHead", Watched)
     monkeypatch.setattr(rehearsal, "SETTINGS", replace(rehearsal.SETTINGS, gate=(0.0, 0.0, 0.0)))
-    replay(FOUND, Choice(mining="anchored"))
+    replay(described(), Choice(mining="anchored"))
     assert {learn for frame, learn, _ in updates if frame % 2} == {False}
     assert {learn for frame, learn, _ in updates if frame % 2 == 0} == {True}
     assert all(mined for frame, _, mined in updates if frame % 2)
@@ -163,4 +178,4 @@ def test_settings_out_of_range_say_what_is_allowed():
         with pytest.raises(InputError, match=message):
             Choice(**wrong)
     with pytest.raises(InputError, match="filters of 3, 5, 7, 11; got 6"):
-        replay(FOUND, Choice(kernel=6))
+        replay(described(), Choice(kernel=6))

@@ -15,7 +15,7 @@ from labkit.papers.itid.experiment.jobs import build_scene
 from labkit.workbench.runs import Run
 
 
-@pytest.fixture(scope="module", params=[True, False])
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)])
 def trained(request, tmp_path_factory):
     config = Config(
         experiments=("backgrounds", "two-colours"), arms=("ERM", "IE-swap", "IRM-1e2"), replicas=1, steps=12,

@@ -78,6 +78,7 @@ def distance(first, second):
     return sum(float((a - b).detach().square().sum()) for a, b in zip(first, second, strict=True)) ** 0.5
 
 
+@pytest.mark.slow
 def test_penalties_of_strength_0_follow_erm(tmp_path):
     """Full batch: both environments have the same size. GroupDRO with eta 0 and equal groups, too."""
     erm, _ = trained(Arm(), tmp_path / "erm", batch=0)
@@ -97,6 +98,7 @@ def test_a_large_penalty_needs_the_rescaling_or_a_fresh_optimiser(tmp_path):
     assert not loop.needs_fresh_optimizer(Penalized("irm", 1e4, 8), 8)
 
 
+@pytest.mark.slow
 def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
     config = CONFIGS["smoke"]
     result = PAPER.run(config, run_of(tmp_path, config))

@@ -255,6 +255,7 @@ def test_certificate_is_risk_plus_delta_plus_two_deviations():
     assert bounds.certificate(0.1, 0.05, 500, 0.1) == pytest.approx(0.15 + 2 * math.sqrt(math.log(20) / 1000))
 
 
+@pytest.mark.slow
 def test_the_certificate_holds_for_each_hypothesis_in_most_samples():
     """From risk and delta of the same 100 data, the colour reversed in the test; delta taken exactly in z.
 

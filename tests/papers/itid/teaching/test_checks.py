@@ -69,6 +69,7 @@ def test_claims_measure_what_they_say():
     assert by_key["peer-reproduced"].measure({"colored-mnist": fashion | {"data": "mnist"}}) == pytest.approx(-0.029)
 
 
+@pytest.mark.slow
 def test_an_edit_may_not_change_labels():
     outcome = PAPER.exercise("edit").check(lambda images, generator: torch.zeros_like(images))
     assert "labels" in outcome.message

@@ -109,6 +109,7 @@ def test_static_figures_show_the_numbers_they_are_given():
     assert f"{worst:.2f}" in heat.get_title()
 
 
+@pytest.mark.slow
 def test_the_first_picture_shows_what_the_networks_say_and_a_swap_keeps_the_digits():
     scene = scenes.first_scene(Config(test_examples=60, train_examples=200))
     answers = {"as they are": [(k + 3) % 10 for k in range(10)], "swapped": list(range(10))}

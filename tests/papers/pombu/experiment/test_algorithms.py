@@ -44,6 +44,7 @@ def test_every_rival_plays_the_same_task_for_as_many_steps(tmp_path, algorithm):
         assert all(-8 * 20 < value <= 0 for value in result[name][0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path):
     config = TINY.override(replicas=2, iterations=3)
     whole = run_loop(learner_for("pombu", "pendulum", config, CPU), Run.open(tmp_path / "whole", config))

@@ -109,6 +109,7 @@ def test_model_data_stay_when_rollouts_grow(tmp_path):
     assert longer.next_observations[:4, 0, 0].tolist() == [2.5, 3.5, 4.5, 5.5]
 
 
+@pytest.mark.slow
 def test_mbpos_schedule_changes_what_comes_out(tmp_path):
     curves = []
     for name, schedule in (("as it is", ()), ("changed", (0, 1, 3, 3))):

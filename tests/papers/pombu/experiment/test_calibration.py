@@ -33,6 +33,7 @@ def test_measures_of_a_calibrated_and_of_a_useless_uncertainty():
     assert halved["spearman"] == actual["spearman"]
 
 
+@pytest.mark.slow
 def test_independent_errors_are_calibrated():
     """The official code's own check, with the paper's assumption true by construction.
 

@@ -110,6 +110,7 @@ def fitted() -> g.GaussianEnsemble:
     return gaussians
 
 
+@pytest.mark.slow
 def test_a_known_noise_is_found_again(fitted):
     """In units of the truth .1, .4 and .05 the members find 1.00 +- .02, 1.04 +- .02 and 1.10 +- .17 over 24 seeds."""
     state, action, _, clean = noisy_line(400)

@@ -112,6 +112,7 @@ def test_a_seed_does_not_depend_on_its_neighbours(double_precision):
     torch.testing.assert_close(rows_both[1], rows_one[0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_studies_of_one_world_share_its_models():
     other = replace(QUICK, u_scaling="official", updates=7, prefit=1)
     assert offline.prepare(TASK, QUICK, (5, 6)) is offline.prepare(TASK, other, (5, 6))

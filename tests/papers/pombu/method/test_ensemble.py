@@ -266,7 +266,7 @@ def test_patience_is_what_a_member_may_wait(patience, rounds, monkeypatch):
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("by_epoch", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_training_at_once_is_training_one_by_one(by_epoch, monkeypatch, double_precision):
     """Same minibatches, own stop each, best restored."""
     rows, settings = 40, e.FitSettings(1e-2, batch=8, by_epoch=by_epoch, rounds=80, validate_every=2, patience=6)

@@ -33,6 +33,7 @@ def with_models(learner: Learner) -> Learner:
     return learner
 
 
+@pytest.mark.slow
 def test_two_iterations_are_finite_and_the_models_learn():
     """Validation errors are in units of the variance of the state's change: .03 +- .02 over 40 seeds."""
     learner = a_learner((0, 1))
@@ -81,6 +82,7 @@ def test_models_start_anew_when_it_is_time():
     assert fresh[0] != fresh[1]
 
 
+@pytest.mark.slow
 def test_data_are_cut_anew_when_the_models_start_anew_and_only_then():
     learner, cuts = a_learner(reinitialise_every=2), []
     for iteration in range(3):

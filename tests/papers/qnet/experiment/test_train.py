@@ -64,6 +64,7 @@ def test_every_arm_is_made_of_methods_that_there_are(name):
     assert not arm.start or ARMS[arm.start].weights == arm.weights
 
 
+@pytest.mark.slow
 def test_the_official_recipe_rises_once_an_epoch(tmp_path):
     config = QUICK.override(arms=["W1-official"], batch_size=300, float_steps=2, steps=12, log_every=1)  # 3 epochs of 4
     run = Run.open(tmp_path, config)
