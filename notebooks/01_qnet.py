@@ -11,10 +11,12 @@
 #
 # Yang, Shen, Xing, Tian, Li, Deng, Huang and Hua, CVPR 2019, [arXiv 1911.09464](https://arxiv.org/abs/1911.09464)
 #
-# A weight stored in 1 bit needs a thirty-second of the memory of a 32-bit number. Training such a network is difficult,
-# because a step function has slope zero almost everywhere: no gradient passes it. Most methods therefore replace the
-# slope of the step by that of a straight line (the *straight-through* gradient). This paper replaces the step itself by
-# a sum of sigmoids, which has a slope, and makes the sigmoids steeper while the network trains.
+# To *quantise* a network is to round its weights, or its activations, to a few values. A weight with two values can be
+# stored in 1 bit, a thirty-second of the memory of a 32-bit number. Training such a network is difficult, because a
+# step function has slope zero almost everywhere: no gradient passes it. Most methods therefore replace the slope of the
+# step by that of a straight line (the *straight-through* gradient). This paper replaces the step itself by a sum of
+# sigmoids, which has a slope, and makes the sigmoids steeper while the network trains. Of the paper we could read the
+# abstract and the introduction; its program is public.
 #
 # **You will** build this quantiser, verify five of its properties, train networks with 1-, 2- and 3-bit weights on real
 # images and compare them with straight-through methods, see where the method works and where it fails, and store a
@@ -22,10 +24,10 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract or introduction |
+# | [paper] | stands in the parts of the paper that we could read |
 # | [official code] | what the authors' program does |
-# | [inferred] | our reading, where neither of them is explicit |
-# | [ours] | our addition, not the paper's |
+# | [inferred] | our reading, where no source is explicit |
+# | [ours] | our own choice, addition or experiment |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -48,8 +50,8 @@ if importlib.util.find_spec("labkit") is None:
 #
 # - **Left, low $T$.** The function is smooth and every weight receives a gradient. But the network that trains is not
 #   the one that will be deployed.
-# - **Right, high $T$.** The function is the deployed staircase. But only weights near a step still receive a gradient;
-#   the others are *frozen*.
+# - **Right, high $T$.** The function is nearly the deployed staircase. But only weights near a step still receive a
+#   noticeable gradient; the others are *frozen*.
 #
 # We say that a weight *still learns* if the slope at its place exceeds 1 % of the largest slope.
 
@@ -96,9 +98,9 @@ show.config(config, fields=["arms", "weight_temperature", "steps"])
 # %% [markdown]
 # ## 3 What the paper claims
 #
-# The paper's main claims, in our words. Each has a margin: the claim holds if the lower end of the interval over seeds
-# reaches it. A negative margin allows a small loss. The abstract gives no figures, so there are none to compare with.
-# Section 8 shows what was measured.
+# The paper's main claims, in our words. Each has a margin: the claim holds if the lower end of the 95 % interval over
+# seeds reaches it. A negative margin allows a small loss. The abstract gives no figures, so there are none to compare
+# with. Section 8 shows what was measured.
 
 # %%
 show.claims(paper, main=["trained-end-to-end", "lossless", "better-than-approximation-1-bit"])
@@ -117,8 +119,9 @@ show.claims(paper, main=["trained-end-to-end", "lossless", "better-than-approxim
 #
 # $$\frac{dy}{dx}=\alpha\beta T\sum_{i=1}^{n}s_i\,g_i(1-g_i).$$
 #
-# The same formula serves weights (W) and activations after a ReLU (A). Their level sets in the paper's experiments,
-# with the number of bits in the name [official code]:
+# The same formula serves weights (W) and activations after a ReLU (A). These are their level sets in the authors'
+# experiments, with the number of bits in the name [official code]; `pm` stands for ±. A weight with three levels is
+# called *ternary*.
 
 # %%
 from labkit.papers.qnet import LEVELS
@@ -138,11 +141,11 @@ from labkit.papers.qnet import SoftQuantizer
 viz.show_source(SoftQuantizer.forward)
 
 # %% [markdown]
-# **The thresholds.** $\beta$ starts where the data spans the levels. The thresholds lie midway between the centres of a
-# one-dimensional k-means with as many clusters as levels [official code]. K-means looks for the centres with the least
-# mean squared distance to the data. At its solution each centre is the mean of its cluster and each border is midway
-# between two centres: the conditions of Lloyd and Max for an optimal quantiser. For normally distributed weights and
-# three levels they give thresholds at $\pm0.612\,\sigma$:
+# **The thresholds.** $\beta$ starts at a value with which the scaled data $\beta x$ cover the range of the levels. The
+# thresholds lie midway between the centres of a one-dimensional k-means with as many clusters as levels
+# [official code]. K-means looks for the centres with the least mean squared distance to the data. At its solution each
+# centre is the mean of its cluster and each border is midway between two centres: the conditions of Lloyd and Max for
+# an optimal quantiser. For normally distributed weights and three levels they give thresholds at $\pm0.612\,\sigma$:
 
 # %%
 import torch
@@ -180,8 +183,8 @@ viz.show_source(optimize)
 # %% [markdown]
 # ## 5 Prove it
 #
-# A correct implementation satisfies these identities exactly. A mistake that breaks one of them might not be visible in
-# a training curve.
+# A correct implementation satisfies these identities up to rounding. A mistake that breaks one of them might not be
+# visible in a training curve.
 #
 # 1. Two levels are a hyperbolic tangent: $y=\alpha\tanh(T\beta x/2)$ for levels $\{-1,1\}$ and threshold 0.
 # 2. The area under the slope is $\alpha\sum_i s_i$ for every $T$: a higher temperature concentrates the gradient.
@@ -252,7 +255,7 @@ print(f"trained on {result['data']}, float network: {result['float']['hard']:.2f
 # %%
 viz.show(
     figures.comparison_figure(result, [arm for arm in config.arms if "-T" not in arm]),
-    "Accuracy of every arm, left on the whole axis, right its upper end. Untrained quantisers lie far to the left. "
+    "Accuracy of every arm, left on the whole axis, right its upper end. Most untrained quantisers lie far to the left. "
     "Re-estimated and trained ones lie close to the vertical line of the float network.",
 )
 
@@ -260,11 +263,11 @@ viz.show(
 # Without Fashion-MNIST in `LABKIT_DATA` the lesson uses scikit-learn's digits. There one test image is 0.17 points, so
 # one run cannot rank the trained arms.
 #
-# **Is it lossless?** "Lossless" means that the soft network, which was trained, and the hard network, which is
-# deployed, have the same accuracy. That depends on the final temperature.
+# **Is it lossless?** We read *lossless* as follows [inferred]: the soft network, which was trained, and the hard
+# network, which is deployed, have the same accuracy. Whether they do depends on the final temperature.
 #
-# Before you run the next cell: 1-bit weights were trained to $T=20$, 300 and 2000. Where do soft and hard accuracy
-# differ most?
+# Before you run the next cell: 1-bit weights were trained to $T=20$, 300 and 2000. At which of them do soft and hard
+# accuracy differ most?
 
 # %%
 final = {20.0: "W1-T20", config.weight_temperature: "W1", 2000.0: "W1-T2000"}
@@ -282,9 +285,9 @@ viz.show(
 # five seeds) `lossless` holds. The loss at $T=20$ varies much between seeds: its interval reaches below the margin of 5
 # points, so the record does not show `temperature-must-end-high`.
 #
-# **The weights while $T$ rises.** Each row of the image is the histogram of one layer's stored weights at one step,
-# from the top down. The curve on the right is the share of these weights that still learn. On the digits most weights
-# move little: the function changes, and they freeze where they are.
+# **The weights while $T$ rises.** Each row of the image is the histogram of one layer's stored weights at one step;
+# time runs from top to bottom. The curve on the right is the share of these weights that still learn. On the digits
+# most weights move little: the function changes, and they freeze where they are.
 
 # %%
 watched = [arm for arm in config.arms if arm.startswith("W2")][:1]  # ternary weights
@@ -298,7 +301,7 @@ viz.show(
 )
 
 # %% [markdown]
-# The same histograms one after another. Press play, or drag the slider:
+# The animation shows the same histograms one after another. Press play, or drag the slider:
 
 # %%
 viz.show(
@@ -309,11 +312,11 @@ viz.show(
 
 # %% [markdown]
 # **Why activations are harder.** The gradient of a weight is summed over all positions in the image. The gradient of an
-# activation has to pass on to the layers below, through the slope of its own quantiser. At high $T$ that slope is zero
-# for most activations and very large for a few.
+# activation has to pass on to the layers below, through the slope of its own quantiser. At high $T$ that slope is
+# almost zero for most activations and very large for a few.
 #
-# Before you run the next cell: it shows the gradient of the two lowest convolutions of a network with 1-bit
-# activations. How do its norm, and the cosine between the gradients of two batches, change with $T$?
+# The next cell shows the gradient of the two lowest convolutions of a network with 1-bit activations. Before you run
+# it: how do the norm of the gradient, and the cosine between the gradients of two batches, change with $T$?
 
 # %%
 from labkit.papers.qnet.teaching import scenes
@@ -325,8 +328,8 @@ viz.show(
 )
 
 # %% [markdown]
-# At high temperatures the gradient is large, but different batches agree on no direction, so a step along it is close
-# to random. That this is why annealed activations train badly is our reading [inferred].
+# At high temperatures the gradient is large, but the gradients of different batches have no common direction, so a step
+# along one of them is close to random. That this is why annealed activations train badly is our reading [inferred].
 #
 # A wider bell in the backward pass avoids most of the problem [ours]. `A2-bell` sharpens only the forward pass, to
 # $T=300$; wherever $T$ exceeds 10 the slope is that of $T=10$. In the record it is better than `A2`, which ends at
@@ -335,9 +338,10 @@ viz.show(
 #
 # **Weights and activations together.** The authors train in two stages: first the weights, then the activations,
 # starting from the weights of stage 1 at their final temperature [official code]. At that temperature few weights still
-# learn, so hardly any can change its level, although the network around them changes [inferred: level changes were not
-# counted]. In the following runs the arms differ in stage 2. They take longer than this lesson, so their results are
-# read from the record (`labkit record qnet --label joint ...`). Each dot is one seed, the bar their mean.
+# learn, so hardly any can change its level, although the network around them changes
+# [inferred: level changes were not counted]. In the following runs the arms differ in stage 2. They would double the
+# time of this lesson, so their results are read from the record (`labkit record qnet --label joint ...`). Each dot is
+# one seed, the bar their mean.
 
 # %%
 from labkit.workbench import records
@@ -392,7 +396,7 @@ viz.show(
 # thresholds make a difference larger than that between seeds.
 #
 # **In its true size.** A 1-bit weight is stored in one bit. The packed network computes what the deployed one does. The
-# picture shows the sizes of real files:
+# picture shows the sizes of the files on disk. In them the first and the last layer are still in floating point:
 
 # %%
 by_the_paper = tuple(arm for arm in config.arms if arm in LEVELS and arm.startswith("W"))
@@ -410,9 +414,9 @@ print("packed and deployed networks compute the same:", all(network.same for net
 # %% [markdown]
 # ## 7 Explore
 #
-# The first picture with controls, and the slope beside it. Raise the temperature and see which weights still learn.
-# Move the outer thresholds away from zero: more weights are used as zero, so the weights become sparse. Choose another
-# level set.
+# This is the first picture with controls, and with the slope of the function beside it. Raise the temperature and see
+# which weights still learn. Move the outer thresholds away from zero: more weights are used as zero, so the weights
+# become sparse. Choose another level set.
 
 # %%
 viz.show(
@@ -424,8 +428,9 @@ viz.show(
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run has one seed. `labkit claims qnet` shows the recorded runs, with intervals over seeds. The second cell says
-# whether this run agrees with the record.
+# This run has one seed. `labkit claims qnet` shows the recorded runs, with intervals over seeds. A run on the digits
+# can have other verdicts than the record on Fashion-MNIST: one test image is 0.17 points of the digits, and 0.01 points
+# of Fashion-MNIST. The second cell says whether this run agrees with the record of the same data.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
@@ -593,7 +598,8 @@ paper.exercise("packing").check((planes_of, codes_of))
 #
 # **Your own network.** It may be any `torch.nn.Module` with linear layers or convolutions (of 1 to 3 dimensions,
 # transposed or not). You need batches of `(inputs, targets)` and no change to the network: a ReLU that is used in
-# several places, or called as `F.relu`, gets a quantiser for each use. What cannot be handled is refused with its name.
+# several places, or called as `F.relu`, gets a quantiser for each use. A layer that cannot be handled is refused by
+# name.
 #
 # ```python
 # from labkit.papers.qnet import export_onnx, fit, load, pack, quantize, save
@@ -606,7 +612,7 @@ paper.exercise("packing").check((planes_of, codes_of))
 # export_onnx(packed, "my_model.onnx", next(iter(my_batches)))  # standard operators: for any engine
 # ```
 #
-# An example: a small network with three calls of `F.relu`, first trained in floating point on scikit-learn's digits.
+# The example is a small network with three calls of `F.relu`, first trained in floating point on scikit-learn's digits.
 
 # %%
 import torch.nn.functional as F
@@ -677,7 +683,8 @@ for what, names in placement(model).items():
 show.config(config)
 
 # %% [markdown]
-# The fields in which the four scales differ. `gpu` takes about ten minutes on one data-centre GPU:
+# The next table has the fields in which the four scales differ. `gpu` is meant for at most ten minutes on one
+# data-centre GPU:
 
 # %%
 show.scales(paper.configs)
@@ -688,8 +695,8 @@ show.scales(paper.configs)
 #
 # **What is known, and what is our reading.**
 #
-# - The function with its two scales, fixed thresholds, the level sets, the k-means initialisation, and first and last
-#   layer in float: [official code], in agreement with the [paper].
+# - The function with its two scales: [paper] and [official code]. Fixed thresholds, the level sets, the k-means
+#   initialisation, and first and last layer in float: [official code]. The [paper] calls the thresholds learnable.
 # - The temperature rises linearly [official code], but at every step instead of every epoch [ours].
 # - Gradients are those of the function itself. The authors' program differs in five ways: a wide bell for binary
 #   weights, a clamp that leaves a small slope, a largest temperature, a derivative that is exact only for gaps of 1,

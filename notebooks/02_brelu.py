@@ -11,20 +11,20 @@
 #
 # Zhao, Liu and Li, ISCAS 2021, [arXiv 2006.11735](https://arxiv.org/abs/2006.11735)
 #
-# A processor multiplies 8-bit integers several times faster than floating-point numbers. It moves a quarter of the bytes,
-# and it gets the same bits on every machine. To profit from this, a network must compute with integers from its first
-# layer to its last. This paper says that the quality lost on the way is lost by rounding the *activations*, the outputs
-# of the layers. It limits each layer's ReLU by an upper bound, and sets that bound by a rule.
+# Many processors multiply 8-bit integers several times faster than floating-point numbers. They move a quarter of the
+# bytes, and integer arithmetic gives the same bits on every machine. To profit from this, a network must compute with
+# integers from its first layer to its last. This paper says that the quality lost on the way is lost by rounding the
+# *activations*, the outputs of the layers. It limits each layer's ReLU by an upper bound, and sets that bound by a
+# rule. Of the paper we could read the abstract and the introduction; its program is public.
 #
 # **You will** put bounds on real networks, follow one pixel through integer arithmetic, add and concatenate feature maps
 # with different scales, and measure what each step costs in decibels.
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract or introduction |
+# | [paper] | stands in the parts of the paper that we could read |
 # | [official code] | what the authors' program does |
-# | [inferred] | our reading, where neither says |
-# | [ours] | our addition, not the paper's |
+# | [ours] | our own choice, addition or experiment |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -42,10 +42,10 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A bounded ReLU computes $\min(\max(x,0),B)$ with an upper bound $B$. Its output is then rounded to a fixed number of
-# levels between 0 and $B$. The picture shows the same inputs and the same 7 levels under two bounds. The small bound has
-# fine steps, but it clips every larger value (red). The large bound clips nothing, but its steps are coarse (orange).
-# The bound decides between the two errors [paper].
+# A bounded ReLU computes $\min(\max(x,0),B)$ with an upper bound $B$. Its output is then rounded to 0 or to one of a
+# fixed number of levels up to $B$. The picture shows the same inputs under two bounds, with 7 levels each. The small
+# bound has fine steps, but it clips every larger value (red). The large bound clips nothing, but its steps are coarse
+# (orange). The bound trades one error for the other [paper].
 
 # %%
 from IPython.display import Markdown
@@ -89,8 +89,9 @@ show.config(config, fields=["levels", "tune_steps", "depth"])
 # %% [markdown]
 # ## 3 What the paper claims
 #
-# The statements of the abstract in our words, each with the smallest effect that counts as holding it. Section 8 has what
-# was measured. Apart from "1/4" of the memory and "2 times" the speed the abstract gives no figures [paper].
+# Below are the statements of the abstract in our words, each with the smallest effect that counts as holding it.
+# Section 8 has what was measured. Apart from "1/4" of the memory and "2 times" the speed the abstract gives no figures
+# [paper].
 #
 # PSNR, in decibels (dB), is the peak signal-to-noise ratio of a restored picture:
 # $10\log_{10}(255^2/\text{mean squared error})$. VDSR and VRCNN are the paper's networks for super-resolution and for the
@@ -104,8 +105,9 @@ show.claims(paper, main=["activations-not-weights", "tuned-bound-7-bits", "integ
 #
 # **What an integer means.** An integer tensor $u$ stands for the real tensor $u/r$. The number $r$ is its *ratio*:
 # integers per unit. The input is `pixel - 128` with $r=255$. Batch normalisation is first multiplied into the weights,
-# which gives $W'$. They are rounded to multiples of a *weight step* $s$: the integer weights are $w=\mathrm{round}(W'/s)$
-# [official code]. A convolution of integers with ratio $r$ then gives sums with ratio $r/s$, held in 32 bits (int32).
+# which gives $W'$. They are rounded to multiples of a *weight step* $s$: the integer weights are
+# $w=\mathrm{round}(W'/s)$ [official code]. A convolution of integers with ratio $r$ then gives sums with ratio $r/s$,
+# held in 32 bits (int32). The bias is rounded to a whole number at that ratio.
 #
 # **Bounded ReLU in integers** [official code]. Clip, multiply, shift:
 #
@@ -150,8 +152,9 @@ viz.show(
 #
 # $$y_{(\mathrm{round}(n\,p))},\qquad p=0.99977.$$
 #
-# If the inputs of the ReLU are normally distributed with mean 0, this is 3.5 standard deviations, hence the name
-# "3.5 σ rule"; $p=0.99865$ gives 3. No layer is tuned by hand.
+# If the inputs of the ReLU are normally distributed with mean 0, this is 3.5 standard deviations, hence the name "3.5 σ
+# rule"; $p=0.99865$ gives 3. Here no layer is tuned by hand. The authors set the bounds of one of their networks,
+# VRCNN, by hand [official code].
 #
 # **Fine-tuning** [official code]. The optimiser moves float weights; the network computes with their rounded copies. The
 # gradient passes the rounding as if it were the identity (the *straight-through estimator*). Bounds are in place and
@@ -163,10 +166,11 @@ from labkit.papers.brelu.method.weights import quantize_straight_through, weight
 viz.show_source(weight_codes, quantize_straight_through)
 
 # %% [markdown]
-# **Adding feature maps.** In a residual block two integer tensors are added: the main path and the shortcut. Their ratios
-# differ. The shortcut is multiplied by a fraction $mul/2^{shift}$ that brings it within 1 % of the main path. Then the
-# *weight step* of the main path is changed until both ratios agree exactly [official code]. The shortcut reads the int32
-# sums before the shift, not the int8 codes, so that it is not rounded once more in every block.
+# **Adding feature maps.** In a residual block two integer tensors are added: the main path and the shortcut. Their
+# ratios differ. The shortcut is multiplied by a fraction $mul/2^{shift}$ that brings it within 1 % of the main path.
+# Then the *weight step* of the main path is changed until both ratios agree exactly [official code]. A shortcut without
+# a convolution reads the int32 sums before the shift, not the int8 codes, so that it is not rounded once more in every
+# block.
 #
 # **Concatenating feature maps.** The branch with the larger ratio gets a coarser weight step, until the ratios agree
 # [official code]. Both branches get the same bound first, so that the correction is small [ours].
@@ -277,10 +281,14 @@ print("7 ONNX Runtime is not installed" if scores is None else f"7 same bits the
 # %% [markdown]
 # ## 6 Train and compare
 #
-# Three tasks. The main one is super-resolution: a small VDSR doubles the resolution of a picture. A network that returns
-# *pixels* shows every rounding error in its PSNR. Artifact reduction (VRCNN) needs concatenations. Classification by a
-# small residual network needs additions. The number of levels is 127, as 8-bit storage has for values that are never
-# negative. 31 and 15 levels show the effect of fewer bits.
+# There are three tasks. The main one is super-resolution: a small VDSR doubles the resolution of a picture. *Bicubic*
+# interpolation is what it has to beat. A network that returns *pixels* shows every rounding error in its PSNR. Artifact
+# reduction (VRCNN) needs concatenations. Classification by a small residual network needs additions. There are 127
+# levels: signed 8-bit storage has as many codes above zero. 31 and 15 levels show the effect of fewer bits.
+#
+# Where `LABKIT_DATA` has them, the networks train on the photographs of T91 and on Fashion-MNIST, and are tested on
+# five pictures (Set5), on three of the 68 of BSD68, and on Fashion-MNIST. Otherwise two photographs and the digits of
+# scikit-learn take their place.
 
 # %%
 result = paper.run(config, run)
@@ -291,6 +299,7 @@ print(f"bicubic {shown['input']:.2f} dB, float network {shown['float']:.2f} dB o
 # %% [markdown]
 # **The trade-off.** The bounds of the 3.5 σ rule are multiplied by a factor, the same in all layers. Left: no training
 # after that. Right: the same after fine-tuning.
+#
 # Before you run the next cell: on which side of the peak should fine-tuning help, where clipping dominates or where
 # rounding does?
 
@@ -302,7 +311,7 @@ viz.show(
 )
 
 # %% [markdown]
-# Fine-tuning raises the left side, where clipping dominates. The right side, where rounding dominates, stays.
+# Fine-tuning raises the left side, where clipping dominates. The right side, where rounding dominates, stays as it was.
 #
 # **Weights or activations?** Only one of the two is quantised at a time. Grey: weights. Orange: activations, bound at the
 # largest value. Blue: activations, bound by the 3.5 σ rule.
@@ -315,10 +324,12 @@ viz.show(
 )
 
 # %% [markdown]
-# Compare the loss of 4-bit weights with that of activations at 15 levels, which are also 4 bits. In the two tasks that
-# return pixels, activations with the largest value as bound lose much, and the 3.5 σ rule recovers most of that. The loss
-# of 4-bit weights varies strongly between seeds, above all in classification. Only the intervals over seeds can decide
-# the abstract's statement, task by task (`labkit claims brelu`).
+# 8-bit weights lose next to nothing in any task. Compare the loss of 4-bit weights with that of activations at 15
+# levels, which are also 4 bits. In the two tasks that return pixels, activations with the largest value as bound lose
+# much, and the 3.5 σ rule recovers most of that. The loss of 4-bit weights varies strongly between seeds, above all in
+# classification. Only the intervals over seeds can decide the abstract's statement, task by task
+# (`labkit claims brelu`). With them it is shown for none of the three tasks; in classification 4-bit weights lose more
+# than activations.
 #
 # **Bound rules.** `max` is the largest value, `3.5sigma` and `3sigma` are the rules of section 4. Two rules of other
 # schemes are shown untrained: `mse` minimises the mean squared error, `kl` the Kullback-Leibler divergence between the
@@ -337,10 +348,10 @@ viz.show(
 # the fine-tuned 3.5 σ row.
 #
 # **Other schemes**, rebuilt here for comparison [ours]. *gemmlowp* (TensorFlow) takes the largest value as bound, with
-# 255 levels; *TensorRT* (NVIDIA) the `kl` rule. Neither is trained. *DoReFa* and *LSQ* (learned step size quantisation)
-# round activations in training; LSQ also trains the steps. *bounds with rounding* is the paper's method with activations
-# rounded in training as well. These networks are not part of the lesson: the table is read from the record
-# (`labkit record brelu --label peers ...`).
+# 255 levels; *TensorRT* (NVIDIA) the `kl` rule. Neither is trained. *DoReFa* (from the paper DoReFa-Net) and *LSQ*
+# (learned step size quantisation) round activations in training; LSQ also trains the steps. *bounds with rounding* is
+# the paper's method with activations rounded in training as well. These networks are not part of the lesson: the table
+# is read from the record (`labkit record brelu --label peers ...`).
 
 # %%
 from labkit.workbench import records
@@ -361,7 +372,7 @@ viz.show(
 )
 
 # %% [markdown]
-# **Size.** VDSR in its published size, 20 layers of 64 channels, with random weights.
+# **Size.** The bars are for VDSR in its published size, 20 layers of 64 channels, with random weights.
 
 # %%
 sizes = shown["published_bytes"]
@@ -377,7 +388,8 @@ print("same bits from plain and from fast integers:", shown["same_on_backends"] 
 print("integers within 3 grey levels of their simulation:", shown["integer_difference"] < 3)
 
 # %% [markdown]
-# **The pictures.** Top: a piece of a test picture. Bottom: its difference from the original, times 8.
+# **The pictures.** Top: a piece of a test picture, as it is restored. Bottom: its difference from the original, times
+# 8.
 
 # %%
 from labkit.papers.brelu.teaching import scenes
@@ -390,17 +402,18 @@ viz.show(
 )
 
 # %% [markdown]
-# **One pixel.** The first three layers at one pixel, in each the channel with the largest sum: the integer, the real
-# number that it stands for, and what the float network has at the same place.
+# **One pixel.** The table follows one pixel through the first three layers, in each through the channel with the
+# largest sum. It shows the integer, the real number that it stands for, and what the float network has at the same
+# place.
 
 # %%
 Markdown(figures.pixel_table(scenes.follow_pixel(trained, 40, 40)))
 
 # %% [markdown]
 # **How fast could it be?** A *roofline*, measured now on one thread of this machine. The flat part is the speed of its
-# products, the slope the speed of its memory; no layer can be above the line. Dots are convolutions: channels in and
-# out, and kernel size. Integers have faster products, and they need a quarter of the bytes, so their dots lie further to
-# the right. `labkit bench brelu` measures real speeds.
+# products, the slope the speed of its memory; no layer can be above the line. Each dot is the computed limit of one
+# convolution, labelled with its channels in and out and its kernel size. Integers have faster products, and they need a
+# quarter of the bytes, so their dots lie further to the right. `labkit bench brelu` measures real speeds.
 
 # %%
 from labkit.papers.brelu.teaching import roofline
@@ -416,8 +429,8 @@ viz.show(
 # %% [markdown]
 # ## 7 Explore
 #
-# **One pixel, every layer.** The table above with sliders for the pixel and for the number of layers. The title shows how
-# far integers and float differ at the end.
+# **One pixel, every layer.** This is the table above with sliders for the pixel and for the number of layers. The title
+# shows how far integers and float differ at the end.
 
 # %%
 viz.show(
@@ -617,8 +630,8 @@ paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k
 # ## 10 Take it home, and full scale
 #
 # **Your own network.** `convert` takes any CNN that torch.fx can trace: convolutions of every kind, BatchNorm, ReLU and
-# ReLU6, pooling, additions and concatenations anywhere, nearest upsampling, pixel shuffle. Any other operation is refused
-# by name.
+# ReLU6, pooling, additions and concatenations anywhere, nearest upsampling, pixel shuffle. Any other operation is
+# refused by name. The model itself is not changed.
 #
 # ```python
 # from labkit.papers.brelu import convert, load
@@ -631,7 +644,7 @@ paper.exercise("laplace").check(min((laplace_error(k / 100, 127), k / 100) for k
 # scores = load("integer.safetensors")(my_images)
 # ```
 #
-# An example without fine-tuning: a network that this notebook has not used, on scikit-learn's digits.
+# The example converts, without fine-tuning, a network that this notebook has not used, on scikit-learn's digits.
 
 # %%
 from sklearn.datasets import load_digits
@@ -686,7 +699,7 @@ show.scales(paper.configs)
 #
 # **What is known, and what is our reading.**
 #
-# - Only the abstract of the [paper] was at hand, so its tables are not quoted.
+# - Only the abstract and the introduction of the [paper] were at hand, so its tables are not quoted.
 # - From the [official code]: the ratios, the weight step on folded weights, clip-multiply-shift, snapping, the ranks
 #   0.99865 and 0.99977, the addition that reads sums, the concatenation, and the fine-tuning loop. An average is taken of
 #   the integers, and the network's output is not rounded to codes.
@@ -694,6 +707,6 @@ show.scales(paper.configs)
 # - One bound for concatenated branches, bounds of both signs where no ReLU follows a convolution, and a zero-point for
 #   inputs of one sign are [ours].
 # - The authors' loop keeps a second copy of the weights. Our straight-through form is equivalent for optimisers without
-#   weight decay. With weight decay it acts on the float weight in place of the rounded one [ours].
+#   weight decay. With weight decay, the decay acts on the float weight in place of the rounded one [ours].
 # - Bounds come from training images [ours]; the authors' ResNet script takes validation images [official code].
 # - JPEG replaces HEVC in the lesson, and libx265 the reference encoder at full scale [ours].

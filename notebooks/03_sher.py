@@ -11,26 +11,28 @@
 #
 # *Soft Hindsight Experience Replay.* He, Zhuang and co-authors, 2020, [arXiv 2002.02089](https://arxiv.org/abs/2002.02089)
 #
-# > **Read this first.** Of this paper only title and abstract are known to us, not its body, its table or its figures. The
-# > *method* is known completely: the authors released their program. No success rate in this notebook is the paper's.
+# > **Read this first.** Of this paper only title and abstract are known to us, not its body, its table or its figures.
+# > The *method* is that of the program which the authors released. No success rate in this notebook is the paper's.
 #
-# A robot arm is to push a cube to a mark. Its reward is $-1$ in every step in which the cube is elsewhere, and $0$ at the
-# mark. An untrained arm never reaches the mark, so every reward is $-1$, and there is nothing to learn from.
+# A robot arm is to push a cube to a mark. Its reward is $-1$ in every step in which the cube is elsewhere, and $0$ at
+# the mark. An untrained arm hardly ever brings the cube there, so nearly every reward is $-1$, and there is almost
+# nothing to learn from.
 #
-# *Hindsight* makes use of such failures. The cube did end up somewhere. Replace the goal by that position, and the same
-# episode is a success. *Soft* means that the learner is also rewarded for the entropy of its policy. It then explores by
-# itself, where other methods add random noise to the actions. The paper says that the combination learns better and varies
-# less between random seeds. This notebook measures both over many seeds.
+# *Hindsight* makes use of such failures. The cube ended up somewhere. If that position replaces the goal, the same
+# episode is a success. *Soft* means that the learner is also rewarded for the entropy of its policy, a measure of how
+# random the policy is. It then explores by itself, where other methods add random noise to the actions. The paper says
+# that the combination learns better and varies less between random seeds. This notebook measures both over many seeds.
 #
 # **You will** relabel an episode by hand, solve small worlds exactly at several temperatures, train eighty learners at once
 # in front of two walls, teach a simulated arm to reach, and see under which settings the paper's claim does not hold.
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract |
-# | [official code] | what the released program does, or OpenAI's HER where that is said |
-# | [peer code] | what other public programs do |
-# | [ours] | our worlds, settings and readings |
+# | [paper] | stands in the parts of the paper that we could read |
+# | [official code] | what the authors' program does |
+# | [peer code] | what a public program by others does |
+# | [inferred] | our reading, where no source is explicit |
+# | [ours] | our own choice, addition or experiment |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -48,10 +50,10 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# The same failed episode twice. A point starts at the square and walks 25 steps; the thick line is a wall. The star is the
-# goal, the circle its tolerance. Left, the goal that was asked for: every reward is $-1$ (red). Right, a position that the
-# point reached later, taken as the goal: some rewards are $0$ (green). The steps are equally true under both goals, for how
-# the point moves does not depend on its goal.
+# The picture shows the same failed episode twice. A point starts at the square and walks 25 steps; the thick line is a
+# wall. The star is the goal, the circle its tolerance. Left, the goal that was asked for: every reward is $-1$ (red).
+# Right, a position that the point reached later, taken as the goal: some rewards are $0$ (green). The recorded steps
+# are valid under both goals, because the motion of the point does not depend on its goal.
 
 # %%
 from labkit import viz
@@ -93,10 +95,10 @@ show.config(config, fields=["experiments", "replicas", "alpha"])
 # %% [markdown]
 # ## 3 What the paper claims
 #
-# The three main claims of the abstract, in our words. Behind each stands the least effect that we count as holding it. HER is
-# *hindsight experience replay*, the method that the paper extends; OpenAI's version adds noise to the actions. IQM, the
-# *interquartile mean*, is the mean of the middle half of all seeds. Spread is the standard deviation over seeds. The abstract
-# gives no numbers, so none of the paper's stand here.
+# The three main claims of the abstract, in our words. Each is followed by the least effect that we count as holding it.
+# HER is *hindsight experience replay*, the method that the paper extends; OpenAI's version adds noise to the actions.
+# IQM, the *interquartile mean*, is the mean of the middle half of all seeds. Spread is the standard deviation over
+# seeds. The abstract gives no numbers, so none of the paper's stand here.
 
 # %%
 show.claims(paper, main=["deterministic-methods-are-brittle", "better-than-tuned-her", "stable-against-tuned-noise"])
@@ -118,10 +120,11 @@ from labkit.papers.sher.method.hindsight import relabel
 viz.show_source(relabel)
 
 # %% [markdown]
-# **Control as inference.** Let the variable $O_t$ be $1$ if step $t$ was optimal, with $p(O_t=1)=e^{r/\alpha}$. Rewards are
-# $-1$ and $0$, so these are probabilities without normalisation: $e^{-1/\alpha}$ away from the goal and $1$ at the goal. The
-# number $\alpha$ is called the *temperature*. Maximising the evidence lower bound of $\log p(O_1=\dots=O_T=1)$ over policies
-# gives the *soft* Bellman equations [standard derivation; the abstract announces it]:
+# **Control as inference.** Let the variable $O_t$ be $1$ if step $t$ was optimal, with $p(O_t=1)=e^{r/\alpha}$. Rewards
+# are $-1$ and $0$, so these are probabilities without normalisation: $e^{-1/\alpha}$ away from the goal and $1$ at the
+# goal. The number $\alpha$ is called the *temperature*. Maximising the evidence lower bound of
+# $\log p(O_1=\dots=O_T=1)$ over policies gives the *soft* Bellman equations
+# [inferred: it is the standard derivation, and the abstract announces one]:
 #
 # $$V(s,g)=\mathbb E_{a\sim\pi}\,[\,Q(s,a,g)-\alpha\log\pi(a|s,g)\,],\quad Q(s,a,g)=r+\gamma\,\mathbb E\,V(s',g),\quad
 # \pi\propto e^{(Q-V)/\alpha}$$
@@ -146,13 +149,14 @@ from labkit.papers.sher.method.soft_actor_critic import SoftActorCritic
 viz.show_source(SoftActorCritic.losses, backup)
 
 # %% [markdown]
-# All networks have a first axis of *copies*: one call trains eighty learners. Each copy has its own random generator, so a
-# stack of $N$ seeds computes what $N$ single runs compute.
+# All networks have a first axis of *copies*: one call trains all learners of one structure, sixty with HER's and twenty
+# with SHER's in this lesson. Each copy has its own random generator, so a stack of $N$ seeds computes what $N$ single
+# runs compute.
 #
 # **The density.** The policy draws $u$ from a Gaussian and plays $a=\tanh u$. The change of variables puts
-# $\log(1-\tanh^2u)$ into $\log\pi$. In float32 $\tanh u$ rounds to $1$ for large $|u|$, and the logarithm is $-\infty$. The
-# released code adds $10^{-6}$ inside of the logarithm, which is finite and wrong from $|u|\approx7$ on. Here it is exact
-# [ours]; the exercise `log-slope` asks for the form.
+# $\log(1-\tanh^2u)$ into $\log\pi$. In float32 $\tanh u$ rounds to $1$ for large $|u|$, and the logarithm is $-\infty$.
+# The released code adds $10^{-6}$ inside of the logarithm, which is finite, but wrong from $|u|\approx7$ on. Here the
+# logarithm is exact [ours]; the exercise `log-slope` asks for its form.
 
 # %%
 viz.show(
@@ -179,8 +183,8 @@ viz.show(
 #
 # Small worlds with countable states can be solved exactly. The cell below checks six statements in numbers.
 #
-# 1. **Own next state.** With $t$ uniform, $P(t'=t+1)=\frac1T\sum_{j=1}^T\frac1j$. For $T=50$, 7.2 % of a batch are relabelled
-#    with the state that they reach in this very step.
+# 1. **Own next state.** With $t$ uniform, $P(t'=t+1)=\frac1T\sum_{j=1}^T\frac1j$. For $T=50$, 7.2 % of a batch are
+#    relabelled with the state that they reach in the same step.
 # 2. **Bit flipping.** A state is a row of bits, an action flips one. The best value at distance $d$ from the goal is
 #    $V^*=-(1-\gamma^{d-1})/(1-\gamma)$, for $d\ge1$.
 # 3. **Bound.** With $|A|$ actions, $0\le V_\text{soft}-V_\text{hard}\le\alpha\log|A|/(1-\gamma)$: entropy is at most $\log|A|$
@@ -213,10 +217,10 @@ print("5 posterior of the first action, three bits:", [round(float(p), 4) for p 
 print("6 worth of a uniform policy's entropy:", round(0.03 * 4 * math.log(2) / 0.01, 1))
 
 # %% [markdown]
-# **A maze at three temperatures**, solved exactly; the goal is in the lower right corner. Top: values. Bottom: entropy of the
-# policy in each cell, at most $\log5=1.6$ for five actions. At $\alpha=.003$ and $.1$ the entropy is above 0 only where
-# several actions are equally good. At $\alpha=1$ the policy is far more random. Three actions stay at the goal, so choosing among them
-# at random earns entropy in every step: the value there is above 0.
+# **A maze at three temperatures.** It is solved exactly; the goal is in the lower right corner. Top: values. Bottom:
+# entropy of the policy in each cell, at most $\log5=1.6$ for five actions. At $\alpha=.003$ and $.1$ the entropy is
+# above 0 only where several actions are equally good. At $\alpha=1$ the policy is far more random. Three actions stay
+# at the goal, so choosing among them at random earns entropy in every step: the value there is above 0.
 
 # %%
 viz.show(
@@ -252,8 +256,9 @@ trained = [name for name in config.experiments if name in result]
 print(f"trained on {result['data']}")
 
 # %% [markdown]
-# **Hindsight against none.** Random play meets one of 4,096 rows, so without hindsight there is almost no reward to learn from.
-# Dots are seeds; the diamond is the IQM with its 95 % interval, by bootstrap (seeds drawn again with replacement).
+# **Hindsight against none.** There are 4,096 rows and one of them is the goal, so without hindsight a reward of 0 is
+# almost never seen. Dots are seeds; the diamond is the IQM with its 95 % interval, by bootstrap (seeds drawn again with
+# replacement).
 
 # %%
 viz.show(
@@ -264,9 +269,11 @@ viz.show(
 
 # %% [markdown]
 # **Four learners, two walls.** HER here is DDPG (*deep deterministic policy gradient*) with hindsight. Its policy is
-# deterministic, so it explores only by noise that is added. `HER-none` adds none. `HER-eps` replaces 5 % of the actions by
-# random ones. `HER-noise` has what OpenAI tuned: Gaussian noise ($\sigma=.2$) and 30 % random actions. `SHER` adds none; its
-# policy is itself random. Thin lines are seeds, the thick line is their mean.
+# deterministic, so it explores only by noise that is added. `HER-none` adds none. `HER-eps` replaces 5 % of the actions
+# by random ones. `HER-noise` has what OpenAI tuned [peer code]: Gaussian noise ($\sigma=.2$) and 30 % random actions.
+# `SHER` adds none; its policy is itself random. Thin lines are seeds, the thick line is their mean. In the table
+# *worst* is the seed with the least success, and *below .5* counts the seeds that end there. Intervals are bootstrap
+# intervals; seeds are drawn again within each wall.
 
 # %%
 shown = "walls" if "walls" in trained else trained[0]
@@ -282,8 +289,8 @@ from IPython.display import Markdown
 Markdown("\n".join(figures.seeds_table([result], shown)))
 
 # %% [markdown]
-# **All recorded seeds.** The record holds more seeds than this run. Intervals are bootstrap intervals; seeds are drawn again
-# within each wall. *Worst* is the seed with the least success, *below .5* counts the seeds that end there.
+# **All recorded seeds.** The record holds more seeds than this run. The second table has the differences between
+# learners.
 
 # %%
 kept = scenes.recorded("") or [result]
@@ -294,18 +301,20 @@ Markdown("\n".join(lines))
 # %% [markdown]
 # What the tables say:
 #
-# 1. Without added noise HER fails for many seeds, and SHER for none: **entropy replaced the hand-tuned noise**.
+# 1. Without added noise HER ends below .5 for many seeds, and SHER for none: at this setting **entropy replaced the
+#    hand-tuned noise**.
 # 2. Against HER *with* its tuned noise SHER has no higher success.
 # 3. The curves show that SHER does not learn faster either.
 #
 # **Limits of this comparison.** It holds at one setting. We found that setting in five pilot runs, by looking for one in which
 # both SHER and HER with noise learn. HER without noise was not part of the last pilot, so its learning rate was never tuned.
 #
-# Below are eight other settings, the corners of a box around ours: learning rate a third and three times as large, target
-# networks that keep .9 or .4 of themselves, batch size halved and doubled. The number of updates is the same; SHER has 5 % random
-# actions here, and HER without noise still none. At the small learning rate success stays low for all. At the large one HER
-# without noise is about as good as SHER or better at every corner. So we do *not* find that the soft learner is less sensitive
-# to hyper-parameters. Much of the variation is unfinished training: the corners say nothing about where longer training would end.
+# Below are eight other settings, the corners of a box around ours: learning rate a third and three times as large,
+# target networks that keep .9 or .4 of themselves, batch size halved and doubled. The number of updates is the same;
+# SHER has 5 % random actions here, and HER without noise still none. At the small learning rate the mean success of
+# every learner stays below .5. At the large one HER without noise is about as good as SHER or better at every corner.
+# So we do *not* find that SHER is less sensitive to hyper-parameters. Much of the variation is unfinished training: the
+# corners say nothing about where longer training would end.
 
 # %%
 box = scenes.recorded("box")
@@ -318,8 +327,9 @@ viz.show(
 )
 
 # %% [markdown]
-# **Other temperatures.** The same agent with other $\alpha$, all with 5 % random actions. $\alpha=0$ is the cleanest control: the
-# same networks and the same random policy, without entropy in the objective. `SHER-auto` learns $\alpha$.
+# **Other temperatures.** The same agent with other $\alpha$, all with 5 % random actions. $\alpha=0$ is the cleanest
+# control: the same networks and the same random policy, without entropy in the objective. `SHER-auto` learns $\alpha$.
+# With 20 seeds an advantage of $\alpha=.03$ over $\alpha=0$ is not shown (claim `temperature-matters`).
 
 # %%
 warm = scenes.recorded("alpha")
@@ -344,7 +354,8 @@ viz.show(
 )
 
 # %% [markdown]
-# The arm before and after training, with the same goals (the red dot). The frame is green while the hand is at the goal.
+# The frames show the arm before and after training, with the same goals (the red dot). The frame is green while the
+# hand is at the goal.
 
 # %%
 from labkit.papers.sher.teaching.rendering import to_gif
@@ -364,8 +375,9 @@ if films:
     )
 
 # %% [markdown]
-# **What was learned.** Twenty test episodes in front of the wall `gap`, for the seed with which HER without noise did *worst*.
-# Stars are goals; an episode is green if it ends at its goal. The number is the share of those.
+# **What was learned.** The picture has twenty test episodes in front of the wall `gap`, for the seed with which HER
+# without noise did *worst*. Stars are goals; an episode is green if it ends at its goal. The number is the share of
+# those.
 
 # %%
 learners = scenes.wall_learners(config, run, result)
@@ -569,9 +581,10 @@ paper.exercise("strategy").check({"strategy": "future", "k": 4.0})
 #
 # 1. Remove $V$: the arm `SAC-v2` in `EXPERIMENTS["switches"]` (SAC's second version, without it). How do cost and spread change?
 # 2. Find a world in which the clip at 0 harms a *trained* agent.
-# 3. CHER's weight $\lambda$ grows by a factor of $1.0001$ a step. Its diversity term compares with one nearest neighbour, so the
-#    set function is a plain sum (see `curriculum.py`). What would two neighbours change?
-# 4. No learner leaves the world `pocket`. With five times the steps? Write down what you expect first.
+# 3. CHER's weight $\lambda$ grows by a factor of $1.0001$ a step. Its diversity term compares with one nearest
+#    neighbour, so the set function is a plain sum (see `experiment/curriculum.py`). What would two neighbours change?
+# 4. In the world `pocket` hardly any learner reaches a goal. Does that change with five times the steps? Write down
+#    what you expect first.
 # 5. In `push` a point must push a disc to a mark. In 48,000 steps none of our learners learned it (success 0 to .05, four seeds
 #    each). In an episode in which the disc is not touched every relabelled reward is 0. How could the first touch come sooner?
 
@@ -634,10 +647,11 @@ show.scales(paper.configs)
 #
 # - [paper]: HER with maximum-entropy learning, derived as inference; state of the art on OpenAI's robot tasks, above all with
 #   the hand; very similar results over seeds. Its success rates are not known to us.
-# - [official code]: everything of section 4. The released program replays through CHER's sampler. Whether the paper's own runs did
-#   is open; plain replay is our default. It was written for MuJoCo's old physics, so curves compare in shape only. Its $V$
-#   learns the batch's mean entropy: on the walls 20 seeds show no difference (IQM .81 against .83 with each row's own entropy; with
-#   its sampler and its narrow layer both fail, .04 and .02).
+# - [official code]: everything of section 4 without another mark. The released program replays through CHER's sampler.
+#   Whether the paper's own runs did is open; plain replay is our default [inferred]. It was written for MuJoCo's old
+#   physics, so curves compare in shape only. Its $V$ learns the batch's mean entropy: on the walls 20 seeds show no
+#   difference (IQM .81 against .82 with each row's own entropy; with its sampler and its narrow layer both fail, .04
+#   and .02).
 # - [peer code]: another public re-implementation reports SHER as not good enough on FetchReach. In other libraries SAC with
 #   hindsight is known to fail for some seeds of this task. Stable-Baselines3 with the settings of its zoo *and normalised
 #   observations* solves FetchReach in 2,000 to 3,000 steps.

@@ -13,23 +13,24 @@
 # Wang, AAAI 2020, [arXiv 1911.12574](https://arxiv.org/abs/1911.12574)
 #
 # Model-based reinforcement learning trains a policy in a learned model of the environment and therefore needs few real
-# steps. The policy also exploits the model's errors: it moves to where the model predicts too much reward. POMBU (*policy
-# optimization with model-based uncertainty*) answers in two parts. It trains an *ensemble* of models and turns their
-# disagreement into an uncertainty of the action value $Q$. Then it changes the policy only where the predicted gain exceeds
-# that uncertainty.
+# steps. The policy also exploits the model's errors: it moves to where the model predicts too much reward. POMBU
+# (*policy optimization with model-based uncertainty*) has two parts. It trains an *ensemble* of models and turns their
+# disagreement into an uncertainty of the action value $Q$. Then it changes the policy only where the predicted gain
+# exceeds a multiple of that uncertainty.
 #
 # **You will** derive an upper bound of the variance of $Q$, see which assumption breaks it, measure how well the
 # uncertainty predicts the error of $Q$, and compare policy improvement with and without the penalty.
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract or introduction |
+# | [paper] | stands in the parts of the paper that we could read |
 # | [official code] | what the authors' program does |
-# | [peer] | another paper, not the authors' |
-# | [ours] | our formulation, reading or experiment |
+# | [peer] | stands in a paper by others |
+# | [inferred] | our reading, where no source is explicit |
+# | [ours] | our own choice, addition or experiment |
 #
 # We could read only the abstract and the introduction of the paper. Hyper-parameters come from the official code. The
-# theory is derived here and checked by computation.
+# theory is derived here [inferred] and checked by computation.
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -113,8 +114,8 @@ show.claims(paper, main=["upper-bound", "improves-with-high-probability", "sampl
 # fixed policy $\pi$ has the values $Q_p^h$ and $V_p^h$ in it, with $V_p^H=0$ after the last step. An overbar is a posterior mean. How
 # large is $\mathrm{Var}_p[Q^h(s,a)]$?
 #
-# **The assumption.** $P$ and $r$ are independent of each other and between different $(h,s,a)$, and no state returns at a
-# later step. Then $V^{h+1}$ is independent of $P(\cdot\mid h,s,a)$.
+# **The assumption** [peer: O'Donoghue et al., Luis et al.]. $P$ and $r$ are independent of each other and between
+# different $(h,s,a)$, and no state returns at a later step. Then $V^{h+1}$ is independent of $P(\cdot\mid h,s,a)$.
 #
 # **An identity.** The *law of total variance* says $\mathrm{Var}[X]=\mathbb E\,\mathrm{Var}[X\mid Y]+\mathrm{Var}\,\mathbb E[X\mid Y]$.
 # Apply it to $X=V_p(s')$, once with $Y=p$ and once with $Y=s'$, and equate the results. With
@@ -123,7 +124,8 @@ show.claims(paper, main=["upper-bound", "improves-with-high-probability", "sampl
 # $$\mathrm{Var}_p[Q]=\mathrm{Var}_p[r]+\gamma^2\Big\{\mathrm{Var}_{s'\sim\bar P}[\bar V(s')]
 # +\mathbb E_{s'\sim\bar P}\mathrm{Var}_p[V(s')]-\mathbb E_p\,\mathrm{Var}_{s'\sim P}[V_p(s')]\Big\}\tag{3}$$
 #
-# **From the identity to the bound.** *Jensen's inequality* says $f(\mathbb E X)\le\mathbb E f(X)$ for convex $f$. It is used twice.
+# **From the identity to the bound** [inferred]. *Jensen's inequality* says $f(\mathbb E X)\le\mathbb E f(X)$ for convex
+# $f$. It is used twice.
 #
 # - A variance over $s'$ is convex in the values, and $V_p$ has the mean $\bar V$ independently of $P$. So
 #   $\mathbb E_p\mathrm{Var}_{s'\sim P}[V_p]\ge\mathbb E_p\mathrm{Var}_{s'\sim P}[\bar V]$.
@@ -134,8 +136,9 @@ show.claims(paper, main=["upper-bound", "improves-with-high-probability", "sampl
 # $$\mathrm{Var}_p[Q^h]\le U^h=u^h+\gamma^2\,\mathbb E_{s'\sim\bar P,\,a'\sim\pi}U^{h+1},\qquad
 # u^h(s,a)=\mathrm{Var}_p\Big[r+\gamma\sum_{s'}P(s'\mid s,a)\,\bar V^{h+1}(s')\Big].\tag{1}$$
 #
-# The earlier bound of O'Donoghue et al. [peer] has the same recursion with
-# $u=\mathrm{Var}[r]+Q_{\max}^2\sum_{s'}\mathrm{Var}[P]/\bar P$ (2). It does not depend on the values and is therefore loose.
+# Luis et al. describe the paper's bound in this form [peer]. The earlier bound of O'Donoghue et al. [peer] has the same
+# recursion with $u=\mathrm{Var}[r]+Q_{\max}^2\sum_{s'}\mathrm{Var}[P]/\bar P$ (2). It has one number $Q_{\max}$ in
+# place of the values and is therefore loose.
 #
 # **With learned models.** $K$ models $f_k$ give $K$ numbers $q_k=r(s,a,f_k)+\gamma V(f_k(s,a))$, and
 # $u=\frac1K\sum_k(q_k-\bar q)^2$ (4). The sum in (1) runs along a rollout in the models (an *imagined* rollout).
@@ -147,9 +150,10 @@ from labkit.papers.pombu.method.uncertainty import disagreement
 viz.show_source(tabular.local_uncertainty, tabular.propagate, disagreement)
 
 # %% [markdown]
-# **The objective.** Let $\delta=\pi/\pi_{\text{old}}-1$ be the relative change of an action's probability, and $A$ the advantage. To
-# first order the return changes by $\mathbb E[A\delta]$ [peer: Kakade and Langford]. By the triangle inequality of standard
-# deviations, the standard deviation of that estimate is at most $\mathbb E[\lvert\delta\rvert\sqrt U]$ [ours]. POMBU minimises
+# **The objective.** Let $\delta=\pi/\pi_{\text{old}}-1$ be the relative change of an action's probability, and $A$ the
+# advantage. To first order the return changes by $\mathbb E[A\delta]$ [peer: Kakade and Langford]. By the triangle
+# inequality of standard deviations, the standard deviation of that estimate is at most
+# $\mathbb E[\lvert\delta\rvert\sqrt U]$ [inferred]. POMBU minimises [official code]
 #
 # $$L=-\mathbb E\big[\min(A\delta,\;A\,\mathrm{clip}(\delta,-\epsilon,\epsilon))\big]+\alpha\,\mathbb E\big[\lvert\delta\rvert\sqrt U\big].\tag{5}$$
 #
@@ -163,9 +167,10 @@ from labkit.papers.pombu.method import objective
 viz.show_source(objective.surrogate, objective.risk, objective.loss_5)
 
 # %% [markdown]
-# **Scale.** $A$ is standardised before it enters (5), so $\sqrt U$ must be expressed in standard deviations of the raw $A$. Then
-# $\alpha$ keeps its meaning when the unit of reward changes. The lesson does this (`u_scaling="paper"`, our reading). The
-# official code does something else; section 9 asks what. Section 10 says which of the two the large scales use.
+# **Scale.** $A$ is standardised before it enters (5), so $\sqrt U$ must be expressed in standard deviations of the raw
+# $A$. Then $\alpha$ keeps its meaning when the unit of reward changes. The lesson does this (`u_scaling="paper"`)
+# [inferred]. The official code does something else; section 9 asks what. Section 10 says which of the two the large
+# scales use.
 
 # %%
 viz.show_source(objective.root_in_deviations)
@@ -180,9 +185,9 @@ from labkit.papers.pombu.method.exploration import explore
 viz.show_source(explore)
 
 # %% [markdown]
-# **The lesson's experiment** is one phase of improvement on fixed data [ours]. No new data arrive, so nothing but caution
-# limits the exploitation of model errors. All arms of a seed share first policy, data, models and random numbers. They are
-# trained at once, as slices of stacked tensors.
+# **The lesson's experiment** is one phase of improvement on fixed data [ours]. No new data arrive that could correct
+# the models, so it is the penalty that has to limit the exploitation of their errors. All arms of a seed share first
+# policy, data, models and random numbers. They are trained at once, as slices of stacked tensors.
 
 # %%
 from labkit.papers.pombu.experiment import offline
@@ -192,11 +197,12 @@ viz.show_source(offline.improve)
 # %% [markdown]
 # ## 5 Prove it
 #
-# A posterior over MDPs with 4 states, 2 actions and 5 steps. The true variance has a closed form here [ours].
+# The example is a posterior over MDPs with 4 states, 2 actions and 5 steps. Its true variance has a closed form [ours].
 #
 # 1. The bound (1) is never below the true variance. How loose is it, and how loose is the earlier bound (2)?
 # 2. The identity (3) holds on 20,000 sampled MDPs.
-# 3. Luis et al. [peer, later] subtract the gap between the two sides of (1): their recursion gives $\mathrm{Var}[V]$ itself.
+# 3. Luis et al. [peer], who came later, subtract the gap between the two sides of (1): their recursion gives
+#    $\mathrm{Var}[V]$ itself.
 # 4. The estimate (4) is too small on average. Section 9 asks by which factor.
 # 5. A constant $u\equiv c$ along a rollout adds up to $c\,(1-\gamma^{2(T-t)})/(1-\gamma^2)$.
 # 6. For linear models and quadratic rewards $U$ has a closed form, which the sampling code reproduces.
@@ -329,13 +335,13 @@ viz.show(
 )
 
 # %% [markdown]
-# All arms gain on the right. On the left $\alpha=0$ loses more than it gains on the right, and a large $\alpha$ changes little. In the
-# first updates $\alpha=0$ is hardly worse: here caution buys safety, not speed.
+# All arms gain on the right. On the left $\alpha=0$ loses more than it gains on the right, and a large $\alpha$ changes
+# little. In the first updates $\alpha=0$ is hardly worse: here caution makes the result safer, not faster.
 #
-# The records hold 24 seeds. $\alpha=2$ improves 23 of them, $\alpha=0$ improves 7, the shuffled penalty 14 and the mean penalty 11.
-# $\alpha=0.5$, the official code's value for half-cheetah, improves 18; $\sqrt U$ is too small here, so $\alpha$ must be larger. The
-# ledger asks for an interval above .85 before it counts "with high probability"; that of 23 of 24 begins at .80, so the claim is
-# *not shown*.
+# The records hold 24 seeds. $\alpha=2$ improves 23 of them, $\alpha=0$ improves 7, the shuffled penalty 14 and the mean
+# penalty 11. $\alpha=0.5$, the official code's value for half-cheetah, improves 18: as the calibration showed,
+# $\sqrt U$ is too small here, so $\alpha$ must be larger. The ledger asks for an interval above .85 before it counts
+# "with high probability"; that of 23 of 24 begins at .80, so the claim is *not shown*.
 
 # %%
 viz.show(
@@ -346,11 +352,11 @@ viz.show(
 )
 
 # %% [markdown]
-# **Noise, more data, another unit of reward.** The picture pools all recorded seeds (`labkit record pombu`, section 10).
+# **Noise, more data, another unit of reward.** The picture pools all recorded seeds (section 10 has the commands).
 #
-# - Left: with noisy actions $\alpha=2$ improves all 24 seeds, and $\alpha=0$ 7, as many as without noise. So it is *not shown* that
-#   noise costs $\alpha=0$ more. With noisy observations it is 17 against 1. Four times the data (8 episodes on the left, 24 on the
-#   right) raise $\alpha=0$ to 19, and $\alpha=1$ and 2 to all.
+# - Left: with noisy actions $\alpha=2$ improves all 24 seeds, and $\alpha=0$ 7, as many as without noise. So it is *not
+#   shown* that noise costs $\alpha=0$ more. With noisy observations $\alpha=2$ improves 17 and $\alpha=0$ one. Four
+#   times the data (8 episodes on the left, 24 on the right) raise $\alpha=0$ to 19, and $\alpha=1$ and 2 to all.
 # - Right: rewards ten times larger or smaller. With $U$ scaled as in section 4, $\alpha=2$ improves all seeds in both units. Scaled
 #   as in the official code, the same $\alpha=2$ is ten times too strong or too weak, and improves 15 and 13.
 
@@ -400,8 +406,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Where the policy changed.** A line goes from the old end of a step to the new one, three times enlarged. Green ends nearer to
-# the goal, red farther from it. Choose an arm and the number of updates.
+# **Where the policy changed.** A line goes from the old end of a step to the new one, three times enlarged. A green
+# line ends nearer to the goal, a red one farther from it. Choose an arm and the number of updates.
 
 # %%
 viz.show(
@@ -432,7 +438,7 @@ viz.show(
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run: one run seed, which is eight seeds of each arm. `labkit claims pombu` shows the recorded runs.
+# This run has one run seed, which gives eight seeds of each arm. `labkit claims pombu` shows the recorded runs.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
@@ -588,7 +594,7 @@ paper.exercise("data").check(my_amounts)
 paper.exercise("data").check((2, 0.5))
 
 # %% [markdown]
-# **What the records show about data and caution.** 24 seeds at each amount.
+# **What the records show about data and caution.** There are 24 seeds at each amount.
 #
 # - $\alpha=0$ improves 7, 16, 14, 18 and 23 policies with 1, 2, 4, 8 and 16 episodes on the left; $\alpha=2$ improves 23 with up to
 #   eight, and then all 24. With sixteen, the worst seed of $\alpha=0$ still loses 1.5. That data replace caution is *not shown*: the
@@ -617,9 +623,9 @@ viz.show(
 # %% [markdown]
 # ## 10 Take it home, and full scale
 #
-# **Your own environment.** Any Gymnasium environment with continuous actions within finite bounds and vectors as observations,
-# given as its id or as an object. Episodes may terminate or be truncated. An environment that cannot be learned is refused
-# with an error that says why.
+# **Your own environment.** It may be any Gymnasium environment with continuous actions within finite bounds and vectors
+# as observations, given as its id or as an object. Episodes may terminate or be truncated. An environment that cannot
+# be learned is refused with an error that says why.
 #
 # ```python
 # from labkit.papers.pombu import POMBU
@@ -701,9 +707,9 @@ show.scales(paper.configs)
 # $.8\cdot.5\cdot\sqrt U$. So $\alpha=0.5$ rejects nearly every direction here, good or bad, until more data make $\sqrt U$ several
 # times smaller.
 #
-# More data do reduce it: with 20,000 real steps before the first update $\sqrt U$ starts at .25 instead of .34, and an update
-# with $\alpha=0.5$ has a KL divergence of .001. Every run logs `kl`, `dead_zone`, `sqrt_u` and `sigmas`. (Returns of five episodes
-# from one seed prove nothing. $\alpha=0$ does move; its models predicted a gain of 13.)
+# More data do reduce it: with 20,000 real steps before the first update $\sqrt U$ starts at .25 instead of .34, and an
+# update with $\alpha=0.5$ has a KL divergence of .001. Every run logs `kl`, `dead_zone`, `sqrt_u` and `sigmas`.
+# (Returns of five episodes from one seed prove nothing.)
 
 # %% [markdown]
 # **Recorded runs** are listed by `labkit claims pombu`; each record in `data/records/pombu/` holds its config, seeds, versions,
@@ -719,8 +725,8 @@ show.scales(paper.configs)
 # - [ours], different from the official code: its members are validated after epochs 1, 6, ... on at most 20,000 rows, ours after
 #   5, 10, ... on all that are held out. `POMBU` starts imagined episodes in recorded start states and does not clip rewards. The
 #   experiments do as the official code: they reset the simulator without counting it, and clip rewards at 5.
-# - [ours]: the derivation above, the closed form of the true variance, the Zone task with its controls, the controller of the
-#   point task, the reading that $U$ was meant to be divided by the raw variance of $A$.
+# - [inferred]: the derivation of section 4, the reading that $U$ was meant to be divided by the raw variance of $A$.
+# - [ours]: the closed form of the true variance, the Zone task with its controls, the controller of the point task.
 # - [peer]: O'Donoghue et al. 2018 (the earlier bound), Luis et al. 2023 (the exact equation), Kakade and Langford 2002 (the first
 #   order of the return), Janner et al. 2019 (MBPO). As in MBPO, the members of our `mbpo` predict a variance, and rollouts grow from
 #   $k_{\min}$ to $k_{\max}$ by the task's schedule. Different from MBPO: five members of our widths, all of them used, and no

@@ -17,10 +17,10 @@
 # > proofs and checks. Each sentence of the abstract has its counterpart, but nothing here is a transcription.
 #
 # A network learns to recognise cows from photographs with grass, and fails on a beach. Most theory of generalisation
-# assumes that training and test data are independent and identically distributed (IID). Under that assumption this failure
-# cannot occur. A *task* says more than a distribution: it says what may change without changing the answer, here the
-# background. This notebook turns that into a bound with a term for the *invariance* of the hypothesis, and into an
-# algorithm that changes the data and leaves the network alone.
+# assumes that training and test data are independent and identically distributed (IID). Under that assumption the test
+# has no beach that the training lacks, and this failure cannot occur. A *task* says more than a distribution: it says
+# what may change without changing the answer, here the background. This notebook turns that into a bound with a term
+# for the *invariance* of the hypothesis, and into an algorithm that changes the data and leaves the network alone.
 #
 # **You will** check theorems on every hypothesis of a small problem, see the IID bound fail in every sample, train more
 # than a hundred small networks on coloured digits, bound the risk of one of them under other colours, and select models
@@ -28,9 +28,9 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stated in the paper's abstract |
-# | [peer code] | what the programs of IRM or DomainBed do |
-# | [ours] | our formulation; here, almost everything |
+# | [paper] | stands in the parts of the paper that we could read |
+# | [peer code] | what a public program by others does |
+# | [ours] | our own choice, addition or experiment |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -143,22 +143,22 @@ show.claims(paper, main=["iid-theory-misses-the-task", "invariance-bounds-the-ga
 # %%
 from labkit.papers.itid import Swap
 from labkit.papers.itid.method import bounds
-from labkit.papers.itid.method.measures import iota
 
-viz.show_source(iota, bounds.itid_bound)
+viz.show_source(bounds.itid_bound)
 
 # %% [markdown]
-# **Theorem 5** [ours] (Theorems 3 and 4 are in section 5). If the law of $z$ depends on $y\in\{0,1\}$ only, the Bayes
-# classifier's log-odds are a sum of two terms:
+# **Theorem 5** [ours] (Theorems 3 and 4 are in section 5). If the law of $z$ depends on $y\in\{0,1\}$ only, and $c$ and
+# $z$ can be read off the image, the log-odds of the Bayes classifier are a sum of two terms:
 #
 # $$\ln\frac{P(1\mid c,z)}{P(0\mid c,z)}=\ln\frac{P(1\mid c)}{P(0\mid c)}+\ln\frac{Q(z\mid 1)}{Q(z\mid 0)}.$$
 #
 # *Proof.* Bayes' rule, because $c$ and $z$ are independent given $y$. ∎ The second term is the shortcut. It vanishes for
 # all $z$ if and only if $z$ is independent of $y$.
 #
-# **The algorithm: invariance enhancement (IE)** [ours]. Modify the training data so that $z$ is independent of $y$, then
-# train as usual by empirical risk minimisation (ERM). *Swap* gives each image the nuisance of another one, *Uniform* draws
-# it anew, *Edit* changes the image at random without knowing $z$, and *Weight* weights the data.
+# **The algorithm: invariance enhancement (IE)** [ours]. Modify the training data so that $z$ is independent of $y$,
+# then train as usual by empirical risk minimisation (ERM). *Swap* gives each image the nuisance of another one,
+# *Uniform* draws it anew, *Edit* changes the image at random without knowing $z$, and *Weight* gives each datum a
+# weight.
 
 # %%
 viz.show_source(Swap)
@@ -170,9 +170,9 @@ viz.show(
 )
 
 # %% [markdown]
-# Whether $z$ is independent of $y$ can be tested. $G=2n\hat I(y;z)$, with the empirical mutual information $\hat I$, is then
-# about chi-squared distributed: here its mean is 81, and it exceeds 126 in one of 1000 cases. Modifiers compose with
-# `Chain`.
+# Whether $z$ is independent of $y$ can be tested. If it is, $G=2n\hat I(y;z)$ with the empirical mutual information
+# $\hat I$ is about chi-squared distributed: for ten classes and ten colours its mean is 81, and it exceeds 126 in one
+# of 1000 cases. Modifiers compose with `Chain`.
 
 # %%
 from labkit.papers.itid import Chain, Edit, Uniform, Weight
@@ -195,9 +195,9 @@ print("some pairs (y, z) that the weights need do not occur:", weight.overlap_al
 # $\mathbb E w^2=\sum_{y,z} p(y)^2p(z)^2/p(y,z)$. *Proof.* Insert $w$; the effective sample size is
 # $(\sum w)^2/\sum w^2$, and $\mathbb E w=1$. ∎
 #
-# The curve shows it where $z=y$ with probability $\rho$, and $z$ is uniform otherwise. In the sample above most pairs do not
-# occur at all. Therefore its mean weight is far below 1, and its effective size is larger than that of the theorem. A swap
-# creates the missing pairs.
+# The curve shows the effective size where $z=y$ with probability $\rho$, and $z$ is uniform otherwise. In the sample
+# above most pairs do not occur at all. Therefore its mean weight is far below 1, and its effective size is larger than
+# that of the theorem. A swap creates the missing pairs.
 
 # %%
 viz.show(
@@ -207,7 +207,7 @@ viz.show(
 )
 
 # %% [markdown]
-# **The loop.** All methods train in one loop. Every method sees the same data at each step, through its own modifier:
+# **The loop.** All methods train in one loop. At each step every method sees the same data, through its own modifier:
 
 # %%
 from labkit.papers.itid.experiment.loop import batches_at
@@ -222,8 +222,9 @@ viz.show_source(batches_at)
 # %% [markdown]
 # ## 5 Prove it
 #
-# Four contents, two nuisances and two labels give $2^{4\cdot2}=256$ hypotheses. Every statement below [ours] is checked on
-# all of them, without sampling. The numbers are those of the printed lines.
+# Four contents, two nuisances and two labels give $2^{4\cdot2}=256$ hypotheses. The statements below [ours] are checked
+# with exact expectations: the first on random problems with three labels, the others about hypotheses on all 256 of
+# them. The numbers are those of the printed lines.
 #
 # 1. **Lemma 0.** $\lvert R_Q-R_{Q'}\rvert\le\iota\le\mathrm{tv}\le\delta$, and $\iota\le\Omega$.
 # 2. Exactly $2^4=16$ hypotheses are invariant: one for each map from contents to labels.
@@ -275,9 +276,9 @@ print("9 E |eta - eta'|:", bounds.label_rule_gap(torch.tensor([0.5, 0.5], dtype=
 
 # %% [markdown]
 # **A closed form** with infinitely many images. The label is $y=\pm1$, the content $c=y+\mathcal N(0,1)$, the nuisance
-# $z=ay+\mathcal N(0,1)$ with $a=2$. The first line has the accuracies of the Bayes rule in training and with the sign of
-# $z$ flipped, and of the rule that uses $c$ alone. Least squares gives $z$ a large weight, and the weight 0 once $z$ is
-# permuted.
+# $z=ay+\mathcal N(0,1)$ with $a=2$. The first line has the accuracies of the Bayes rule in training and with the sign
+# of $z$ flipped, and of the rule that uses $c$ alone. Least squares gives $z$ a larger weight than $c$, and the weight
+# 0 once $z$ is permuted.
 #
 # Theorem 2 has a version for linear scores $\langle w,x\rangle$ with $\lVert w\rVert\le B$ and $\lVert x\rVert\le R$. For
 # the ramp loss $\min(1,\max(0,1-y\langle w,x\rangle/\gamma))$ the last term becomes
@@ -298,9 +299,10 @@ for n in (100, 10_000, 1_000_000):
     print(f"n = {n}: risk at most {bounds.itid_bound_linear(risk, 0.0, 1.0, 6.0, 1.0, n, 0.05):.2f}")
 
 # %% [markdown]
-# **Do the bounds hold on samples?** The colour agrees with the label in 90 % of one half of the data, in 80 % of the other
-# half, and in 10 % of the test. With $d=.1$ a bound may fail in one sample of ten. Before you run the next cell: does the
-# IID bound fail less often when the sample is larger?
+# **Do the bounds hold on samples?** The colour agrees with the label in 90 % of one half of the data, in 80 % of the
+# other half, and in 10 % of the test. With $d=.1$ a bound may fail in one sample of ten.
+#
+# Before you run the next cell: does the IID bound fail less often when the sample is larger?
 #
 # The right panel compares what training selects. **Theorem 8** [ours] concerns the blue curve. Let $U$ be a law of the
 # nuisance that was fixed before $S$ was drawn. With probability at least $1-d$, for all $h\in H$ and every $Q^*$:
@@ -334,8 +336,8 @@ for n, rates in coverage.items():
 # %% [markdown]
 # ## 6 Train and compare
 #
-# All methods start from the same weights and see the same batches. Nothing is tuned for any of them, and every run is
-# reported.
+# All methods of a replica start from the same weights and see the same batches. Nothing is tuned for any of them, and
+# every run is reported.
 #
 # - **Modified data** [ours]: IE-swap, IE-uniform, IE-edit (random mixtures of the colour channels), IE-weight, IE-resample
 #   (draws all pairs $(y,z)$ equally often), IE-adaptive (draws those edits more often that change predictions).
@@ -346,7 +348,7 @@ for n, rates in coverage.items():
 #   its swapped version.
 # - **Oracle:** trained and tested without any colour.
 #
-# Numbers in the names are the strength of a penalty, l2 marks stronger weight decay.
+# A number in a name is the strength of a penalty; l2 marks stronger weight decay.
 
 # %%
 import textwrap
@@ -372,16 +374,16 @@ viz.show(
 # %% [markdown]
 # Bars are one standard deviation over the replicas. What to see:
 #
-# - Penalties (IRM, V-REx, GroupDRO) and weights help little on the left. There the networks fit every training label, so
-#   that the risks are near 0 in all environments and nothing is left to penalise.
+# - Penalties (IRM, V-REx, GroupDRO) and weights help little or not at all on the left. There the networks fit every
+#   training label, so that the risks are near 0 in all environments, and little is left to penalise or to weight.
 # - Edits help because they create pairs of digit and colour that the training data lack.
 # - An edit of the *wrong* kind does harm.
 # - The consistency penalty uses the same swaps inside the loss. It is as good as training on swapped data.
 #
-# **Theorem 1 on every trained network.** No point lies above the diagonal. Where the accuracy with the colours of training
-# is 1, gap and $\iota$ are equal by construction; so the left panel is a check of the theorem and no further evidence. The
-# right panel is: in each experiment networks with a smaller $\Omega$ tend to have a higher accuracy. The bound is one-sided.
-# An invariant network can still be a poor one, as some of the penalised networks are.
+# **Theorem 1 on every trained network.** No point lies above the diagonal. Where the accuracy with the colours of
+# training is 1, gap and $\iota$ are equal by construction; so the left panel checks the theorem and is no further
+# evidence. The right panel is evidence: in each experiment networks with a smaller $\Omega$ tend to have a higher
+# accuracy. The bound is one-sided. An invariant network can still be a poor one, as some of the penalised networks are.
 
 # %%
 viz.show(
@@ -409,8 +411,8 @@ viz.show(
 #
 # $$R_{Q^*}(h)\ \le\ \hat R(h)+\hat\delta(h;Q,Q^*)+2\sqrt{\ln(2/d)/2n}.$$
 #
-# $\hat R$ is the risk under the training law $Q$, and $\hat\delta$ needs no labels. The right end of a bar is the ceiling
-# at $d=.05$. It is close to 1 for plain ERM and low for the network trained on swapped data.
+# $\hat R$ is the risk under the training law $Q$, and $\hat\delta$ needs no labels. The right end of a bar is the
+# ceiling at $d=.05$. It is high for plain ERM and low for the network trained on swapped data.
 
 # %%
 viz.show(
@@ -471,7 +473,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Class by colour.** Accuracy on test digits of each class in each colour; a cross marks the worst cell.
+# **Class by colour.** The maps show the accuracy on test digits of each class in each colour; a cross marks the worst
+# cell.
 
 # %%
 viz.show(
@@ -482,7 +485,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **One digit in ten colours**, and what the two networks say. For which digits does the second one fail?
+# **One digit in ten colours.** Below each image stands what the two networks say. For which digits does the second one
+# fail?
 
 # %%
 viz.show(
@@ -509,7 +513,7 @@ viz.show(
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run, one seed. `labkit claims itid` shows the recorded runs, with intervals over seeds.
+# This run has one seed. `labkit claims itid` shows the recorded runs, with intervals over seeds.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
@@ -602,8 +606,8 @@ paper.exercise("transition").check(my_accuracies)
 paper.exercise("transition").check((0.70, 0.20))
 
 # %% [markdown]
-# **An edit of your own.** An edit that changes labels violates the assumption: half a turn makes a 9 of a 6. The check
-# trains three networks, which takes a few seconds.
+# **An edit of your own.** An edit that changes labels violates the assumption: half a turn makes a 9 out of a 6. The
+# check trains three networks, which takes a few seconds.
 
 # %% tags=["exercise"]
 display(paper.exercise("edit"))
@@ -626,7 +630,7 @@ def mix_colours(images, generator):
 paper.exercise("edit").check(mix_colours)
 
 # %% [markdown]
-# **V-REx.** When your penalty passes: what are it and its gradient for a network that fits every training label?
+# **V-REx.** When your penalty passes: what are its value and its gradient for a network that fits every training label?
 
 # %% tags=["exercise"]
 display(paper.exercise("v-rex"))
@@ -754,7 +758,8 @@ show.scales(paper.configs)
 #   environment (oracle). Reported is the accuracy on the other 80 % of the test environment.
 # - [ours] in the sweep: photographs are not augmented and get a ResNet-18 trained from scratch (DomainBed: a ResNet-50
 #   trained on ImageNet). All draws of a trial start from the same weights. Digits are rotated with bilinear interpolation.
-# - Two other readings are special cases: nuisances that are transformations (`Shifts`, `Rotations`), and one task per datum
-#   (`bounds.label_rule_gap` is then the further term of Theorem 1).
-# - In DomainBed's own table tuned ERM is within one point of all other methods on average. On its coloured digits every method
-#   that is selected by training-domain validation ends near 10 % in the reversed environment [peer code].
+# - Two other readings of the abstract are special cases [ours]: nuisances that are transformations (`Shifts`,
+#   `Rotations`), and one task per datum (`bounds.label_rule_gap` is then the further term of Theorem 1).
+# - In DomainBed's own table no method is on average more than one point better than tuned ERM [peer code]. On its
+#   coloured digits every method that is selected by training-domain validation ends near 10 % in the reversed
+#   environment [peer code].

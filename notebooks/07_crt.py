@@ -12,9 +12,9 @@
 # *Cascaded Regression Tracking: Towards Online Hard Distractor Discrimination.* Wang, Zhou, Tian and Li, IEEE TCSVT 2020,
 # [arXiv 2006.10336](https://arxiv.org/abs/2006.10336)
 #
-# > **Read this first.** We know only the paper's abstract: its text, its tables and its code were not available. The order
-# > of the two stages and their kinds of regression are the paper's. Every concrete setting is a documented default of the
-# > related trackers ATOM and DCFST, or our own choice, and is marked so.
+# > **Read this first.** We know only the paper's abstracts, on arXiv and in the journal: its text, its tables and its
+# > code were not available. The order of the two stages and their kinds of regression are the paper's. Every concrete
+# > setting is a documented default of the related trackers ATOM and DCFST, or our own choice, and is marked so.
 #
 # A *tracker* is given one box in the first frame of a video and must follow the object inside it, the *target*. Most of the
 # background is easy to tell from the target. A few objects look like it: these *hard distractors* are what makes trackers
@@ -26,9 +26,10 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract |
-# | [peer code] | what the programs of ATOM, DCFST or a benchmark's toolkit do |
-# | [ours] | our choice or our reading |
+# | [paper] | stands in the parts of the paper that we could read |
+# | [peer code] | what a public program by others does |
+# | [inferred] | our reading, where no source is explicit |
+# | [ours] | our own choice, addition or experiment |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -46,9 +47,9 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# One frame of a generated clip, two outcomes. Stage 1 alone chooses a look-alike; with stage 2 the tracker chooses the
-# target. Until this frame the tracker was kept on the target. The frame was chosen because the outcomes differ; how often
-# stage 2 helps is measured in section 6.
+# The picture shows one frame of a generated clip with two outcomes. Stage 1 alone chooses a look-alike; with stage 2
+# the tracker chooses the target. Before this frame the tracker was put back on the target after every frame. The frame
+# was chosen because the outcomes differ; how often stage 2 helps is measured in section 6.
 
 # %%
 from labkit import viz
@@ -101,13 +102,14 @@ show.claims(paper, main=["hard-distractors-are-few", "stage-2-repairs-clips", "c
 # In each frame: cut out a search image → compute features → score every cell (stage 1) → keep the candidates → score them
 # again (stage 2) → move to the best candidate → learn from the new frame.
 #
-# **The search image** is a square around the last position of the target, with five times its size [peer code], resampled to
-# 160 x 160 pixels. It is divided into 40 x 40 *cells* of 4 x 4 pixels. Each cell is described by 16 numbers: nine
-# orientations of gradients, three colour channels and four soft bins of lightness [ours]. Such hand-made features need no
-# training. The paper surely uses a deep network.
+# **The search image** is a square around the last position of the target, with five times its size [peer code],
+# resampled to 160 x 160 pixels. It is divided into 40 x 40 *cells* of 4 x 4 pixels. Each cell is described by 16
+# numbers: nine orientations of gradients, three colour channels and four soft bins of lightness [ours]. Such hand-made
+# features need no training. We suppose that the paper uses a deep network [inferred].
 #
-# **Stage 1: convolutional regression** [paper; the loss: peer code, ATOM]. A filter $f$ shall score 1 at the target and 0
-# elsewhere. For the feature maps $x_j$ of frames $j$ with weights $g_j$, it minimises
+# **Stage 1: convolutional regression** [paper]. Its loss is that of ATOM [peer code]; that the paper uses it, too, is
+# our reading [inferred]. A filter $f$ is to score 1 at the target and 0 elsewhere. For the feature maps $x_j$ of frames
+# $j$ with weights $g_j$, it minimises
 #
 # $$L(f)=\sum_j g_j\,\lVert m\,(\varphi(f * x_j)-y_j)\rVert^2+\lambda\lVert f\rVert^2 .$$
 #
@@ -115,9 +117,10 @@ show.claims(paper, main=["hard-distractors-are-few", "stage-2-repairs-clips", "c
 # the identity or the modified linear unit (MLU), $\varphi(s)=s$ for $s\ge0$ and $a(e^{s/a}-1)$ below, which never falls below
 # $-a$.
 #
-# $L$ is minimised by the Gauss-Newton method: linearise the residuals $r$ and solve $(J^\top J)\,\Delta f=-J^\top r$ with the
-# Jacobian $J$ by conjugate gradients (CG). CG needs only the products $J^\top Jp$. Backpropagation computes $J^\top v$, which
-# is linear in $v$; differentiating it with respect to $v$ gives $Jp$. So $J$ is never formed:
+# $L$ is minimised by the Gauss-Newton method: linearise the residuals $r$ and solve $(J^\top J)\,\Delta f=-J^\top r$
+# with the Jacobian $J$ by conjugate gradients (CG). CG needs only the products $J^\top Jp$. Backpropagation computes
+# $J^\top v$, which is linear in $v$; differentiating its product with $p$ with respect to $v$ gives $Jp$. So $J$ is
+# never formed:
 
 # %%
 from labkit.papers.crt.method import convolution, gauss_newton
@@ -128,16 +131,18 @@ viz.show_source(gauss_newton.normal_product)
 viz.show(
     figures.convergence_figure(),
     "Two panels with half the squared residual, logarithmic, against conjugate-gradient steps; a solid and a dashed curve "
-    "for the two formulas of beta. Left, identity: both curves almost coincide. Right, MLU.",
+    "for the two formulas of beta. Left, identity: the curves almost coincide. Right, MLU: they cannot be told apart.",
 )
 
 # %% [markdown]
-# CG has several formulas for the factor $\beta$ of its search directions; Polak-Ribière and Fletcher-Reeves are two of them.
-# They are equal on a quadratic function, so the left curves agree closely. On the right $\varphi$ is not linear. There, background
-# cells may score anything below 0 at little cost, so the residual is another one: compare the curves within a panel.
+# CG has several formulas for the factor $\beta$ of its search directions; Polak-Ribière and Fletcher-Reeves are two of
+# them. In exact arithmetic they are equal on a quadratic function, and after the linearisation every Gauss-Newton step
+# minimises one: the two curves almost coincide in the left panel, and cannot be told apart in the right one. Compare
+# curves within a panel only: with MLU, background cells may score anything below 0 at little cost, so the residual is
+# another one.
 #
-# **From stage 1 to stage 2** [ours]. A *candidate* is a local maximum of the score map above a share $\kappa$ of the highest
-# score:
+# **From stage 1 to stage 2** [inferred]. A *candidate* is a local maximum of the score map above a share $\kappa$ of
+# the highest score:
 
 # %%
 viz.show_source(convolution.peaks)
@@ -170,8 +175,8 @@ viz.show_source(ridge.primal)
 # While tracking, $Z^\top Z$ (the *Gram matrix*) and $Z^\top\Omega^{1/2}y$ are kept as running means, so memory and cost do not
 # grow with the number of frames [peer code: DCFST].
 #
-# **The decision** [ours]. Stage 2 scores each candidate at nine positions, itself and its eight neighbours. The candidate with
-# the largest $(1-m)\,s_1+m\,s_2$ wins; $s_1$ and $s_2$ are the scores of the stages:
+# **The decision** [inferred]. Stage 2 scores each candidate at nine positions, itself and its eight neighbours. The
+# candidate with the largest $(1-m)\,s_1+m\,s_2$ wins; $s_1$ and $s_2$ are the scores of the stages:
 
 # %%
 from labkit.papers.crt.method.cascade import fuse
@@ -238,9 +243,9 @@ for name, value in error.items():
     print(f"{name}: below 1e-6 {bool(value.abs().max() < 1e-6)}")
 
 # %% [markdown]
-# **Which** $\lambda$**?** By identity 3 one fit for each $\lambda$ gives its *leave-one-out error*, the squared prediction
-# error for rows that were left out. The dots were computed by really leaving each row out. Add noise to the labels: does the
-# best $\lambda$ become larger or smaller?
+# **The choice of $\lambda$.** By identity 3 one fit for each $\lambda$ gives its *leave-one-out error*, the squared
+# prediction error for rows that were left out. The dots were computed by really leaving each row out. Add noise to the
+# labels: does the best $\lambda$ become larger or smaller?
 
 # %%
 viz.show(
@@ -260,9 +265,9 @@ viz.show(
 # - `sgd-fc`: two fully connected layers, trained by stochastic gradient descent, in place of ridge regression, as in the
 #   tracker MDNet.
 #
-# In the generated clips *rivals* share a part of the target's texture. A frame is *lost* if box and target do not overlap.
-# Real footage is tracked too where `LABKIT_DATA` has it. Before you run the next cells: will stage 2 lower the share of
-# lost frames on every clip?
+# In the generated clips *rivals*, the look-alikes, share a part of the target's texture. A frame is *lost* if box and
+# target do not overlap. Real footage is tracked too where `LABKIT_DATA` has it. Before you run the next cells: will
+# stage 2 lower the share of lost frames on every clip?
 
 # %%
 result = paper.run(config, run)
@@ -293,7 +298,7 @@ head = "| clips | arm | lost frames, minus stage 1's | paired 95 % |\n|---|---|-
 Markdown(head + "\n".join(scenes.compared(result)))
 
 # %% [markdown]
-# If an interval contains 0, the run does not show a difference. Both stages see the same 16 channels, so that a rival which
+# If an interval contains 0, the run does not show a difference. Both stages see the same 16 channels, so a rival that
 # misleads one of them may well mislead the other.
 #
 # The curves below show more than lost frames. *Success* at $t$ is the share of frames whose overlap with the truth exceeds
@@ -309,8 +314,9 @@ viz.show(
 )
 
 # %% [markdown]
-# The recorded runs on real footage, TLD_pedestrian2, with three similar pedestrians in a car park (its frames may not be
-# shown here):
+# The next table has the recorded runs on real footage, the sequence TLD_pedestrian2, with three similar pedestrians in
+# a car park (its licence does not allow us to show frames). The cascade loses fewer frames with each seed, but three
+# seeds are too few: the claim `stage-2-repairs-footage` is not shown.
 
 # %%
 head = "| record | seed | arm | success | lost frames |\n|---|---|---|---|---|\n"
@@ -329,18 +335,18 @@ viz.show(
 )
 
 # %% [markdown]
-# The work that is left to stage 2, of 1600 cells a frame:
+# Of the 1600 cells of a frame few are left to stage 2:
 
 # %%
 head = "| source | candidates a frame | frames with one candidate or none |\n|---|---|---|\n"
 Markdown(head + "\n".join(scenes.work_left(result)))
 
 # %% [markdown]
-# **Other features for stage 2** [ours]. Three variants: finer pooling (`cascade-8x8`), features with cells of 2 pixels
-# (`cascade-fine`), and a small convolutional network beside the hand-made features (`cascade-learned`). The network is trained
-# on generated clips with other seeds: ridge regression is fitted on one search image and applied to another, and the error is
-# backpropagated *through the solution of the linear system*. All settings were fixed before these clips were tracked. Lost
-# frames, minus stage 1's, in the recorded runs:
+# **Other features for stage 2** [ours]. There are three variants: finer pooling (`cascade-8x8`), features with cells of
+# 2 pixels (`cascade-fine`), and a small convolutional network beside the hand-made features (`cascade-learned`). The
+# network is trained on generated clips with other seeds: ridge regression is fitted on one search image and applied to
+# another, and the error is backpropagated *through the solution of the linear system*. All settings were fixed before
+# these clips were tracked. The table has the lost frames minus those of stage 1 in the recorded runs:
 
 # %%
 head = "| arm | difference | paired 95 % | clips |\n|---|---|---|---|\n"
@@ -359,8 +365,8 @@ show.ledger(verdict for verdict in paper.verdicts() if verdict.key == "learned-f
 # One caution: the network was trained on clips of the same kinds, with other seeds and textures. These tables do not say
 # what it does on real footage.
 #
-# **Learning from hard negatives.** The paper *mines* them, that is, it adds them to the training set of the update [paper,
-# journal abstract; its recipe is not known]. Five readings [ours]:
+# **Learning from hard negatives.** The paper *mines* them, that is, it adds them to the training set of the update; the
+# abstract of the journal says so, and its recipe is not known to us. These are five readings [inferred]:
 #
 # - `naive`: rivals are added as rows with four times the weight, and their frame counts five times as much;
 # - `rate`: a frame with a rival counts twice as much in the running mean;
@@ -398,8 +404,8 @@ show.ledger(verdict for verdict in paper.verdicts() if verdict.key.startswith("m
 # %% [markdown]
 # ## 7 Explore
 #
-# **Frame by frame.** A tracked clip, beginning with the frame in which stage 1 is least certain. Move the slider: in which
-# frames do the two stages prefer different candidates?
+# **Frame by frame.** The widget shows a tracked clip, beginning with the frame in which stage 1 is least certain. Move
+# the slider: in which frames do the two stages prefer different candidates?
 
 # %%
 name, snapshots = scenes.headline(config)
@@ -422,9 +428,10 @@ viz.show(
 )
 
 # %% [markdown]
-# **Settings.** One clip of 30 frames. The tracker is put back onto its target after each frame, and we count the frames in
-# which the target has the highest score. Its *lead* is its score minus that of its best rival. Candidates and samples are
-# kept; only stage 2 is computed anew when you move a slider (with 4 x 4 bins, for speed). $m=0$ is stage 1 alone.
+# **Settings.** This is one clip of 30 frames. The tracker is put back onto its target after each frame, and we count
+# the frames in which the target has the highest score. Its *lead* is its score minus that of its best rival. Candidates
+# and samples are kept; only stage 2 is computed anew when you move a slider (with 4 x 4 bins, for speed). $m=0$ is
+# stage 1 alone.
 
 # %%
 from labkit.papers.crt.teaching import rehearsal
@@ -438,9 +445,10 @@ viz.show(
 )
 
 # %% [markdown]
-# A very small $\lambda$ fits every sample, noise included; a very large one makes all scores small. $\eta$ is the weight of a
-# new frame in the running mean. One clip is too little to choose settings by: look for the reason why a frame changes sides.
-# Turn mining on and see from which frames it takes negatives (triangles); then lower $\kappa$.
+# A very small $\lambda$ fits every sample, noise included; a very large one makes all scores small. $\eta$ is the
+# weight of a new frame in the running mean. One clip is too little to choose settings by: look for the reason why the
+# winner of a frame changes. Turn mining on and see from which frames it takes negatives (triangles); then lower
+# $\kappa$.
 
 # %%
 viz.show(
@@ -450,9 +458,10 @@ viz.show(
 )
 
 # %% [markdown]
-# **Which negatives does mining keep?** The hardest ones of a clip, each with its final score in stage 2. A tracker that follows
-# a rival would add the true target here as a negative, and would learn to avoid it. The paper warns of such a corrupted model
-# [paper]. Therefore mining needs a frame with a certain winner, and it is off by default [ours].
+# **Which negatives does mining keep?** The picture has the hardest ones of a clip, each with its final score in stage
+# 2. A tracker that follows a rival would add the true target here as a negative, and would learn to avoid it. The
+# abstract warns of such a corrupted model [paper]. Therefore mining needs a frame in which the winner is certain, and
+# it is off by default [ours].
 
 # %%
 viz.show(
@@ -493,7 +502,7 @@ viz.show(
 # %% [markdown]
 # ## 8 Verdict
 #
-# This run, one seed. `labkit claims crt` shows the recorded runs, with intervals over seeds.
+# This run has one seed. `labkit claims crt` shows the recorded runs, with intervals over seeds.
 
 # %%
 show.ledger(paper.verdicts(result, scale))
@@ -659,7 +668,8 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 # %% [markdown]
 # ## 10 Take it home, and full scale
 #
-# Your own frames, however you read them: uint8 RGB arrays of (height, width, 3), and a box x, y, width, height in pixels.
+# The tracker takes your own frames, however you read them, as uint8 RGB arrays of (height, width, 3), and a box x, y,
+# width, height in pixels.
 #
 # ```python
 # from labkit.papers.crt import CascadeTracker
@@ -671,7 +681,8 @@ paper.exercise("break-it").check(LookAlikes(rivals=1, similarity=0.9, turn=0.05,
 #     print(*(f"{value:.1f}" for value in box), f"{score:.2f}", "" if present else "absent")
 # ```
 #
-# The target of the next clip is absent for eight frames. One character a frame: `#` for present, `.` for absent.
+# The target of the next clip is absent for eight frames. The line has one character a frame: `#` for present, `.` for
+# absent.
 
 # %%
 from labkit.papers.crt import CascadeTracker, look_alikes
@@ -718,12 +729,14 @@ show.scales(paper.configs)
 #   negative mining and an adaptive ridge regression. No figure, layer or hyper-parameter of the paper is known to us.
 # - [peer code: ATOM]: loss, Gauss-Newton with conjugate gradients, MLU, projection, augmentation, memory weights, localisation
 #   states, box refinement. [peer code: DCFST]: running Gram matrix, Gaussian labels, a faster running mean in hard frames.
-# - [ours]: features, candidate rule, fusion, presence, the condition for mining, and three readings of "adaptive": the arms
-#   `anchored`, `irls` and `rate`. Mining is off by default.
+# - [inferred]: that ATOM's loss is the paper's, the candidate rule, the fusion, the ways to mine, and three readings of
+#   "adaptive": the arms `anchored`, `irls` and `rate`.
+# - [ours]: features, presence, the condition for mining. Mining is off by default.
 # - [ours], as long-term trackers do it: a winner with a score below 0.25 is not accepted as the target. The box then rests,
 #   nothing is learned, and an area twice as wide is searched until a candidate reaches 0.8 of the target's usual score. If that
 #   usual score is below 0.6 (the light has changed, the target has turned), stage 2 forgets twice as fast. A similar object that
 #   scores above 0.25 hides the loss of the target; then none of this helps.
 # - Not measured: mining over long videos, with deep features, or by the paper's own recipe.
-# - Results of related trackers, for whoever runs `full` [peer code: model zoos]: success on LaSOT for ATOM 0.515, DiMP-50 0.569,
-#   PrDiMP-50 0.598; on OTB-100 0.663, 0.684, 0.696. We expect a faithful reproduction among them.
+# - Results of related trackers, for whoever runs `full` [peer code: model zoos]: success on LaSOT for ATOM 0.515,
+#   DiMP-50 0.569, PrDiMP-50 0.598; on OTB-100 0.663, 0.684, 0.696. We expect a faithful reproduction among them
+#   [inferred].

@@ -26,6 +26,9 @@ HEADINGS = (
     "10 Take it home, and full scale",
 )
 LESSON_CPU_SECONDS = 150
+MARK = re.compile(r"\[(paper|recalled|official code|author net|peer code|peer|inferred|ours)\b")
+LEGEND = re.compile(r"^\| \[([^\]]+)\] \| (.+) \|$", re.MULTILINE)
+LEGENDS_OF_THEIR_OWN = {"06_mlvc", "08_bertfused", "09_stmc", "10_lstr"}  # until they have CONTRIBUTING's wording
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 
@@ -56,6 +59,16 @@ def test_the_first_code_cell_gives_labkit_to_a_kernel_without_it(name):
 def test_ten_headings_in_order(name):
     text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
+
+
+@pytest.mark.parametrize("name", sorted(set(ROOMS) - LEGENDS_OF_THEIR_OWN))
+def test_marks_mean_the_same_in_every_notebook(name):
+    """Catches: a wording of its own in a legend, a mark that no legend explains, a row that nothing uses."""
+    known = LEGEND.findall((paths.root() / "CONTRIBUTING.md").read_text())
+    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    legend = LEGEND.findall(text)
+    assert legend == [row for row in known if row in legend]
+    assert set(MARK.findall(LEGEND.sub("", text))) == {mark for mark, _ in legend}
 
 
 @pytest.mark.parametrize("name", ROOMS)
