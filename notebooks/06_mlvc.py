@@ -144,7 +144,7 @@ Markdown(head + "\n".join(f"| `{name}` | {parameters_of(module):,} |" for name, 
 # %%
 from labkit.kernels import flow_warp
 
-viz.show_source(flow_warp.chained_warp_reference)
+viz.show_source(flow_warp.warp)
 
 # %%
 viz.show(
@@ -295,9 +295,9 @@ print(f"8 as many bytes as promised: {promised - 1 <= len(data) <= 1.005 * promi
 
 # %% [markdown]
 # **Why more references help at all.** Even with nothing hidden, each reference has noise of its own. The mean of $k$ aligned
-# references predicts a target with the same noise better than one does, by $10\log_{10}\frac2{1+1/k}$ dB: a law that you
-# derive in section 9. It is the whole gain where neighbouring pixels tell nothing of one another, as in the picture. Where the
-# texture is smooth, a pixel of one reference can be averaged with its neighbours instead.
+# references predicts a target with the same noise better than one does, by a law that you derive in section 9: the line below.
+# It is the whole gain where neighbouring pixels tell nothing of one another, as in the picture. Where the texture is smooth, a
+# pixel of one reference can be averaged with its neighbours instead.
 
 # %%
 viz.show(
