@@ -23,12 +23,15 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract, or in a secondary copy of its text |
-# | [official code] | what the authors' program does; it evaluates and does not train |
-# | [peer code] | what the programs CompressAI, DVC or PyTorchVideoCompression do |
+# | [paper] | stands in the parts of the paper that we could read |
 # | [recalled] | remembered from the paper, not read again |
-# | [inferred] | our reading, where none of them is explicit |
-# | [ours] | our addition, not the paper's |
+# | [official code] | what the authors' program does |
+# | [peer code] | what a public program by others does |
+# | [inferred] | our reading, where no source is explicit |
+# | [ours] | our own choice, addition or experiment |
+#
+# We could read the abstract, and parts of the text in a secondary copy. The authors' program evaluates trained networks and
+# cannot train them. The other programs are CompressAI, DVC and its reimplementation PyTorchVideoCompression.
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -141,7 +144,7 @@ Markdown(head + "\n".join(f"| `{name}` | {parameters_of(module):,} |" for name, 
 # %%
 from labkit.kernels import flow_warp
 
-viz.show_source(flow_warp.chained_warp_reference)
+viz.show_source(flow_warp.warp)
 
 # %%
 viz.show(
@@ -292,9 +295,9 @@ print(f"8 as many bytes as promised: {promised - 1 <= len(data) <= 1.005 * promi
 
 # %% [markdown]
 # **Why more references help at all.** Even with nothing hidden, each reference has noise of its own. The mean of $k$ aligned
-# references predicts a target with the same noise better than one does, by $10\log_{10}\frac2{1+1/k}$ dB: a law that you
-# derive in section 9. It is the whole gain where neighbouring pixels tell nothing of one another, as in the picture. Where the
-# texture is smooth, a pixel of one reference can be averaged with its neighbours instead.
+# references predicts a target with the same noise better than one does, by a law that you derive in section 9: the line below.
+# It is the whole gain where neighbouring pixels tell nothing of one another, as in the picture. Where the texture is smooth, a
+# pixel of one reference can be averaged with its neighbours instead.
 
 # %%
 viz.show(

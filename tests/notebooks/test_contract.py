@@ -28,7 +28,7 @@ HEADINGS = (
 LESSON_CPU_SECONDS = 150
 MARK = re.compile(r"\[(paper|recalled|official code|author net|peer code|peer|inferred|ours)\b")
 LEGEND = re.compile(r"^\| \[([^\]]+)\] \| (.+) \|$", re.MULTILINE)
-LEGENDS_OF_THEIR_OWN = {"06_mlvc", "08_bertfused", "09_stmc", "10_lstr"}  # until they have CONTRIBUTING's wording
+LEGENDS_OF_THEIR_OWN = {"08_bertfused", "09_stmc", "10_lstr"}  # until they have CONTRIBUTING's wording
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 

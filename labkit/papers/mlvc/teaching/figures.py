@@ -222,7 +222,7 @@ def averaging_figure() -> Figure:
     """Gain of k references over one: the law and what least squares reaches."""
     figure, axis = subplots(figsize=(4.6, 2.8))
     k = np.arange(1, 5)
-    axis.plot(k, 10 * np.log10(2 / (1 + 1 / k)), color=COLORS["hard"], label="$10\\,\\log_{10}\\,2/(1+1/k)$")
+    axis.plot(k, 10 * np.log10(2 / (1 + 1 / k)), color=COLORS["hard"], label="the law")
     axis.plot(k, scenes.averaging(), "o", color=COLORS["baseline"], label="least squares")
     axis.set(xlabel="aligned references $k$", ylabel="gain over one, dB", xticks=k)
     axis.legend(frameon=False)

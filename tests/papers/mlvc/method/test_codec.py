@@ -93,6 +93,7 @@ def test_threads_change_nothing(codec, coded, shown):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_file_is_as_long_as_the_report_says(codec, clip):
     """And each stream as the tables promise: an estimate that hides bytes would show here."""
     sink = io.BytesIO()
@@ -131,6 +132,7 @@ def test_an_i_frame_comes_early_where_it_costs_less(codec, clip):
     assert costs[1][2] < costs[0][2]
 
 
+@pytest.mark.slow
 def test_a_file_may_begin_anywhere(codec, clip):
     sink = io.BytesIO(b"before")
     sink.seek(0, io.SEEK_END)
@@ -226,7 +228,10 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("what", LOST)
+QUICK = ("a P-frame", "the first I-frame", "the end", "everything")
+
+
+@pytest.mark.parametrize("what", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in LOST])
 def test_concealment_shows_all_frames_and_is_whole_from_the_next_i_frame(codec, coded, shown, what):
     change, good = LOST[what]
     spoiled = again(coded, change)

@@ -240,6 +240,7 @@ def test_motion_search(kind):
         assert search(smooth[..., :9, :5], smooth[..., :9, :5]).shape == (1, 2, 9, 5)
 
 
+@pytest.mark.slow
 def test_a_pyramid_learns_a_shift():
     """20 steps on one pair lower the warp's error: gradients reach every level through the warp."""
     torch.manual_seed(0)
