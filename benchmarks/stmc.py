@@ -1,4 +1,4 @@
-"""Side by side: the beam decoder against flashlight-text, two kernels against their floors and the loop over frames,
+"""Side by side: the beam decoder against flashlight-text, two kernels against their floors and other ways,
 and frames a second of the network in training and reading.
 
     labkit bench stmc                    rows, within about --seconds
@@ -7,7 +7,9 @@ Frames a second are of the lesson's network, on a GPU of the paper's. Where flas
 left out.
 """
 
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from labkit.kernels.crop_windows import crop_windows
-from labkit.kernels.soft_argmax import soft_argmax
+from labkit.kernels.soft_argmax import soft_argmax, soft_argmax_reference
 from labkit.papers.stmc.method.architecture import PAPER, SMALL, Architecture
 from labkit.papers.stmc.method.losses import joint_loss
 from labkit.papers.stmc.method.network import STMC
@@ -31,7 +33,7 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """Decoder, kernels, network."""
     rounds = max(3, min(20, int(seconds / 4)))
     yield from decoder_rows(rounds)
-    yield soft_argmax_row(device, rounds)
+    yield from soft_argmax_rows(device, rounds)
     yield from crop_rows(device, rounds)
     yield from network_rows(device, max(2, rounds // 4))
 
@@ -94,12 +96,40 @@ def flashlight(p: np.ndarray) -> Callable[[], ctc.Labelling] | None:
 # -- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def soft_argmax_row(device: torch.device, rounds: int) -> BenchRow:
-    """Seven heat maps of 56 x 56 a frame, against reading them once."""
-    maps = torch.randn(64 if device.type == "cpu" else 512, PAPER.points, 56, 56, device=device)
-    best = best_of({"ours": lambda: soft_argmax(maps), "floor": lambda: maps.sum((2, 3))}, device, rounds)
-    ours, floor = (1000 * best[name] / len(maps) for name in ("ours", "floor"))
-    return BenchRow("soft-argmax, 7 maps of 56x56", "us/frame", ours, floor, "floor: reading the maps once")
+def soft_argmax_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
+    """Seven heat maps of 56 x 56 a frame: against softmax and one product, our formula compiled, and one reading."""
+    count = 64 if device.type == "cpu" else 512
+    maps = torch.randn(count, PAPER.points, 56, 56, generator=torch.Generator().manual_seed(0)).to(device)
+    cells = torch.cartesian_prod(*torch.linspace(0, 1, 56).repeat(2, 1)).to(device)
+
+    def expected(maps: Tensor) -> Tensor:
+        return maps.flatten(2).softmax(2) @ cells
+
+    assert (soft_argmax(maps) - expected(maps)).abs().max() < 1e-5
+    candidates: dict[str, Callable[[], object]] = {
+        "ours": lambda: soft_argmax(maps),
+        "softmax, one product": lambda: expected(maps),
+        "floor: reading the maps once": lambda: maps.sum((2, 3)),
+    }
+    compiled = compiled_or_none(soft_argmax_reference, maps.flatten(0, 1))
+    if compiled is not None:
+        candidates["our formula by torch.compile"] = compiled
+    best = {name: 1000 * ms / count for name, ms in best_of(candidates, device, rounds).items()}
+    for peer in list(candidates)[1:]:
+        yield BenchRow("soft-argmax, 7 maps of 56x56", "us/frame", best["ours"], best[peer], peer)
+
+
+def compiled_or_none(function: Callable[[Tensor], object], argument: Tensor) -> Callable[[], object] | None:
+    """A call of the compiled function; None where there is no compiler."""
+    compiled = torch.compile(function, dynamic=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the compiler thinks of this machine
+            compiled(argument)
+    except Exception as error:  # no compiler, no Python headers, ...: many types, and none of them ours
+        print(f"torch.compile left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        return None
+    return lambda: compiled(argument)
 
 
 def crop_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:

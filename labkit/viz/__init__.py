@@ -2,11 +2,13 @@
 
 from labkit.viz.explorer import explore
 from labkit.viz.page import show, show_source
+from labkit.viz.picture import image_source
 from labkit.viz.theme import COLORS, subplots, use
 
 __all__ = [
     "COLORS",
     "explore",
+    "image_source",
     "show",
     "show_source",
     "subplots",

@@ -66,6 +66,19 @@ def png(figure: Figure, scale: float = 2) -> bytes:
     return min(small.getvalue(), whole.getvalue(), key=len)
 
 
+def image_source(pixels: np.ndarray) -> str:
+    """A picture, uint8 (height, width, 3), as a data address for `go.Image(source=...)`.
+
+    As `z`, the same pixels are thousands of small lists: a drag takes longer, and every dozen drags Python collects its
+    garbage for a quarter of a second.
+    """
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="png")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
 # -- one kind of trace after the other --------------------------------------------------------------------------------
 
 

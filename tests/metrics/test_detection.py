@@ -264,6 +264,22 @@ def test_boxes_and_tubes_from_two_files(tmp_path):
     assert video_map(a, b).mean == 1.0
 
 
+def test_names_that_never_meet_are_refused(tmp_path):
+    """An AP of 0 because one file says walk and the other walk.mp4 would be taken for a bad detector."""
+    head = "video,tube,frame,x1,y1,x2,y2,label"
+    (tmp_path / "t.csv").write_text(f"{head}\nwalk,0,3,0,0,20,20,run\n")
+    (tmp_path / "d.csv").write_text(f"{head},score\nwalk.mp4,0,3,0,0,20,20,run,.9\n")
+    for read in (read_boxes, read_tubes):
+        with pytest.raises(InputError, match=r"'walk\.mp4' there, 'walk' here"):
+            read(tmp_path / "t.csv", tmp_path / "d.csv")
+    (tmp_path / "d.csv").write_text(f"{head},score\n")
+    assert frame_map(*read_boxes(tmp_path / "t.csv", tmp_path / "d.csv")[:2]).mean == 0.0  # nothing detected
+    (tmp_path / "ava.csv").write_text(GOOD)
+    (tmp_path / "other.csv").write_text(GOOD.replace("v", "w"))
+    with pytest.raises(InputError, match="no video of the detections"):
+        ava.evaluate(tmp_path / "ava.csv", tmp_path / "other.csv")
+
+
 GOOD = "v,0902,0.1,0.2,0.3,0.4,12,0\n"
 
 

@@ -113,6 +113,13 @@ def shown(monkeypatch: pytest.MonkeyPatch, *things: object) -> str:
     return "\n".join(pieces)
 
 
+def test_an_image_source_holds_every_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    head, _, content = viz.image_source(pixels).partition(",")
+    assert head == "data:image/png;base64"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))), pixels)
+
+
 def test_show_source_shows_what_runs_and_where_it_stands(monkeypatch):
     text = shown(monkeypatch, toy_paper.build_model)
     assert "`toy_paper.build_model`, line " in text

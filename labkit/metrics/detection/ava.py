@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from labkit.errors import InputError
 from labkit.metrics.detection.average_precision import AveragePrecisions
 from labkit.metrics.detection.frames import Boxes, frame_map
-from labkit.metrics.detection.tables import finite, read_text, whole
+from labkit.metrics.detection.tables import finite, read_text, require_a_common_video, whole
 
 MOST_CLASSES = 1000
 Key = tuple[str, int]
@@ -130,11 +130,12 @@ def evaluate(
         excluded: list of timestamps that are left out.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or the two have no video in common.
     """
     tables = [
         rows if isinstance(rows, Rows) else read(rows, scored) for rows, scored in ((truth, False), (detections, True))
     ]
+    require_a_common_video(*({video for video, _ in table.keys} for table in tables))
     dropped = read_excluded(excluded) if excluded else set()
     classes = sorted(read_label_map(label_map)) if label_map else None
     frames: dict[Key, int] = {}

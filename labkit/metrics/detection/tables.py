@@ -24,14 +24,28 @@ def read_boxes(truth: str | Path, detections: str | Path) -> tuple[Boxes, Boxes,
     Labels are any text; they are numbered in alphabetical order over both files.
 
     Raises:
-        InputError: a file is missing, or damaged; names the line.
+        InputError: a file is missing, or damaged; names the line. The two have no video in common.
     """
     tables = [list(read_rows(Path(path), BOX_COLUMNS[:-1], scored)) for path, scored in ((truth, 0), (detections, 1))]
+    require_a_common_video(*({row["video"] for row in table} for table in tables))
     names = sorted({row["label"] for table in tables for row in table})
     number = {name: k for k, name in enumerate(names)}
     frames: dict[tuple[str, int], int] = {}
     both = [_boxes(table, number, frames, scored) for table, scored in zip(tables, (False, True), strict=True)]
     return both[0], both[1], names
+
+
+def require_a_common_video(truth: Iterable[str], detections: Iterable[str]) -> None:
+    """Raises InputError where every detection is in a video without truth: two ways to write one name, not an AP of 0.
+
+    Without any detection, or any truth, there is nothing to compare.
+    """
+    true, detected = sorted(set(truth)), sorted(set(detections))
+    if true and detected and not set(true) & set(detected):
+        raise InputError(
+            f"no video of the detections is one of the truth: '{detected[0]}' there, '{true[0]}' here. "
+            "Write the names alike in both files."
+        )
 
 
 def _boxes(
@@ -52,9 +66,10 @@ def read_tubes(truth: str | Path, detections: str | Path) -> tuple[list[Tube], l
     score are those of its first row.
 
     Raises:
-        InputError: a file is missing, damaged, or a tube has a gap; names the line.
+        InputError: a file is missing, damaged, or a tube has a gap; names the line. The two have no video in common.
     """
     tables = [list(read_rows(Path(path), TUBE_COLUMNS[:-1], scored)) for path, scored in ((truth, 0), (detections, 1))]
+    require_a_common_video(*({row["video"] for row in table} for table in tables))
     names = sorted({row["label"] for table in tables for row in table})
     number = {name: k for k, name in enumerate(names)}
     both = [list(_tubes(table, number, Path(path))) for table, path in zip(tables, (truth, detections), strict=True)]

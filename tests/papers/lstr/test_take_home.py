@@ -32,8 +32,8 @@ def run(tmp_path_factory):
 
 def walk(frames: int = 11, scale: int = 1) -> np.ndarray:
     """A video of two walkers, uint8 (t, h, w, 3)."""
-    made = actors.videos(1, 5, actors.WALKING, actors.Actors(clips=8)).clips[0]  # (clips, 3, t, h, w)
-    pictures = made.transpose(1, 2).flatten(0, 1)[:frames].permute(0, 2, 3, 1).mul(255).byte().numpy()
+    clips = actors.videos(1, 5, actors.WALKING, actors.Actors(clips=8)).clips[0]  # (clips, 3, t, h, w)
+    pictures = clips.transpose(1, 2).flatten(0, 1)[:frames].permute(0, 2, 3, 1).mul(255).byte().numpy()
     return pictures.repeat(scale, 1).repeat(scale, 2)
 
 

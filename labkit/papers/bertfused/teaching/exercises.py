@@ -164,7 +164,7 @@ FAST = Config(
 
 @cache
 def unseen_bleu(steps: int, fused_steps: int) -> float:
-    """BLEU on held-out synonyms after a training in small."""
+    """BLEU on held-out names after a training in small."""
     config = FAST.override(steps=steps, fused_steps=fused_steps)
     with TemporaryDirectory() as folder, training.workers("cpu") as workers, devices.one_thread():
         run = Run.open(folder, config)
@@ -185,7 +185,7 @@ def _reaches_the_bar(answer: tuple[int, int]) -> None:
         found = unseen_bleu(*answer)
     except InputError as error:
         raise AssertionError(str(error)) from None
-    assert found >= BAR, f"{found:.1f} BLEU on held-out synonyms; {BAR:.0f} are asked for"
+    assert found >= BAR, f"{found:.1f} BLEU on held-out names; {BAR:.0f} are asked for"
 
 
 EXERCISES = (
@@ -256,8 +256,8 @@ EXERCISES = (
         key="which-survives",
         kind="predict, then run",
         task="Replace $H_B$ in a trained fused model by (a) its own rows in another order, the mask with them, (b) "
-        "$H_B$ of another sentence, (c) one fixed random vector for each WordPiece. Which leave the translation "
-        "exactly as it was? A tuple of three, True or False.",
+        "$H_B$ of another sentence, (c) one fixed random vector for each WordPiece. Which leave the output "
+        "of $\\mathrm{attn}_B$ as it was, but for rounding? A tuple of three, True or False.",
         properties={"all three": _survives},
         solution=survivals(),
         wrong={
@@ -308,9 +308,9 @@ EXERCISES = (
         key="when-to-fuse",
         kind="ablation",
         task=f"A small language and {UPDATES} updates in all. Stage 1 trains the plain model, stage 2 the fused one "
-        f"from there. Split them so that the fused model reaches {BAR:.0f} BLEU on held-out synonyms: a pair "
+        f"from there. Split them so that the fused model reaches {BAR:.0f} BLEU on held-out names of nouns: a pair "
         "(stage 1, stage 2).",
-        properties={"a split": _is_a_split, "held-out synonyms": _reaches_the_bar},
+        properties={"a split": _is_a_split, "held-out names": _reaches_the_bar},
         solution=(20, 200),
         wrong={"most for the plain model": (190, 30), "more than there are": (200, 200)},
         difficulty=3,

@@ -37,7 +37,7 @@ def color_of(arm: str) -> str:
 
 
 def idea_figure(bleu: Mapping[str, Mapping[str, float]] | None = None) -> Figure:
-    """Left: who attends to what. Right: BLEU of both models on known and on unknown words.
+    """Left: who attends to what. Right: BLEU of both models on names of training and on held-out ones.
 
     bleu: {arm: {test: BLEU}}; None: means over the recorded seeds.
     """
@@ -91,9 +91,10 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
         axis.bar(x, heights, 0.8 / len(bleu) * 0.95, color=color_of(arm), label=arm)
         for place, height in zip(x, heights, strict=True):
             axis.text(place, height + 1, f"{height:.0f}", ha="center", fontsize=8)
-    axis.set(ylabel="BLEU", ylim=(0, 119), title="known and unknown words")
+    axis.set(ylabel="BLEU", ylim=(0, 119), title="names in training, and held-out ones")
     axis.set_xticks(
-        np.arange(len(tests)), [{"seen": "seen in training", "unseen": "held-out synonyms"}.get(t, t) for t in tests]
+        np.arange(len(tests)),
+        [{"seen": "seen: names in training", "unseen": "unseen: held-out names"}.get(t, t) for t in tests],
     )
     if bleu:
         axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
@@ -219,7 +220,7 @@ def switch_figure(switch: Switch, ratio: float = 0.5) -> go.Figure:
     """BLEU against BERT's weight for each arm; the marked place is the switch."""
     at = min(range(len(RATIOS)), key=lambda i: abs(RATIOS[i] - ratio))
     tests = list(next(iter(switch.bleu.values())))
-    figure = make_subplots(1, len(tests), subplot_titles=[f"{test} words" for test in tests], shared_yaxes=True)
+    figure = make_subplots(1, len(tests), subplot_titles=tests, shared_yaxes=True)
     for column, test in enumerate(tests, 1):
         for arm, values in switch.bleu.items():
             name = "with drop-net" if arm == "fused" else "without drop-net"
@@ -268,7 +269,7 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     )  # fmt: skip
     labels = [f"{piece} ({arm})" for arm, piece, _ in guesses]
     figure.update_yaxes(tickvals=list(range(len(guesses))), ticktext=labels, autorange="reversed", row=1, col=1)
-    for held, color, name in ((False, COLORS["float"], "in training"), (True, COLORS["good"], "held out")):
+    for held, color, name in ((False, COLORS["float"], "names in training"), (True, COLORS["good"], "held-out names")):
         chosen = [i for i, flag in enumerate(held_out) if flag == held]
         figure.add_trace(
             go.Scatter(x=places[chosen, 0], y=places[chosen, 1], mode="markers", marker=dict(color=color, size=6),
@@ -279,7 +280,7 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     figure.add_trace(
         go.Scatter(
             x=places[relatives, 0], y=places[relatives, 1], mode="markers+text", text=own, name=synonym.noun.german,
-            textposition="top center", marker=dict(color=COLORS["bad"], size=10),
+            textposition="top center", marker=dict(color=COLORS["hard"], size=10),
         ), 1, 2,
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], title="probability", row=1, col=1)
@@ -334,7 +335,9 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
     )
     title = f"ended, best score first: {ranks or 'none yet'}"
     figure.update_xaxes(title="token", dtick=1, range=[0.5, max(node.step for node in nodes) + 1.5])
-    figure.update_yaxes(title="rank among the candidates", showticklabels=False)
+    ranks_of = range(max(node.rank for node in nodes) + 1)
+    figure.update_yaxes(title="rank among the candidates", tickvals=[-i for i in ranks_of])
+    figure.update_yaxes(ticktext=[str(i + 1) for i in ranks_of])
     return figure.update_layout(
         width=820, height=420, margin=dict(t=50, b=50, l=50, r=20), title=dict(text=title, font_size=12)
     )

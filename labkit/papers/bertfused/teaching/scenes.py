@@ -21,6 +21,7 @@ from labkit.papers.bertfused.method.attention import watch
 from labkit.papers.bertfused.method.bert import Bert
 from labkit.papers.bertfused.method.decoding import translate_ids
 from labkit.papers.bertfused.method.transformer import BertView, Transformer, branches
+from labkit.papers.bertfused.method.translator import padded
 from labkit.text.bpe import EOS, Bpe
 from labkit.text.search import BeamStep
 from labkit.workbench import training
@@ -46,6 +47,10 @@ class Trained:
     @property
     def bpe(self) -> Bpe:
         return self.task.bpe
+
+    @property
+    def device(self) -> torch.device:
+        return self.bert.device
 
 
 def sentences_task(config: Config, run: Run) -> Task:
@@ -121,12 +126,16 @@ def tokens_of(scene: Trained, sentence: str) -> tuple[Tensor, BertView]:
 
 def say(scene: Trained, arm: str, sentence: str) -> str:
     """An arm's translation, by greedy search."""
-    return _say(scene, arm, *tokens_of(scene, sentence))
+    (said,) = say_all(scene, arm, [sentence])
+    return said
 
 
-def _say(scene: Trained, arm: str, source: Tensor, view: BertView) -> str:
-    found = translate_ids(scene.models[arm], source, view, beam=1)
-    return scene.bpe.decode(found[0][0].tokens)
+def say_all(scene: Trained, arm: str, sentences_of: Sequence[str]) -> list[str]:
+    """An arm's translations, by greedy search; all in one batch."""
+    model, ids = scene.models[arm], [[*ids, EOS] for ids in scene.bpe.encode_all(sentences_of)]
+    with torch.inference_mode():
+        found = translate_ids(model, padded(ids, model.sizes, scene.device), scene.bert(sentences_of), beam=1)
+    return [scene.bpe.decode(hypotheses[0].tokens) for hypotheses in found]
 
 
 class Guess(NamedTuple):
@@ -145,25 +154,25 @@ class Synonym(NamedTuple):
 
 def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
     """The held-out name of each noun in "the ... sees the house ."; the article before it is given, the noun is not."""
+    text = [f"the {noun.english[-1]} sees the house ." for noun in nouns]
+    said = {arm: say_all(scene, arm, text) for arm in ("plain", "fused") if arm in scene.models}
     made = []
-    for noun in nouns:
-        sentence = f"the {noun.english[-1]} sees the house ."
+    for number, noun in enumerate(nouns):
         article = scene.bpe.target.encode(ARTICLES["nominative"][noun.gender])
-        seen = tokens_of(scene, sentence)
-        guesses: dict[str, Guess] = {
-            arm: _guess(scene, arm, *seen, article) for arm in ("plain", "fused") if arm in scene.models
-        }
+        seen = tokens_of(scene, text[number])
+        guesses = {arm: Guess(*_next_pieces(scene, arm, *seen, article), lines[number]) for arm, lines in said.items()}
         made.append(Synonym(noun.english[-1], noun, guesses))
     return made
 
 
-def _guess(scene: Trained, arm: str, source: Tensor, view: BertView, prefix: list[int]) -> Guess:
+def _next_pieces(
+    scene: Trained, arm: str, source: Tensor, view: BertView, prefix: list[int]
+) -> tuple[list[str], list[float]]:
     model = scene.models[arm]
     with torch.inference_mode():
         logits = model(source, torch.tensor([[model.sizes.bos, *prefix]]), view)[0, -1]
     best = logits.softmax(-1).topk(5)
-    pieces = [scene.bpe.decode([i]) or "·" for i in best.indices.tolist()]
-    return Guess(pieces, best.values.tolist(), _say(scene, arm, source, view))
+    return [scene.bpe.decode([i]) or "·" for i in best.indices.tolist()], best.values.tolist()
 
 
 def noun_map(bert: Bert) -> tuple[list[str], list[bool], Float[np.ndarray, "nouns 2"]]:
@@ -172,12 +181,10 @@ def noun_map(bert: Bert) -> tuple[list[str], list[bool], Float[np.ndarray, "noun
     The mean of a noun's WordPieces in "the ... ."; the two directions of largest variance.
     """
     names = [(name, name == noun.english[-1]) for noun in NOUNS for name in noun.english]
-    vectors = []
     with torch.inference_mode():
-        for name, _ in names:
-            view = bert([f"the {name} ."])
-            vectors.append(view.states[0, 2:-2].mean(0))
-    x = torch.stack(vectors).double()
+        view = bert([f"the {name} ." for name, _ in names])
+    lengths = view.real.sum(1).tolist()
+    x = torch.stack([states[2 : n - 2].mean(0) for states, n in zip(view.states, lengths, strict=True)]).double()
     x = x - x.mean(0)
     directions = torch.linalg.svd(x, full_matrices=False).Vh[:2]
     directions = directions * directions.sum(1).sign()[:, None]  # a singular vector has no sign of its own
@@ -326,26 +333,32 @@ def mean_over_seeds(results: list[dict], *path: str) -> float | None:
     return sum(values) / len(values)
 
 
-def recorded_rows(experiment: str, number: str = "bleu", label: str = "") -> list[str]:
-    """Markdown rows of the first record that has an experiment: arm, a number by test, seeds; means over seeds.
+def recorded_table(experiment: str, number: str = "bleu", label: str = "") -> str:
+    """A Markdown table from the first record that has an experiment, a row an arm and a column a test: the mean over
+    the seeds, and in brackets the lowest and the highest one.
 
     label: of the record; empty: any.
     """
     for record in load_all("bertfused"):
         results = [result[experiment] for result in record.results if experiment in result]
         if record.scale == "lesson" and results and label in ("", record.label):
-            return [_row(arm, results, number) for arm in results[0]["arms"]]
-    return []
+            return _table_of(results, number)
+    return "Not recorded."
 
 
-def _row(arm: str, results: list[dict], number: str) -> str:
-    cells = []
-    for test in results[0]["arms"][arm]["tests"]:
-        value = mean_over_seeds(results, "arms", arm, "tests", test, number)
-        cells.append(
-            f"{test} –" if value is None else f"{test} {value:.1f}" if number == "bleu" else f"{test} {value:.0%}"
-        )
-    return table_row([f"`{arm}`", " · ".join(cells), str(len(results))])
+def _table_of(results: list[dict], number: str) -> str:
+    tests = list(next(iter(results[0]["arms"].values()))["tests"])
+    head = [table_row([f"{len(results)} seeds", *(f"`{test}`" for test in tests)]), "|---|" + len(tests) * "---|"]
+    return "\n".join([*head, *(_row(arm, results, tests, number) for arm in results[0]["arms"])])
+
+
+def _row(arm: str, results: list[dict], tests: Sequence[str], number: str) -> str:
+    style, cells = ".1f" if number == "bleu" else ".0%", []
+    for test in tests:
+        mean = mean_over_seeds(results, "arms", arm, "tests", test, number)
+        values = [result["arms"][arm]["tests"][test].get(number) for result in results]
+        cells.append("–" if mean is None else f"{mean:{style}} ({min(values):{style}} to {max(values):{style}})")
+    return table_row([f"`{arm}`", *cells])
 
 
 def table(arms: dict) -> list[str]:

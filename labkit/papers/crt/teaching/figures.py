@@ -3,8 +3,6 @@
 Colours: the target and the cascade blue, rivals orange, stage 1 grey, what is lost red.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -15,7 +13,6 @@ import plotly.graph_objects as go
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from plotly.subplots import make_subplots
 
 from labkit.data import tracking
@@ -32,7 +29,7 @@ from labkit.papers.crt.method.ridge_head import Mining
 from labkit.papers.crt.teaching import rehearsal, scenes
 from labkit.papers.crt.teaching.rehearsal import Rehearsal
 from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, HardNegative, Snapshot, operations
-from labkit.viz import COLORS, explore, subplots
+from labkit.viz import COLORS, explore, image_source, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
 STRIDE, SIZE = 4, 160
@@ -321,12 +318,6 @@ def hard_negatives_figure(negatives: Sequence[HardNegative]) -> Figure:
 # -- 7 explore --------------------------------------------------------------------------------------------------------
 
 
-def _source(picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figure:
     """One frame of a tracked video: candidates on the search image, stage 1's map, the pair of scores of each
     candidate.
@@ -339,7 +330,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
     )
     colors = [COLORS["ours"] if k == snapshot.target else COLORS["baseline"] for k in range(len(snapshot.s1))]
     x, y = snapshot.at[:, 0], snapshot.at[:, 1]
-    figure.add_trace(go.Image(source=_source(snapshot.picture)), 1, 1)
+    figure.add_trace(go.Image(source=image_source(snapshot.picture)), 1, 1)
     figure.add_trace(
         go.Scatter(x=x, y=y, mode="markers+text", text=[str(k) for k in range(len(x))], textposition="top center",
                    marker={"color": colors, "size": 10, "symbol": "square-open", "line": {"width": 3}}), 1, 1,
@@ -391,7 +382,7 @@ def rival_figure(x: int = 140, y: int = 100, similarity: float = 0.8) -> go.Figu
     """A rival put anywhere beside the target: what both stages answer."""
     picture, first, second = scenes.scene().maps((float(x), float(y)), similarity)
     figure = make_subplots(1, 3, subplot_titles=("search image", "stage 1", "stage 2"))
-    figure.add_trace(go.Image(source=_source(picture)), 1, 1)
+    figure.add_trace(go.Image(source=image_source(picture)), 1, 1)
     for column, scores in ((2, first), (3, second)):
         figure.add_trace(go.Heatmap(z=scores, colorscale="Magma", showscale=False, zmin=0, zmax=1), 1, column)
     _as_pictures(figure, (1, 2, 3))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.experiment.actors import Actors
 from labkit.papers.lstr.method.backbone import SmallBackbone
-from labkit.papers.lstr.teaching import checks, scenes
+from labkit.papers.lstr.teaching import checks
 from labkit.workbench.exercises import Exercise, number
 
 # -- 1 attention ------------------------------------------------------------------------------------------------------
@@ -115,15 +114,7 @@ def backwards(scores: Sequence[np.ndarray], links: Sequence[np.ndarray], beta: f
     return best_path(scores, links, beta)[::-1]
 
 
-# -- 6 the ceiling ----------------------------------------------------------------------------------------------------
-
-
-@cache
-def ceiling_of_one_color() -> float:
-    return round(scenes.ceilings()["count"], 3)
-
-
-# -- 7 break the guard ------------------------------------------------------------------------------------------------
+# -- 7 generous boxes -------------------------------------------------------------------------------------------------
 
 
 def fair(settings: Any) -> None:
@@ -148,8 +139,9 @@ EXERCISES = (
     Exercise(
         key="attention",
         kind="fill in",
-        task="Write the short-term relation without its network: `query` (actors, d), `key` (positions, d), `value` "
-        "(positions, width) and `bias` (actors, positions), the geometry $g(\\rho_{ij})$. Return the pair $(r, a)$.",
+        task="Write the attention of the short-term relation. Given are `query` (actors, d), `key` (positions, d), "
+        "`value` (positions, width) and `bias` (actors, positions), the geometry $g(\\rho_{ij})$. Return the pair "
+        "$(r, a)$: each actor's weighted sum of the values, and the weights.",
         properties={
             "rows sum to one": checks.check_rows_sum_to_one,
             "weighted sum": checks.check_attention,
@@ -206,9 +198,10 @@ EXERCISES = (
     Exercise(
         key="tube-overlap",
         kind="fill in",
-        task="Overlap of two tubes, each a first frame and one box a frame (n, 4): the overlap of the two spans of "
-        "frames times the mean overlap of the boxes in the frames both have. The last frame belongs to a tube. "
-        "`exercises.row_iou(a, b)` compares boxes row by row.",
+        task="Write the overlap of two tubes. A tube is its first frame and one box for each frame, (n, 4); its last "
+        "frame belongs to it. The overlap is that of the two spans of frames (common frames over all frames), times "
+        "the mean overlap of the boxes in the frames that both have. `exercises.row_iou(a, b)` compares boxes row by "
+        "row.",
         properties={
             "known overlaps": checks.check_tube_overlap,
             "frame with frame": checks.check_tube_overlap_counts_boxes,
@@ -229,9 +222,10 @@ EXERCISES = (
     Exercise(
         key="viterbi",
         kind="fill in",
-        task="Best path through the clips: one tubelet each, largest sum of scores plus `beta` times the overlaps of "
-        "neighbours. `scores[t]` has one number a tubelet, `links[t][i, j]` is the overlap of tubelet i of clip t and "
-        "j of clip t + 1. Return the list of indices. What does beta = 0 give, and why?",
+        task="Find the best path through the clips: one tubelet in each, with the largest sum of scores plus `beta` "
+        "times the overlaps of neighbours. `scores[t]` has one number for each tubelet, `links[t][i, j]` is the "
+        "overlap of tubelet i of clip t and tubelet j of clip t + 1. Return the list of indices. What does beta = 0 "
+        "give, and why?",
         properties={"best of all paths": checks.check_viterbi},
         solution=best_path,
         wrong={"one clip after the other": greedy_path, "back to front": backwards},

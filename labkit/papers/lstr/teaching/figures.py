@@ -3,8 +3,6 @@
 Colors: the paper's cascade and what it finds blue, single relations orange and brown, own features grey, truth dark.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +12,6 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from plotly.subplots import make_subplots
 
 from labkit.errors import InputError
@@ -22,7 +19,7 @@ from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.teaching import scenes
 from labkit.papers.lstr.teaching.scenes import Look, Proposed, Walk, Web
-from labkit.viz import COLORS, explore, subplots
+from labkit.viz import COLORS, explore, image_source, subplots
 
 ARM_COLORS = {"roi": COLORS["float"], "short": COLORS["baseline"], "long": COLORS["straw"], "cascade": COLORS["ours"]}
 
@@ -121,9 +118,9 @@ def proposals_figure(proposed: Proposed) -> Figure:
 # -- 6 compare --------------------------------------------------------------------------------------------------------
 
 
-def blocks_figure(result: Mapping[str, Any]) -> Figure:
+def blocks_figure(result: Mapping[str, Any], settings: actors.Actors = actors.STANDARD) -> Figure:
     """What each network knows of the two halves of the label, with the ceilings of who knows less."""
-    names, limits = list(result["arms"]), scenes.ceilings()
+    names, limits = list(result["arms"]), scenes.ceilings(settings)
     figure, (left, right) = subplots(1, 2, figsize=(9, 3), sharey=True)
     for axis, key, title in (
         (left, "object", "S: which object stands there"),
@@ -154,7 +151,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
     ):
         values = [read(result["arms"][name]) for name in names]
         axis.bar(names, values, color=[color_of(name) for name in names])
-        for k, value in enumerate(values):
+        for k, value in enumerate(values if len(names) <= 8 else ()):  # more numbers would cover each other
             axis.text(k, value + 0.01, f"{value:.2f}", ha="center", fontsize=8)
         axis.set_title(title)
         axis.tick_params(axis="x", rotation=90 if len(names) > 6 else 0)
@@ -222,8 +219,6 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
     k = int((shown.clip == 0).sum())
     x, y = shown.clip.astype(float), np.arange(len(shown.clip)) % k
     figure, reached, heard = go.Figure(), {node}, {node}
-    weights = np.zeros(len(x))
-    weights[node] = 1.0
     edges: list[tuple[int, int, float]] = []
     for _ in range(hops):
         candidates = [(i, j, float(shown.adjacency[i, j])) for i in reached for j in range(len(x)) if j != i]
@@ -243,13 +238,14 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
         ", ".join(["listens"] * (i == node) + ["event"] * bool(shown.event[i]) + ["later"] * bool(shown.labels[i] % 2))
         for i in range(len(x))
     ]
-    figure.add_trace(
-        go.Scatter(x=x, y=y, mode="markers+text", text=text, textposition="top center", showlegend=False,
-                   marker={"size": 26, "color": colors, "line": {"width": 4, "color": outline}})
-    )  # fmt: skip
-    title = f"tubelet {node} listens to {len(heard) - 1} others (weight {threshold:g} or more, {hops} hops)"
+    marker = {"size": 26, "color": colors, "line": {"width": 4, "color": outline}}
+    figure.add_trace(go.Scatter(x=x, y=y, mode="markers", showlegend=False, marker=marker))
+    figure.add_trace(go.Scatter(x=x, y=y + 0.22, mode="text", text=text, showlegend=False))
+    steps = "1 hop" if hops == 1 else f"{hops} hops"
+    title = f"tubelet {node} listens to {len(heard) - 1} others (weight {threshold:g} or more, {steps})"
     return figure.update_layout(
-        title=title, height=330, width=700, xaxis={"title": "clip", "dtick": 1}, margin={"t": 60, "b": 50},
+        title=title, height=330, width=700, margin={"t": 60, "b": 50},
+        xaxis={"title": "clip", "tickvals": list(range(int(shown.clip.max()) + 1))},
         yaxis={"visible": False, "range": [-0.6, k - 0.2]}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
 
@@ -285,9 +281,9 @@ def tube_figure(walk: Walk, beta: float = 0.0, clip: int = 0) -> go.Figure:
     figure.add_trace(go.Scatter(x=clips, y=path, mode="lines", name="best path", line={"color": COLORS["ours"]}), 1, 2)
     figure.update_xaxes(range=[-0.5, 55.5], visible=False, row=1, col=1)
     figure.update_yaxes(range=[55.5, -0.5], visible=False, scaleanchor="x", row=1, col=1)
-    figure.update_xaxes(title="clip", dtick=1, row=1, col=2)
+    figure.update_xaxes(title="clip", tickvals=clips, row=1, col=2)
     changes = int((np.diff(best.nodes) != 0).sum())
-    title = f"β = {beta:g}: the path changes its actor {changes} times, mean score {best.score:.2f}"
+    title = f"β = {beta:g}: changes of actor on the path {changes}, mean score {best.score:.2f}"
     return figure.update_layout(title=title, height=320, width=720, margin={"t": 70, "b": 50, "l": 20})
 
 
@@ -311,7 +307,8 @@ def precision_figure(shift: float = 0.0, threshold: float = 0.5, score: float = 
         figure.add_trace(
             go.Scatter(x=xs, y=ys, mode="lines", line={"color": color, "width": width}, showlegend=False), 1, 1
         )
-    figure.add_trace(go.Scatter(x=moved[:, 0], y=moved[:, 3] + 4, mode="text", text=[f"{s:.2f}" for s in scores],
+    below = np.where(np.arange(len(moved)) < len(moved) - 1, moved[:, 3] + 4, moved[:, 1] - 5)  # the last: above
+    figure.add_trace(go.Scatter(x=moved[:, [0, 2]].mean(1), y=below, mode="text", text=[f"{s:.2f}" for s in scores],
                                 showlegend=False), 1, 1)  # fmt: skip
     recall, envelope = np.concatenate([[0], curve.recall]), np.concatenate([curve.envelope[:1], curve.envelope])
     figure.add_trace(go.Scatter(x=recall, y=envelope, mode="lines", line={"shape": "vh", "color": COLORS["ours"]},
@@ -363,7 +360,5 @@ def detected_figure(
 
 
 def _source(pixels: np.ndarray) -> str:
-    """A picture in 0..1 as a data address, enlarged without smoothing."""
-    stream = io.BytesIO()
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(stream, format="png")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    """A picture in 0..1 as a data address."""
+    return image_source((pixels * 255).round().astype(np.uint8))

@@ -14,9 +14,9 @@ from labkit.errors import RunError
 from labkit.kernels.tubelet_iou import tubelet_iou
 from labkit.metrics.detection import Boxes, Tube, frame_map, pairwise_iou
 from labkit.metrics.detection.average_precision import average_precision, precision_recall
-from labkit.papers.lstr.experiment import actors, evaluate, train
+from labkit.papers.lstr.experiment import actors, evaluate
 from labkit.papers.lstr.experiment.actors import Actors, Videos
-from labkit.papers.lstr.experiment.config import Config
+from labkit.papers.lstr.experiment.config import ARMS, Config
 from labkit.papers.lstr.experiment.detector import Detector
 from labkit.papers.lstr.experiment.detector import trained as trained_arm
 from labkit.papers.lstr.method import proposals as method
@@ -58,8 +58,32 @@ def ceilings(settings: Actors = actors.STANDARD) -> dict[str, float]:
     return {
         "guess": float(np.mean([max(p, 1 - p) for p in chance])),
         "count": float(np.mean([1 - p * (1 - p) for p in chance])),
-        "identity": 1.0,
     }
+
+
+def counting(seed: int, count: int, settings: Actors = actors.STANDARD) -> float:
+    """Accuracy on L in the late clips that who counts can expect on a seed's test videos.
+
+    Where exactly one of two actors has had its event, one of two answers is right.
+    """
+    later = (actors.videos(count, seed, actors.TEST, settings).labels % 2)[:, evaluate.FIRST_LATE :].sum(-1)
+    return float(torch.where(later == 1, 0.5, 1.0).mean())
+
+
+@torch.no_grad()
+def evenness(arm: str, starts: int = 4, videos: int = 8) -> list[float]:
+    """Entropy of an untrained graph's weights in the last clip over the largest possible one, for several starts."""
+    made = actors.videos(60, SEED, actors.TEST)
+    clips, boxes, labels = made.clips[:videos], made.boxes[:videos], made.labels[:videos]
+    values = []
+    for seed in range(starts):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = Lstr(ARMS[arm], len(actors.CLASSES), clips.shape[3])
+        weights = net(clips, boxes, torch.ones(labels.shape, dtype=torch.bool)).adjacency[:, -labels.shape[2] :]
+        heard = (weights > 0).sum(-1)  # oneself and all nodes of earlier clips
+        values.append(float((torch.special.entr(weights).sum(-1) / heard.log()).mean()))
+    return values
 
 
 # -- a trained network at work ----------------------------------------------------------------------------------------
@@ -120,12 +144,11 @@ def attention(net: Lstr, maps: Tensor, tubelets: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Web:
-    """The graph of one video: per node its clip, color number, event in this clip, label; adjacency (nodes, nodes)."""
+    """The graph of one video: per node its clip, color number, label, event in this clip; adjacency (nodes, nodes)."""
 
     clip: Int[np.ndarray, " nodes"]
     identity: Int[np.ndarray, " nodes"]
     labels: Int[np.ndarray, " nodes"]
-    answers: Int[np.ndarray, " nodes"]
     event: np.ndarray
     adjacency: Float[np.ndarray, "nodes nodes"]
 
@@ -145,10 +168,9 @@ def web(detector: Detector, videos: Videos, video: int) -> Web:
         begins = (late[mine].reshape(clips, -1)[:, 0]).diff(prepend=torch.zeros(1, dtype=torch.long)).nonzero()
         for c in begins[:, 0].tolist():
             event[c - 1, mine[c - 1].numpy()] = True
-    answers = detector.network.head.probabilities(output.logits[0]).argmax(-1)
     return Web(
         np.arange(clips).repeat(k), videos.identity[video].flatten().numpy(), videos.labels[video].flatten().numpy(),
-        answers.flatten().numpy(), event.flatten(), output.adjacency[0].numpy(),
+        event.flatten(), output.adjacency[0].numpy(),
     )  # fmt: skip
 
 
@@ -289,8 +311,3 @@ def tubes_of(detector: Detector, seed: int = SEED, video: int = 0) -> tuple[list
     frames = videos.clips[video].transpose(1, 2).flatten(0, 1).permute(0, 2, 3, 1).mul(255).round().byte().numpy()
     truth = evaluate.true_tubes(videos.boxes[video], videos.labels[video], "walk")
     return list(frames), truth, detector(iter(frames), "walk", least=0.3)
-
-
-def source(config: Config) -> train.Source:
-    """What a run trains on."""
-    return train.sources(config)[0]

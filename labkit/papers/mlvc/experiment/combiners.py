@@ -47,9 +47,9 @@ class Lessons:
 
 def neighbours(aligned: Aligned, n_refs: int) -> Float[Tensor, "n taps height width"]:
     """3 x 3 taps of each of `n_refs` references; of several, their median as well; a constant."""
-    seen = aligned[:, :n_refs]
-    taps = F.unfold(F.pad(seen, (1, 1, 1, 1), mode="replicate"), 3).view(len(aligned), 9 * n_refs, *aligned.shape[2:])
-    more = [seen.median(1, keepdim=True).values] if n_refs > 1 else []
+    shown = aligned[:, :n_refs]
+    taps = F.unfold(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3).view(len(aligned), 9 * n_refs, *aligned.shape[2:])
+    more = [shown.median(1, keepdim=True).values] if n_refs > 1 else []
     return torch.cat([taps, *more, torch.full_like(aligned[:, :1], 255.0)], 1)
 
 
@@ -103,8 +103,8 @@ class PixelCombiner(nn.Module):
 
     def forward(self, aligned: Aligned, step: Step) -> Plane:
         first = aligned[:, :1]
-        seen = [(first - 128) / 64, (aligned[:, 1:] - first) / 8, torch.log2(step / 10).expand_as(first)]
-        return first + 8 * self.net(torch.cat(seen, 1))
+        inputs = [(first - 128) / 64, (aligned[:, 1:] - first) / 8, torch.log2(step / 10).expand_as(first)]
+        return first + 8 * self.net(torch.cat(inputs, 1))
 
 
 def loss_of(prediction: Plane, target: Plane, step: Step, kind: Loss) -> Float[Tensor, ""]:

@@ -88,8 +88,8 @@ class Bench:
         number = list(FAMILIES).index(family) if isinstance(family, str) else len(FAMILIES)
         seeds = (derive(settings.seed, purpose, number) for purpose in (TRAINED_ON, TESTED_ON))
         counts = (settings.training_scenes, settings.test_scenes)
-        made = (scenes(family, count, settings.frames, seed) for count, seed in zip(counts, seeds, strict=True))
-        self.training, self.test = (clips.repeated(len(settings.quantizers)) for clips in made)
+        pair = (scenes(family, count, settings.frames, seed) for count, seed in zip(counts, seeds, strict=True))
+        self.training, self.test = (clips.repeated(len(settings.quantizers)) for clips in pair)
         self._plain: Coded | None = None
 
     @property
@@ -121,9 +121,9 @@ class Bench:
 
     def measured(self, arm: Arm, combine: Combiner) -> dict[str, Any]:
         """The test scenes, priced by tables from the training scenes that the same codec coded."""
-        seen = code(self.training, self.training_step, combine, arm.n_refs, arm.predict_motion)
+        training = code(self.training, self.training_step, combine, arm.n_refs, arm.predict_motion)
         coded = code(self.test, self.test_step, combine, arm.n_refs, arm.predict_motion)
-        return rows(coded, seen, len(self.settings.quantizers))
+        return rows(coded, training, len(self.settings.quantizers))
 
 
 def trained(net: PixelCombiner, lessons: Lessons, arm: Arm, settings: Settings, run: Run) -> PixelCombiner:
@@ -143,11 +143,11 @@ def rows(coded: Coded, training: Coded, quantizers: int) -> dict[str, Any]:
         {"psnr", "prediction_psnr": [quantiser], "bpp": {"total", "residual", "motion", "flags": [quantiser]},
         "each": {"psnr", "total", "residual", "motion": [clip][quantiser]}}; bits a pixel of the P-frames.
     """
-    clips, seen = len(coded.symbols) // quantizers, len(training.symbols) // quantizers
+    clips, learned = len(coded.symbols) // quantizers, len(training.symbols) // quantizers
     pixels = coded.decoded[1:].shape[0] * coded.decoded.shape[-1] * coded.decoded.shape[-2]
     each: dict[str, list[list[float]]] = {name: [] for name in ("psnr", "prediction_psnr", *PARTS)}
     for q in range(quantizers):
-        tables = Tables.learned([training.symbols.part(slice(q * seen, (q + 1) * seen))])
+        tables = Tables.learned([training.symbols.part(slice(q * learned, (q + 1) * learned))])
         mine = slice(q * clips, (q + 1) * clips)
         bits = tables.bits(coded.symbols.part(mine))
         each["psnr"].append(_plain(psnr(coded.error[mine].mean(1))))

@@ -47,12 +47,12 @@ class GeneratedExamples:
 
     def __init__(self, count: int, frames: int, size: int, seed: int) -> None:
         share = -(-count // len(GENERATED))
-        made = [
+        kinds = [
             scenes(family, share, frames, derive(seed, TRAINED_ON, number), size, 3).frames.to(torch.uint8)
             for number, family in enumerate(GENERATED)
         ]
         self.clips: UInt8[Tensor, "time count 3 size size"] = torch.stack(
-            [made[k % len(made)][:, k // len(made)] for k in range(count)], dim=1
+            [kinds[k % len(kinds)][:, k // len(kinds)] for k in range(count)], dim=1
         )
 
     def __len__(self) -> int:
@@ -177,8 +177,8 @@ def _generated(frames: int, seed: int, count: int, size: int) -> list[Video]:
     videos = []
     for k in range(count):
         family = GENERATED[k % len(GENERATED)]
-        made = scenes(family, 1, frames, derive(seed, CODED, k), size, 3)
-        videos.append(from_rgb(f"scene-{k}", made.frames[:, 0] / 255))
+        scene = scenes(family, 1, frames, derive(seed, CODED, k), size, 3)
+        videos.append(from_rgb(f"scene-{k}", scene.frames[:, 0] / 255))
     return videos
 
 

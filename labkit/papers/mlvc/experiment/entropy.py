@@ -144,13 +144,13 @@ class Tables:
 def cheapest_scales(symbols: Tensor, contexts: Tensor, count: int) -> Int[Tensor, " contexts"]:
     """The scale index of each context under which its symbols cost least; a context never seen expects zeros."""
     largest = int(symbols.abs().max()) + 1
-    seen = torch.zeros(count, largest + 1)
-    seen.view(-1).index_add_(0, contexts * (largest + 1) + symbols.abs().long(), torch.ones(len(symbols)))
-    seen[:, 0] += 0.3
-    seen[:, 1] += 0.01
+    counts = torch.zeros(count, largest + 1)
+    counts.view(-1).index_add_(0, contexts * (largest + 1) + symbols.abs().long(), torch.ones(len(symbols)))
+    counts[:, 0] += 0.3
+    counts[:, 1] += 0.01
     magnitude = torch.arange(largest + 1).float()
     prices = torch.stack([laplace_bits(magnitude, scale.expand_as(magnitude)) for scale in SCALES])
-    return (seen @ prices.T).argmin(1)
+    return (counts @ prices.T).argmin(1)
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------

@@ -74,13 +74,13 @@ class FrameCoder:
     @torch.no_grad()
     def send(self, frame: np.ndarray, references: References) -> Sent:
         """Code a frame, uint8 RGB (height, width, 3), sides multiples of 64."""
-        x, seen = self._tensor(frame), references.limited(self.n_refs)
-        predicted = self.receiver.predict_motion(seen)
-        flow = self.network.estimate_motion(x.float(), References(seen.frames.float(), seen.flows.float()))
+        x, limited = self._tensor(frame), references.limited(self.n_refs)
+        predicted = self.receiver.predict_motion(limited)
+        flow = self.network.estimate_motion(x.float(), References(limited.frames.float(), limited.flows.float()))
         m = self.network.motion_coding.encode((flow - predicted.float()) * (1 / FLOW_UNIT))
         symbols_m = self._symbols(m, "motion")
         motion = self._motion.encode(symbols_m, _channels(symbols_m))
-        refined, compensation = self._compensate(symbols_m, predicted, seen)
+        refined, compensation = self._compensate(symbols_m, predicted, limited)
 
         y = self.network.residual_coding.encode((x - compensation.prediction).float())
         symbols_z = self._symbols(self.network.hyperprior.encode(y), "hyper")
@@ -104,11 +104,11 @@ class FrameCoder:
             StreamError: streams that no sender wrote.
         """
         motion, hyper, residual = streams
-        seen = references.limited(self.n_refs)
-        height, width = seen.frames.shape[3:]
-        predicted = self.receiver.predict_motion(seen)
+        limited = references.limited(self.n_refs)
+        height, width = limited.frames.shape[3:]
+        predicted = self.receiver.predict_motion(limited)
         groups = _channels(np.empty((1, len(self.tables.motion), height // 16, width // 16)))
-        refined, compensation = self._compensate(self._motion.decode(motion, groups), predicted, seen)
+        refined, compensation = self._compensate(self._motion.decode(motion, groups), predicted, limited)
         groups = _channels(np.empty((1, len(self.tables.hyper), height // STRIDE, width // STRIDE)))
         symbols_y = self._residual.decode(residual, self._levels(self._hyper.decode(hyper, groups)))
         return references.push(self.receiver.reconstruct(self._latent(symbols_y), compensation), refined)
@@ -120,11 +120,11 @@ class FrameCoder:
         return pixels
 
     def _compensate(
-        self, symbols: np.ndarray, predicted: Tensor, seen: References
+        self, symbols: np.ndarray, predicted: Tensor, limited: References
     ) -> tuple[Float[Tensor, "1 2 height width"], Compensation]:
         latent = self._latent(symbols) + self._medians["motion"]
-        refined = self.receiver.refine_motion(self.receiver.decode_motion(latent, predicted), seen)
-        return refined, self.receiver.compensate(refined, seen)
+        refined = self.receiver.refine_motion(self.receiver.decode_motion(latent, predicted), limited)
+        return refined, self.receiver.compensate(refined, limited)
 
     def _levels(self, symbols: np.ndarray) -> np.ndarray:
         return self.tables.levels(self.receiver.scales(self._latent(symbols) + self._medians["hyper"]))

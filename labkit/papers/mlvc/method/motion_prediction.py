@@ -32,8 +32,8 @@ class MotionPredictor(nn.Module):
         )
         self.estimators = nn.ModuleList()
         for level in range(LEVELS):
-            seen = 3 * (fine if level == 0 else coarse) + (0 if level == LEVELS - 1 else 2 + hidden)
-            self.estimators.append(_Estimator(seen, hidden))
+            count = 3 * (fine if level == 0 else coarse) + (0 if level == LEVELS - 1 else 2 + hidden)
+            self.estimators.append(_Estimator(count, hidden))
         self.warp, self.up = ChainedWarp(), Up2()
 
     def forward(self, flows: Float[Tensor, "batch 3 2 height width"]) -> Float[Tensor, "batch 2 height width"]:
@@ -45,12 +45,12 @@ class MotionPredictor(nn.Module):
             pyramid.append(maps.unflatten(0, (batch, 3)))
         flow = hidden = None
         for level in range(LEVELS - 1, -1, -1):
-            seen = self._aligned(pyramid[level], flows, level)
+            inputs = self._aligned(pyramid[level], flows, level)
             if flow is not None and hidden is not None:
                 flow = 2 * self.up(flow)  # twice as many pixels of this level
-                seen = torch.cat([seen, flow, self.up(hidden)], dim=1)
+                inputs = torch.cat([inputs, flow, self.up(hidden)], dim=1)
             estimator = self.estimators[level]
-            step, hidden = estimator(seen)
+            step, hidden = estimator(inputs)
             flow = step if flow is None else flow + step
         assert flow is not None
         return flow
@@ -71,6 +71,6 @@ class _Estimator(nn.Module):
         layers = [layer for k in range(5) for layer in (conv(hidden if k else inputs, hidden), activation())]
         self.hidden, self.flow = nn.Sequential(*layers), zero(conv(hidden, 2))
 
-    def forward(self, seen: Maps) -> tuple[Float[Tensor, "batch 2 height width"], Maps]:
-        hidden = self.hidden(seen)
+    def forward(self, inputs: Maps) -> tuple[Float[Tensor, "batch 2 height width"], Maps]:
+        hidden = self.hidden(inputs)
         return self.flow(hidden), hidden

@@ -16,21 +16,21 @@ class MotionRefiner(nn.Module):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        seen, wide, middle = (scaled(channels, width) for channels in (32, 64, 48))
+        narrow, wide, middle = (scaled(channels, width) for channels in (32, 64, 48))
         self.earlier, self.current, self.image = (
-            nn.Sequential(conv(inputs, seen), activation()) for inputs in (2, 2, 3)
+            nn.Sequential(conv(inputs, narrow), activation()) for inputs in (2, 2, 3)
         )
         shape = (
-            (5 * seen, wide, 1),
+            (5 * narrow, wide, 1),
             (wide, wide, 2),
             (wide, wide, 4),
             (wide, middle, 8),
-            (middle, seen, 16),
-            (seen, seen, 1),
+            (middle, narrow, 16),
+            (narrow, narrow, 1),
         )
         self.body = nn.Sequential(
             *(layer for i, o, dilation in shape for layer in (conv(i, o, dilation=dilation), activation())),
-            zero(conv(seen, 2)),
+            zero(conv(narrow, 2)),
         )
         self.warp = ChainedWarp()
 

@@ -112,7 +112,7 @@ def names_both(answer: Any) -> None:
     assert not unknown, f"there is no protocol {sorted(map(str, unknown))}; there are {', '.join(scenes.SETTINGS)}"
 
 
-def found_all(answer: Any) -> None:
+def all_named(answer: Any) -> None:
     for name in answer:
         assert moved_by(name) > BAR, f"'{name}' moves the curve by {moved_by(name):+.1f} %, not by more than {BAR:g} %"
     missing = [name for name in scenes.SETTINGS if moved_by(name) > BAR and name not in answer]
@@ -163,9 +163,8 @@ EXERCISES = (
     Exercise(
         key="pyramid",
         kind="find the bug",
-        task="MAMVP-Net corrects a flow from coarse to fine. Between two levels `broken_enlarge` is called. The "
-        "network "
-        "trained with it predicts motion that is too small. Correct the function.",
+        task="MAMVP-Net estimates a flow from coarse to fine. Between two levels `broken_enlarge` is called. With it a "
+        "flow that is right on one level leads to a wrong place on the next finer one. Correct the function.",
         properties={"an object stays where it is": checks.check_enlarged},
         solution=enlarge,
         wrong={
@@ -259,7 +258,7 @@ EXERCISES = (
         "let it "
         "'save' more than 10 % of the bits against itself in groups of 12? Give a list of names; "
         "`exercises.moved_by(name)` measures.",
-        properties={"are protocols": names_both, "move the curve": found_all},
+        properties={"are protocols": names_both, "move the curve": all_named},
         solution={"gop-100", "crop", "rescale"},
         wrong={"only the groups": ["gop-100"], "none": [], "a typo": ["gop100"], "the anchor": ["gop-12", "rescale"]},
         difficulty=1,

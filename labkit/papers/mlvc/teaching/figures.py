@@ -1,6 +1,7 @@
 """The notebook's pictures. Pure: the same input gives the same arrays; tested without a browser.
 
-Colours: several references blue, a single one orange, the plain warp grey, motion green, the truth black.
+Colours: several references, by a network, blue; their rivals orange, of which least squares is dashed; the plain warp
+grey; the truth black. Of the bits of a P-frame the residual is blue as well, the motion a darker, the scales a lighter.
 """
 
 import math
@@ -27,23 +28,31 @@ from labkit.papers.mlvc.teaching import scenes
 from labkit.papers.mlvc.teaching.scenes import BitstreamLab, LookInside, Moment
 from labkit.viz import COLORS, explore, subplots
 
-ARM_COLORS = {
-    "raw-motion": COLORS["straw"],
-    "warp": COLORS["float"],
-    "linear-1": COLORS["baseline"],
-    "linear-2": COLORS["bad"],
-    "linear-4": COLORS["bad"],
-    "single": COLORS["baseline"],
-    "multi": COLORS["ours"],
+ARM_LOOKS = {  # colour, line, marker
+    "raw-motion": (COLORS["straw"], "-", "."),
+    "warp": (COLORS["float"], "-", "."),
+    "linear-1": (COLORS["baseline"], "--", "."),
+    "linear-2": (COLORS["baseline"], "--", "+"),
+    "linear-4": (COLORS["baseline"], "--", "x"),
+    "single": (COLORS["baseline"], "-", "."),
+    "multi": (COLORS["ours"], "-", "."),
+    "multi-2": (COLORS["ours"], "-", "+"),
+    "single-mse": (COLORS["baseline"], ":", "."),
+    "multi-mse": (COLORS["ours"], ":", "."),
 }
-CODEC_COLORS = {
-    "stepwise": COLORS["ours"],
-    "single": COLORS["baseline"],
-    "scratch": COLORS["bad"],
-    "unrefined": COLORS["straw"],
-    "x265-veryfast": COLORS["hard"],
-    "x265-medium": COLORS["float"],
+CODEC_LOOKS = {  # colour, line
+    "stepwise": (COLORS["ours"], "-"),
+    "single": (COLORS["baseline"], "-"),
+    "short": (COLORS["ours"], ":"),
+    "scratch": (COLORS["straw"], "-"),
+    "unrefined": (COLORS["straw"], ":"),
+    "x265-veryfast": (COLORS["hard"], "--"),
+    "x265-medium": (COLORS["hard"], ":"),
+    "x264-veryfast": (COLORS["float"], "--"),
+    "x264-medium": (COLORS["float"], ":"),
 }
+STREAM_COLORS = {"motion": "#0b3c6b", "scales": "#9cc7ea", "residual": COLORS["ours"]}
+"""What a P-frame's bits are: three strengths of one blue."""
 NAMES = {
     "raw-motion": "plain warp, motion not predicted",
     "warp": "plain warp",
@@ -78,13 +87,13 @@ def idea_figure(now: Moment | None = None) -> Figure:
     _picture(axes[2], now.disagreement, "difference of the two newest", **ERROR)
     for axis in axes[:3]:
         axis.contour(now.hidden, levels=[0.5], colors=COLORS["baseline"], linewidths=0.7)
-    found = scenes.errors_inside_and_outside(now)
-    at = np.arange(len(found))
+    errors = scenes.errors_inside_and_outside(now)
+    at = np.arange(len(errors))
     for offset, side, color, name in ((-0.2, 0, "baseline", "inside the outline"), (0.2, 1, "float", "elsewhere")):
-        bars = axes[3].bar(at + offset, [pair[side] for pair in found.values()], 0.4, color=COLORS[color], label=name)
+        bars = axes[3].bar(at + offset, [pair[side] for pair in errors.values()], 0.4, color=COLORS[color], label=name)
         axes[3].bar_label(bars, fmt="%.1f", fontsize=8)
-    axes[3].set_xticks(at, list(found), fontsize=8)
-    axes[3].set(ylabel="mean error, grey levels", ylim=(0, 1.35 * max(map(max, found.values()))))
+    axes[3].set_xticks(at, list(errors), fontsize=8)
+    axes[3].set(ylabel="mean error, grey levels", ylim=(0, 1.35 * max(map(max, errors.values()))))
     axes[3].legend(frameon=False, fontsize=8)
     return figure
 
@@ -135,7 +144,7 @@ def motion_figure(noise: float = 0.0) -> Figure:
         strict=False,
     ):
         _picture(axis, flow_colors(flow, largest), title)
-    bars = axes[3].bar(["$v_t$", "$d_t$"], [now.bits_raw, now.bits_predicted], color=(COLORS["straw"], COLORS["good"]))
+    bars = axes[3].bar(["$v_t$", "$d_t$"], [now.bits_raw, now.bits_predicted], color=(COLORS["straw"], COLORS["ours"]))
     axes[3].bar_label(bars, fmt="%.0f")
     axes[3].set(ylabel="bits a frame", ylim=(0, 1.15 * max(now.bits_raw, now.bits_predicted)))
     axes[3].set_title("what is sent", fontsize=9)
@@ -146,9 +155,10 @@ def symbols_figure() -> Figure:
     """Probabilities of rounded Gaussian symbols for three scales; entropy against scale and its limit."""
     figure, (left, right) = subplots(1, 2, figsize=(8.5, 2.8))
     k = torch.arange(-6, 7)
-    for offset, sigma, color in ((-0.28, 0.3, "straw"), (0.0, 1.0, "baseline"), (0.28, 3.0, "ours")):
+    for offset, sigma, strength in ((-0.28, 0.3, 0.3), (0.0, 1.0, 0.6), (0.28, 3.0, 1.0)):
         p = gaussian_likelihood(k.float(), torch.full((len(k),), sigma))
-        left.bar(k.numpy() + offset, p.numpy(), 0.28, color=COLORS[color], label=f"$\\sigma$ = {sigma:g}")
+        name = f"$\\sigma$ = {sigma:g}"
+        left.bar(k.numpy() + offset, p.numpy(), 0.28, color=COLORS["ours"], alpha=strength, label=name)
     left.set(xlabel="symbol", ylabel="probability")
     left.legend(frameon=False)
     sigmas = torch.logspace(-0.9, 1, 60)
@@ -170,7 +180,7 @@ def price_figure(step: float = 16.0) -> Figure:
         torch.from_numpy(c).float().view(1, -1, 1, 1), torch.full((1, 1, 1, 1), step)
     ).flatten()
     left.plot(c / step, price, color=COLORS["ours"], label="J, in bits")
-    left.plot(c / step, (c / step) ** 2 / 8, color=COLORS["bad"], label="squared error, scaled")
+    left.plot(c / step, (c / step) ** 2 / 8, color=COLORS["baseline"], label="squared error, scaled")
     left.set(xlabel="coefficient, in quantiser steps", ylabel="price", ylim=(0, 6))
     left.legend(frameon=False)
     clips, coded = scenes.film()
@@ -181,7 +191,7 @@ def price_figure(step: float = 16.0) -> Figure:
         "squared error": each.square().sum(1).flatten(),
         "J": blocks.rate_distortion(each, torch.full((len(each), 1, 1, 1), step)).sum(1).flatten(),
     }
-    for (name, values), color in zip(shares.items(), ("bad", "ours"), strict=True):
+    for (name, values), color in zip(shares.items(), ("baseline", "ours"), strict=True):
         ordered = values.sort(descending=True).values.cumsum(0) / values.sum()
         right.plot(np.linspace(0, 100, len(ordered)), 100 * ordered, color=COLORS[color], label=name)
     right.set(xlabel="worst blocks, % of all", ylabel="their share, %", xlim=(0, 100), ylim=(0, 102))
@@ -196,7 +206,7 @@ def schedule_figure() -> Figure:
     start = 0
     for stage in STEPWISE:
         for name in stage.trains:
-            color = COLORS["straw"] if stage.joint else COLORS["ours"]
+            color = COLORS["float"] if stage.joint else COLORS["ours"]
             axis.barh(modules.index(name), stage.units, left=start, color=color, edgecolor="white")
         axis.text(start + stage.units / 2, -0.75, stage.name.replace(" ", "\n"), ha="center", va="bottom", fontsize=8)
         start += stage.units
@@ -213,7 +223,7 @@ def averaging_figure() -> Figure:
     figure, axis = subplots(figsize=(4.6, 2.8))
     k = np.arange(1, 5)
     axis.plot(k, 10 * np.log10(2 / (1 + 1 / k)), color=COLORS["hard"], label="$10\\,\\log_{10}\\,2/(1+1/k)$")
-    axis.plot(k, scenes.averaging(), "o", color=COLORS["ours"], label="least squares")
+    axis.plot(k, scenes.averaging(), "o", color=COLORS["baseline"], label="least squares")
     axis.set(xlabel="aligned references $k$", ylabel="gain over one, dB", xticks=k)
     axis.legend(frameon=False)
     return figure
@@ -228,8 +238,8 @@ def rd_figure(result: Mapping[str, Any]) -> Figure:
     figure, axes = subplots(1, len(families), figsize=(4.6 * len(families), 3.4), squeeze=False)
     for axis, family in zip(axes[0], families, strict=True):
         for arm, (rate, quality) in scenes.curves(result, family).items():
-            line = "--" if arm.startswith("linear") else "-"
-            axis.plot(rate, quality, line, marker=".", color=ARM_COLORS.get(arm, COLORS["good"]), label=NAMES[arm])
+            color, line, marker = ARM_LOOKS[arm]
+            axis.plot(rate, quality, line, marker=marker, color=color, label=NAMES[arm])
         axis.set(xscale="log", xlabel="bits a pixel", ylabel="PSNR, dB")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_title(family)
@@ -244,9 +254,8 @@ def savings_figure(result: Mapping[str, Any], anchor: str = "warp") -> Figure:
     for axis, family in zip(axes[0], families, strict=True):
         saved = {arm: values for arm, values in scenes.savings(result, family, anchor).items() if arm != anchor}
         for row, (arm, values) in enumerate(saved.items()):
-            color = ARM_COLORS.get(arm, COLORS["good"])
             spread = np.linspace(-0.18, 0.18, len(values))
-            axis.plot(values, row + spread, ".", color=color, alpha=0.6)
+            axis.plot(values, row + spread, ".", color=ARM_LOOKS[arm][0], alpha=0.6)
             axis.plot([np.nanmean(values)] * 2, [row - 0.35, row + 0.35], color=COLORS["hard"], lw=2)
         axis.axvline(0, color=COLORS["float"], lw=0.8)
         axis.set_yticks(range(len(saved)), [NAMES[arm] for arm in saved], fontsize=8)
@@ -279,8 +288,8 @@ def coded_figure(result: Mapping[str, Any]) -> Figure:
     figure, axes = subplots(1, len(sets), figsize=(4.6 * len(sets), 3.2), squeeze=False)
     for axis, name in zip(axes[0], sets, strict=True):
         for codec, (rate, quality) in scenes.mean_curves(result, name).items():
-            line = "--" if codec.startswith("x26") else "-"
-            axis.plot(rate, quality, line, marker=".", color=CODEC_COLORS.get(codec, COLORS["good"]), label=codec)
+            color, line = CODEC_LOOKS[codec]
+            axis.plot(rate, quality, line, marker=".", color=color, label=codec)
         axis.set(xscale="log", xlabel="bits a pixel, of the file", ylabel="PSNR (RGB), dB")
         axis.set_title(name)
     axes[0][-1].legend(frameon=False, fontsize=7)
@@ -346,7 +355,7 @@ def motion_noise_figure(noise: float = 0.0) -> go.Figure:
     figure = go.Figure(
         [
             go.Scatter(x=levels, y=[b[0] for b in both], name="flow itself", line={"color": COLORS["straw"]}),
-            go.Scatter(x=levels, y=[b[1] for b in both], name="difference", line={"color": COLORS["good"]}),
+            go.Scatter(x=levels, y=[b[1] for b in both], name="difference", line={"color": COLORS["ours"]}),
             go.Scatter(
                 x=[noise, noise], y=[now.bits_raw, now.bits_predicted], mode="markers", name="now",
                 marker={"color": COLORS["hard"], "size": 10},
@@ -413,7 +422,8 @@ def budget_figure(look: LookInside, arm: str = "multi") -> go.Figure:
     figure = go.Figure(
         [
             go.Bar(x=frames, y=[b / pixels for b in bits[name]], name=name, marker={"color": color})
-            for name, color in (("motion", COLORS["good"]), ("residual", COLORS["ours"]))
+            for name, color in STREAM_COLORS.items()
+            if name in bits
         ]
     )
     largest = max(sum(pair) for one in look.bits.values() for pair in zip(one["motion"], one["residual"], strict=True))
@@ -432,7 +442,7 @@ def budget_widget(look: LookInside) -> widgets.VBox:
 
 
 KINDS = {"header": 0, "packet header": 1, "picture": 2, "motion": 3, "scales": 4, "residual": 5}
-KIND_COLORS = ("#ffffff", *(COLORS[name] for name in ("hard", "float", "baseline", "good", "straw", "ours")))
+KIND_COLORS = ("#ffffff", *(COLORS[name] for name in ("hard", "float", "baseline")), *STREAM_COLORS.values())
 
 
 def bitstream_figure(lab: BitstreamLab, position: int = 0) -> go.Figure:
@@ -470,7 +480,7 @@ def _short(text: str, most: int = 90) -> str:
 
 
 def bitstream_widget(lab: BitstreamLab) -> widgets.VBox:
-    slider = widgets.IntSlider(len(lab.damaged) // 3, min=0, max=len(lab.damaged) - 1, description="place")
+    slider = widgets.IntSlider(len(lab.damaged) // 3, min=0, max=len(lab.damaged) - 1, description="byte")
     return explore(lambda position: bitstream_figure(lab, position), position=slider)
 
 
@@ -481,7 +491,7 @@ def protocol_figure(protocol: str = "crop") -> go.Figure:
         raise InputError(f"protocol must be one of {', '.join(curves)}; got '{protocol}'.")
     anchor = "gop-12"
     figure = go.Figure()
-    for name, color in ((anchor, COLORS["float"]), (protocol, COLORS["ours"])):
+    for name, color in ((anchor, COLORS["float"]), (protocol, COLORS["baseline"])):
         rate, quality = curves[name]
         label = f"x265, {scenes.SETTINGS[name]}"
         figure.add_scatter(x=rate, y=quality, name=label, mode="lines+markers", line={"color": color})

@@ -135,11 +135,11 @@ def savings(result: Mapping[str, Any], family: str, anchor: str) -> dict[str, li
     if anchor not in arms:
         return {}
     theirs = arms[anchor]["each"]
-    found = {}
+    saved = {}
     for arm, row in arms.items():
         each = zip(theirs["total"], theirs["psnr"], row["each"]["total"], row["each"]["psnr"], strict=True)
-        found[arm] = [-bd_rate(*one) for one in each]
-    return found
+        saved[arm] = [-bd_rate(*one) for one in each]
+    return saved
 
 
 def saving_rows(result: Mapping[str, Any], anchor: str = "warp") -> list[str]:
@@ -168,14 +168,14 @@ def records(label: str = "") -> Record | None:
 
 def recorded_rows(label: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """A table from a record: what one arm saves against another, mean and interval over seeds, for each family."""
-    found = records(label)
-    if found is None:
+    record = records(label)
+    if record is None:
         return []
     lines = []
-    for family in found.results[0].get("scenes", {}):
+    for family in record.results[0].get("scenes", {}):
         for ours, anchor in pairs:
             means = [
-                float(np.nanmean(savings(result, family, anchor).get(ours, [math.nan]))) for result in found.results
+                float(np.nanmean(savings(result, family, anchor).get(ours, [math.nan]))) for result in record.results
             ]
             if not any(map(math.isnan, means)):
                 over = student(means)
@@ -188,13 +188,13 @@ def recorded_rows(label: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 def footage_rows() -> list[str]:
     """A table from the record of real clips: several references against one, both with the choice by block."""
-    found = records("footage")
-    if found is None:
+    record = records("footage")
+    if record is None:
         return []
     lines = []
-    for clip in found.results[0]["footage"]:
+    for clip in record.results[0]["footage"]:
         values = []
-        for result in found.results:
+        for result in record.results:
             arms = result["footage"][clip]
             pairs = (("multi", "single"), ("multi+flag", "single+flag"), ("multi+flag", "warp"), ("single", "warp"))
             values.append([-_bd(arms[anchor], arms[ours]) for ours, anchor in pairs])
@@ -273,9 +273,9 @@ def _frame_bits(symbols: Symbols) -> dict[str, list[float]]:
     bits: dict[str, list[float]] = {"motion": [], "residual": []}
     total = {"motion": 0.0, "residual": 0.0}
     for t in range(1, symbols.residual.shape[1] + 1):  # contexts look back, so a frame's price is a difference
-        seen = tables.bits(Symbols(symbols.residual[:, :t], symbols.motion[:, :t], None))
+        priced = tables.bits(Symbols(symbols.residual[:, :t], symbols.motion[:, :t], None))
         for name in bits:
-            now = float(getattr(seen, name)[0])
+            now = float(getattr(priced, name)[0])
             bits[name].append(now - total[name])
             total[name] = now
     return bits
@@ -321,10 +321,10 @@ def bitstream_lab(positions: int = 24, frames: int = 8, gop: int = 4) -> Bitstre
 
 
 def _layout(data: bytes) -> list[tuple[int, int, str]]:
-    found = [item for item in packets(data) if isinstance(item, Packet)]
-    start = len(data) - sum(item.size for item in found)
+    whole = [item for item in packets(data) if isinstance(item, Packet)]
+    start = len(data) - sum(item.size for item in whole)
     layout = [(0, start, "header")]
-    for item in found:
+    for item in whole:
         head = item.size - sum(map(len, item.streams))
         layout.append((start, start + head, f"{item.kind}{item.index} packet header"))
         at = start + head
@@ -399,6 +399,23 @@ def drift_rows() -> list[str]:
     ]
 
 
+def speed_rows() -> list[str]:
+    """From the recorded bench, a table: which networks, CPU seconds a frame of 352 x 288 to encode and to decode it."""
+    record = next((r for r in load_all("mlvc") if r.scale == "bench" and r.device == "cpu"), None)
+    if record is None:
+        return []
+    seconds: dict[str, dict[str, list[float]]] = {}
+    rows = [row for result in record.results for row in result["rows"] if row["unit"] == "frames/CPU s"]
+    for row, side in ((row, side) for side in ("ours", "peer") for row in rows):
+        way, _, networks = row["workload"].split(", ")
+        name = networks if side == "ours" else row["peer_name"]
+        seconds.setdefault(name, {}).setdefault(way, []).append(1 / row[side])
+    return [
+        f"| {name} | {' | '.join(f'{np.median(ways[way]):.2g}' for way in ('encode', 'decode'))} |"
+        for name, ways in seconds.items()
+    ]
+
+
 # -- protocol ---------------------------------------------------------------------------------------------------------
 
 SETTINGS = {"gop-12": "group of 12", "gop-100": "group of 100", "crop": "cropped", "rescale": "rescaled"}
@@ -420,10 +437,10 @@ def averaging(noise: float = 8.0) -> list[float]:
     """Gain in dB of k aligned references over one, k = 1..4, on a texture whose pixels tell nothing of one another."""
     generator = torch.Generator().manual_seed(0)
     texture = 255 * torch.rand(16, 1, 64, 64, generator=generator)
-    seen = texture + noise * torch.randn(16, 4, 64, 64, generator=generator)
+    aligned = texture + noise * torch.randn(16, 4, 64, 64, generator=generator)
     target = texture + noise * torch.randn(16, 1, 64, 64, generator=generator)
-    lessons = Lessons(seen, target, torch.full((16, 1, 1, 1), STEP))
+    lessons = Lessons(aligned, target, torch.full((16, 1, 1, 1), STEP))
     errors = [
-        float((LinearCombiner.fitted(lessons, k)(seen, lessons.step) - target).square().mean()) for k in range(1, 5)
+        float((LinearCombiner.fitted(lessons, k)(aligned, lessons.step) - target).square().mean()) for k in range(1, 5)
     ]
     return [10 * math.log10(errors[0] / error) for error in errors]

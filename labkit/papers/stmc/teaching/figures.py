@@ -19,7 +19,7 @@ from labkit.papers.stmc.method.temporal import RECEPTIVE_FIELD, STRIDE
 from labkit.papers.stmc.teaching import scenes
 from labkit.papers.stmc.teaching.scenes import Reading
 from labkit.text import ctc
-from labkit.viz import COLORS, explore, subplots
+from labkit.viz import COLORS, explore, image_source, subplots
 
 BONES = ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
 """Nose, shoulders, elbows, wrists: which points a stick figure joins."""
@@ -77,7 +77,7 @@ def pairs_figure(gloss: str = "LOWER-RING-SHUT", cue: str = "hand") -> go.Figure
         assert isinstance(frames, np.ndarray)
         for column, share in enumerate((0.3, 0.6, 0.99), 1):
             picture = frames[int(share * len(frames))]
-            figure.add_trace(go.Image(z=picture), row, column)
+            figure.add_trace(go.Image(source=image_source(picture)), row, column)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure.update_layout(
@@ -263,7 +263,7 @@ def player_figure(reading: Reading, position: int = 6, point: int = 6) -> go.Fig
     figure = make_subplots(
         1, 2, horizontal_spacing=0.05, subplot_titles=("frame, J and crops", f"heat map of point {point}")
     )
-    figure.add_trace(go.Image(z=frames[position]), 1, 1)
+    figure.add_trace(go.Image(source=image_source(frames[position])), 1, 1)
     points = reading.points[position] * (side - 1)
     true = reading.sentence.points
     figure.add_trace(_dots(points, "found", COLORS["ours"]), 1, 1)
@@ -332,7 +332,8 @@ def ridge_figure(reading: Reading, head: str = "joint", step: int = 2) -> go.Fig
         line = {"color": COLORS["float"], "dash": "dot"} if blank else {}
         figure.add_trace(go.Scatter(y=table[:, label], mode="lines+markers", name=names[label], line=line), 1, 1)
     for k in range(4):
-        figure.add_trace(go.Image(z=frames[min(STRIDE * step + k, len(frames) - 1)]), 2, k + 1)
+        picture = frames[min(STRIDE * step + k, len(frames) - 1)]
+        figure.add_trace(go.Image(source=image_source(picture)), 2, k + 1)
     for k in range(2, 6):
         axis = "" if k == 1 else str(k)
         figure.update_layout({f"xaxis{axis}": {"visible": False}, f"yaxis{axis}": {"visible": False}})
@@ -371,9 +372,10 @@ def switchboard_figure(
         if name in values
     ]
     means = [100 * _mean(values[name]) for name in names]
+    labels = [f"{name}<br>{len(values[name])} seeds" for name in names]
     colors = [COLORS["ours"] if name == arm else COLORS["straw"] for name in names]
     title = f"{arm}: {100 * _mean(values[arm]):.1f} % WER" if recorded else "these cues together were not recorded"
-    return go.Figure(go.Bar(x=names, y=means, marker={"color": colors})).update_layout(
+    return go.Figure(go.Bar(x=labels, y=means, marker={"color": colors})).update_layout(
         title=title, yaxis_title="word error rate, %", yaxis_range=[0, 105], height=330, margin={"t": 50, "b": 40}
     )
 

@@ -121,6 +121,41 @@ def recorded(value: str = "wer") -> dict[str, dict[int, float]]:
     return numbers
 
 
+def leads() -> dict[str, dict[int, float]]:
+    """How much lower the word error rate of multi-cue was than each other arm's, by seed.
+
+    Both numbers come from one record, and within it from one seed; the first record that has the arm beside multi-cue.
+    """
+    rates: dict[str, dict[int, float]] = {}
+    for record in load_all("stmc"):
+        tables = [result.get("arms", {}) for result in record.results]
+        if record.scale != "lesson" or not all("multi-cue" in table for table in tables):
+            continue
+        for arm in tables[0].keys() - {"multi-cue"} - rates.keys():
+            rates[arm] = {
+                seed: table[arm]["wer"] - table["multi-cue"]["wer"]
+                for seed, table in zip(record.seeds, tables, strict=True)
+            }
+    return {arm: rates[arm] for arm in ARMS if arm in rates}
+
+
+def lead_lines(rates: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """One line an arm: in how many seeds multi-cue read better, and by how much."""
+    width = max(map(len, rates), default=0)
+    return [
+        f"{arm:<{width}}  better in {sum(v > 0 for v in by_seed.values())} of {len(by_seed)} seeds, by "
+        f"{100 * min(by_seed.values()):.0f} to {100 * max(by_seed.values()):.0f} points"
+        for arm, by_seed in rates.items()
+    ]
+
+
+def pair_line(values: Mapping[str, Mapping[int, float]], first: str, second: str) -> str:
+    """In how many of the seeds that both arms have the first one has the lower word error rate."""
+    seeds = values.get(first, {}).keys() & values.get(second, {}).keys()
+    better = sum(values[first][seed] < values[second][seed] for seed in seeds)
+    return f"{first} reads better than {second} in {better} of {len(seeds)} seeds"
+
+
 def toy_posteriors(sharpness: float = 1.0, seed: int = 0, steps: int = 12, labels: int = 5) -> np.ndarray:
     """Log-probabilities of made-up scores: flatter for a smaller sharpness."""
     scores = sharpness * np.random.default_rng(seed).normal(0, 1, (steps, labels))

@@ -27,8 +27,8 @@ def test_every_arm_is_built_and_searches_as_it_is_trained(name):
     arm = ARMS[name]
     model = build(arm, SIZES, 12, seed=1).eval()
     view = bert_view() if arm.hears else None
-    found = translate_ids(model, SOURCE, view, beam=1, longest=(0, 4))
-    for row, (best,) in enumerate(found):
+    hypotheses = translate_ids(model, SOURCE, view, beam=1, longest=(0, 4))
+    for row, (best,) in enumerate(hypotheses):
         target = torch.tensor([[*best.tokens, SIZES.eos]])
         one = None if view is None else BertView(view.states[row : row + 1], view.real[row : row + 1])
         with torch.inference_mode():

@@ -22,15 +22,15 @@ def effects(**result):
 
 
 def test_sentences():
-    made = arms(plain=10.0, fused=60.0, random=12.0)
-    assert effects(sentences=made) == {
+    sentence_arms = arms(plain=10.0, fused=60.0, random=12.0)
+    assert effects(sentences=sentence_arms) == {
         "fusion-brings-knowledge": 50, "fusion-costs-nothing": 0, "knowledge-not-capacity": 48,
     }  # fmt: skip
 
 
 def test_the_better_rival_counts():
-    made = arms(fused=60.0, encoder_only=61.0, decoder_only=40.0, bert_input=50.0, bert_encoder=55.0)
-    assert effects(sentences=made) == {
+    sentence_arms = arms(fused=60.0, encoder_only=61.0, decoder_only=40.0, bert_input=50.0, bert_encoder=55.0)
+    assert effects(sentences=sentence_arms) == {
         "each-layer-of-both-sides": -1, "embedding-beats-fine-tuning": -5, "fusion-beats-both": 5,
     }  # fmt: skip
 
@@ -40,8 +40,8 @@ def test_other_settings():
     documents["arms"]["document"]["tests"]["seen"]["pronouns"] = 1.0
     semi = arms(supervised=8.0, back_translation=9.0, fused=44.0)
     semi["arms"]["supervised"]["tests"]["seen"]["bleu"] = 77.0
-    made = effects(documents=documents, unsupervised=arms(plain=5.0, fused=9.0), **{"semi-supervised": semi})
-    assert made == {
+    measured = effects(documents=documents, unsupervised=arms(plain=5.0, fused=9.0), **{"semi-supervised": semi})
+    assert measured == {
         "document-level": 0.9, "document-level-knowledge": 0.55, "semi-supervised": 35, "back-translation-helps": 13,
         "unsupervised": 4,
     }  # fmt: skip

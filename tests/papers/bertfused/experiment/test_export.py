@@ -1,5 +1,7 @@
 """A trained arm as a file: what is read back translates the same, and what does not fit is refused by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from labkit.workbench.runs import Run
 
 TEXT = ["two dogs run .", "zwei hunde laufen .", "the old man sees the house ."]
 BPE = Bpe.train(TEXT, 280, lowercase=True)
-SIZES = Architecture(BPE.size, 16, 32, 2, 1, 1, 0.1, longest=100)
+SIZES = Architecture(BPE.size, 16, 32, 2, 1, 1, 0.1, longest=24)
 
 
 def translator(mode="both", document=False, **options):
@@ -69,9 +71,9 @@ def test_headers_that_lie_are_refused(tmp_path):
     save(one.model, BPE, one.bert, tmp_path / FILE)
     tensors, header = tensor_files.read(tmp_path / FILE, Header)
     lies = {
-        "vocabulary": {"sizes": Architecture(BPE.size + 1, 16, 32, 2, 1, 1, 0.1, longest=100)},
-        "layers": {"sizes": Architecture(BPE.size, 16, 32, 2, 1, 2, 0.1, longest=100)},
-        "longest": {"sizes": Architecture(BPE.size, 16, 32, 2, 1, 1, 0.1, longest=2**20)},
+        "vocabulary": {"sizes": replace(SIZES, vocabulary=BPE.size + 1)},
+        "layers": {"sizes": replace(SIZES, decoder_layers=2)},
+        "longest": {"sizes": replace(SIZES, longest=2**20)},
         "mode": {"fusion": Fusion("encoder", 16)},
         "width": {"fusion": Fusion("both", 17)},
     }
@@ -103,11 +105,13 @@ def test_the_fused_arm_comes_first_and_controls_do_not(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_a_run_is_exported_as_it_translated(tmp_path):
     """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary."""
     config = CONFIGS["smoke"].override(
-        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(300, 280)
-    )
+        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(300, 280),
+        tests=2, steps=2, fused_steps=4, warmup=1,
+    )  # fmt: skip
     run = Run.open(tmp_path / "run", config)
     PAPER.run(config, run)
     from labkit.papers.bertfused.experiment import data

@@ -77,7 +77,7 @@ def test_the_second_sentence_alone_leaves_the_gender_open():
     genders: dict[str, set[str]] = {}
     for _, second in documents(1500, 2):
         genders.setdefault(second.source.split(" ", 1)[1].split()[-3], set()).add(second.target.split()[-2])
-    assert all(seen == {"ihn", "sie", "es"} for seen in genders.values())
+    assert all(pronouns == {"ihn", "sie", "es"} for pronouns in genders.values())
 
 
 def test_the_dictionary_knows_the_words_of_training():

@@ -13,11 +13,20 @@ from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
 
 SMOKE = CONFIGS["smoke"]
-ONE = SMOKE.override(experiments=("sentences",), arms=("plain", "fused"))
+ONE = SMOKE.override(experiments=("sentences",), arms=("fused",), tests=2, beam=1)
 
 
 def run_of(folder, config):
     return PAPER.run(config, Run.open(folder, config))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of ONE and its result."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+        return folder / "run", run_of(folder / "run", ONE)
 
 
 def weights(folder):
@@ -26,10 +35,11 @@ def weights(folder):
 
 @pytest.mark.slow
 def test_smoke(tmp_path):
-    """All four settings of the abstract."""
-    result = run_of(tmp_path, SMOKE)
+    """All four settings of the abstract, two sentences in each test."""
+    config = SMOKE.override(tests=2)
+    result = run_of(tmp_path, config)
     assert result["data"] == "grammar"
-    assert set(result["sentences"]["arms"]) == set(SMOKE.arms)
+    assert set(result["sentences"]["arms"]) == set(config.arms)
     for name, arms in SETTINGS.items():
         assert set(result[name]["arms"]) == set(arms)
     for arm in result["sentences"]["arms"].values():
@@ -39,12 +49,13 @@ def test_smoke(tmp_path):
         assert losses[-1] < losses[0]
     assert set(result["sentences"]["arms"]["fused"]["branches"]["seen"]) == {"both", "native", "bert"}
     assert result["unsupervised"]["arms"]["word-by-word"]["tests"]["seen"]["bleu"] > 1
-    assert run_of(tmp_path, SMOKE) == result  # finished: read, not trained again
+    assert run_of(tmp_path, config) == result  # finished: read, not trained again
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_every_row_of_the_ablation_table_trains(tmp_path):
-    config = ONE.override(arms=tuple(ARMS), steps=2, fused_steps=2, tests=4)
+    config = ONE.override(arms=tuple(ARMS), steps=1, fused_steps=1, tests=1)
     result = run_of(tmp_path, config)["sentences"]["arms"]
     assert set(result) == set(ARMS)
     count = {name: arm["parameters"] for name, arm in result.items()}
@@ -54,31 +65,34 @@ def test_every_row_of_the_ablation_table_trains(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_back_translation_with_a_vocabulary_for_each_side(tmp_path):
     """The reverse model writes source text: in the source's vocabulary, whatever the target's is."""
-    config = SMOKE.override(experiments=("semi-supervised",), vocabulary=(400, 280), steps=2, fused_steps=2, tests=2)
+    config = ONE.override(experiments=("semi-supervised",), vocabulary=(400, 280), steps=1, fused_steps=1, tests=1)
     result = run_of(tmp_path, config)["semi-supervised"]["arms"]
     assert result["fused"]["tests"].keys() == {"seen", "unseen"}
-    made = weights(tmp_path / "semi-supervised" / "reverse")
-    assert made["embed_tokens.weight"].shape[0] < made["embed_targets.weight"].shape[0]
+    reverse_model = weights(tmp_path / "semi-supervised" / "reverse")
+    assert reverse_model["embed_tokens.weight"].shape[0] < reverse_model["embed_targets.weight"].shape[0]
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 @pytest.mark.parametrize("stop", [2, 8])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop):
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, undisturbed, stop):
     """Killed in stage 1 and in stage 2, with a checkpoint after every update; dropout and drop-net are on."""
-    whole = run_of(tmp_path / "whole", ONE)
     with killed(stop):
         run_of(tmp_path / "run", ONE)
-    assert run_of(tmp_path / "run", ONE) == whole
-    for arm in ("stage-1", "plain", "fused"):
-        for name, value in weights(tmp_path / "whole" / "sentences" / arm).items():
+    folder, result = undisturbed
+    assert run_of(tmp_path / "run", ONE) == result
+    for arm in ("stage-1", "fused"):
+        for name, value in weights(folder / "sentences" / arm).items():
             assert torch.equal(weights(tmp_path / "run" / "sentences" / arm)[name], value), (arm, name)
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_an_unsupervised_run_resumes_with_its_noise(tmp_path):
-    config = SMOKE.override(experiments=("unsupervised",), steps=2, fused_steps=2, tests=2)
+    config = ONE.override(experiments=("unsupervised",), steps=2, fused_steps=2, tests=1, batch_tokens=100)
     whole = run_of(tmp_path / "whole", config)
     with killed(4):
         run_of(tmp_path / "run", config)
@@ -88,6 +102,7 @@ def test_an_unsupervised_run_resumes_with_its_noise(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_two_processes_do_what_one_does(tmp_path):
     """Dropout draws in each process on its own: without it the sums are the same but for their order."""
     config = ONE.override(dropout=0.0)
@@ -104,6 +119,7 @@ def test_two_processes_do_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_gpu_and_full_start_on_made_up_data_of_the_real_layout(tmp_path, monkeypatch):
     """gpu: Multi30k's files; full: IWSLT'14 with its talks. BERT is a random one, all else as the scale has it."""
     import gzip

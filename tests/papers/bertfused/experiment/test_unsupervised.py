@@ -21,15 +21,15 @@ def test_words_move_by_three_places_at_most():
     for _ in range(200):
         order = [int(word[1:]) for word in noisy(WORDS, draw, drop=0.0, blank=0.0)]
         assert sorted(order) == list(range(12))
-        assert max(abs(place - i) for place, i in enumerate(order)) <= 3
+        assert max(abs(position - i) for position, i in enumerate(order)) <= 3
 
 
 def test_shares_of_dropped_and_blank_words():
     """10 % each; over 24,000 words the deviation is 0.2 %, 1 % is five of them."""
     draw = random.Random(1)
-    made = [noisy(WORDS, draw) for _ in range(2000)]
-    kept = sum(map(len, made))
-    blank = sum(word is None for words in made for word in words)
+    noised = [noisy(WORDS, draw) for _ in range(2000)]
+    kept = sum(map(len, noised))
+    blank = sum(word is None for words in noised for word in words)
     assert kept / 24000 == pytest.approx(0.9, abs=0.01)
     assert blank / kept == pytest.approx(0.1, abs=0.01)
 

@@ -43,8 +43,8 @@ def test_it_is_torchs_attention_with_a_memory_of_another_width():
     x, memory = drawn(B, T, D), drawn(B, S, D_B, seed=9)
     wanted, weights = theirs(x, memory, memory, key_padding_mask=~mask()[:, 0, 0], average_attn_weights=False)
     torch.testing.assert_close(attend(ours, x, memory, mask()), wanted, rtol=0, atol=1e-12)
-    seen = attention_weights(ours.queries(x), ours.memory(memory).keys, mask())
-    torch.testing.assert_close(seen, weights, rtol=0, atol=1e-12)
+    computed = attention_weights(ours.queries(x), ours.memory(memory).keys, mask())
+    torch.testing.assert_close(computed, weights, rtol=0, atol=1e-12)
 
 
 def test_self_attention_is_torchs_and_causal():
@@ -102,15 +102,15 @@ def test_all_layers_keys_and_values_by_one_product_are_those_of_each():
     for one, other in zip(project_together(native, x, True), project_together(native, x, False), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert project_together([], memory) == []
-    sum(part.sum() for made in project_together(attentions, memory, True) for part in made).backward()
+    sum(part.sum() for projected in project_together(attentions, memory, True) for part in projected).backward()
     assert all(a.k_proj.weight.grad is not None and a.v_proj.bias.grad is not None for a in attentions)
 
 
 def test_what_is_watched_is_what_was_used():
     attention, x, memory = fused_attention(), drawn(B, T, D), drawn(B, S, D_B, seed=9)
-    with watch(nn.ModuleDict({"only": attention})) as seen:
+    with watch(nn.ModuleDict({"only": attention})) as watched:
         got = attend(attention, x, memory, mask())
-    weights, values = seen["only"][0], attention.memory(memory).values
+    weights, values = watched["only"][0], attention.memory(memory).values
     torch.testing.assert_close(attention.out_proj((weights @ values).transpose(1, 2).flatten(2)), got)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, H, T, dtype=torch.float64))
     assert attention.watched is None

@@ -22,9 +22,9 @@ def marian(seed: int = 0, **changes: object):
         "activation_function": "swish", "scale_embedding": True, "pad_token_id": 29, "eos_token_id": 0,
         "decoder_start_token_id": 29, "forced_eos_token_id": 0,
     }  # fmt: skip
-    made = transformers.MarianMTModel(transformers.MarianConfig(**about | changes)).eval()
-    made.final_logits_bias.copy_(torch.randn(1, 30))
-    return made
+    model = transformers.MarianMTModel(transformers.MarianConfig(**about | changes)).eval()
+    model.final_logits_bias.copy_(torch.randn(1, 30))
+    return model
 
 
 SOURCE = torch.tensor([[5, 6, 7, 8, 0], [9, 3, 0, 29, 29]])
@@ -40,7 +40,7 @@ def test_a_checkpoint_of_the_common_kind_is_taken_over():
     assert (ours.sizes.pad, ours.sizes.bos, ours.sizes.eos, ours.sizes.positions) == (29, 29, 0, "marian")
     generated = theirs.generate(**marian_inputs(SOURCE, 29), num_beams=1, do_sample=False, max_new_tokens=10)
     words = [[token for token in row if token not in (0, 29)] for row in generated.tolist()]
-    assert [found[0].tokens for found in translate_ids(ours, SOURCE, beam=1, longest=(0, 10))] == words
+    assert [hypotheses[0].tokens for hypotheses in translate_ids(ours, SOURCE, beam=1, longest=(0, 10))] == words
 
 
 @torch.no_grad()

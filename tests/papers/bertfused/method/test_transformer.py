@@ -89,20 +89,26 @@ def test_the_start_is_that_of_the_official_code(sizes):
 
 
 def test_parameter_counts_are_the_papers_architecture():
-    """IWSLT with 10,000 tokens and BERT-base: 5.1 + 12.6 + 18.9 = 36.7 million, and 12 x (2 d^2 + 2 d d_B) more."""
+    """IWSLT with 10,000 tokens and BERT-base: 5.1 + 12.6 + 18.9 = 36.7 million, and 12 x (2 d^2 + 2 d d_B) more.
+
+    Built with one layer a side: the six are alike.
+    """
     sizes, d, f = Architecture(vocabulary=10_000), 512, 1024
-    model = Transformer(replace(sizes, vocabulary=40, longest=8), Fusion())
+    assert (sizes.width, sizes.feed_forward, sizes.encoder_layers, sizes.decoder_layers) == (d, f, 6, 6)
+    one = replace(sizes, vocabulary=40, longest=8, encoder_layers=1, decoder_layers=1)
+    model = Transformer(one, Fusion())
     counts = {
         part: sum(value.numel() for name, value in model.named_parameters() if part in name and "bert" not in name)
         for part in ("encoder.layers", "decoder.layers", "embed")
     }
     attention, network, norm = 4 * (d * d + d), 2 * d * f + d + f, 2 * d
-    assert counts["encoder.layers"] == 6 * (attention + network + 2 * norm)
-    assert counts["decoder.layers"] == 6 * (2 * attention + network + 3 * norm)
-    total = counts["encoder.layers"] + counts["decoder.layers"] + 10_000 * d
+    assert counts["encoder.layers"] == attention + network + 2 * norm
+    assert counts["decoder.layers"] == 2 * attention + network + 3 * norm
+    assert counts["embed"] == 40 * d
+    total = 6 * counts["encoder.layers"] + 6 * counts["decoder.layers"] + 10_000 * d
     assert total == 36_663_296
     fused = sum(value.numel() for name, value in model.named_parameters() if "bert" in name)
-    assert fused == 12 * (2 * d * d + 2 * d * 768 + 4 * d) == 15_753_216
+    assert 6 * fused == 12 * (2 * d * d + 2 * d * 768 + 4 * d) == 15_753_216
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -221,12 +227,12 @@ def test_positions():
 
 def test_attention_can_be_watched(sizes, source, target, view):
     model = Transformer(sizes, fusion(), seed=1).eval()
-    with watch(model) as seen:
+    with watch(model) as watched:
         model(source, target, view)
-    weights = seen["decoder.layers.2.bert_attn"][0]
+    weights = watched["decoder.layers.2.bert_attn"][0]
     assert weights.shape == (3, 4, 7, 8)
     assert not weights[0, ..., 3:].any()
-    assert len(seen) == 2 * 2 + 3 * 3
+    assert len(watched) == 2 * 2 + 3 * 3
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Letters:
 
 def translator(mode: str = "both", document: bool = False) -> Translator:
     sizes = Architecture(
-        vocabulary=10, width=16, feed_forward=16, heads=2, encoder_layers=1, decoder_layers=1, longest=30
+        vocabulary=10, width=16, feed_forward=16, heads=2, encoder_layers=1, decoder_layers=1, longest=9
     )
     model = Transformer(sizes, Fusion(mode=mode, bert_width=32), seed=1)
     with torch.no_grad():
@@ -45,16 +45,16 @@ def test_order_is_kept_and_blank_lines_stay(mode):
 
 
 def test_batches_change_nothing():
-    ours, seen = translator(), []
-    one = ours.translate(LINES, beam=2, batch_tokens=1, progress=seen.append)
+    ours, reports = translator(), []
+    one = ours.translate(LINES, beam=2, batch_tokens=1, progress=reports.append)
     assert one == ours.translate(LINES, beam=2, batch_tokens=10_000)
-    assert seen == [3, 4, 5, 6, 7]  # the two blank lines are done at once
+    assert reports == [3, 4, 5, 6, 7]  # the two blank lines are done at once
 
 
 def test_progress_ends_with_all_lines():
-    seen: list[int] = []
-    translator().translate(LINES, beam=1, progress=seen.append)
-    assert seen[-1] == len(LINES)
+    reports: list[int] = []
+    translator().translate(LINES, beam=1, progress=reports.append)
+    assert reports[-1] == len(LINES)
 
 
 def test_bert_reads_the_line_before_in_a_document():
@@ -68,9 +68,9 @@ def test_bert_reads_the_line_before_in_a_document():
 
 
 def test_scores_come_with_the_search():
-    found = translator().search(LINES, beam=3)
-    assert [len(hypotheses) for hypotheses in found] == [3, 0, 3, 3, 0, 3, 3]
-    assert all(h[0].score >= h[-1].score for h in found if h)
+    decoded = translator().search(LINES, beam=3)
+    assert [len(hypotheses) for hypotheses in decoded] == [3, 0, 3, 3, 0, 3, 3]
+    assert all(h[0].score >= h[-1].score for h in decoded if h)
 
 
 def test_nothing_to_translate():
@@ -80,7 +80,7 @@ def test_nothing_to_translate():
 
 def test_misuse_is_refused():
     ours = translator()
-    with pytest.raises(InputError, match="line 2 has 41 tokens, and the model takes 30 at most"):
+    with pytest.raises(InputError, match="line 2 has 41 tokens, and the model takes 9 at most"):
         ours.translate(["a", "a " * 40])
     with pytest.raises(InputError, match="beam must lie"):
         ours.translate(["a"], beam=0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.papers.bertfused.teaching import figures
+from labkit.papers.bertfused.teaching import figures, scenes
 
 
 def test_the_idea_with_and_without_a_record():
@@ -10,6 +10,20 @@ def test_the_idea_with_and_without_a_record():
     assert [bar.get_height() for bar in figure.axes[1].patches] == [99, 7, 99, 60]
     assert len(figures.idea_figure({}).axes) == 2
     figures.idea_figure()
+
+
+def test_a_table_of_a_record_shows_the_spread_over_seeds():
+    """A column a test, a row an arm; one number that a seed lacks leaves the cell open."""
+    seeds = [{"seen": {"bleu": b}, "unseen": {"bleu": b / 10} if b < 95 else {}} for b in (90.0, 100.0)]
+    table = scenes._table_of([{"arms": {"fused": {"tests": tests}}} for tests in seeds], "bleu").splitlines()
+    assert table == ["| 2 seeds | `seen` | `unseen` |", "|---|---|---|", "| `fused` | 95.0 (90.0 to 100.0) | – |"]
+    shares = [{"arms": {"fused": {"tests": {"seen": {"pronouns": 0.5}}}}}]
+    assert scenes._table_of(shares, "pronouns").endswith("| `fused` | 50% (50% to 50%) |")
+
+
+def test_what_is_not_recorded_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
+    assert scenes.recorded_table("sentences") == "Not recorded."
 
 
 def test_drop_net_keeps_the_mean():

@@ -13,21 +13,26 @@ from labkit.papers.bertfused.teaching.scenes import KINDS, RATIOS
 from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
-CONFIG = CONFIGS["smoke"].override(experiments=("sentences",), arms=("plain", "fused", "no-drop-net"), layers=2)
-pytestmark = pytest.mark.slow  # the models that are looked at are trained first
+CONFIG = CONFIGS["smoke"].override(
+    experiments=("sentences",),
+    arms=("plain", "fused", "no-drop-net"),
+    layers=2,
+    tests=2,
+    beam=1,
+    steps=3,
+    fused_steps=3,
+)
+pytestmark = [pytest.mark.slow, pytest.mark.shapes_unchecked]  # the models that are looked at are trained first
 
 SENTENCE = "the dog sees the hound ."
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    import os
-
-    before = os.environ.get("LABKIT_RUNS")
-    os.environ["LABKIT_RUNS"] = str(tmp_path_factory.mktemp("runs"))
     run = Run.open(tmp_path_factory.mktemp("run"), CONFIG)
-    PAPER.run(CONFIG, run)
-    os.environ.pop("LABKIT_RUNS") if before is None else os.environ.update(LABKIT_RUNS=before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        PAPER.run(CONFIG, run)
     return run
 
 
@@ -70,7 +75,7 @@ def test_the_attention_widget_reads_a_typed_sentence(scene):
 
 
 def test_the_switch_at_a_half_is_the_models_own_translation(scene):
-    switch = scenes.branch_switch(scene, count=2)
+    switch = scenes.branch_switch(scene, count=1)
     assert set(switch.bleu) == {"fused", "no-drop-net"}
     assert switch.said["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
     assert scene.models["fused"].mixture == (0.5, 0.5)
@@ -82,10 +87,10 @@ def test_the_switch_at_a_half_is_the_models_own_translation(scene):
 
 
 def test_synonyms_know_their_family(scene):
-    names, held_out, places = scenes.noun_map(scene.bert)
-    assert places.shape == (len(names), 2)
+    names, held_out, points = scenes.noun_map(scene.bert)
+    assert points.shape == (len(names), 2)
     assert sum(held_out) == len({n for n, held in zip(names, held_out, strict=True) if held})
-    np.testing.assert_allclose(places.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
     nouns = [noun for noun in NOUNS if noun.german in ("Hund", "Lampe")]
     box = figures.synonym_widget(scene, "hound", nouns)
     box.children[0].value = "lantern"

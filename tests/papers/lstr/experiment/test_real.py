@@ -33,10 +33,10 @@ def ucf(folder, frames: int = 9) -> None:
     (folder / "pyannot.pkl").write_bytes(pickle.dumps(content))
     (folder / "testlist01.txt").write_text(names[1] + "\n")
     for name in names:
-        place = folder / "rgb-images" / name
-        place.mkdir(parents=True)
+        pictures = folder / "rgb-images" / name
+        pictures.mkdir(parents=True)
         for t in range(frames):
-            Image.fromarray(np.full((40, 80, 3), min(20 * t, 255), np.uint8)).save(place / f"{t + 1:05d}.png")
+            Image.fromarray(np.full((40, 80, 3), min(20 * t, 255), np.uint8)).save(pictures / f"{t + 1:05d}.png")
 
 
 def act(folder, name: str) -> None:
@@ -78,8 +78,8 @@ def test_windows_without_truth_are_no_end(tmp_path):
     assert len(counts) == 20
     assert counts[0] > 0 == sum(counts[10:])
     tubelets = Tubelets(train.proposal_network(config).eval(), 3, config.size)
-    found = evaluate.proposals(tubelets, test, Workers(0, 1, torch.device("cpu")))
-    assert all(0 <= value <= 1 for value in found.values())
+    recalls = evaluate.proposals(tubelets, test, Workers(0, 1, torch.device("cpu")))
+    assert all(0 <= value <= 1 for value in recalls.values())
     with pytest.raises(DataError, match="shorter clips"):
         real.sources(config.override(frames=8))
 

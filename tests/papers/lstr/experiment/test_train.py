@@ -33,9 +33,9 @@ def test_a_result_holds_what_claims_read(undisturbed, tmp_path):
     assert result["classes"] == list(actors.CLASSES)
     assert set(result["proposals"]) == {"recall", "recall_70", "overlap"}
     for arm in SMALL.arms:
-        found = result["arms"][arm]
-        assert set(found["video"]) == {"0.2", "0.5", "0.75", "mean", "greedy_0.5"}
-        assert all(0 <= found[name] <= 1 for name in ("frame_map", "object", "late", "accuracy"))
+        measured = result["arms"][arm]
+        assert set(measured["video"]) == {"0.2", "0.5", "0.75", "mean", "greedy_0.5"}
+        assert all(0 <= measured[name] <= 1 for name in ("frame_map", "object", "late", "accuracy"))
     measured = {claim.key for claim in CLAIMS if claim.measure(result) is not None}
     assert measured == {"tubelets-from-a-3d-rpn"}  # the others compare with arms that did not run
     assert PAPER.run(SMALL, Run.open(folder, SMALL)) == result
@@ -107,23 +107,23 @@ def test_proposals_of_a_fixed_source_are_kept(undisturbed):
 
 
 def test_true_tubes_change_with_the_label():
-    made = actors.videos(6, 4, actors.WALKING)
+    scenes = actors.videos(6, 4, actors.WALKING)
     for v in range(6):
-        tubes = evaluate.true_tubes(made.boxes[v], made.labels[v], "v")
+        tubes = evaluate.true_tubes(scenes.boxes[v], scenes.labels[v], "v")
         assert sum(len(tube.boxes) for tube in tubes) == 2 * 5 * 2
-        assert len(tubes) == 2 + int((made.labels[v].diff(dim=0) != 0).sum())
+        assert len(tubes) == 2 + int((scenes.labels[v].diff(dim=0) != 0).sum())
 
 
 def test_perfect_scores_give_perfect_tubes():
-    made = actors.videos(4, 4, actors.WALKING)
+    scenes = actors.videos(4, 4, actors.WALKING)
     valid = torch.ones(5, 2, dtype=torch.bool)
     for v in range(4):
-        sure = torch.nn.functional.one_hot(made.labels[v], 6).float()
-        truth = evaluate.true_tubes(made.boxes[v], made.labels[v], "v")
-        found = evaluate.video_tubes(sure, made.boxes[v], valid, "v")
+        sure = torch.nn.functional.one_hot(scenes.labels[v], 6).float()
+        truth = evaluate.true_tubes(scenes.boxes[v], scenes.labels[v], "v")
+        tubes_of_scores = evaluate.video_tubes(sure, scenes.boxes[v], valid, "v")
         from labkit.metrics.detection import video_map
 
-        assert video_map(truth, found, 0.75).mean == 1.0
+        assert video_map(truth, tubes_of_scores, 0.75).mean == 1.0
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ def test_viterbi_is_the_best_of_all_paths(seed, beta):
         return nodes + beta * sum(link[a, b] for link, (a, b) in zip(links, itertools.pairwise(path), strict=True))
 
     best = max(itertools.product(range(4), repeat=4), key=value)
-    path, found = viterbi(scores, links, beta)
-    assert found == pytest.approx(value(best), abs=1e-12)
+    path, total = viterbi(scores, links, beta)
+    assert total == pytest.approx(value(best), abs=1e-12)
     assert tuple(path) == best
     assert link_viterbi(scores, boxes, beta)[0].nodes == best
     if beta == 0:

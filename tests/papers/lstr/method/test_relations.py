@@ -44,11 +44,11 @@ def relation(**options) -> ShortTermRelation:
 )
 def test_attention_rows_sum_to_one(options):
     x, maps, tubelets = scene(steps=2)
-    found = relation(**options)(x, maps, tubelets, torch.ones(3, 2, dtype=torch.bool))
-    torch.testing.assert_close(found.weights.sum(-1), torch.ones(3, 2, options.get("heads", 1)))
+    output = relation(**options)(x, maps, tubelets, torch.ones(3, 2, dtype=torch.bool))
+    torch.testing.assert_close(output.weights.sum(-1), torch.ones(3, 2, options.get("heads", 1)))
     positions = 2 if options.get("context") == "actors" else 2 * 5 * 6
-    assert found.weights.shape[-1] == positions
-    assert found.features.shape == x.shape
+    assert output.weights.shape[-1] == positions
+    assert output.features.shape == x.shape
 
 
 def test_without_geometry_the_order_of_positions_does_not_matter():
@@ -169,8 +169,8 @@ def test_layers_reach_as_many_hops(layers):
     net = LongTermRelation(16, layers, mask="window", window=1)
     x, valid = nodes(videos=1, clips=6, k=1)
     x.requires_grad_()
-    (found,) = torch.autograd.grad(net(x, valid).features[0, 5].sum(), x)
-    reached = (found[0, :, 0] != 0).any(-1)
+    (gradient,) = torch.autograd.grad(net(x, valid).features[0, 5].sum(), x)
+    reached = (gradient[0, :, 0] != 0).any(-1)
     assert reached.tolist() == [5 - c <= layers for c in range(6)]
 
 
@@ -180,9 +180,9 @@ def test_equal_features_share_the_weight_and_symmetric_graphs_have_eigenvalue_on
     everybody = torch.ones(1, 7, 7, dtype=torch.bool)
     torch.testing.assert_close(layer.adjacency(same, everybody), torch.full((1, 7, 7), 1 / 7))
     x = torch.randn(1, 7, 16)
-    found = GraphConvolution(16, adjacency="symmetric").adjacency(x, everybody)[0].double()
-    torch.testing.assert_close(found, found.T)
-    assert torch.linalg.eigvalsh(found)[-1].item() == pytest.approx(1.0, abs=1e-5)
+    adjacency = GraphConvolution(16, adjacency="symmetric").adjacency(x, everybody)[0].double()
+    torch.testing.assert_close(adjacency, adjacency.T)
+    assert torch.linalg.eigvalsh(adjacency)[-1].item() == pytest.approx(1.0, abs=1e-5)
     alone = symmetric(torch.randn(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.bool))
     torch.testing.assert_close(alone[0], torch.eye(3))
 
@@ -206,9 +206,9 @@ def test_a_bank_gives_neighbours_no_gradient():
         net = LongTermRelation(16, bank=bank)
         x, valid = nodes()
         x.requires_grad_()
-        (found,) = torch.autograd.grad(net(x, valid).features[:, 3].sum(), x)
-        assert (found[:, 0] != 0).any().item() == reaches
-        assert (found[:, 3] != 0).any()
+        (gradient,) = torch.autograd.grad(net(x, valid).features[:, 3].sum(), x)
+        assert (gradient[:, 0] != 0).any().item() == reaches
+        assert (gradient[:, 3] != 0).any()
     torch.manual_seed(1)
     plain = LongTermRelation(16)
     kept = LongTermRelation(16, bank=True)
@@ -290,9 +290,9 @@ def test_offsets_lead_there_and_back():
 
 
 def test_anchors_stand_on_the_cells():
-    found = anchors(2, 3, 4, (8.0, 16.0), (1.0, 4.0)).view(2, 3, 4, 4)
-    assert found[1, 2, 0].tolist() == [4.0, 0.0, 12.0, 8.0]
-    sides = found[0, 0, :, 2:] - found[0, 0, :, :2]
+    boxes = anchors(2, 3, 4, (8.0, 16.0), (1.0, 4.0)).view(2, 3, 4, 4)
+    assert boxes[1, 2, 0].tolist() == [4.0, 0.0, 12.0, 8.0]
+    sides = boxes[0, 0, :, 2:] - boxes[0, 0, :, :2]
     assert sides.tolist() == [[8, 8], [4, 16], [16, 16], [8, 32]]  # w, h = size / sqrt(ratio), size * sqrt(ratio)
 
 
@@ -322,10 +322,10 @@ def test_proposals_find_what_they_are_taught():
         optimizer.zero_grad()
         sum(net.loss(maps, truth, valid)).backward()
         optimizer.step()
-    found = net.propose(maps, 2, (40, 40))
-    assert recall(found, truth, valid, 0.5) == 1.0
-    assert found.valid.all()
-    assert (found.scores[:, 0] >= found.scores[:, 1]).all()
+    proposals = net.propose(maps, 2, (40, 40))
+    assert recall(proposals, truth, valid, 0.5) == 1.0
+    assert proposals.valid.all()
+    assert (proposals.scores[:, 0] >= proposals.scores[:, 1]).all()
 
 
 def test_clips_without_truth_teach_background_alone():
@@ -340,10 +340,10 @@ def test_clips_without_truth_teach_background_alone():
 
 def test_thinning_is_suppression_inside_of_each_clip():
     one = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])[:, None]
-    found = thin(torch.stack([one, one]), torch.tensor([[1.0, 2.0, 0.5], [3.0, 1.0, 4.0]]), 0.3, 3)
-    assert found.valid.tolist() == [[True, True, False]] * 2
-    assert found.tubelets[0, :2, 0].tolist() == [one[1, 0].tolist(), one[2, 0].tolist()]
-    assert found.tubelets[1, :2, 0].tolist() == [one[2, 0].tolist(), one[0, 0].tolist()]
+    proposals = thin(torch.stack([one, one]), torch.tensor([[1.0, 2.0, 0.5], [3.0, 1.0, 4.0]]), 0.3, 3)
+    assert proposals.valid.tolist() == [[True, True, False]] * 2
+    assert proposals.tubelets[0, :2, 0].tolist() == [one[1, 0].tolist(), one[2, 0].tolist()]
+    assert proposals.tubelets[1, :2, 0].tolist() == [one[2, 0].tolist(), one[0, 0].tolist()]
     assert thin(torch.stack([one, one]), torch.zeros(2, 3), 0.3, 1).valid.sum() == 2
 
 
@@ -381,8 +381,8 @@ def test_a_tubelets_features_follow_it():
 
 def test_backbones_share_a_protocol():
     clips = torch.randn(2, 3, 4, 32, 48)
-    made = (SmallBackbone(), small_2d(), SlowOnly((1, 1, 1, 1), 8))
-    for net, steps in zip(made, (2, 4, 4), strict=True):
+    backbones = (SmallBackbone(), small_2d(), SlowOnly((1, 1, 1, 1), 8))
+    for net, steps in zip(backbones, (2, 4, 4), strict=True):
         assert isinstance(net, Backbone)
         maps = net(clips)
         assert maps.shape == (2, net.channels, steps, 32 // net.stride, 48 // net.stride)

@@ -131,20 +131,20 @@ def test_averaging_k_noisy_references_gains_what_the_law_says(k, gain):
     """
     generator = torch.Generator().manual_seed(0)
     texture = 255 * torch.rand(24, 1, 64, 64, generator=generator)
-    seen = texture + 8 * torch.randn(24, 4, 64, 64, generator=generator)
+    aligned = texture + 8 * torch.randn(24, 4, 64, 64, generator=generator)
     target = texture + 8 * torch.randn(24, 1, 64, 64, generator=generator)
-    lessons = Lessons(seen, target, torch.full((24, 1, 1, 1), 10.0))
-    error = [float((LinearCombiner.fitted(lessons, n)(seen, lessons.step) - target).square().mean()) for n in (1, k)]
+    lessons = Lessons(aligned, target, torch.full((24, 1, 1, 1), 10.0))
+    error = [float((LinearCombiner.fitted(lessons, n)(aligned, lessons.step) - target).square().mean()) for n in (1, k)]
     assert 10 * math.log10(error[0] / error[1]) == pytest.approx(gain, abs=0.1)  # over 6 seeds within .03
     assert error[1] > 64  # nobody predicts the target's own noise
 
 
 def test_least_squares_finds_a_known_mixture():
     generator = torch.Generator().manual_seed(1)
-    seen = 255 * torch.rand(2, 4, 32, 32, generator=generator)
-    target = 0.75 * seen[:, :1] + 0.25 * seen[:, 1:2]
-    lessons = Lessons(seen, target, torch.full((2, 1, 1, 1), 10.0))
-    torch.testing.assert_close(LinearCombiner.fitted(lessons, 2)(seen, lessons.step), target, rtol=0, atol=0.05)
+    aligned = 255 * torch.rand(2, 4, 32, 32, generator=generator)
+    target = 0.75 * aligned[:, :1] + 0.25 * aligned[:, 1:2]
+    lessons = Lessons(aligned, target, torch.full((2, 1, 1, 1), 10.0))
+    torch.testing.assert_close(LinearCombiner.fitted(lessons, 2)(aligned, lessons.step), target, rtol=0, atol=0.05)
 
 
 def test_losses():

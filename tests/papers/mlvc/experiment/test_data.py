@@ -203,10 +203,10 @@ def test_groups_are_as_long_as_asked(clip):
 
 
 def test_trivial_predictors(clip):
-    found = evaluate.predictors(clip)
-    assert found["copy"] == pytest.approx(float(rgb_psnr(clip.rgb[1:], clip.rgb[:-1]).mean()))
+    quality = evaluate.predictors(clip)
+    assert quality["copy"] == pytest.approx(float(rgb_psnr(clip.rgb[1:], clip.rgb[:-1]).mean()))
     pytest.importorskip("cv2", reason="the flow is OpenCV's: needs the extra 'peers'")
-    assert found["warp"] > found["copy"] + 1  # over 20 seeds by 5.4 dB or more
+    assert quality["warp"] > quality["copy"] + 1  # over 20 seeds by 5.4 dB or more
 
 
 def test_unknown_anchors_and_groups(clip):

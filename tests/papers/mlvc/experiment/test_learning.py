@@ -65,7 +65,10 @@ def test_a_search_without_parameters_needs_no_stage():
     assert schedule.stages_for(new_network(CONFIG, "stepwise"), schedule.STEPWISE)[0].name == "S0"
 
 
-@pytest.mark.parametrize("name", ["S0", "S2", "S4 alone", "S6 alone"])
+@pytest.mark.parametrize(
+    "name",
+    ["S0", pytest.param("S2", marks=pytest.mark.slow), pytest.param("S4 alone", marks=pytest.mark.slow), "S6 alone"],
+)
 def test_only_what_a_stage_trains_moves(name, clips, tmp_path):
     stage = next(s for s in schedule.STEPWISE if s.name == name)
     network, before = new_network(CONFIG, "stepwise"), new_network(CONFIG, "stepwise")

@@ -108,6 +108,7 @@ def test_the_file_is_as_long_as_the_report_says(codec, clip):
     assert max(max(entry.streams) for entry in report.frames if entry.kind == "P") > 100  # there were symbols
 
 
+@pytest.mark.slow
 def test_the_report_has_the_error_of_what_the_receiver_shows(codec, clip, shown):
     report = codec.write(io.BytesIO(), clip, 2, gop=3, adaptive=False)
     errors = [np.square(a.astype(float) - b).mean() for a, b in zip(shown, clip, strict=True)]
@@ -115,6 +116,7 @@ def test_the_report_has_the_error_of_what_the_receiver_shows(codec, clip, shown)
     assert report.psnr == pytest.approx(np.mean(10 * np.log10(255**2 / np.array(errors))))
 
 
+@pytest.mark.slow
 def test_an_i_frame_comes_early_where_it_costs_less(codec, clip):
     """At a cut; and wherever the errors of these random networks are worth one."""
     frames, costs, kinds = [*clip[:2], 255 - clip[0]], [], []
@@ -137,6 +139,7 @@ def test_a_file_may_begin_anywhere(codec, clip):
     assert sink.getvalue() == b"before" + codec.encode(clip[:2]) + b"after"
 
 
+@pytest.mark.slow
 def test_a_later_frame_changes_nothing_before_it(codec, clip, coded):
     changed = [*clip[:2], 255 - clip[2], *clip[3:]]
     before, after = (list(packets(data)) for data in (coded, codec.encode(changed, 2, gop=3, adaptive=False)))
@@ -236,7 +239,13 @@ def test_concealment_shows_all_frames_and_is_whole_from_the_next_i_frame(codec, 
     for one in played:
         last = shown[one.index] if not one.problem else last
         assert np.array_equal(one.picture, last)
-    assert len(codec.decode(spoiled, conceal=True)) == 5
+
+
+def test_a_file_without_packets_is_grey(codec, coded):
+    """`decode` shows what `play` does, and as many frames as the header announces."""
+    shown = codec.decode(coded[:HEADER_BYTES], conceal=True)
+    assert len(shown) == 5
+    assert all((picture == 128).all() for picture in shown)
 
 
 @pytest.mark.slow
@@ -301,6 +310,7 @@ def test_a_model_file_decodes_what_its_codec_wrote(codec, coded, shown, model_fi
     assert loaded.encode([shown[0]]) == codec.encode([shown[0]])
 
 
+@pytest.mark.slow
 def test_the_sender_half_is_no_part_of_the_model(codec):
     """A better motion search writes files that receivers of the old one read."""
     import copy
@@ -316,6 +326,7 @@ def test_the_sender_half_is_no_part_of_the_model(codec):
     assert Codec({2: other}).coders[2].model != codec.coders[2].model
 
 
+@pytest.mark.slow
 def test_weights_that_fit_half_precision_take_half_the_room(codec, model_file, tmp_path):
     import copy
 
@@ -325,6 +336,7 @@ def test_weights_that_fit_half_precision_take_half_the_room(codec, model_file, t
     assert Codec.load(tmp_path / "half.safetensors").coders[2].model == Codec({2: rounded}).coders[2].model
 
 
+@pytest.mark.slow
 def test_files_that_are_no_models(codec, model_file, tmp_path):
     with pytest.raises(tensor_files.TensorFileError, match="there is no file"):
         Codec.load(tmp_path / "nothing.safetensors")

@@ -138,9 +138,9 @@ def test_a_receiver_does_what_the_network_does(codec):
     z = torch.randint(-3, 4, (1, len(network.hyperprior.prior.median), 1, 1)).float()
     with torch.no_grad():
         results = []
-        for one, seen, kind in ((network, references, torch.float32), (twin, exact, torch.float64)):
-            flow = one.refine_motion(one.decode_motion(m.to(kind), one.predict_motion(seen)), seen)
-            compensation = one.compensate(flow, seen)
+        for one, both, kind in ((network, references, torch.float32), (twin, exact, torch.float64)):
+            flow = one.refine_motion(one.decode_motion(m.to(kind), one.predict_motion(both)), both)
+            compensation = one.compensate(flow, both)
             shown = one.reconstruct(y.to(kind), compensation)
             results.append(
                 (flow.double(), one.scales(z.to(kind)).double(), compensation.prediction.double(), shown.double())

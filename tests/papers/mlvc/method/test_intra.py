@@ -56,6 +56,7 @@ def test_what_is_not_the_picture_is_refused():
             decode_intra(spoiled, *size)
 
 
+@pytest.mark.slow
 def test_a_stream_that_announces_a_huge_picture_takes_no_memory():
     """A million grey pixels are less than 2 kB; FFmpeg is told how many pixels it may make room for."""
     huge = encode_intra(np.full((1024, 1024, 3), 128, np.uint8), 40)

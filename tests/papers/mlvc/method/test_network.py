@@ -132,6 +132,7 @@ def test_buffers_hold_eight_bits_and_whole_steps():
     torch.testing.assert_close(frame.grad[inside], torch.ones_like(frame.grad[inside]))
 
 
+@pytest.mark.slow
 def test_each_switch_takes_its_network_out():
     """With a part off, its weights are of no consequence; with it on, they are."""
     x, past = frames(2)
@@ -170,11 +171,11 @@ def test_flow_reads_the_reference_in_pixels():
 def test_the_predictor_sees_flows_in_twenties_of_pixels_on_every_level():
     """A flow of one unit is 20 pixels, hence 2.5 at 1/8 of the size: constant flows shift features by so much."""
     torch.manual_seed(0)
-    predictor, seen = MotionPredictor(0.25), []
-    predictor.warp.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    predictor, levels = MotionPredictor(0.25), []
+    predictor.warp.register_forward_hook(lambda module, inputs, output: levels.append(inputs[1]))
     predictor(torch.ones(1, 3, 2, 64, 64))
-    assert [flows.shape[-1] for flows in seen] == [8, 16, 32, 64]
-    assert [flows.unique().tolist() for flows in seen] == [[2.5], [5.0], [10.0], [20.0]]
+    assert [flows.shape[-1] for flows in levels] == [8, 16, 32, 64]
+    assert [flows.unique().tolist() for flows in levels] == [[2.5], [5.0], [10.0], [20.0]]
 
 
 def test_warps_are_computed_in_float32_under_mixed_precision():
@@ -185,6 +186,7 @@ def test_warps_are_computed_in_float32_under_mixed_precision():
     torch.testing.assert_close(chain[:, 0], flows[:, 0])
 
 
+@pytest.mark.slow
 def test_noise_in_training_and_rounding_afterwards():
     network = small_network()
     x, past = frames(2)

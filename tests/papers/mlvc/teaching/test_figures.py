@@ -8,8 +8,12 @@ from matplotlib.figure import Figure
 
 from labkit.errors import InputError
 from labkit.papers.mlvc import PAPER
+from labkit.papers.mlvc.experiment.anchors import ANCHORS
+from labkit.papers.mlvc.experiment.comparison import ARMS
 from labkit.papers.mlvc.experiment.config import Config
+from labkit.papers.mlvc.experiment.schedule import SCHEDULES
 from labkit.papers.mlvc.teaching import figures, scenes
+from labkit.viz import COLORS
 from labkit.viz.picture import picture
 from labkit.workbench.runs import Run
 
@@ -47,9 +51,9 @@ def test_where_the_newest_reference_fails_two_disagree_and_extrapolation_is_bett
     """What section 1 says, for every frame with four different references."""
     for number in range(4, 9):
         now = scenes.moment(number)
-        found = scenes.errors_inside_and_outside(now)
-        assert found["the one before"][0] > found["newest"][0] > 1.2 * found["extrapolated"][0]
-        assert found["extrapolated"][1] > found["newest"][1]
+        errors = scenes.errors_inside_and_outside(now)
+        assert errors["the one before"][0] > errors["newest"][0] > 1.2 * errors["extrapolated"][0]
+        assert errors["extrapolated"][1] > errors["newest"][1]
         assert now.disagreement[now.hidden].mean() > 3 * now.disagreement[~now.hidden].mean()
 
 
@@ -64,6 +68,7 @@ def test_still_pictures_have_axes_with_content(make):
     assert all(axis.has_data() for axis in figure.axes)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run(done, look):
     result, _ = done
     rates = figures.rd_figure(result)
@@ -74,6 +79,15 @@ def test_pictures_of_a_run(done, look):
     assert len(scenes.saving_rows(result)) == len(SMALL.arms) - 1
     with pytest.raises(InputError, match="this run did not code 'disc' with 'multi-2'"):
         figures.rd_explorer(result, "disc", "multi-2", "warp")
+
+
+def test_every_arm_and_codec_has_a_look_of_its_own_and_none_is_a_failure():
+    """Red and green mean failure and success in all notebooks, so that no arm may stand in them."""
+    assert set(figures.ARM_LOOKS) == set(figures.NAMES) == set(ARMS)
+    assert set(figures.CODEC_LOOKS) == {*SCHEDULES, *ANCHORS}
+    for looks in (figures.ARM_LOOKS, figures.CODEC_LOOKS):
+        assert len(set(looks.values())) == len(looks)
+        assert not {look[0] for look in looks.values()} & {COLORS["bad"], COLORS["good"]}
 
 
 def test_whole_videos_are_averaged_point_by_point():
@@ -95,6 +109,14 @@ def test_saving_rows_and_curves_of_a_run_without_scenes():
     assert scenes.savings({}, "disc", "warp") == {}
 
 
+def test_speeds_come_from_the_record_of_the_bench():
+    """A row for each codec, seconds to encode and to decode; ours first."""
+    rows = [row.strip("| ").split(" | ") for row in scenes.speed_rows()]
+    assert [row[0] for row in rows] == ["all networks at width 1/8", "default networks", "x265 veryfast, FFmpeg"]
+    assert all(0 < float(value) < 100 for row in rows for value in row[1:])
+
+
+@pytest.mark.slow
 def test_the_budget_is_what_the_clip_costs(look):
     """Frame by frame prices add up to the price of the whole."""
     from labkit.papers.mlvc.experiment.entropy import Tables
@@ -110,6 +132,7 @@ def test_the_budget_is_what_the_clip_costs(look):
         figures.budget_figure(look, "linear-2")
 
 
+@pytest.mark.slow
 def test_widgets_move(done, look):
     result, _ = done
     moved(figures.references_widget())

@@ -32,24 +32,24 @@ def certain(labels, steps) -> np.ndarray:
 
 def test_glosses_come_with_the_frames_that_their_steps_stand_for(monkeypatch):
     """Steps 1 and 2 say A, step 4 says C: frames 4 to 11 and 16 to 19, padded; 6 more without padding."""
-    made = recognizer()
-    monkeypatch.setattr(made, "log_probs", lambda frames: certain([0, 1, 1, 0, 3, 0], 6))
-    found = made.transcribe(FRAMES)
-    assert str(found) == "A C"
-    assert [(s.gloss, s.first, s.last) for s in found.glosses] == [("A", 4, 11), ("C", 16, 19)]
-    assert found.log_prob < 0
+    trained = recognizer()
+    monkeypatch.setattr(trained, "log_probs", lambda frames: certain([0, 1, 1, 0, 3, 0], 6))
+    transcript = trained.transcribe(FRAMES)
+    assert str(transcript) == "A C"
+    assert [(s.gloss, s.first, s.last) for s in transcript.glosses] == [("A", 4, 11), ("C", 16, 19)]
+    assert transcript.log_prob < 0
     bare = recognizer(MEDIUM)
     monkeypatch.setattr(bare, "log_probs", lambda frames: certain([0, 1, 1, 0, 3, 0], 6))
     assert [(s.first, s.last) for s in bare.transcribe(FRAMES).glosses] == [(10, 17), (22, 25)]
 
 
 def test_frames_of_any_size_and_a_list_of_pictures_are_the_same():
-    made = recognizer()
-    as_array, as_list = made.log_probs(FRAMES), made.log_probs(list(FRAMES))
+    trained = recognizer()
+    as_array, as_list = trained.log_probs(FRAMES), trained.log_probs(list(FRAMES))
     np.testing.assert_array_equal(as_array, as_list)
     assert as_array.shape == (6, 4)
     np.testing.assert_allclose(np.exp(as_array).sum(1), 1, atol=1e-5)
-    assert made.log_probs(FRAMES.repeat(2, 1).repeat(3, 2)).shape == (6, 4)
+    assert trained.log_probs(FRAMES.repeat(2, 1).repeat(3, 2)).shape == (6, 4)
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,23 @@ def test_other_frames_are_refused(frames, words):
 
 
 def test_a_file_reads_as_before(tmp_path):
-    made = recognizer()
-    made.save(tmp_path / FILE)
+    trained = recognizer()
+    trained.save(tmp_path / FILE)
     for path in (tmp_path, tmp_path / FILE):
         again = load(path)
-        np.testing.assert_array_equal(again.log_probs(FRAMES), made.log_probs(FRAMES))
-        assert (again.glosses, again.arm) == (made.glosses, "multi-cue")
+        np.testing.assert_array_equal(again.log_probs(FRAMES), trained.log_probs(FRAMES))
+        assert (again.glosses, again.arm) == (trained.glosses, "multi-cue")
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path):
-    made = recognizer()
-    made.save(tmp_path / "a.safetensors")
+    trained = recognizer()
+    trained.save(tmp_path / "a.safetensors")
     content = bytearray((tmp_path / "a.safetensors").read_bytes())
     content[-5] ^= 1
     (tmp_path / "b.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
         load(tmp_path / "b.safetensors")
-    other = Recognizer(made.model, ("A", "B"), "multi-cue")  # a vocabulary that does not fit the heads
+    other = Recognizer(trained.model, ("A", "B"), "multi-cue")  # a vocabulary that does not fit the heads
     other.save(tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="does not hold this network"):
         load(tmp_path / "c.safetensors")

@@ -182,11 +182,11 @@ def test_the_step_size_rises_and_falls():
 
 
 def test_a_batch_is_a_function_of_its_step():
-    made = data.Batches(7, 3, 5, lambda step, chosen: None, 0)
-    assert made.per_epoch == 2
-    epoch = torch.cat([made.indices(0), made.indices(1)])
+    batches = data.Batches(7, 3, 5, lambda step, chosen: None, 0)
+    assert batches.per_epoch == 2
+    epoch = torch.cat([batches.indices(0), batches.indices(1)])
     assert len(set(epoch.tolist())) == 6
-    assert torch.equal(data.Batches(7, 3, 5, lambda step, chosen: None, 0).indices(5), made.indices(5))
+    assert torch.equal(data.Batches(7, 3, 5, lambda step, chosen: None, 0).indices(5), batches.indices(5))
 
 
 def test_augmentation_moves_points_with_the_picture():
@@ -207,20 +207,20 @@ def test_augmentation_moves_points_with_the_picture():
 
 def test_clips_and_their_starts():
     some = avatars.sentences(2, 1)
-    made = data.batch(some, 7, 40, [torch.Generator().manual_seed(k) for k in range(2)], clip_frames=16)
-    assert made.lengths.tolist() == [16, 16]
-    for k, start in enumerate(made.starts):
+    batch = data.batch(some, 7, 40, [torch.Generator().manual_seed(k) for k in range(2)], clip_frames=16)
+    assert batch.lengths.tolist() == [16, 16]
+    for k, start in enumerate(batch.starts):
         wanted = torch.from_numpy(some[k].frames[start : start + 16]).permute(0, 3, 1, 2).float() / 255
-        assert torch.equal(made.frames[16 * k : 16 * k + 16], wanted)
+        assert torch.equal(batch.frames[16 * k : 16 * k + 16], wanted)
     with pytest.raises(DataError, match="frames, and 99 are needed"):
         data.batch(some, 7, 40, fewest=99)
 
 
 def test_key_points_are_turned_to_row_and_column():
     (sentence,) = avatars.sentences(1, 1)
-    made = data.batch([sentence], 7, 40)
-    np.testing.assert_array_equal(made.points[..., 0], sentence.points[..., 1])
-    np.testing.assert_array_equal(made.points[..., 1], sentence.points[..., 0])
+    batch = data.batch([sentence], 7, 40)
+    np.testing.assert_array_equal(batch.points[..., 0], sentence.points[..., 1])
+    np.testing.assert_array_equal(batch.points[..., 1], sentence.points[..., 0])
 
 
 def test_confusions_are_counted_by_cue():

@@ -103,8 +103,8 @@ def test_points_that_nobody_saw_do_not_count():
 
 def output(*shapes):
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(2, 6, 4, generator=generator).log_softmax(-1) for _ in range(1 + len(shapes))]
-    return Output(made[0], made[1:], torch.tensor([6, 4]), None)
+    log_probs = [torch.randn(2, 6, 4, generator=generator).log_softmax(-1) for _ in range(1 + len(shapes))]
+    return Output(log_probs[0], log_probs[1:], torch.tensor([6, 4]), None)
 
 
 def test_the_joint_loss_is_that_of_the_joint_head_and_alpha_times_the_cues():

@@ -77,8 +77,8 @@ def frames(count=3):
 def test_no_cue_teaches_the_pose_branch_and_its_own_loss_does():
     """The crops are whole cells and the pose feature is detached: hands, face and pose say nothing to the heat maps."""
     net = network()
-    found = net(frames())
-    sum(cue.sum() for cue in found.cues).backward()
+    output = net(frames())
+    sum(cue.sum() for cue in output.cues).backward()
     assert all(p.grad is None or not p.grad.any() for p in net.pose.parameters())
     net(frames()).points.square().sum().backward()
     assert all(p.grad is not None for p in net.pose.parameters())

@@ -7,6 +7,7 @@ from labkit.errors import InputError
 from labkit.metrics.wer import word_errors
 from labkit.papers.stmc.experiment import avatars
 from labkit.papers.stmc.teaching import figures, scenes
+from labkit.workbench.records import Record
 
 RECORDED = {
     "full-frame": {0: 0.8, 1: 0.7},
@@ -25,7 +26,7 @@ def states(reading):
     return [
         (
             figures.pairs_figure,
-            [{"gloss": gloss, "cue": cue} for gloss in avatars.GLOSSES[::5] for cue in avatars.CUES],
+            [{"gloss": gloss, "cue": cue} for gloss in avatars.GLOSSES[::11] for cue in avatars.CUES],
         ),
         (figures.beam_figure, [{"width": 20, "sharpness": 0.2}, {"width": 1, "sharpness": 3.0, "seed": 20}]),
         (
@@ -65,6 +66,7 @@ def test_states_out_of_reach_are_refused(reading):
 
 
 def test_the_switchboard_says_what_was_recorded():
+    assert "multi-cue<br>2 seeds" in figures.switchboard_figure(RECORDED).data[0].x
     assert "multi-cue: 15.0 % WER" in figures.switchboard_figure(RECORDED).layout.title.text
     assert "not recorded" in figures.switchboard_figure(RECORDED, hand=False).layout.title.text
     assert "random-crops: 85.0 %" in figures.switchboard_figure(RECORDED, in_place=False).layout.title.text
@@ -107,10 +109,42 @@ def test_scenes_without_a_run_or_a_record(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     assert scenes.recorded() == {}
+    assert scenes.leads() == {}
     assert scenes.published_predictions() == []
     config = CONFIGS["smoke"]
     assert scenes.reading(config, Run.open(tmp_path / "run", config)) is None
     assert scenes.transcripts(config, {"arms": {}}, "multi-cue") == []
+
+
+def test_leads_compare_arms_of_one_record_and_seed(tmp_path, monkeypatch):
+    """The second record has multi-cue anew: its arms are compared with that one."""
+    monkeypatch.setenv("LABKIT_RECORDS", str(tmp_path))
+    (tmp_path / "stmc").mkdir()
+    for label, rates in (
+        ("", {0: {"full-frame": 0.8, "multi-cue": 0.3}, 1: {"full-frame": 0.7, "multi-cue": 0.1}}),
+        ("controls", {0: {"intra-only": 0.4, "multi-cue": 0.5}, 1: {"intra-only": 0.35, "multi-cue": 0.1}}),
+    ):
+        results = [{"arms": {arm: {"wer": rate} for arm, rate in one.items()}} for one in rates.values()]
+        Record(
+            paper="stmc", scale="lesson", device="cpu", label=label, seeds=list(rates), results=results, config={},
+            environment={}, wall_seconds=[1.0, 1.0], command="", recorded="2026-01-01",
+        ).write()  # fmt: skip
+    leads = scenes.leads()
+    assert {arm: [round(v, 6) for v in by_seed.values()] for arm, by_seed in leads.items()} == {
+        "full-frame": [0.5, 0.6],
+        "intra-only": [-0.1, 0.25],
+    }
+    assert scenes.lead_lines(leads) == [
+        "full-frame  better in 2 of 2 seeds, by 50 to 60 points",
+        "intra-only  better in 1 of 2 seeds, by -10 to 25 points",
+    ]
+    assert scenes.lead_lines({}) == []
+    recorded = scenes.recorded()
+    assert scenes.pair_line(recorded, "intra-only", "full-frame") == (
+        "intra-only reads better than full-frame in 2 of 2 seeds"
+    )
+    assert scenes.pair_line(recorded, "intra-only", "multi-cue").endswith("in 0 of 2 seeds")  # the first record's
+    assert scenes.pair_line({}, "intra-only", "multi-cue").endswith("in 0 of 0 seeds")
 
 
 def test_a_reading_holds_probabilities(reading):
