@@ -24,10 +24,10 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
+# | [paper] | stands in the paper's abstract or introduction |
 # | [official code] | what the authors' program does |
-# | [inferred] | our reading, where no source is explicit |
-# | [ours] | our own choice, addition or experiment |
+# | [inferred] | our reading, where none of them is explicit |
+# | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone

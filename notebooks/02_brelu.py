@@ -22,9 +22,9 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
+# | [paper] | stands in the paper's abstract or introduction |
 # | [official code] | what the authors' program does |
-# | [ours] | our own choice, addition or experiment |
+# | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone

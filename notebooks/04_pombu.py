@@ -23,11 +23,11 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
+# | [paper] | stands in the paper's abstract or introduction |
 # | [official code] | what the authors' program does |
 # | [peer] | stands in a paper by others |
-# | [inferred] | our reading, where no source is explicit |
-# | [ours] | our own choice, addition or experiment |
+# | [inferred] | our reading, where none of them is explicit |
+# | [ours] | our addition, not the paper's |
 #
 # We could read only the abstract and the introduction of the paper. Hyper-parameters come from the official code. The
 # theory is derived here [inferred] and checked by computation.

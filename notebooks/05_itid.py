@@ -28,9 +28,9 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
-# | [peer code] | what a public program by others does |
-# | [ours] | our own choice, addition or experiment |
+# | [paper] | stands in the paper's abstract |
+# | [peer code] | what other public programs do or report |
+# | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone

@@ -26,10 +26,10 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
-# | [peer code] | what a public program by others does |
-# | [inferred] | our reading, where no source is explicit |
-# | [ours] | our own choice, addition or experiment |
+# | [paper] | stands in the paper's abstract, on arXiv or in the journal |
+# | [peer code] | what other public programs do or report |
+# | [inferred] | our reading, where none of them is explicit |
+# | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone

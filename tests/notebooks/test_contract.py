@@ -67,7 +67,9 @@ def test_marks_mean_the_same_in_every_notebook(name):
     known = LEGEND.findall((paths.root() / "CONTRIBUTING.md").read_text())
     text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
     legend = LEGEND.findall(text)
-    assert legend == [row for row in known if row in legend]
+    words = dict(known)
+    assert [mark for mark, _ in legend] == [mark for mark in words if mark in dict(legend)], "CONTRIBUTING's order"
+    assert {mark: meaning[: len(words[mark])] for mark, meaning in legend} == {mark: words[mark] for mark, _ in legend}
     assert set(MARK.findall(LEGEND.sub("", text))) == {mark for mark, _ in legend}
 
 
