@@ -400,8 +400,8 @@ for arm in ("cascade", "centered"):
 # **When does the order matter?** In the videos so far an actor's own box shows its event. A graph of the tubelets' own vectors
 # can carry it, so `parallel` can do what `cascade` does. Now let the event be seen on the *object* instead (`event=object`):
 # the object turns orange in one early clip. Only the short-term relation sees that. The graph of `parallel` works on vectors
-# that hold nothing of it. A dot at .56, the accuracy of the likelier answer, is a seed in which a network knows nothing of
-# the event.
+# that hold nothing of it. The cascade *can* carry the event; whether it learns to is another question. A dot near .56, the
+# accuracy of the likelier answer, is a seed in which a network knows nothing of the event.
 
 # %%
 panels = {
@@ -412,7 +412,8 @@ panels = {
 }
 viz.show(
     lambda: figures.recorded_figure(panels, "accuracy, late clips"),
-    "Two panels with two rows each, cascade and parallel. Left both stand at the same place; right parallel falls behind.",
+    "Two panels with two rows each, cascade and parallel. Left both stand at the same place; right parallel stands at the "
+    "likelier answer, and so do most seeds of the cascade.",
     when=panels["event on the object: L"],
     otherwise="Not recorded yet: labkit record lstr --label object -p event object",
 )

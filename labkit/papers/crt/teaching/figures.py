@@ -426,12 +426,13 @@ def knobs_figure(
     it costs.
     """
     replay = rehearsal.replay(described, rehearsal.Choice(kappa, mix, lam, eta, mining, kernel))
-    frames, lead = np.arange(1, len(replay.lead) + 1), np.asarray(replay.lead)
+    lead, lead1 = np.asarray(replay.lead), np.asarray(replay.lead1)  # arrays: a list with NaN is no JSON
+    frames = np.arange(1, len(lead) + 1)
     wrong, mined = lead < 0, np.asarray(replay.mined) > 0
     lines = {"mode": "lines+markers", "marker": {"size": 4}}
     figure = go.Figure(
         [
-            go.Scatter(x=frames, y=replay.lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
+            go.Scatter(x=frames, y=lead1, name="stage 1 alone", line={"color": COLORS["float"]}, **lines),
             go.Scatter(x=frames, y=lead, name="both stages", line={"color": COLORS["ours"]}, **lines),
             go.Scatter(x=frames[wrong], y=lead[wrong], name="a rival wins", mode="markers",
                        marker={"size": 10, "color": COLORS["bad"]}),

@@ -283,7 +283,7 @@ def tube_figure(walk: Walk, beta: float = 0.0, clip: int = 0) -> go.Figure:
     figure.update_yaxes(range=[55.5, -0.5], visible=False, scaleanchor="x", row=1, col=1)
     figure.update_xaxes(title="clip", tickvals=clips, row=1, col=2)
     changes = int((np.diff(best.nodes) != 0).sum())
-    title = f"β = {beta:g}: changes of actor on the path {changes}, mean score {best.score:.2f}"
+    title = f"β = {beta:g}: changes of actor on the path: {changes}, mean score {best.score:.2f}"
     return figure.update_layout(title=title, height=320, width=720, margin={"t": 70, "b": 50, "l": 20})
 
 

@@ -114,7 +114,7 @@ def test_paths_keep_their_actor_when_overlap_counts():
     assert len(set(together)) == 1
     widget = figures.tube_widget(walk)
     widget.children[0].value = 1.0
-    assert "changes of actor on the path 0," in widget.children[-1].layout.title.text
+    assert "changes of actor on the path: 0," in widget.children[-1].layout.title.text
 
 
 def test_precision_and_recall_follow_the_box():
