@@ -340,8 +340,8 @@ published = scenes.published_predictions()
 HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DATA/sign holds no predictions.</p>")
 
 # %% [markdown]
-# **Controls** ask what else could explain the difference. They stand in a record of their own, beside `multi-cue` with the same
-# seeds.
+# **Controls** ask what else could explain the difference. They stand in records of their own, each beside `multi-cue` with the
+# same seeds.
 #
 # | arm | what it asks |
 # |---|---|
@@ -353,8 +353,8 @@ HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DA
 # | `frozen-spatial` | Must stage 2 train the spatial module? It stays as stage 1 made it. |
 # | `joint-loss-alone` | Do the cues need losses of their own? $\alpha=0$ in stage 2. |
 #
-# In the next picture each digit is a run, and says its seed. Before you look: should key points as a second task help the
-# full-frame network?
+# The next picture shows all arms that were recorded. Each digit is a run, and says its seed. Before you look: should key
+# points as a second task help the full-frame network?
 
 # %%
 recorded = scenes.recorded()
