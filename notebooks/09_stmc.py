@@ -399,8 +399,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Posteriors over time.** What each head says about the same sentence. The head of one cue learns little of what its cue does
-# not show: choose `face` and look at which glosses share the probability.
+# **Posteriors over time.** What each head says about the same sentence. The head of one cue sees what its cue shows; what other
+# cues show, it can only infer from the grammar. Choose `face` and look at which glosses share the probability.
 
 # %%
 viz.show(
