@@ -46,8 +46,8 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. Only who
-# knows where the hands are can tell their shape from the symbols'. The mouth covers a few pixels only; it is open or shut.
+# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. To read the
+# shape of a hand, a network must know which of these patches are hands. The mouth, open or shut, covers a few pixels only.
 
 # %%
 from labkit import viz
