@@ -46,8 +46,8 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. Only who
-# knows where the hands are can tell their shape from the symbols'. The mouth covers a few pixels only; it is open or shut.
+# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. To read the
+# shape of a hand, a network must know which of these patches are hands. The mouth, open or shut, covers a few pixels only.
 
 # %%
 from labkit import viz
@@ -340,8 +340,8 @@ published = scenes.published_predictions()
 HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DATA/sign holds no predictions.</p>")
 
 # %% [markdown]
-# **Controls** ask what else could explain the difference. They stand in a record of their own, beside `multi-cue` with the same
-# seeds.
+# **Controls** ask what else could explain the difference. They stand in records of their own, each beside `multi-cue` with the
+# same seeds.
 #
 # | arm | what it asks |
 # |---|---|
@@ -353,8 +353,8 @@ HTML(figures.alignment_html(published) if published else "<p>Not here: LABKIT_DA
 # | `frozen-spatial` | Must stage 2 train the spatial module? It stays as stage 1 made it. |
 # | `joint-loss-alone` | Do the cues need losses of their own? $\alpha=0$ in stage 2. |
 #
-# In the next picture each digit is a run, and says its seed. Before you look: should key points as a second task help the
-# full-frame network?
+# The next picture shows all arms that were recorded. Each digit is a run, and says its seed. Before you look: should key
+# points as a second task help the full-frame network?
 
 # %%
 recorded = scenes.recorded()
@@ -362,7 +362,7 @@ viz.show(
     lambda: figures.recorded_figure(recorded),
     "One row for each recorded arm: the numbers of its seeds at their word error rates, and a grey bar at the mean. "
     "multi-cue spreads over half of the axis; full-frame, alone, with key points or twice as long, and random-crops lie to "
-    "the right of all its seeds; intra-only and inter-only overlap with it.",
+    "the right of all its seeds; intra-only, inter-only and hand-only overlap with it; face-only and pose-only lie far right.",
     when=recorded,
 )
 
@@ -379,8 +379,12 @@ print(scenes.pair_line(recorded, "full-frame-pose-loss", "full-frame"))
 # - `full-frame-pose-loss`, `random-crops` and `full-frame-longer` stand for simpler explanations of the lead. Where `multi-cue`
 #   leads in every seed, the simpler explanation fails in every seed. The claim asks for more: the lower end of its interval
 #   must reach the margin.
-# - Where the smallest difference is negative, the seeds disagree. That is so for both paths through time: whether they matter
-#   stays open here.
+# - Where the smallest difference is negative, the seeds disagree. That is so for `intra-only` and `inter-only`: whether both
+#   paths through time matter stays open here.
+# - `hand-only` reads more than the two other single cues; what it misreads are nearly always mouths. It is ahead of `multi-cue`
+#   in seed 0, in which `multi-cue` had not learned the motions.
+# - `frozen-spatial` loses in every seed: stage 1 alone does not teach the spatial module enough here.
+# - `joint-loss-alone` reads as well as `multi-cue` in seeds 0 and 1, and much worse in seed 2.
 # - The last line answers the question above.
 
 # %% [markdown]
@@ -399,8 +403,8 @@ viz.show(
 )
 
 # %% [markdown]
-# **Posteriors over time.** What each head says about the same sentence. The head of one cue learns little of what its cue does
-# not show: choose `face` and look at which glosses share the probability.
+# **Posteriors over time.** What each head says about the same sentence. The head of one cue sees what its cue shows; what other
+# cues show, it can only infer from the grammar. Choose `face` and look at which glosses share the probability.
 
 # %%
 viz.show(
@@ -652,4 +656,4 @@ show.scales(paper.configs)
 # - Error rates here count every edit as 1. NIST's sclite weighs substitutions 4 and the others 3 while it aligns, so its split
 #   can differ. For PHOENIX-2014 the clean-up of its evaluation is applied first [peer code], which changes rates by whole
 #   points.
-# - Not measured: everything that needs the corpora or a GPU.
+# - Not measured: everything that needs the corpora or a GPU, and the arms `soft-crops` and `no-stage-1`.

@@ -175,7 +175,7 @@ def beam_widget() -> widgets.VBox:
 def comparison_figure(result: Mapping[str, Any]) -> Figure:
     """Word error rate of each arm, by kind of error."""
     arms = result["arms"]
-    figure, axis = subplots(figsize=(7, 0.5 * len(arms) + 1.4))
+    figure, axis = subplots(figsize=(7, 0.5 * len(arms) + 1.5))
     left = np.zeros(len(arms))
     for kind, color in (
         ("substitutions", COLORS["bad"]),
@@ -189,7 +189,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
         axis.text(left[k] + 1, k, f"{100 * arm['wer']:.1f} %", va="center")
     axis.set(xlabel="word error rate, % of the reference words", xlim=(0, max(100, left.max() + 12)))
     axis.invert_yaxis()
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3)  # above: bars may be long
     return figure
 
 
