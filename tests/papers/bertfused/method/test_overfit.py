@@ -26,7 +26,7 @@ def pairs() -> tuple[Tensor, Tensor, BertView]:
 @pytest.mark.shapes_unchecked
 @pytest.mark.parametrize("mode", ["off", "encoder", "decoder", "both", "stacked"])
 def test_it_learns_64_pairs_by_heart(mode):
-    """Over three seeds a mode, 61 to 64 pairs are right after 100 updates; here the seed is fixed, and there are 120."""
+    """Over three seeds a mode, 61 to 64 pairs are right after 100 updates; here are 120, and the seed is fixed."""
     torch.manual_seed(0)
     sizes = Architecture(
         vocabulary=40, width=64, feed_forward=128, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0, longest=16
