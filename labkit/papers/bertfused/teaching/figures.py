@@ -91,10 +91,10 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
         axis.bar(x, heights, 0.8 / len(bleu) * 0.95, color=color_of(arm), label=arm)
         for place, height in zip(x, heights, strict=True):
             axis.text(place, height + 1, f"{height:.0f}", ha="center", fontsize=8)
-    axis.set(ylabel="BLEU", ylim=(0, 119), title="names in training, and held-out ones")
+    axis.set(ylabel="BLEU", ylim=(0, 119), title="BLEU on both tests")
     axis.set_xticks(
         np.arange(len(tests)),
-        [{"seen": "seen: names in training", "unseen": "unseen: held-out names"}.get(t, t) for t in tests],
+        [{"seen": "seen:\nnames in training", "unseen": "unseen:\nheld-out names"}.get(t, t) for t in tests],
     )
     if bleu:
         axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")

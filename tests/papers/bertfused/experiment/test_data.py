@@ -10,6 +10,8 @@ from labkit.papers.bertfused.experiment import data
 from labkit.papers.bertfused.experiment.config import CONFIGS, Config
 from labkit.papers.bertfused.experiment.train import RUN
 from labkit.papers.bertfused.method.bert import random_bert, random_control
+from labkit.papers.bertfused.method.decoding import translate_ids
+from labkit.papers.bertfused.method.transformer import Architecture, Fusion, Transformer
 from labkit.text.feature_cache import FeatureCache
 from labkit.workbench.runs import Run
 
@@ -30,6 +32,19 @@ def test_kept_states_are_those_of_a_batch_of_one(bert):
     for row, states in enumerate(alone):
         assert (view.states[row, : len(states)] - states).abs().max() < 2e-3 * max(1, float(states.abs().max()))
     assert view.real.sum(1).tolist() == [len(words[2].ids), len(words[0].ids)]
+
+
+def test_kept_states_translate_as_live_ones(bert):
+    """Logits differ by less than 1e-2, and greedy search writes the same."""
+    words, draw = bert.tokenize(TEXT), torch.Generator().manual_seed(0)
+    model = Transformer(Architecture(40, 32, 64, 2, 1, 1, 0.0), Fusion(bert_width=bert.width), seed=1).eval()
+    model.embed_tokens.weight.data.mul_(3)  # outputs depend on what is read
+    source, target = torch.randint(4, 40, (2, 4, 6), generator=draw)
+    views = [make(bert, words)(range(4)) for make in (data.kept, data.live)]
+    kept, live = (model(source, target, view) for view in views)
+    assert 0 < (kept - live).abs().max() < 1e-2
+    first, second = (translate_ids(model, source, view, beam=1, longest=(0, 6)) for view in views)
+    assert [found[0].tokens for found in first] == [found[0].tokens for found in second]
 
 
 def test_states_are_computed_once(bert, monkeypatch):

@@ -25,6 +25,7 @@ def translator(mode="both", document=False, **options):
     return Translator(Transformer(SIZES, Fusion(mode, 16), seed=3).eval(), BPE, bert, document)
 
 
+@pytest.mark.shapes_unchecked
 @pytest.mark.parametrize(
     ("mode", "document", "options"),
     [
@@ -109,7 +110,7 @@ def test_the_fused_arm_comes_first_and_controls_do_not(tmp_path):
 def test_a_run_is_exported_as_it_translated(tmp_path):
     """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary."""
     config = CONFIGS["smoke"].override(
-        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(300, 280),
+        experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(600, 500),
         tests=2, steps=2, fused_steps=4, warmup=1,
     )  # fmt: skip
     run = Run.open(tmp_path / "run", config)

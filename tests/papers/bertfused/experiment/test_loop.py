@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from labkit.papers.bertfused.experiment import data
-from labkit.papers.bertfused.experiment.config import CONFIGS, Arm
+from labkit.papers.bertfused.experiment.config import ARMS, CONFIGS, Arm
 from labkit.papers.bertfused.experiment.data import Batch, Examples
 from labkit.papers.bertfused.experiment.loop import (
     Objective,
@@ -14,9 +14,12 @@ from labkit.papers.bertfused.experiment.loop import (
     accumulate,
     inverse_sqrt,
     smoothed_cross_entropy,
+    train_model,
 )
 from labkit.papers.bertfused.experiment.model import build
+from labkit.papers.bertfused.method.bert import random_bert
 from labkit.papers.bertfused.method.layers import Architecture
+from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
 
 SIZES = Architecture(30, 16, 32, 2, 1, 1, 0.0)
@@ -90,6 +93,19 @@ def test_the_processes_shares_are_the_whole(rows):
     for name, value in one.items():
         mean = sum(share[name] for _, share in shares) / 2
         torch.testing.assert_close(mean, value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_training_changes_bert_only_where_it_is_trained_jointly(tmp_path, trainable):
+    """A frozen BERT has no parameter in the optimizer, and the same weights afterwards."""
+    text = ["a dog", "dogs run", "a dog runs", "run"]
+    bert = random_bert(text, width=16, trainable=trainable).train()
+    before, views = bert.fingerprint(), data.live(bert, bert.tokenize(text))
+    network, sides = build(ARMS["fused"], SIZES, 16, 0), (EXAMPLES, views)
+    objective = Objective(network, *sides, CONFIG, bert)
+    assert any(value.requires_grad for name, value in objective.named_parameters() if "bert.model" in name) == trainable
+    train_model(network, sides, sides, 6, CONFIG, Workers(0, 1, torch.device("cpu")), Run.open(tmp_path, CONFIG), bert)
+    assert (bert.fingerprint() == before) != trainable
 
 
 def test_validation_is_the_mean_over_tokens_and_keeps_the_best():

@@ -26,7 +26,7 @@ def pairs() -> tuple[Tensor, Tensor, BertView]:
 @pytest.mark.shapes_unchecked
 @pytest.mark.parametrize("mode", ["off", "encoder", "decoder", "both", "stacked"])
 def test_it_learns_64_pairs_by_heart(mode):
-    """Over three seeds a mode, 15 trainings, BLEU lay between 98.1 and 100; the seed here is fixed."""
+    """Over three seeds a mode, 61 to 64 pairs are right after 100 updates; here are 120, and the seed is fixed."""
     torch.manual_seed(0)
     sizes = Architecture(
         vocabulary=40, width=64, feed_forward=128, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0, longest=16
@@ -34,8 +34,8 @@ def test_it_learns_64_pairs_by_heart(mode):
     model = Transformer(sizes, Fusion(mode=mode, bert_width=16), seed=0)
     source, target, view = pairs()
     target_in = torch.cat([torch.ones(PAIRS, 1, dtype=torch.long), target[:, :-1]], 1)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(model.parameters(), 6e-3)
+    for _ in range(120):
         loss = F.cross_entropy(model(source, target_in, view).flatten(0, 1), target.flatten())
         optimizer.zero_grad()
         loss.backward()

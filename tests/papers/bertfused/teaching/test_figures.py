@@ -21,6 +21,7 @@ CONFIG = CONFIGS["smoke"].override(
     beam=1,
     steps=3,
     fused_steps=3,
+    vocabulary=600,
 )
 pytestmark = [pytest.mark.slow, pytest.mark.shapes_unchecked]  # the models that are looked at are trained first
 
