@@ -25,6 +25,11 @@ def given_path(path: str | Path, option: str) -> Path:
     return Path(path)
 
 
+def not_through_links(path: str, flags: int) -> int:
+    """For `open(..., opener=)`: where the name is a link, an OSError, and what it leads to stays as it is."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write beside, sync, rename: after a crash at any moment `path` is the old file or the new one.
 

@@ -127,7 +127,7 @@ def slurm_options(pairs: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--slurm takes KEY=VALUE, such as slurm_partition=gpu; got '{pair}'.")
         try:
             options[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             options[key] = value
     return options
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labkit.errors import DataError
+from labkit.files import not_through_links
 
 Report = Callable[[int, int], None]
 """Called as report(bytes so far, bytes in all)."""
@@ -63,7 +64,7 @@ def fetch(url: str, target: Path, sha256: str, size: int, report: Report | None 
 def _alone(lock: Path) -> Iterator[None]:
     """One caller after another. The lock goes with the process, however that ends; its file is removed in the end."""
     while True:
-        with open(lock, "w", opener=_not_through_links) as stream:
+        with open(lock, "w", opener=not_through_links) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             if not _is_named(stream.fileno(), lock):
                 continue  # the caller that we waited for has removed it: the next one locks another file
@@ -79,10 +80,6 @@ def _is_named(descriptor: int, path: Path) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:  # asked in one call: another caller may remove it at any moment
         return False
-
-
-def _not_through_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _drop_link(part: Path) -> None:
@@ -105,7 +102,7 @@ def _complete(part: Path, url: str, size: int, report: Report) -> None:
         return
     with _open(url, done if done < size else 0, part) as response:
         done = done if response.status == 206 else 0  # 206 Partial Content; 200 starts from the beginning
-        with open(part, "ab" if done else "wb", opener=_not_through_links) as out:
+        with open(part, "ab" if done else "wb", opener=not_through_links) as out:
             # one byte more than expected is enough to know that this is another file
             while chunk := _read(response, min(1 << 18, size + 1 - done)):
                 out.write(chunk)

@@ -141,7 +141,7 @@ def _sides(text: str) -> tuple[str, str] | None:
     """Source and target of what a `SeparateBpe` wrote; None: it is something else."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or found.keys() != {"source", "target"}:
         return None

@@ -64,7 +64,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             return type(self).model_validate_json(json.dumps(merged, default=_as_plain))
         except ValidationError as error:
             raise ConfigError(self._in_words(error)) from None
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:  # a list within itself, or five thousand digits
             raise ConfigError(f"a config holds plain values (numbers, text, lists): {error}") from None
 
     def override_text(self: SomeConfig, pairs: Mapping[str, str]) -> SomeConfig:
@@ -90,7 +90,7 @@ class Config(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             names = [".".join(map(str, problem["loc"][:depth])) for depth in range(len(problem["loc"]), 0, -1)]
             field = next((fields[name] for name in names if name in fields), None)
             meaning = f" ({field.description})" if field and field.description else ""
-            given = f"; got {problem['input']!r}" if names and not isinstance(problem["input"], dict) else ""
+            given = f"; got {_shortened(problem['input'])}" if names and not isinstance(problem["input"], dict) else ""
             message = problem["msg"].removeprefix("Value error, ").replace("Input should", "input should", 1)
             lines.append(f"{names[0] if names else 'these fields together'}{meaning}: {message}{given}")
         return "\n".join(lines)
@@ -120,6 +120,11 @@ def _is_config(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} letters)"
+
+
 def _as_plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
@@ -138,7 +143,7 @@ def _parse(text: str, annotation: Any) -> object:
         pass
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or five thousand digits, or ten thousand brackets
         return text
 
 

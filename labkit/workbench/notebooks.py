@@ -51,6 +51,8 @@ def execute(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
         raise InputError(f"{source.name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}.")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_symlink():
+            output.unlink()  # papermill would write through it
         papermill.execute_notebook(
             str(source),
             str(output),

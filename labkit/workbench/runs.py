@@ -38,7 +38,7 @@ from pydantic import BaseModel
 
 from labkit import paths
 from labkit.errors import InputError, RunError
-from labkit.files import given_path, write_atomically
+from labkit.files import given_path, not_through_links, write_atomically
 from labkit.workbench.run_files import (
     Code,
     Seal,
@@ -144,7 +144,7 @@ class Run:
             return
         with contextlib.ExitStack() as stack:
             with _as_run_error(self.directory, "its lock"):
-                lock = stack.enter_context(open(self.directory / ".lock", "w"))
+                lock = stack.enter_context(open(self.directory / ".lock", "w", opener=not_through_links))
                 try:
                     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
                 except (BlockingIOError, PermissionError):
@@ -217,7 +217,7 @@ class Run:
         if not self.writes:
             return
         with _as_run_error(self.directory, "the metrics"):
-            with open(self.directory / "metrics.jsonl", "a") as stream:
+            with open(self.directory / "metrics.jsonl", "a", opener=not_through_links) as stream:
                 stream.write(json.dumps({"step": step, **metrics}) + "\n")
             self._show(step, metrics)
 

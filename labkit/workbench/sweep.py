@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import InputError, RunError
-from labkit.files import write_atomically, write_json
+from labkit.files import not_through_links, write_atomically, write_json
 from labkit.metrics.intervals import Interval, student
 from labkit.workbench.claims import effect_of, read
 from labkit.workbench.experiment import Paper
@@ -176,7 +176,7 @@ def work(
 def _process(job: Job, environment: Mapping[str, str], stopped: threading.Event) -> int:
     directory = Path(job.directory)
     resume = ["--resume"] if (directory / "config.json").exists() else []
-    with open(directory / "log.txt", "ab") as log:
+    with open(directory / "log.txt", "ab", opener=not_through_links) as log:
         child = subprocess.Popen(
             [sys.executable, "-c", TOGETHER, *job.program, *job.command, "--run-dir", str(directory), *resume],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,

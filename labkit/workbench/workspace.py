@@ -57,7 +57,7 @@ def _copy(name: str) -> None:
 def _made_from() -> dict[str, str]:
     try:
         return dict(json.loads((paths.workspace_dir() / ORIGINALS).read_text()))
-    except (OSError, ValueError, TypeError):  # no file, no JSON, or JSON of another kind
+    except (OSError, ValueError, TypeError, RecursionError):  # no file, no JSON, or JSON of another kind
         return {}
 
 

@@ -406,10 +406,14 @@ def test_a_killed_kernel_ends_with_code_one_a_partial_notebook_and_a_way_on(here
 @pytest.mark.slow
 def test_a_failing_cell_ends_with_code_one_and_says_what_was_wrong(here, notebook, tmp_path):
     notebook.write_text(notebook.read_text().replace("print('done')", "raise RuntimeError('no luck')"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run" / "notebook.ipynb").symlink_to(tmp_path / "mine")  # papermill would write through it
     code, _, message = here("run", "toy", "--scale", "smoke", "-p", "steps", "2", "--run-dir", str(tmp_path / "run"))
     assert code == 1
     assert "no luck" in message
     assert "Traceback" not in message
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_a_notebook_without_the_parameters_is_refused(here, notebook, tmp_path):

@@ -101,6 +101,34 @@ def test_a_value_that_is_not_plain_is_refused_with_its_type():
     assert "is a set" in message(ToyConfig().override, note={1})
 
 
+def _within_itself() -> list:
+    endless: list = []
+    endless.append(endless)
+    return endless
+
+
+def _deep() -> list:
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize("field", ["steps", "widths"])
+@pytest.mark.parametrize("value", [_within_itself(), _deep(), 10**5000], ids=["loop", "deep", "digits"])
+def test_a_value_that_no_file_could_hold_is_refused(field, value):
+    """Catches: a raw RecursionError or ValueError out of json."""
+    assert message(ToyConfig().override, **{field: value}).startswith("a config holds plain values")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "9" * 5000], ids=["brackets", "braces", "digits"])
+@pytest.mark.parametrize("field", ["steps", "learning_rate", "widths", "shuffle_labels"])
+def test_endless_text_is_refused_in_few_words(field, text):
+    words = message(ToyConfig().override_text, {field: text})
+    assert words.startswith(field)
+    assert len(words) < 1000
+
+
 def test_a_rule_over_several_fields_keeps_its_own_words():
     assert message(Odd().override, rate=13.0) == "these fields together: W13 and luck do not go together"
 

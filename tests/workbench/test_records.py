@@ -5,7 +5,7 @@ import json
 import pytest
 from toy_paper import PAPER, ToyConfig
 
-from labkit import paths
+from labkit import cli, paths
 from labkit.errors import RunError
 from labkit.workbench import records
 from labkit.workbench.records import Record, load_all
@@ -56,7 +56,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_recorded_together(tmp_pa
         records.record("toy", "smoke", "cpu", pair, "labkit record toy")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"paper": "toy"}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"paper": "toy"}', "\x00", "[" * 100_000, f'{{"seeds": [{"9" * 5000}]}}'], ids=range(6)
+)
 def test_a_damaged_record_is_named(write, content):
     written = write(90.0)
     written.path.write_text(content)
@@ -96,7 +98,9 @@ def test_a_record_with_an_impossible_value_is_named(write, change, problem):
         load_all("toy")
 
 
-@pytest.mark.parametrize("arm", [{}, None, 3, "text", {"accuracy": "many"}, {"accuracy": [1.0]}], ids=str)
+@pytest.mark.parametrize(
+    "arm", [{}, None, 3, "text", {"accuracy": "many"}, {"accuracy": [1.0]}, {"accuracy": 10**400}], ids=range(7)
+)
 def test_a_record_that_lacks_an_arm_s_numbers_is_named_by_the_ledger(write, toy, arm):
     """Catches: a raw KeyError out of `labkit claims`."""
     path = write(60.0, 61.0).path
@@ -105,6 +109,25 @@ def test_a_record_that_lacks_an_arm_s_numbers_is_named_by_the_ledger(write, toy,
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"toy/smoke-cpu\.json lacks what the claim 'learns' reads .*git"):
         toy.verdicts()
+
+
+def test_words_of_a_record_reach_neither_page_nor_terminal(write, capsys):
+    """Catches: a script in a page, markup or an escape sequence on the screen, out of a file that somebody sent."""
+    path = write(60.0, 61.0).path
+    content, word = json.loads(path.read_text()), "<script>owned</script>[red]owned[/]\x1b]0;owned\x07"
+    for name in ("command", "recorded", "code"):
+        content[name] = word
+    content |= {"config": {word: word}, "environment": {word: word}}
+    for result in content["results"]:
+        result |= {word: word, "data": word}
+    path.write_text(json.dumps(content))
+    for form in ("", "--long", "--json", "--markdown", "--html"):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["claims", "toy", *form.split()])
+        assert end.value.code == 0
+        shown = capsys.readouterr()
+        assert "learns" in shown.out or "toy" in shown.out.lower()
+        assert "owned" not in shown.out + shown.err
 
 
 def test_a_record_without_a_label_comes_first(write, toy):

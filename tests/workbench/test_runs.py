@@ -107,6 +107,28 @@ def test_a_metrics_line_of_another_type_is_named(run, line):
         run.resume(state())
 
 
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl"])
+def test_what_a_link_in_a_run_directory_leads_to_is_not_written(run, tmp_path, name):
+    """Catches: a run that somebody passed on, whose lock empties a file of the one who goes on with it."""
+    (tmp_path / "mine").write_text("mine")
+    (run.directory / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(RunError, match=f"cannot write .* in {run.directory}"), run.alone():
+        run.log(0, loss=1.0)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_files_that_are_written_whole_take_the_place_of_a_link(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for name in ("checkpoint.pt", "result.json", "seal.json", "timing.json", "code.json", "weights.safetensors"):
+        (run.directory / name).symlink_to(tmp_path / "mine")
+    run.write_weights(nn.Linear(3, 2))
+    run.save(1, state())
+    for name in ("result.json", "code.json"):
+        run.write_json(name, {})
+    run.write_json("seal.json", {"sha256": ""})
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_parts_are_runs_with_facts_of_their_own(run):
     part = run.part("arm", bits=3)
     part.finish({"x": 1.5})
