@@ -22,6 +22,7 @@ import nbformat
 import pytest
 
 from labkit import paths
+from labkit.viz.explorer import SHELL
 from labkit.workbench import notebooks, workspace
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -331,6 +332,46 @@ def open_and_work(browser: Any, lab: str, checkout: Path, name: str, every: bool
 def test_every_kind_of_control_moves_the_picture_and_an_exercise_answers(browser, lab, checkout):
     nbformat.write(small_notebook(), checkout / "workspace" / "small.ipynb")
     open_and_work(browser, lab, checkout, "small", every=True, before=SLOWLY)
+
+
+PRETENDED = """
+export default () => ({
+  async initialize() {},
+  render({model}) {
+    model.on("change:_py2js_update", () => model.get("_py2js_update") && window.drawn.push(model.get("_py2js_update")));
+    return () => window.drawn.push("removed");
+  },
+});
+"""
+EARLY_AND_LATE = """
+async ([shell, library]) => {
+  window.drawn = [];
+  const heard = [], values = {_library: library};
+  const model = {
+    get: name => values[name],
+    set: (name, value) => {
+      values[name] = value;
+      heard.filter(each => each[0] === `change:${name}`).forEach(each => each[1]());
+    },
+    on: (name, f) => heard.push([name, f]),
+    off: (name, f) => heard.splice(heard.findIndex(each => each[1] === f), 1),
+  };
+  const address = URL.createObjectURL(new Blob([shell], {type: "text/javascript"}));
+  const widget = (await import(address)).default();
+  widget.initialize({model});
+  for (const update of ["first", "second", null]) model.set("_py2js_update", update);
+  const remove = await widget.render({model});
+  model.set("_py2js_update", "third");
+  remove();
+  return window.drawn;
+}
+"""
+
+
+def test_what_the_kernel_sends_before_plotly_is_there_is_drawn_later(browser):
+    page = browser.new_page()
+    assert page.evaluate(EARLY_AND_LATE, [SHELL, PRETENDED]) == ["first", "second", "third", "removed"]
+    page.close()
 
 
 @pytest.mark.skipif(not ASKED, reason="`make browser` opens all notebooks: some minutes")
