@@ -131,10 +131,19 @@ def _checked(path: Path) -> tuple[dict[str, Tensor], object]:
     if about is not None and about["sha256"] != _digest(tensors, about["header"]):
         raise TensorFileError(f"'{path}' is damaged: its checksum does not fit. Copy or write it again.")
     for name, value in tensors.items():
-        wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite of its own
-        if value.is_floating_point() and not torch.isfinite(wide).all():
+        if value.is_floating_point() and not _is_finite(path, name, value):
             raise TensorFileError(f"'{path}' holds numbers that are not finite ({name}): that training diverged.")
     return tensors, about and about["header"]
+
+
+def _is_finite(path: Path, name: str, value: Tensor) -> bool:
+    try:
+        wide = value.float() if value.element_size() == 1 else value  # float8 has no isfinite of its own
+    except NotImplementedError:  # two numbers a byte
+        raise TensorFileError(
+            f"'{path}' holds numbers that torch cannot compute with ({name}: {value.dtype})."
+        ) from None
+    return bool(torch.isfinite(wide).all())
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, object] | None:

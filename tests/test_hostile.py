@@ -1,16 +1,19 @@
 """Files and words that were made to do harm: they run nothing, lead nowhere, fetch nothing and do not fill the memory.
 
 Damage by chance is the matter of `fuzz.py`. Other files that want to harm are tried where their reader is tested:
-pictures (test_pictures), checkpoints and weights of torch (test_tensor_files, test_runs), pickles (test_action), linked
-and long downloads (test_fetching), idx bombs (test_images), bitstreams (test_container, test_range_coder of mlvc),
-labels and folders from the command line (test_cli, test_track).
+pictures (test_pictures), checkpoints, weights and links in a run's folder (test_tensor_files, test_runs), records
+(test_records), configs (test_config), pickles (test_action), linked and long downloads (test_fetching), idx bombs
+(test_images), bitstreams (test_container, test_range_coder, test_codec of mlvc), labels and folders from the command
+line (test_cli, test_track).
 """
 
 import ast
 import gzip
 import http.server
 import io
+import json
 import os
+import pickle
 import shutil
 import struct
 import tarfile
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import pytest
 import subjects
+import torch
 from papermill.translators import translate_parameters
 
 from labkit.data import cifar, registry, translation
@@ -30,6 +34,7 @@ from labkit.data.sign.keypoints import read_points
 from labkit.data.sign.sentence import video_frames
 from labkit.data.tracking import oxuva
 from labkit.errors import DataError, InputError, LabkitError
+from labkit.papers.bertfused.method.bert import Bert, random_bert
 from labkit.papers.mlvc.experiment.video import read as read_sequence
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.video import follow
@@ -163,6 +168,42 @@ def test_a_video_that_names_other_places_is_no_video(tmp_path, asked, reader, co
             READERS[reader](folder / "list.mp4")
     assert paths == []
     assert os.listdir(folder) == ["list.mp4"]
+
+
+# -- an encoder from a stranger ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_encoder_s_folder_runs_no_code(tmp_path, monkeypatch):
+    """Neither pickled weights nor a program beside the config, which transformers runs where somebody says yes."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/owned",))
+
+    made = random_bert(["a b c d"] * 3)
+    folder = tmp_path / "encoder"
+    made.model.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nclass Model: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Model", "AutoModel": "evil.Model", "AutoTokenizer": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config))
+    Bert.from_folder(folder)  # a BERT, which needs no program of its own
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine"}))
+    with pytest.raises(InputError, match="cannot be read as an encoder"):
+        Bert.from_folder(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").unlink()
+    for write in (
+        lambda path: path.write_bytes(pickle.dumps(Evil(), protocol=2)),
+        lambda path: torch.save({"x": Evil()}, path),
+    ):
+        write(folder / "pytorch_model.bin")
+        with pytest.raises(InputError, match="cannot be read as an encoder"):
+            Bert.from_folder(folder)
+    assert not (tmp_path / "owned").exists()
 
 
 # -- words in place of values ------------------------------------------------------------------------------------------

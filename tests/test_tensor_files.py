@@ -1,7 +1,9 @@
 """Files of tensors: what comes back, and that nothing altered does."""
 
 import copy
+import json
 import random
+import struct
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -110,6 +112,36 @@ def test_other_files_are_refused(path, tmp_path):
     tensor_files.write(tmp_path / "diverged", {"w": torch.tensor([0.0, float("nan")])}, Header(levels=1))
     with pytest.raises(TensorFileError, match="not finite"):
         tensor_files.read(tmp_path / "diverged", Header)
+
+
+ENTRY = {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"w": ENTRY | {"shape": [2**62, 2**62]}}, "damaged"),
+        ({"w": ENTRY | {"shape": [-4, -4]}}, "damaged"),
+        ({"w": ENTRY | {"shape": [25 * 10**10], "data_offsets": [0, 10**12]}}, "damaged"),
+        ({"w": ENTRY, "v": ENTRY}, "damaged"),  # twice the same bytes
+        ({"w": ENTRY | {"dtype": "BOOM"}}, "damaged"),
+        ({"w": ENTRY | {"dtype": "F4", "shape": [8, 16]}}, "cannot compute with"),
+        ({"w": ENTRY, "__metadata__": {"labkit": "[" * 100_000}}, "header cannot be read"),
+        (
+            {"w": ENTRY, "__metadata__": {"labkit": f'{{"sha256": "", "header": {"9" * 5000}}}'}},
+            "header cannot be read",
+        ),
+        ("[" * 100_000, "damaged"),
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("length", [None, 2**63, 90_000_000])
+def test_a_header_that_was_made_to_do_harm_is_refused(path, header, words, length):
+    """Sizes that nobody has, bytes that are not there, and lengths of the header itself."""
+    content = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path.write_bytes(struct.pack("<Q", length or len(content)) + content + bytes(64))
+    with pytest.raises(TensorFileError, match="damaged" if length else words):
+        tensor_files.read_tensors(path)
 
 
 # -- what torch.save wrote -------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def claims(
     html: Annotated[bool, typer.Option("--html", help="print a page of HTML")] = False,
     run: Annotated[bool, typer.Option("--run", help="measure anew, in place of reading the records")] = False,
     scale: Annotated[str, typer.Option(help=f"one of {', '.join(SCALES)}; default: lesson")] = "",
-    seeds: Annotated[str, typer.Option(help="comma-separated; default: 0")] = "",
+    seeds: Annotated[str, typer.Option(help="seeds with commas between; default: 0")] = "",
     p: Pairs = None,
     device: Device = None,
 ) -> None:

@@ -15,7 +15,9 @@ MEASURES = ("frame", "video", "ava")
 
 
 def detect(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run of lstr, or what `labkit export` wrote")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="folder of a finished run of lstr, or what `labkit export` wrote")
+    ],
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Option(help="video to write, e.g. out.mp4; tubes go to the same name with .csv")],
     least: Annotated[float, typer.Option(help="tubes with a lower score are left out, 0 to 1")] = 0.3,

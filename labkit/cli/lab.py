@@ -25,11 +25,11 @@ def lab(
     if edit and fresh:
         raise InputError("--edit opens the originals, --fresh makes a copy anew: give one of them.")
     name = Path(notebook).stem
-    folder = paths.notebooks_dir() if edit else _copies(name, fresh)
-    file = folder / f"{name}.ipynb"
-    if not file.exists():
+    known = (paths.notebooks_dir(), *([] if edit else [paths.workspace_dir()]))
+    if not any((folder / f"{name}.ipynb").exists() for folder in known):
         raise InputError(f"there is no notebook {name}; there are {', '.join(notebooks.names())}.")
-    raise typer.Exit(subprocess.run(command(file, folder), env=environment()).returncode)
+    folder = paths.notebooks_dir() if edit else _copies(name, fresh)
+    raise typer.Exit(subprocess.run(command(folder / f"{name}.ipynb", folder), env=environment()).returncode)
 
 
 def _copies(name: str, fresh: bool) -> Path:

@@ -1,14 +1,19 @@
 """`labkit list`."""
 
-from rich.table import Table
+from rich.markup import escape
+from rich.padding import Padding
 
 from labkit.cli.options import rooms
 from labkit.cli.output import console, standing
 
+INDENT = 4
+
 
 def list_papers() -> None:
     """The papers, and how their claims stand."""
-    table = Table("slug", "paper", "arXiv", "idea", "claims")
-    for paper in rooms(""):
-        table.add_row(paper.slug, paper.title, paper.arxiv, paper.idea, standing(paper))
-    console.print(table)
+    papers = sorted(rooms(""), key=lambda paper: paper.notebook)
+    width = max(len(paper.slug) for paper in papers)
+    for paper in papers:
+        console.print(f"[bold]{paper.slug:<{width}}[/]  {paper.arxiv}  {standing(paper)}", highlight=False)
+        for line in (f"{paper.title}. {paper.venue}", paper.idea):
+            console.print(Padding(escape(line), (0, 0, 0, INDENT)), highlight=False)

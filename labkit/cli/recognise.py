@@ -15,7 +15,7 @@ from labkit.files import given_path
 
 def recognise(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="a finished run of stmc, or a folder that `labkit export` wrote")
+        Path, typer.Argument(metavar="RUN", help="folder of a finished run of stmc, or what `labkit export` wrote")
     ],
     video: Annotated[
         Path, typer.Argument(metavar="VIDEO", help="a video that PyAV (FFmpeg) reads, or a folder of frames")

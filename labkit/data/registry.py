@@ -679,7 +679,10 @@ def _status_of_trees(dataset: Dataset) -> Status:
     faults = [f"{where / tree.name} holds no {tree.one} folders" for tree, count in folders.items() if count == 0]
     if faults:
         return Status("damaged", "; ".join(faults))
-    counts = (f"{tree.name or 'in all'}: {count:,} {_plural(tree.one)}" for tree, count in folders.items())
+    counts = (
+        f"{tree.name or 'in all'}: {count:,} {tree.one if count == 1 else _plural(tree.one)}"
+        for tree, count in folders.items()
+    )
     return Status("present", ", ".join(counts))
 
 

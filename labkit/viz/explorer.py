@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+import plotly
 import plotly.graph_objects as go
+import traitlets
 
 from labkit.errors import InputError
 
@@ -45,12 +47,56 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
     return widgets.VBox([*controls.values(), message, shown])
 
 
-class _WholeFigure(go.FigureWidget):
-    """A FigureWidget whose first message to the page holds the whole figure.
+# What the page runs for a figure. It is up at once; plotly follows, once a page. What the kernel sends until then is
+# kept, and drawn later.
+SHELL = """
+const NAME = "labkit plotly VERSION";
 
-    plotly opens the channel with an empty figure and sends the data in a second message; its view draws what it has
-    when it is made and never looks again. A view that was made in between, on a busy machine, stayed empty.
+const library = (model) => window[NAME] ??= (async () => {
+  const address = URL.createObjectURL(new Blob([model.get("_library")], {type: "text/javascript"}));
+  try { return await import(address); } finally { URL.revokeObjectURL(address); }
+})();
+
+export default () => {
+  const early = [];
+  let figure;
+  return {
+    initialize({model}) {
+      const keep = () => { if (model.get("_py2js_update")) early.push(model.get("_py2js_update")); };
+      model.on("change:_py2js_update", keep);
+      figure = library(model).then(async (plotly) => {
+        const widget = plotly.default();
+        model.off("change:_py2js_update", keep);
+        await widget.initialize({model});
+        return widget;
+      });
+    },
+    async render(context) {
+      const remove = (await figure).render(context);
+      for (const update of early.splice(0)) {
+        context.model.set("_py2js_update", update);
+        context.model.set("_py2js_update", null);
+      }
+      return remove;
+    },
+  };
+};
+"""
+
+
+class _WholeFigure(go.FigureWidget):
+    """A FigureWidget that a busy machine does not leave empty or deaf.
+
+    Its first message to the page holds the whole figure. plotly opens the channel with an empty figure and sends the
+    data in a second message; its view draws what it has when it is made and never looks again. A view that was made in
+    between stayed empty.
+
+    And the page need not read plotly's five megabytes before it hears the kernel: anywidget gives a widget two seconds
+    to come up, draws one that is late, and passes it no message any more, so that handles moved and pictures did not.
     """
+
+    _esm = SHELL.replace("VERSION", plotly.__version__)
+    _library = traitlets.Unicode(str(go.FigureWidget._esm)).tag(sync=True)
 
     def __init__(self, figure: go.Figure) -> None:
         super().__init__(figure)

@@ -82,4 +82,5 @@ def test_root_in_a_container_needs_no_option(lab, monkeypatch, uid, said):
 def test_what_cannot_be_opened_is_refused(lab, words, message):
     code, command, reported = lab(*words)
     assert (code, command) == (2, [])
+    assert not paths.workspace_dir().exists(), "nothing was opened, so nothing is made"
     assert message in reported.replace("\n", " ")

@@ -157,7 +157,7 @@ def test_trees_are_looked_at_and_counted(monkeypatch, tmp_path):
     assert registry.status("imagenet").state == "damaged"
     assert "val holds no class folders" in registry.status("imagenet").detail
     (tmp_path / "imagenet" / "val" / "n01").mkdir(parents=True)
-    assert registry.status("imagenet") == ("present", "train: 2 classes, val: 1 classes")
+    assert registry.status("imagenet") == ("present", "train: 2 classes, val: 1 class")
     assert registry.check("imagenet") == ("damaged", "val/ holds 0 files instead of 1")
     (tmp_path / "imagenet" / "val" / "n01" / "c.JPEG").touch()
     assert registry.check("imagenet").state == "present"
