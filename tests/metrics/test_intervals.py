@@ -48,26 +48,6 @@ def test_columns_of_a_sample_are_drawn_together():
     assert apart.value == pytest.approx(0.3)
 
 
-def test_draws_are_scipys():
-    """Two strata of unequal size, and columns; one stratum of a single replicate, which scipy would refuse."""
-    few, many = RANDOM.normal(size=(3, 5)), RANDOM.normal(size=(3, 9))
-
-    def statistic(a, b, axis):
-        return (a[0] * a[1]).mean(axis) - b[2].mean(axis)
-
-    def ours(*samples):
-        return list(bootstrap(samples, statistic, draws=500, seed=4)[1:3])
-
-    def scipys(*samples):
-        drawn = stats.bootstrap(samples, lambda *parts, axis: statistic(*parts, axis), n_resamples=500, vectorized=True,
-                                axis=-1, method="percentile", rng=np.random.default_rng(4))  # fmt: skip
-        return np.quantile(drawn.bootstrap_distribution, [0.025, 0.975])
-
-    assert ours(few, many) == pytest.approx(scipys(few, many), rel=1e-12)
-    alone = few[:, :1]
-    assert ours(alone, many) == pytest.approx(scipys(alone.repeat(2, -1), many), rel=1e-12)
-
-
 def test_a_statistic_of_all_strata_together():
     layouts = [RANDOM.uniform(size=10), RANDOM.uniform(size=10)]
     actual = bootstrap(layouts, lambda *parts, axis: pooled_iqm(parts))
