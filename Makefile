@@ -22,7 +22,7 @@ setup: ## set .venv up again, after a package went missing
 run: $(INSTALLED) ## a paper's notebook, headless: make run PAPER=qnet SCALE=lesson ARGS="-p steps 100"
 	@$(BIN)/labkit run $(PAPER) --scale $(SCALE) $(ARGS)
 
-check: $(INSTALLED) ## what to run while working: style, types, layers and the quick tests, in three minutes
+check: $(INSTALLED) ## what to run while working: style, types, layers and the quick tests, in two minutes
 	@$(BIN)/python tests/run.py check
 
 test: $(INSTALLED) ## every check: style, types, layers, all tests, the notebooks themselves

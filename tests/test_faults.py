@@ -63,10 +63,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     # in the first arm, in the second; when a checkpoint is half written; when the very first has no name yet
-    ["step:18", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("step:58", "half:9", "replace:1"))],
+    ["step:18", "step:58", "half:9", "replace:1"],
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(labkit, tmp_path, undisturbed, fault):
     """Catches: a generator that is not restored, a sampler that starts over, a batch lost or taken twice."""

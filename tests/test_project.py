@@ -242,6 +242,7 @@ def test_the_contracts_hold_for_a_new_room_without_its_name(tmp_path):
     assert not [room for room in rooms if f"papers.{room}" in (ROOT / "pyproject.toml").read_text()]
 
 
+@pytest.mark.slow
 def test_the_readme_s_tables_are_those_that_its_command_writes(tmp_path, monkeypatch):
     """Catches: a table that promises what the records do not say, a command that is gone, a picture of yesterday.
 

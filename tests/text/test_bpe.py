@@ -58,6 +58,7 @@ def test_frequent_words_become_one_piece(bpe):
     assert "".join(bpe.pieces("the dog")) == "▁the▁dog"
 
 
+@pytest.mark.slow
 def test_equal_text_gives_equal_merges_in_every_process(bpe):
     """Catches: ties of the trainer broken by a hash that changes from process to process."""
     code = f"from labkit.text.bpe import Bpe; print(Bpe.train({TEXT!r}, 300).to_json())"

@@ -305,6 +305,7 @@ def test_numbers_that_are_none_are_told_and_not_learned_from(what, words):
     assert same(state_of(model), before)
 
 
+@pytest.mark.slow
 def test_another_environment_or_another_function_is_refused(tmp_path):
     model = a_model(reward=ferry_pay).learn(1, progress=False)
     path = tmp_path / "model.safetensors"

@@ -159,6 +159,7 @@ def test_integers_where_the_network_allows_it(name):
     assert set(packed_layers(packed)) - integers == floats
 
 
+@pytest.mark.slow
 def test_a_loader_of_pairs_trains():
     """Four classes by the signs of two inputs: chance is 25 %, 20 seeds gave 97.7 to 99.8 %."""
     torch.manual_seed(0)
@@ -190,6 +191,7 @@ def test_another_loss_and_structured_targets():
 SNIPPET = re.compile(r"^# ## 10.*?^# ```python\n(.*?)^# ```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_ten_lines_of_the_notebook(tmp_path, monkeypatch):
     """Read from the notebook, run here with a network and data of the test's own."""
     pytest.importorskip("onnx")

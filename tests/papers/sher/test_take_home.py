@@ -140,7 +140,7 @@ def test_our_time_limit_is_a_truncation():
     assert (played.length.tolist(), played.ended.tolist()) == ([[4]], [[False]])
 
 
-@pytest.mark.parametrize("own_rule", [True, False])
+@pytest.mark.parametrize("own_rule", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_relabelled_goal_ends_an_episode_where_the_environment_would(own_rule):
     """Every row: ended exactly where its (new) goal is reached. Catches the flag of the goal that was not chosen."""
     model = SHER(limited(15, ends="at goal", own_rule=own_rule), strategy="episode", updates=1, **QUICK).learn(400)
@@ -152,6 +152,7 @@ def test_a_relabelled_goal_ends_an_episode_where_the_environment_would(own_rule)
     assert 0 < float(batch.ended[batch.relabelled].float().mean()) < 1
 
 
+@pytest.mark.slow
 def test_a_fall_ends_an_episode_whatever_the_goal():
     model = SHER(limited(15, ends="at edge"), epsilon=1.0, strategy="episode", updates=1, **QUICK).learn(400)
     world, buffer = model._world, model._learner.buffer
@@ -162,6 +163,7 @@ def test_a_fall_ends_an_episode_whatever_the_goal():
     assert 0 < float(off.float().mean()) < 1
 
 
+@pytest.mark.slow
 def test_gradient_steps_follow_the_steps_played_and_targets_their_fifties():
     """120 steps: two whole rounds and 20 more, after which the targets keep what they keep of 50, to the power .4."""
     model = SHER(limited(120), **QUICK)
@@ -173,6 +175,7 @@ def test_gradient_steps_follow_the_steps_played_and_targets_their_fifties():
     assert len(SHER(limited(20), updates=7, **QUICK).learn(40).episodes) == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_learns_the_same_and_goes_on():
     first, again = (SHER(limited(12), seed=5, **QUICK).learn(36) for _ in range(2))
     other = SHER(limited(12), seed=6, **QUICK).learn(12)

@@ -18,8 +18,10 @@ from labkit.workbench.runs import Run
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The super-resolution of a finished run without its peers: (config, run directory)."""
-    small = {"steps": 12, "tune_steps": 3, "patches": 64, "levels": [127, 31, 15], "calibration_examples": 32}
-    config = CONFIGS["smoke"].override(tasks=["superresolution"], peers=[], factors=[1.0], **small)
+    config = CONFIGS["smoke"].override(
+        tasks=["superresolution"], peers=[], factors=[1.0], rules=["3.5sigma"], untrained_rules=["mse"], levels=[127],
+        depth=4, steps=4, tune_steps=2, batch_size=4, patches=64, calibration_examples=32,
+    )  # fmt: skip
     run = Run.open(tmp_path_factory.mktemp("superresolution") / "run", config)
     with one_thread():
         load("brelu").run(config, run)

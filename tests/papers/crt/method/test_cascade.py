@@ -154,6 +154,7 @@ def hidden_for_a_while(second: tuple[int, int], rival: float = 0.0) -> Sequence:
 FAR = (170, 100)  # 110 pixels on: outside of the 120 pixels of the search image, inside of twice as many
 
 
+@pytest.mark.slow
 def test_a_lost_target_is_found_again_where_it_comes_back():
     """Its box rests meanwhile; without the search it is never seen again."""
     clip = hidden_for_a_while(FAR)

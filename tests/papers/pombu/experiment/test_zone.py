@@ -85,6 +85,7 @@ def test_point_task_and_its_fake_ensemble():
 # -- copies ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arms_of_a_seed_share_everything_but_the_penalty(tmp_path, double_precision):
     """Two copies of one seed with equal alpha are equal; another alpha moves away."""
     config = CONFIGS["smoke"]

@@ -107,6 +107,7 @@ def test_robots_train_one_by_one_and_are_gathered():
     assert arms == {"SHER": {"success": {"": [0.25, 0.75]}, "curve": {"": [[0.0, 0.25], [0.0, 0.75]]}}}
 
 
+@pytest.mark.slow
 def test_stacks_side_by_side_learn_what_they_learn_in_turn(tmp_path, monkeypatch):
     """Two stacks in two threads: catches a random stream, a weight or a file that both share."""
     threads, train_stack = set(), loop.train_stack
@@ -153,6 +154,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, killed_a
     same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_normalised_robots_resume_too(tmp_path, monkeypatch):
     """The simulators are not saved: every episode has its own seed."""
     config = Config(

@@ -102,6 +102,7 @@ def straight_to_the_goal(time: int, now: dict[str, torch.Tensor]) -> torch.Tenso
     return torch.cat([move, torch.zeros_like(move[..., :1])], dim=-1).clamp(-1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gl")
 def test_the_goal_can_be_seen_in_a_small_picture():
     """Catches the environments' own camera: from there the goal is 3 to 7 pixels."""

@@ -64,7 +64,10 @@ def test_a_step_is_the_environments_step_bit_for_bit(env_id):
     alone.close()
 
 
-@pytest.mark.parametrize("env_id", ["FetchPickAndPlace-v4", "HandManipulatePenRotate-v1", "HandReach-v3", TOUCH])
+@pytest.mark.parametrize(
+    "env_id",
+    ["FetchPickAndPlace-v4", "HandManipulatePenRotate-v1", "HandReach-v3", pytest.param(TOUCH, marks=pytest.mark.slow)],
+)
 def test_threads_give_the_same_numbers(env_id):
     vectors = [GoalVector(env_id, 5, threads) for threads in (1, 3)]
     actions = np.random.default_rng(1).uniform(-1, 1, (6, 5, vectors[0].action_size))
