@@ -23,15 +23,15 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the parts of the paper that we could read |
-# | [recalled] | remembered from the paper, not read again |
+# | [paper] | stands in the paper's abstract |
 # | [official code] | what the authors' program does |
-# | [peer code] | what a public program by others does |
-# | [inferred] | our reading, where no source is explicit |
-# | [ours] | our own choice, addition or experiment |
+# | [peer code] | what other public programs do or report |
+# | [recalled] | remembered from the paper, not read again |
+# | [inferred] | our reading, where none of them is explicit |
+# | [ours] | our addition, not the paper's |
 #
-# We could read the abstract, and parts of the text in a secondary copy. The authors' program evaluates trained networks and
-# cannot train them. The other programs are CompressAI, DVC and its reimplementation PyTorchVideoCompression.
+# Parts of the text that we could read in a secondary copy count as [paper], too. The authors' program evaluates trained
+# networks and cannot train them. The other programs are CompressAI, DVC and its reimplementation PyTorchVideoCompression.
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
