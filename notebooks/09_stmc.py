@@ -391,15 +391,15 @@ print(scenes.pair_line(recorded, "full-frame-pose-loss", "full-frame"))
 # ## 7 Explore
 #
 # **Frame by frame.** What the pose branch of this run finds in a sentence that it was not trained on. Blue rings are the points
-# it found and white rings the true ones; the squares are the crops. In which frames does a square miss its hand? (A run
-# without `multi-cue` shows an untrained network here.)
+# it found and white rings the true ones; the squares are the crops. In which frames does a square miss its hand? The
+# heat map may have several bright cells; the point is their mean. (A run without `multi-cue` shows an untrained network here.)
 
 # %%
 reading = scenes.reading(config, run) or scenes.untrained()
 viz.show(
     figures.player_widget(reading),
     "Left: a frame with found key points in blue beside the true ones in white, and squares around face and hands. Right: "
-    "a heat map of one point, dark but for a bright spot.",
+    "a heat map of one point, dark but for a few bright cells.",
 )
 
 # %% [markdown]
