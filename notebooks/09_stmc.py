@@ -46,8 +46,9 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. To read the
-# shape of a hand, a network must know which of these patches are hands. The mouth, open or shut, covers a few pixels only.
+# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands; the avatar
+# hides some. To read the shape of a hand, a network must know which of these patches are hands. The mouth, open or shut,
+# covers a few pixels only.
 
 # %%
 from labkit import viz
@@ -59,7 +60,7 @@ viz.use()
 paper = load("stmc")
 viz.show(
     figures.idea_figure(),
-    "Left: a pixelated figure before a dark ground with many small rings and crosses. Beside it the same frame with a green "
+    "Left: a pixelated figure before a dark ground with small rings and crosses. Beside it the same frame with a green "
     "square around the face and orange ones around the hands; then a hand and the face enlarged, and a stick figure.",
 )
 
