@@ -46,8 +46,9 @@ if importlib.util.find_spec("labkit") is None:
 # %% [markdown]
 # ## 1 The idea in one picture
 #
-# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands. To read the
-# shape of a hand, a network must know which of these patches are hands. The mouth, open or shut, covers a few pixels only.
+# A frame shows an avatar that signs in front of a weather map. The map holds eight symbols that look like hands; the avatar
+# hides some. To read the shape of a hand, a network must know which of these patches are hands. The mouth, open or shut,
+# covers a few pixels only.
 
 # %%
 from labkit import viz
@@ -59,7 +60,7 @@ viz.use()
 paper = load("stmc")
 viz.show(
     figures.idea_figure(),
-    "Left: a pixelated figure before a dark ground with many small rings and crosses. Beside it the same frame with a green "
+    "Left: a pixelated figure before a dark ground with small rings and crosses. Beside it the same frame with a green "
     "square around the face and orange ones around the hands; then a hand and the face enlarged, and a stick figure.",
 )
 
@@ -391,15 +392,15 @@ print(scenes.pair_line(recorded, "full-frame-pose-loss", "full-frame"))
 # ## 7 Explore
 #
 # **Frame by frame.** What the pose branch of this run finds in a sentence that it was not trained on. Blue rings are the points
-# it found and white rings the true ones; the squares are the crops. In which frames does a square miss its hand? (A run
-# without `multi-cue` shows an untrained network here.)
+# it found and white rings the true ones; the squares are the crops. In which frames does a square miss its hand? The
+# heat map may have several bright cells; the point is their mean. (A run without `multi-cue` shows an untrained network here.)
 
 # %%
 reading = scenes.reading(config, run) or scenes.untrained()
 viz.show(
     figures.player_widget(reading),
     "Left: a frame with found key points in blue beside the true ones in white, and squares around face and hands. Right: "
-    "a heat map of one point, dark but for a bright spot.",
+    "a heat map of one point, dark but for a few bright cells.",
 )
 
 # %% [markdown]

@@ -35,7 +35,7 @@ def idea_figure(seed: int = 8) -> Figure:
     """One frame; the same frame with what the network looks at; the four cues, enlarged."""
     sentence = avatars.clip("LOWER-PLUS-OPEN", seed)
     frame, points = sentence.frames[4], sentence.points[4] * (avatars.FRAME - 1)  # type: ignore[index]
-    figure, axes = subplots(1, 5, figsize=(9, 2.5), width_ratios=(1.3, 1.3, 0.9, 0.9, 0.9))
+    figure, axes = subplots(1, 5, figsize=(9, 2.7), width_ratios=(1.3, 1.3, 0.9, 0.9, 0.9))
     axes[0].set_title("one frame: a full-frame\nnetwork sees this")
     axes[1].set_title("where the hands and\nthe face are")
     for axis in axes[:2]:
