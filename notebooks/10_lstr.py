@@ -120,8 +120,8 @@ viz.show_source(proposals.assign)
 # %%
 viz.show(
     figures.anchors_figure(),
-    "A frame with a grid of dots, the centres of the anchors. Around each of the two boxes a few dots are blue (positive) "
-    "and some more brown (neither); all others are small and grey (negative).",
+    "A frame with a grid of dots, the centres of the anchors. In each of the two boxes one dot is blue (positive) and a few "
+    "beside it are brown (neither); all others are small and grey (negative).",
 )
 
 # %% [markdown]

@@ -242,7 +242,8 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
     figure.add_trace(go.Scatter(x=x, y=y, mode="markers", showlegend=False, marker=marker))
     figure.add_trace(go.Scatter(x=x, y=y + 0.22, mode="text", text=text, showlegend=False))
     steps = "1 hop" if hops == 1 else f"{hops} hops"
-    title = f"tubelet {node} listens to {len(heard) - 1} others (weight {threshold:g} or more, {steps})"
+    others = "1 other" if len(heard) == 2 else f"{len(heard) - 1} others"
+    title = f"tubelet {node} listens to {others} (weight {threshold:g} or more, {steps})"
     return figure.update_layout(
         title=title, height=330, width=700, margin={"t": 60, "b": 50},
         xaxis={"title": "clip", "tickvals": list(range(int(shown.clip.max()) + 1))},
