@@ -289,6 +289,8 @@ def test_the_first_message_of_a_widget_holds_the_whole_figure(monkeypatch):
     monkeypatch.setattr("ipywidgets.widgets.widget.comm.create_comm", spy)
     viz.explore(wave, frequency=widgets.FloatSlider(2.0))
     assert [len(state["_widget_data"]) for state in opened] == [2]
+    assert len(opened[0]["_esm"]) < 5000, "a page gives its script two seconds"
+    assert len(opened[0]["_library"]) > 10**6, "plotly, which follows"
 
 
 def test_on_colab_its_own_renderer_is_taken_and_widgets_are_let_in(monkeypatch):
