@@ -322,7 +322,7 @@ Markdown(scenes.recorded_table("sentences", label="ablations"))
 # - `bert-input` is above `fused`. In the paper it is below: 29.67 [paper]. Its encoder sees nothing but BERT's vectors. A layer
 #   of `fused` can also rely on the model's own embeddings, which have learned nothing about a held-out name [inferred].
 # - `scratch` is not below `fused`: here the warm start does not help.
-# - `bert-encoder` trains BERT with the step size of all other weights, which is large for a BERT. With some seeds it does not
+# - `bert-encoder` trains BERT with the step size of all other weights, which is large for a BERT. With most seeds it does not
 #   learn to translate at all: the lowest value of its row is near 0, and its mean says little.
 
 # %% [markdown]

@@ -155,7 +155,7 @@ class Synonym(NamedTuple):
 def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
     """The held-out name of each noun in "the ... sees the house ."; the article before it is given, the noun is not."""
     text = [f"the {noun.english[-1]} sees the house ." for noun in nouns]
-    said = {arm: say_all(scene, arm, text) for arm in ("plain", "fused") if arm in scene.models}
+    said: dict[str, list[str]] = {arm: say_all(scene, arm, text) for arm in ("plain", "fused") if arm in scene.models}
     made = []
     for number, noun in enumerate(nouns):
         article = scene.bpe.target.encode(ARTICLES["nominative"][noun.gender])

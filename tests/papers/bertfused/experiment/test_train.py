@@ -35,6 +35,7 @@ def weights(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.shapes_unchecked
 def test_smoke(tmp_path):
     """All four settings of the abstract."""
     result = run_of(tmp_path, SMOKE)
@@ -64,8 +65,7 @@ def test_every_row_of_the_ablation_table_trains(tmp_path):
     assert count["fine-tuned"] > count["fused"] < count["stacked"]
 
 
-@pytest.mark.slow
-@pytest.mark.shapes_unchecked
+@pytest.mark.slow  # the one run that checks all shapes: the parts that it leaves out have checked tests of their own
 def test_back_translation_with_a_vocabulary_for_each_side(tmp_path):
     """The reverse model writes source text: in the source's vocabulary, whatever the target's is."""
     config = ONE.override(experiments=("semi-supervised",), vocabulary=(700, 500), steps=1, fused_steps=1)
