@@ -4,8 +4,10 @@ When the overlap is 0 the run has failed; it goes on with a new start `skip` fra
 
     accuracy    mean overlap of the frames that were tracked, the `burn_in` frames from each start left out
     robustness  exp(-30 F / N), F failures in N frames (VOT toolkit), or failures per 100 frames (tables of pysot)
-    EAO         expected average overlap: the mean overlap one may expect of a run of 100-356 frames (VOT2018),
-                46-291 (VOT2019); a run that failed counts as one that tracks nothing from there on, at every length
+    EAO         expected average overlap: the mean overlap one may expect of a run of 100-356 frames (VOT2018)
+
+EAO takes runs of 46-291 frames for VOT2019; one that failed counts as a run that tracks nothing from there on, at every
+length.
 """
 
 from collections.abc import Sequence
