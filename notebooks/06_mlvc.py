@@ -23,8 +23,8 @@
 #
 # | mark | meaning |
 # |---|---|
-# | [paper] | stands in the paper's abstract |
-# | [official code] | what the authors' program does |
+# | [paper] | stands in the paper's abstract, or in a secondary copy of its text |
+# | [official code] | what the authors' program does; it evaluates and does not train |
 # | [peer code] | what other public programs do or report |
 # | [recalled] | remembered from the paper, not read again |
 # | [inferred] | our reading, where none of them is explicit |

@@ -24,10 +24,10 @@
 # |---|---|
 # | [paper] | stands in the paper's abstract, or in its tables as public pages quote them |
 # | [official code] | what the authors' program does |
-# | [inferred] | our reading, where neither of them is explicit |
-# | [ours] | our addition, not the paper's |
-# | [recalled] | remembered from the paper, not read again |
 # | [peer code] | what other public programs do or report |
+# | [recalled] | remembered from the paper, not read again |
+# | [inferred] | our reading, where none of them is explicit |
+# | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
@@ -142,13 +142,7 @@ viz.show_source(_FeedForward._add)
 # full weight, and in the others the mean of both [official code]:
 #
 # $$U<\tfrac p2:\ (1,0)\qquad U>1-\tfrac p2:\ (0,1)\qquad\text{else}:\ (\tfrac12,\tfrac12).$$
-
-# %%
-from labkit.papers.bertfused.method.drop_net import DropNet
-
-viz.show_source(DropNet.draw)
-
-# %% [markdown]
+#
 # Before you move $p$: does the mean weight of a branch depend on it? With $p=1$, the paper's choice [recalled], the mixture
 # that inference uses never occurs in training.
 

@@ -25,9 +25,9 @@
 # |---|---|
 # | [paper] | stands in the paper's abstract |
 # | [author net] | what the network file does that the paper's first author shared |
-# | [peer code] | what other programs of the field do |
-# | [recalled] | remembered from the paper, whose text was not read again |
-# | [inferred] | our reading, where none of these says it |
+# | [peer code] | what other public programs do or report |
+# | [recalled] | remembered from the paper, not read again |
+# | [inferred] | our reading, where none of them is explicit |
 # | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
@@ -511,7 +511,7 @@ paper.exercise("paths").check(my_paths)
 paper.exercise("paths").check(lambda time, n: math.comb(time + n, 2 * n))
 
 # %% [markdown]
-# **A window that leaves the map**
+# **Where a crop begins**
 
 # %% tags=["exercise"]
 display(paper.exercise("window"))

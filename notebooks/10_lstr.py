@@ -28,8 +28,8 @@
 # | mark | meaning |
 # |---|---|
 # | [paper] | stands in the paper's abstract |
-# | [peer code] | what public programs of other methods or of benchmarks do |
-# | [inferred] | our reading, where the abstract is not explicit |
+# | [peer code] | what other public programs do or report |
+# | [inferred] | our reading, where none of them is explicit |
 # | [ours] | our addition, not the paper's |
 
 # %% jupyter={"source_hidden": true} tags=["setup"]
@@ -152,11 +152,6 @@ viz.show_source(roi_align.axis_weights)
 # the weights may also be a product of one softmax over time and one over space (arm `factorized`). The generated videos
 # have one step for each clip.
 
-# %%
-from labkit.papers.lstr.method import short_term
-
-viz.show_source(short_term.ShortTermRelation.forward)
-
 # %% [markdown]
 # **Long-term relation** [paper: a graph convolutional network across clips, in a cascade; the form inferred]. The nodes of
 # the graph are all tubelets of all clips. The rows of $X$ are their vectors *after* the short-term relation: that order is
@@ -218,7 +213,7 @@ import torch
 
 from labkit.kernels.roi_align import roi_align as align
 from labkit.metrics.detection import Boxes, frame_map, tube_overlap
-from labkit.papers.lstr.method import linking
+from labkit.papers.lstr.method import linking, short_term
 from labkit.vision import boxes
 
 torch.manual_seed(0)

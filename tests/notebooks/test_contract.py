@@ -28,7 +28,6 @@ HEADINGS = (
 LESSON_CPU_SECONDS = 150
 MARK = re.compile(r"\[(paper|recalled|official code|author net|peer code|peer|inferred|ours)\b")
 LEGEND = re.compile(r"^\| \[([^\]]+)\] \| (.+) \|$", re.MULTILINE)
-LEGENDS_OF_THEIR_OWN = {"08_bertfused", "09_stmc", "10_lstr"}  # until they have CONTRIBUTING's wording
 ALL = notebooks.names()
 ROOMS = {papers.load(slug).notebook: papers.load(slug) for slug in papers.names()}
 
@@ -61,7 +60,7 @@ def test_ten_headings_in_order(name):
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
 
 
-@pytest.mark.parametrize("name", sorted(set(ROOMS) - LEGENDS_OF_THEIR_OWN))
+@pytest.mark.parametrize("name", ROOMS)
 def test_marks_mean_the_same_in_every_notebook(name):
     """Catches: a wording of its own in a legend, a mark that no legend explains, a row that nothing uses."""
     known = LEGEND.findall((paths.root() / "CONTRIBUTING.md").read_text())
