@@ -47,12 +47,16 @@ def explore(figure: Callable[..., go.Figure], **controls: widgets.ValueWidget) -
     return widgets.VBox([*controls.values(), message, shown])
 
 
-# What the page runs for a figure. It is up at once; plotly follows, once a page. What the kernel sends until then is
-# kept, and drawn later.
+# What the page runs for a figure. It is up at once; plotly follows, once a page and when half a second has passed
+# without a new figure: while the page reads it, no other figure comes up. What the kernel sends until then is kept, and
+# drawn later.
 SHELL = """
 const NAME = "labkit plotly VERSION";
 
+const ASKED = `${NAME}, last asked for`;
+
 const library = (model) => window[NAME] ??= (async () => {
+  while (performance.now() - window[ASKED] < 500) await new Promise((resolve) => setTimeout(resolve, 100));
   const address = URL.createObjectURL(new Blob([model.get("_library")], {type: "text/javascript"}));
   try { return await import(address); } finally { URL.revokeObjectURL(address); }
 })();
@@ -64,6 +68,7 @@ export default () => {
     initialize({model}) {
       const keep = () => { if (model.get("_py2js_update")) early.push(model.get("_py2js_update")); };
       model.on("change:_py2js_update", keep);
+      window[ASKED] = performance.now();
       figure = library(model).then(async (plotly) => {
         const widget = plotly.default();
         model.off("change:_py2js_update", keep);
