@@ -19,9 +19,13 @@ from labkit.errors import InputError
 
 CASES = 10
 QUICK = [subject for subject in subjects.subjects() if not subject.slow]
+SECONDS = ("coded-video", "bert-folder")  # what these subjects take
 
 
-@pytest.mark.parametrize("subject", QUICK, ids=lambda subject: subject.name)
+@pytest.mark.parametrize(
+    "subject",
+    [pytest.param(s, id=s.name, marks=[pytest.mark.slow] if s.name in SECONDS else []) for s in QUICK],
+)
 @pytest.mark.filterwarnings("ignore")  # odd numbers may warn
 def test_what_is_damaged_comes_out_right_or_as_a_sentence(subject: Subject, tmp_path, monkeypatch):
     for name in ("LABKIT_RECORDS", "LABKIT_DATA"):

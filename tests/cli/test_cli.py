@@ -95,6 +95,7 @@ def test_bad_input_is_told_before_anything_starts(here, tmp_path, monkeypatch, w
     assert tree(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_ledger_and_code_zero(here, tmp_path):
     code, printed, message = here("train", "toy", "--scale", "smoke", "-p", "steps", "2", "-p", "learning_rate=1e-3")
     assert (code, message) == (0, "")

@@ -546,7 +546,7 @@ def test_a_missing_benchmark_says_where_it_comes_from(data):
 
 def test_tracking_trees_are_counted_only_where_a_count_is_published(data):
     (data / "uav123" / "data_seq" / "UAV123" / "bike1").mkdir(parents=True)
-    assert registry.check("uav123") == ("present", "data_seq/UAV123: 1 videos")
+    assert registry.check("uav123") == ("present", "data_seq/UAV123: 1 video")
     (data / "nfs").mkdir()
     assert registry.status("nfs").detail == f"{data / 'nfs'} holds no sequence folders"
     assert registry.get("nfs").size == "size unknown"

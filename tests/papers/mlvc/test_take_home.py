@@ -38,6 +38,7 @@ def test_the_lines_are_ten_at_most():
     assert len(snippet().splitlines()) <= 10
 
 
+@pytest.mark.slow
 def test_the_lines_code_a_balloon_and_give_it_back():
     given, said = a_balloon_over_hills(), io.StringIO()
     names: dict[str, object] = {"my_frames": given}

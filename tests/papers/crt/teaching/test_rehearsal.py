@@ -28,6 +28,7 @@ def described():
     return rehearsal.describe(crowd())
 
 
+@pytest.mark.slow
 def test_the_first_decision_is_the_trackers():
     """Before anything more is learned the two must agree to the last candidate: same maps, same head, same scores."""
     (look, *_) = scenes.snapshots(crowd(), 2, Settings(bins=4), guided=True)

@@ -192,6 +192,7 @@ class TestPackedNetwork:
         assert torch.equal(packed.shortcut.input_scale, scales["relu1"].alpha.detach())
         assert torch.equal(packed.second.input_scale, scales["relu2"].alpha.detach())
 
+    @pytest.mark.slow
     def test_sums_that_could_leave_float32_stay_on_the_float_path(self):
         model = nn.Sequential(nn.Linear(2, 600), nn.ReLU(), nn.Linear(600, 4), nn.Linear(4, 2))
         quantize_weights(model, LEVELS["W8"])  # 600 * 255 * 127 is above 2^24
