@@ -22,7 +22,6 @@ from labkit.kernels.soft_quantize.reference import (
     Body,
     Staircase,
     compute_dtype,
-    soft_quantize_for_compilers,
     soft_quantize_reference,
 )
 
@@ -63,10 +62,9 @@ def soft_quantize(
     _check(x, levels, thresholds, temperature, bell_temperature, clamp)
     exact = bell_temperature is None and bell_height is None and math.isinf(clamp)
     if exact and not x.is_cuda and torch.compiler.is_compiling():
-        # a compiler for CPUs fuses a formula with its neighbours, and is then quicker than the operator; with one step
-        # there is nothing to add up, and it makes more of the plain formula
-        formula = soft_quantize_reference if len(thresholds) == 1 else soft_quantize_for_compilers
-        return formula(x.to(compute_dtype(x)), levels, thresholds, alpha, beta, temperature).to(x.dtype)
+        # a compiler for CPUs fuses the plain formula with its neighbours, and is then quicker than the operator
+        wide = x.to(compute_dtype(x))
+        return soft_quantize_reference(wide, levels, thresholds, alpha, beta, temperature).to(x.dtype)
     if bell_height is None:
         bell_height = temperature if bell_temperature is None else bell_temperature
     alpha, beta, temperature, bell_height = (_scalar(value, x) for value in (alpha, beta, temperature, bell_height))

@@ -29,23 +29,6 @@ def soft_quantize_reference(
     return alpha * inner
 
 
-def soft_quantize_for_compilers(
-    x: Float[Tensor, "*shape"],
-    levels: Float[Tensor, " steps_and_one"],
-    thresholds: Float[Tensor, " steps"],
-    alpha: Float[Tensor, ""] | float,
-    beta: Float[Tensor, ""] | float,
-    temperature: Float[Tensor, ""] | float,
-) -> Float[Tensor, "*shape"]:
-    """The same function as torch.compile turns into the least work: T beta x once, so that the slopes of all steps are
-    added up before they meet dy and x, and one sum gives dbeta in place of one for each step. Measured for three steps:
-    1.6 times as quick, forward and backward, as the plain formula compiled; for one step slower."""
-    scaled, inner = temperature * beta * x, levels[0]
-    for gap, offset in zip(levels.diff(), temperature * thresholds, strict=True):
-        inner = inner + gap * torch.sigmoid(scaled - offset)
-    return alpha * inner
-
-
 class Staircase(NamedTuple):
     """All that the two passes need besides the memory they read and write; tensors of one element where not named."""
 
