@@ -33,6 +33,7 @@ from labkit.workbench.run_files import read_object
 PROGRAM = [sys.executable, "-m", "labkit", "run"]  # what a job starts; its options follow
 MOST_JOBS = 10_000
 LOOK = 0.1  # seconds between two looks at a process
+RAY_STARTS = 3  # attempts at a Ray of our own
 PAUSE = 2.0  # seconds before another attempt: a notebook's kernel ends a second after the process that started it
 # Linux ends a process with the one that started it when asked to: else a killed worker's run would go on beside the
 # run that takes its place
@@ -262,12 +263,28 @@ def _elsewhere(job: Mapping[str, Any], retries: int) -> dict[str, Any]:
     return asdict(work(Job(**job), retries))
 
 
+def _start(ray: Any, **options: Any) -> None:
+    """A Ray of our own. It gives its processes thirty seconds, which a busy machine may not have at first."""
+    for _ in range(RAY_STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # a bare one is what Ray raises
+            ray.shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+    raise RunError(
+        f"Ray did not start within 30 seconds, {RAY_STARTS} times: this machine is too busy. Give the command again "
+        "later, or without --engine ray."
+    )
+
+
 @contextmanager
 def _cluster(ray: Any, address: str, at_once: int) -> Iterator[None]:
     if address:
         ray.init(address=address, log_to_driver=False)
     else:
-        ray.init(num_cpus=at_once, include_dashboard=False, log_to_driver=False)
+        _start(ray, num_cpus=at_once, include_dashboard=False, log_to_driver=False)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import toy_paper
 
-from labkit.errors import ConfigError, InputError
+from labkit.errors import ConfigError, InputError, RunError
 from labkit.workbench import sweep
 from labkit.workbench.sweep import Job, alternatives, claim_folder, gather, in_threads, outcome, plan, work
 
@@ -245,6 +245,43 @@ def test_ray_replaces_a_killed_worker_and_the_run_goes_on(tmp_path, monkeypatch)
         time.sleep(0.1)
     else:
         pytest.fail("the killed worker's run goes on")
+
+
+class SlowRay:
+    """Starts at its `starts`-th attempt; before that it fails as Ray does on a machine that is too busy."""
+
+    def __init__(
+        self, starts: int, words: str = "The current node timed out during startup. This could happen ..."
+    ) -> None:
+        self.starts, self.words, self.attempts, self.shut_down = starts, words, 0, 0
+
+    def init(self, **options: object) -> None:
+        self.attempts += 1
+        if self.attempts < self.starts:
+            raise Exception(self.words)
+
+    def shutdown(self) -> None:
+        self.shut_down += 1
+
+
+def test_a_ray_that_is_late_is_started_again():
+    ray = SlowRay(starts=3)
+    sweep._start(ray, num_cpus=1)
+    assert (ray.attempts, ray.shut_down) == (3, 2)
+
+
+def test_a_ray_that_never_starts_is_given_up():
+    ray = SlowRay(starts=9)
+    with pytest.raises(RunError, match="too busy"):
+        sweep._start(ray, num_cpus=1)
+    assert ray.attempts == sweep.RAY_STARTS
+
+
+def test_another_failure_of_ray_stays_itself():
+    ray = SlowRay(starts=2, words="no memory")
+    with pytest.raises(Exception, match="no memory"):
+        sweep._start(ray, num_cpus=1)
+    assert ray.attempts == 1
 
 
 @pytest.mark.slow
