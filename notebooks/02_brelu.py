@@ -142,7 +142,7 @@ print("codes:", requantize(sums, triple).tolist())
 # %%
 viz.show(
     figures.snapping_widget(),
-    "Bars at the reachable values of u_max, labelled by mul. A red line marks the value asked for, 46,000; the nearest "
+    "Bars at the reachable values of u_max, labelled by mul. A black line marks the value asked for, 46,000; the nearest "
     "bar is blue.",
 )
 

@@ -460,7 +460,7 @@ viz.show(
 # %%
 viz.show(
     figures.precision_widget(),
-    "Left: three dark boxes and five blue ones with their scores. Right: precision against recall, an orange zigzag under a "
+    "Left: three dark boxes and five blue ones with their scores. Right: precision against recall, a grey zigzag under a "
     "blue staircase that is filled.",
 )
 

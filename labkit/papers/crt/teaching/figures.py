@@ -29,15 +29,15 @@ from labkit.papers.crt.method.ridge_head import Mining
 from labkit.papers.crt.teaching import rehearsal, scenes
 from labkit.papers.crt.teaching.rehearsal import Rehearsal
 from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, HardNegative, Snapshot, operations
-from labkit.viz import COLORS, explore, image_source, subplots
+from labkit.viz import COLORS, NAMED, explore, image_source, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
 STRIDE, SIZE = 4, 160
 
 
-def color_of(arm: str, position: int = 0) -> str:
+def color_of(arm: str) -> str:
     """Stage 1 alone and the cascade as everywhere; other arms as rivals."""
-    return ARM_COLORS.get(arm, (COLORS["baseline"], COLORS["good"], COLORS["straw"])[position % 3])
+    return ARM_COLORS.get(arm, COLORS["baseline"])
 
 
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
@@ -195,16 +195,17 @@ def cost_figure(d: int = 576, measured: Sequence[Cost] = ()) -> go.Figure:
     primal, dual = operations("primal", n, d), operations("dual", n, d)
     crossing = int(n[np.argmax(dual > primal)]) if (dual > primal).any() else int(n[-1])
     speed = max((operations(c.form, c.n, c.d) / c.milliseconds for c in measured), default=1.0)
-    lines = (("primal: d x d", primal, "float", "solid"), ("dual: n x n", dual, "ours", "solid"),
-             ("running Gram, per frame", np.full(len(n), operations("primal", 29, d)), "good", "dash"))  # fmt: skip
+    colors = {"primal": NAMED[0], "dual": NAMED[3]}
+    running = np.full(len(n), operations("primal", 29, d))
+    lines = (("primal: d x d", primal, colors["primal"], "solid"), ("dual: n x n", dual, colors["dual"], "solid"),
+             ("running Gram, per frame", running, COLORS["ours"], "dash"))  # fmt: skip
     figure = go.Figure(
-        [go.Scatter(x=n, y=y / speed, name=name, line={"color": COLORS[color], "dash": dash})
-         for name, y, color, dash in lines]
-    )  # fmt: skip
-    for form, color in (("primal", "float"), ("dual", "ours")):
+        [go.Scatter(x=n, y=y / speed, name=name, line={"color": color, "dash": dash}) for name, y, color, dash in lines]
+    )
+    for form, color in colors.items():
         dots = [(c.n, c.milliseconds) for c in measured if (c.form, c.d) == (form, d)]
         x, y = zip(*dots, strict=True) if dots else ((), ())
-        marker = {"color": COLORS[color], "size": 9}
+        marker = {"color": color, "size": 9, "symbol": "circle" if form == "primal" else "square"}
         figure.add_scatter(x=x, y=y, mode="markers", name=f"{form}, measured", marker=marker)
     return figure.update_layout(
         title=f"{d} features: the dual is cheaper up to about {crossing:,} rows", height=320, margin={"t": 40, "b": 40},
@@ -233,7 +234,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
         for column in table.T:
             axis.plot(range(len(names)), column, color=COLORS["straw"], lw=0.8, zorder=1)
         for k, arm in enumerate(names):
-            axis.scatter([k] * table.shape[1], table[k], s=14, color=color_of(arm, k), zorder=2)
+            axis.scatter([k] * table.shape[1], table[k], s=14, color=color_of(arm), zorder=2)
             axis.plot([k - 0.25, k + 0.25], [table[k].mean()] * 2, color=COLORS["hard"], lw=2, zorder=3)
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axis.set(title=name, ylim=(-0.03, 1.0))
@@ -245,8 +246,8 @@ def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = (
     """Success curves with bootstrap bands over clips; the dashed line is what a perfect tracker reaches: 20 of 21."""
     figure, axis = subplots(figsize=(5, 3.2))
     curves = scenes.success_curves(dict(result), kind)
-    for k, arm in enumerate(arms):
-        mean, color = curves[arm].mean(0), color_of(arm, k)
+    for arm in arms:
+        mean, color = curves[arm].mean(0), color_of(arm)
         axis.step(OVERLAPS, mean, where="post", color=color, label=f"{arm}: {mean.mean():.3f}")
         if len(curves[arm]) > 1:
             low, high = bootstrap_band(curves[arm])
@@ -534,7 +535,7 @@ def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: in
         go.Scatter(x=np.arange(1, len(curve)), y=curve[1:], line={"color": COLORS["ours"]}, name="curve"), 2, 1
     )
     figure.add_trace(
-        go.Scatter(x=[low, low, high, high], y=[0, value, value, 0], fill="tozeroy", line={"color": COLORS["baseline"]},
+        go.Scatter(x=[low, low, high, high], y=[0, value, value, 0], fill="tozeroy", line={"color": COLORS["float"]},
                    name="EAO"), 2, 1,
     )  # fmt: skip
     figure.update_yaxes(visible=False, row=1)
@@ -551,7 +552,7 @@ def eao_picture(failures: Sequence[int] = (60, 150, 300)) -> Figure:
         curve = next(trace for trace in drawn.data if trace.name == "curve")
         label = f"fails at {failure}: {drawn.layout.title.text}"
         axis.plot(curve.x, curve.y, color=COLORS["ours"], alpha=shade, label=label)
-    axis.axvspan(100, 356, color=COLORS["baseline"], alpha=0.15, lw=0)
+    axis.axvspan(100, 356, color=COLORS["float"], alpha=0.15, lw=0)
     axis.set(xlabel="frames", ylabel="expected overlap", ylim=(0, 0.7))
     axis.legend(frameon=False, fontsize=8)
     return figure
