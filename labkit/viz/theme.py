@@ -9,8 +9,8 @@ from IPython.core.getipython import get_ipython
 from IPython.core.pylabtools import select_figure_formats
 from matplotlib.figure import Figure
 
-# Any two of them can be told apart by eyes without one kind of cone, too (tested). Rooms draw with these names alone, and
-# with white and black where a picture or a heat map lies below.
+# Any two of them can be told apart by eyes without one kind of cone, too (tested). Rooms draw with these names alone,
+# and with white and black where a picture or a heat map lies below.
 COLORS = {
     "float": "#7f7f7f",  # the reference that nothing was done to
     "ours": "#1f6fb4",  # the paper's method

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -294,6 +295,21 @@ def test_list_shows_how_the_claims_stand(here):
     assert code == 0
     assert "Toys Learn" in printed
     assert "0 hold, 0 do not, 2 not measured" in printed
+
+
+@pytest.mark.parametrize(
+    ("held", "failed", "words"),
+    [
+        (0, 0, "0 hold, 0 do not, 1 not measured"),
+        (1, 0, "1 holds, 0 do not, 1 not measured"),
+        (0, 1, "0 hold, 1 does not, 1 not measured"),
+        (1, 1, "1 holds, 1 does not, 1 not measured"),
+        (9, 2, "9 hold, 2 do not, 1 not measured"),
+    ],
+)
+def test_a_tally_is_a_sentence_whatever_it_counts(held, failed, words):
+    outcomes = [True] * held + [False] * failed + [None]
+    assert output.tally(SimpleNamespace(holds=outcome) for outcome in outcomes) == words
 
 
 def test_errors_of_ours_leave_with_their_own_code(here, monkeypatch):
