@@ -22,7 +22,7 @@ COLORS = {
 }
 # Curves that have a name and no meaning, such as the labels of a classifier: nothing above is purple. Give each a mark
 # of its own, too: they differ in lightness more than in hue.
-NAMED = ("#2b1055", "#5b2fa0", "#8a5fd0", "#b693ea", "#dcc8f7")
+NAMED = ("#2b1055", "#5b2fa0", "#8a5fd0", "#aa83e0", "#c8adee")
 
 
 def pale(color: str) -> str:

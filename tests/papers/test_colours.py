@@ -78,7 +78,7 @@ def test_every_drawing_call_says_its_colour(slug):
 
 @pytest.mark.parametrize("slug", ROOMS)
 def test_no_arm_is_red_or_green(slug):
-    """Red and green are failure and success. An arm is ours, a rival, the reference, what is deployed, or stands back."""
+    """Red and green are failure and success, and no arm is one of them."""
     figures = importlib.import_module(f"labkit.papers.{slug}.teaching.figures")
     judging = {viz.COLORS["good"], viz.COLORS["bad"]}
     tables = [getattr(figures, name) for name in ("ARM_COLORS", "ARM_LOOKS", "CODEC_LOOKS") if hasattr(figures, name)]
