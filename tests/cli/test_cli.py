@@ -445,8 +445,8 @@ def test_names_of_notebooks_are_in_reading_order():
 
 
 VERBS = {
-    "Check", "Compute", "Decode", "Encode", "Execute", "Find", "Follow", "Get", "List", "Measure", "Open", "Read", "Run",
-    "Show", "Train", "Translate", "Write",
+    "Check", "Compute", "Decode", "Encode", "Execute", "Find", "Follow", "Get", "List", "Measure", "Open", "Read",
+    "Run", "Show", "Train", "Translate", "Write",
 }  # fmt: skip
 """What commands do, one word each: the first of their help."""
 
