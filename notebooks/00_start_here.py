@@ -94,8 +94,8 @@ if importlib.util.find_spec("labkit") is None:
 # | not shown | the margin lies inside of the interval: more seeds could decide either way |
 # | does not hold | the whole interval lies below the margin |
 #
-# The next table has the size of each notebook, the times of recorded runs, and what you have to bring. A star: you have to ask for these data,
-# `labkit data list` says whom.
+# The next table has the size of each notebook, the times of recorded runs, and what you have to bring. A star: you have
+# to ask for these data, `labkit data list` says whom.
 
 # %%
 from labkit import papers, viz
