@@ -143,7 +143,7 @@ def convergence_figure() -> Figure:
 def loo_figure(noise: float = 0.1) -> go.Figure:
     """Leave-one-out error against lam: closed form (line), refits (dots).  noise: added to the labels."""
     if noise < 0:
-        raise InputError(f"noise must not be negative; got {noise}")
+        raise InputError(f"noise must not be negative; got {noise}.")
     rows = scenes.frame_rows()
     generator = torch.Generator().manual_seed(0)
     y = rows.y + noise * torch.randn(rows.y.shape, generator=generator, dtype=torch.float64)
@@ -190,7 +190,7 @@ def cost_figure(d: int = 576, measured: Sequence[Cost] = ()) -> go.Figure:
     Lines count operations. With measured solves (dots) they are milliseconds, at the speed of the quickest of all.
     """
     if d < 1:
-        raise InputError(f"d must be at least 1; got {d}")
+        raise InputError(f"d must be at least 1; got {d}.")
     n = np.unique(np.logspace(1, 4, 60).astype(int))
     primal, dual = operations("primal", n, d), operations("dual", n, d)
     crossing = int(n[np.argmax(dual > primal)]) if (dual > primal).any() else int(n[-1])
@@ -226,7 +226,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
     """Lost frames of each clip and arm; lines join the same clip.  Footage, where there is some, stands on the left."""
     panels = [(name, part["arms"]) for group in ("footage", "clips") for name, part in result.get(group, {}).items()]
     if not panels:
-        raise InputError("the result holds neither clips nor footage")
+        raise InputError("the result holds neither clips nor footage.")
     figure, axes = subplots(1, len(panels), figsize=(9, 3), squeeze=False, sharey=True)
     for axis, (name, arms) in zip(axes[0], panels, strict=True):
         names = list(arms)
@@ -324,7 +324,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
     candidate.
     """
     if not 0 <= position < len(snapshots):
-        raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}")
+        raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}.")
     snapshot = snapshots[position]
     figure = make_subplots(
         1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1: map", "stage 1 grey, 2 colour")
@@ -510,7 +510,10 @@ def presence_figure(tracked: Sequence[tuple[tracking.Sequence, Track]]) -> Figur
 def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: int = 356) -> go.Figure:
     """Two runs of 400 frames: one is never lost, one fails at `failure` and starts anew; their curve and its mean."""
     if not (1 <= failure <= 380 and 0 < overlap <= 1 and 1 <= low < high < 400):
-        raise InputError("need a failure in 1..380, an overlap in (0, 1], 1 <= low < high < 400")
+        raise InputError(
+            "a failure from 1 to 380, an overlap in (0, 1] and 1 <= low < high < 400 are needed; "
+            f"got {failure}, {overlap}, {low} and {high}."
+        )
     codes, overlaps = np.full(400, 3), np.full(400, overlap)
     codes[0] = 1
     failing = codes.copy()
