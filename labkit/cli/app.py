@@ -37,7 +37,7 @@ app.command(short_help="Train without a notebook, on one device or many.")(train
 app.command(short_help="Run a paper over several seeds and keep the results.")(record)
 app.command(short_help="Run a notebook for every combination of some fields.")(sweep)
 app.command(short_help="Write what a run trained as a folder for others.")(export)
-app.add_typer(data.app, name="data", short_help="List, get and check datasets.")
+app.add_typer(data.app, name="data", short_help="List datasets, get and check them.")
 app.command(short_help="Follow a target through a video.")(track)
 app.add_typer(codec.app, name="codec", short_help="Encode videos by learned prediction, and decode them.")
 app.command(short_help="Translate stdin to stdout, line by line.")(translate)

@@ -10,13 +10,13 @@ from IPython.core.pylabtools import select_figure_formats
 from matplotlib.figure import Figure
 
 # Any two of them can be told apart by eyes without one kind of cone, too (tested). Rooms draw with these names alone,
-# and with white and black where a picture or a heat map lies below.
+# and with white and black where a picture or a heat map lies below. What was not chosen stands back in straw.
 COLORS = {
     "float": "#7f7f7f",  # the reference that nothing was done to
     "ours": "#1f6fb4",  # the paper's method
     "baseline": "#d97706",  # its rivals
     "hard": "#222222",  # what is deployed, the truth
-    "straw": "#c9b8a8",  # what stands back: a baseline that nobody should be proud to beat, what was not chosen
+    "straw": "#c9b8a8",  # a baseline that is easy to beat
     "bad": "#c0392b",  # failures, gaps
     "good": "#12a05c",  # successes
 }
