@@ -24,7 +24,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -79,8 +79,23 @@ if importlib.util.find_spec("labkit") is None:
 # | `gpu` | up to ten minutes on one data-centre GPU | data anyone can get |
 # | `full` | the paper's own setting | the paper's own data, one or many GPUs |
 #
-# The next table has the times of recorded runs, and what you have to bring. A star: you have to ask for these data,
-# `labkit data list` says whom.
+# A word means the same in every notebook:
+#
+# | word | meaning |
+# |---|---|
+# | arm | one of the things that a run compares: the paper's method, a rival, the method with a part left out |
+# | run | one execution with one config, kept in `runs/`; all its arms have the same data |
+# | seed | the number with which a run's random choices begin |
+# | record | results of several runs, one a seed, kept in `data/records/` by `labkit record` |
+# | claim | one statement of the abstract in our words, with a measure |
+# | effect | what the measure gives, one number a seed; more of it speaks for the statement |
+# | margin | the least effect that counts, written down before measuring; a negative one allows a small loss |
+# | holds | the near end of the 95 % interval of the effect over seeds reaches the margin |
+# | not shown | the margin lies inside of the interval: more seeds could decide either way |
+# | does not hold | the whole interval lies below the margin |
+#
+# The next table has the size of each notebook, the times of recorded runs, and what you have to bring. A star: you have
+# to ask for these data, `labkit data list` says whom.
 
 # %%
 from labkit import papers, viz

@@ -30,7 +30,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -142,7 +142,7 @@ print("codes:", requantize(sums, triple).tolist())
 # %%
 viz.show(
     figures.snapping_widget(),
-    "Bars at the reachable values of u_max, labelled by mul. A red line marks the value asked for, 46,000; the nearest "
+    "Bars at the reachable values of u_max, labelled by mul. A black line marks the value asked for, 46,000; the nearest "
     "bar is blue.",
 )
 

@@ -38,7 +38,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -440,7 +440,7 @@ viz.show(
 
 # %% [markdown]
 # **The critics.** Left, a position and a goal. Beside it, $Q$ over all actions (horizontal and vertical) at that position: light is
-# better. Red: actions of the policy, 120 samples for SHER and the only one for HER. Move the position past the wall's end.
+# better. White dots: actions of the policy, 120 samples for SHER and the only one for HER. Move the position past the wall's end.
 
 # %%
 chosen = {arm: learners[arm].agent for arm in ("SHER", "HER-none") if arm in learners}

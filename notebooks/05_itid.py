@@ -36,7 +36,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -750,7 +750,7 @@ show.scales(paper.configs)
 #
 # - [paper]: IID hides the properties of the task. Under ITID a bound identifies hypothesis invariance as what guarantees
 #   generalisation. An algorithm enhances invariance by modifying data distributions. Toy and real images support this. No
-#   figure, theorem or data set is known to us.
+#   figure, theorem or dataset is known to us.
 # - [ours]: the setting of section 4, the four measures, Theorems 1 to 8, the certificate, every modifier, IE-adaptive.
 # - [peer code]: IRM's penalty (full-batch square, loss divided by lambda) and DomainBed's (product of two half-batch
 #   gradients, optimiser started anew); V-REx's biased variance; GroupDRO's detached weights; mixup across environments.

@@ -37,7 +37,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 

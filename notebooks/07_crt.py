@@ -35,7 +35,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -342,7 +342,7 @@ head = "| source | candidates a frame | frames with one candidate or none |\n|--
 Markdown(head + "\n".join(scenes.work_left(result)))
 
 # %% [markdown]
-# **Other features for stage 2** [ours]. There are three variants: finer pooling (`cascade-8x8`), features with cells of
+# **Other features for stage 2** [ours]. There are three arms: finer pooling (`cascade-8x8`), features with cells of
 # 2 pixels (`cascade-fine`), and a small convolutional network beside the hand-made features (`cascade-learned`). The
 # network is trained on generated clips with other seeds: ridge regression is fitted on one search image and applied to
 # another, and the error is backpropagated *through the solution of the linear system*. All settings were fixed before

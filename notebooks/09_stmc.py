@@ -34,7 +34,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -60,8 +60,8 @@ viz.use()
 paper = load("stmc")
 viz.show(
     figures.idea_figure(),
-    "Left: a pixelated figure before a dark ground with small rings and crosses. Beside it the same frame with a green "
-    "square around the face and orange ones around the hands; then a hand and the face enlarged, and a stick figure.",
+    "Left: a pixelated figure before a dark ground with small rings and crosses. Beside it the same frame with blue "
+    "squares around the face and the hands; then a hand and the face enlarged, and a stick figure.",
 )
 
 # %% [markdown]
@@ -410,8 +410,8 @@ viz.show(
 # %%
 viz.show(
     figures.ridge_widget(reading),
-    "Above: curves of the six largest labels' probability against the step; peaks follow one another, the blank dotted "
-    "between them. Below: the four frames in the middle of the chosen step.",
+    "Above: the probabilities of five glosses against the step, purple with a mark each; peaks follow one another, the blank "
+    "dotted between them. Below: the four frames in the middle of the chosen step.",
 )
 
 # %% [markdown]

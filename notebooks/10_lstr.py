@@ -36,7 +36,7 @@
 # nothing to read: where labkit is missing (on Colab), this installs it from its clone
 import importlib.util
 
-if importlib.util.find_spec("labkit") is None:
+if getattr(importlib.util.find_spec("labkit"), "origin", None) is None:  # the clone's folder alone is no package
     from pathlib import Path
     from runpy import run_path
 
@@ -63,7 +63,7 @@ viz.use()
 paper = load("lstr")
 viz.show(
     figures.idea_figure(),
-    "Five small frames in a row with two coloured disks each and a white symbol some way off each disk. One disk has a blue "
+    "Five small frames in a row with two coloured discs each and a white symbol some way off each disk. One disk has a blue "
     "box; in clip 1 it wears a white rim. Above each frame its class: from clip 2 on it ends with 'later'.",
 )
 
@@ -460,7 +460,7 @@ viz.show(
 # %%
 viz.show(
     figures.precision_widget(),
-    "Left: three dark boxes and five blue ones with their scores. Right: precision against recall, an orange zigzag under a "
+    "Left: three dark boxes and five blue ones with their scores. Right: precision against recall, a grey zigzag under a "
     "blue staircase that is filled.",
 )
 

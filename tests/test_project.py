@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
@@ -87,6 +88,23 @@ def test_conda_users_get_what_pip_users_get():
     assert re.fullmatch(r"3\.\d+", minor)
     assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(f"{minor}.99")
     assert from_pip == {"pip": ["-c constraints.txt", "-e .[all]"]}
+
+
+def test_the_container_sets_itself_up_as_a_newcomer_does():
+    """JSON without comments, a Python that we admit, a target that the Makefile has, an interpreter that it makes."""
+    folder = ROOT / ".devcontainer"
+    container = json.loads((folder / "devcontainer.json").read_text())
+    image = re.search(
+        r"^FROM python:(3\.\d+)-slim$", (folder / container["build"]["dockerfile"]).read_text(), re.MULTILINE
+    )
+    assert image
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(f"{image[1]}.99")
+    makefile = (ROOT / "Makefile").read_text()
+    program, target = container["postCreateCommand"].split()
+    assert program == "make"
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter == f"{re.search(r'^BIN := (.+)$', makefile, re.MULTILINE)[1]}/python"  # type: ignore[index]
 
 
 def test_every_requirement_is_pinned_and_admits_its_pin():

@@ -20,7 +20,7 @@ def bench(
         int, typer.Option(min=0, max=100, help="repeat so often, and write a record that claims are judged by")
     ] = 0,
 ) -> None:
-    """Side by side with peers; a ratio above 1 means that we are ahead."""
+    """Measure speed side by side with peers; a ratio above 1 means that we are ahead."""
     from labkit.devices import pick_device
     from labkit.workbench import benchmark
 

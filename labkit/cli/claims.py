@@ -27,7 +27,7 @@ def claims(
     p: Pairs = None,
     device: Device = None,
 ) -> None:
-    """The ledger: every statement of the abstracts, what was measured, whether it holds.
+    """Show the ledger: every statement of the abstracts, what was measured, whether it holds.
 
     From the records; with --run from runs that this command makes, or finds finished under runs/. --scale, --seeds, -p
     and --device are those of the runs.

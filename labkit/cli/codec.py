@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # other commands need not wait for torch
     from labkit.papers.mlvc.method.codec import Codec
     from labkit.papers.mlvc.method.container import Header
 
-app = typer.Typer(no_args_is_help=True, help="Code videos by learned multi-frame prediction (room mlvc), and back.")
+app = typer.Typer(
+    no_args_is_help=True, help="Encode videos by learned multi-frame prediction (room mlvc), and decode them."
+)
 
 Model = Annotated[
     Path | None, typer.Option(help="networks: a file that `labkit export` wrote; default: a small one of labkit's")
@@ -23,7 +25,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; files and 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="write over a file that is there")]
 
 
-@app.command(short_help="Code a video; OUT appears when it is whole.")
+@app.command(short_help="Encode a video; OUT appears when it is whole.")
 def encode(
     video: Annotated[Path, typer.Argument(metavar="IN", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write, ending in .mlvc")],
@@ -34,7 +36,7 @@ def encode(
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
-    """Code a video; OUT appears when it is whole. Any size; RGB at 8 bits, no sound.
+    """Encode a video; OUT appears when it is whole. Any size; RGB at 8 bits, no sound.
 
     Slow: with labkit's small networks about 4 CPU seconds a frame of 854 x 480. One frame at a time is in memory,
     which does not grow with the length: 1.3 GB at that size. An I-frame stands wherever it is cheaper than a P-frame;
@@ -97,9 +99,9 @@ def decode(
     console.print(f"{done.frames} frames, {how}\n{out}", soft_wrap=True, highlight=False)
 
 
-@app.command(short_help="What a .mlvc file holds, and whether it is whole.")
+@app.command(short_help="Show what a .mlvc file holds, and whether it is whole.")
 def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file")]) -> None:
-    """What a .mlvc file holds, and whether it is whole; needs no networks."""
+    """Show what a .mlvc file holds, and whether it is whole; needs no networks."""
     from labkit.papers.mlvc.method.container import HEADER_BYTES, Gap, packets, read_header
     from labkit.papers.mlvc.method.video_files import read_coded
 

@@ -14,15 +14,15 @@ from labkit.data import registry
 from labkit.data.registry import State
 from labkit.errors import DataError
 
-app = typer.Typer(help="Datasets: list what there is, get them, check that they are whole.", no_args_is_help=True)
+app = typer.Typer(help="List datasets, get them, check that they are whole.", no_args_is_help=True)
 
 INDENT = 4
 _COLOUR: dict[State, str] = {"present": "green", "missing": "yellow", "needs registration": "yellow", "damaged": "red"}
 
 
-@app.command("list", short_help="Every dataset: its state, size, licence and layout.")
+@app.command("list", short_help="List every dataset: its state, size, licence and layout.")
 def list_datasets() -> None:
-    """Every dataset: is it there, how large, under which licence, and where its files belong."""
+    """List every dataset: is it there, how large, under which licence, and where its files belong."""
     console, names = Console(), registry.names()
     sizes = [registry.get(name).size for name in names]
     for name in names:
@@ -40,7 +40,7 @@ def list_datasets() -> None:
 
 @app.command()
 def get(name: Annotated[str, typer.Argument(metavar="NAME", help="a dataset from `labkit data list`")]) -> None:
-    """Fetch a dataset, or what is missing of it. Shows the licence first; goes on where an earlier attempt stopped."""
+    """Get a dataset, or what is missing of it. Shows the licence first; goes on where an earlier attempt stopped."""
     dataset, console = registry.get(name), Console()
     for line in (dataset.title, f"terms: {dataset.licence}", f"cite: {dataset.citation}", f"from: {dataset.url}"):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -63,7 +63,7 @@ def get(name: Annotated[str, typer.Argument(metavar="NAME", help="a dataset from
 @app.command()
 def check(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="a dataset; every one that is there when left out")
+        str | None, typer.Argument(metavar="NAME", help="a dataset; default: every one that is there")
     ] = None,
 ) -> None:
     """Read every file and compare it with the published one. Exit code 2: something is damaged, or NAME not there."""

@@ -63,7 +63,7 @@ def detection_map(
     labels: Annotated[Path | None, typer.Option(help="ava: pbtxt of the classes that count")] = None,
     excluded: Annotated[Path | None, typer.Option(help="ava: CSV of the timestamps that do not count")] = None,
 ) -> None:  # fmt: skip
-    """Average precision of each class and their mean, from two CSV files."""
+    """Compute average precision of each class and their mean from two CSV files."""
     from labkit.metrics import detection
 
     if measure not in MEASURES:

@@ -17,7 +17,7 @@ def gpu(
     seeds: Seeds = "0",
     scale: Annotated[str, typer.Option(help="another scale than gpu, to try the command out")] = "gpu",
 ) -> None:
-    """GPU tests, benchmarks and gpu-scale training, time-boxed; the same command given again goes on."""
+    """Run GPU tests, benchmarks and gpu-scale training, time-boxed; the same command given again goes on."""
     numbers(seeds)
     chosen = slugs or papers.names()
     for slug in chosen:

@@ -10,7 +10,7 @@ INDENT = 4
 
 
 def list_papers() -> None:
-    """The papers, and how their claims stand."""
+    """List the papers, and how their claims stand."""
     papers = sorted(rooms(""), key=lambda paper: paper.notebook)
     width = max(len(paper.slug) for paper in papers)
     for paper in papers:

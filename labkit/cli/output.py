@@ -63,9 +63,11 @@ def standing(paper: Paper) -> str:
 
 
 def tally(verdicts: Iterable[Verdict]) -> str:
-    """How many claims hold, do not, and were not measured."""
+    """How many claims hold, do not, and were not measured: "9 hold, 1 does not, 4 not measured"."""
     counts = Counter(verdict.holds for verdict in verdicts)
-    return f"{counts[True]} hold, {counts[False]} do not, {counts[None]} not measured"
+    hold = "holds" if counts[True] == 1 else "hold"
+    do_not = "does not" if counts[False] == 1 else "do not"
+    return f"{counts[True]} {hold}, {counts[False]} {do_not}, {counts[None]} not measured"
 
 
 def short(path: Path) -> str:

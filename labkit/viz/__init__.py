@@ -3,12 +3,14 @@
 from labkit.viz.explorer import explore
 from labkit.viz.page import show, show_source
 from labkit.viz.picture import image_source
-from labkit.viz.theme import COLORS, subplots, use
+from labkit.viz.theme import COLORS, NAMED, pale, subplots, use
 
 __all__ = [
     "COLORS",
+    "NAMED",
     "explore",
     "image_source",
+    "pale",
     "show",
     "show_source",
     "subplots",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from labkit import paths
 from labkit.data import registry
 from labkit.workbench.claims import table_row
 from labkit.workbench.experiment import Paper, Scale
@@ -11,18 +12,19 @@ NOT_MEASURED = "not measured"
 
 
 def costs_markdown(papers: Iterable[Paper], link: str = "") -> str:
-    """One row a paper. Where no record says how long a scale takes, the table says that.
+    """One row a paper: size, times, needs. Where no record says how long a scale takes, the table says that.
 
     Args:
         link: folder of the notebooks, as seen from where the table stands, with a slash.
     """
-    head = "| notebook | lesson, CPU seconds a seed | gpu, minutes | gpu needs | full, hours | full needs |"
+    head = "| notebook | file, MB | lesson, CPU seconds a seed | gpu, minutes | gpu needs | full, hours | full needs |"
     rows = []
     for paper in papers:
         records = [record for record in load_all(paper.slug) if not record.label]
         rows.append(
             (
                 f"[{paper.notebook}]({link}{paper.notebook}.ipynb)",
+                _megabytes(paper),
                 _cpu_seconds(records),
                 _wall_time(records, "gpu", 60.0),
                 _needs(paper, "gpu"),
@@ -30,7 +32,13 @@ def costs_markdown(papers: Iterable[Paper], link: str = "") -> str:
                 _needs(paper, "full"),
             )
         )
-    return "\n".join([head, "|---|---|---|---|---|---|", *map(table_row, rows)])
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *map(table_row, rows)])
+
+
+def _megabytes(paper: Paper) -> str:
+    """Of the executed notebook with its pictures."""
+    path = paths.notebooks_dir() / f"{paper.notebook}.ipynb"
+    return f"{path.stat().st_size / 1e6:.1f}" if path.exists() else "–"
 
 
 def _cpu_seconds(records: Sequence[Record]) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -296,6 +297,21 @@ def test_list_shows_how_the_claims_stand(here):
     assert "0 hold, 0 do not, 2 not measured" in printed
 
 
+@pytest.mark.parametrize(
+    ("held", "failed", "words"),
+    [
+        (0, 0, "0 hold, 0 do not, 1 not measured"),
+        (1, 0, "1 holds, 0 do not, 1 not measured"),
+        (0, 1, "0 hold, 1 does not, 1 not measured"),
+        (1, 1, "1 holds, 1 does not, 1 not measured"),
+        (9, 2, "9 hold, 2 do not, 1 not measured"),
+    ],
+)
+def test_a_tally_is_a_sentence_whatever_it_counts(held, failed, words):
+    outcomes = [True] * held + [False] * failed + [None]
+    assert output.tally(SimpleNamespace(holds=outcome) for outcome in outcomes) == words
+
+
 def test_errors_of_ours_leave_with_their_own_code(here, monkeypatch):
     def fail(slug: str):
         raise DataError("dataset 'x' is missing. Get it: labkit data get x")
@@ -428,6 +444,13 @@ def test_names_of_notebooks_are_in_reading_order():
     assert notebooks.names() == sorted(notebooks.names())
 
 
+VERBS = {
+    "Check", "Compute", "Decode", "Encode", "Execute", "Find", "Follow", "Get", "List", "Measure", "Open", "Read",
+    "Run", "Show", "Train", "Translate", "Write",
+}  # fmt: skip
+"""What commands do, one word each: the first of their help."""
+
+
 def _commands(command: Any, words: tuple[str, ...] = ("labkit",)) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield words, command
     for name, inner in getattr(command, "commands", {}).items():
@@ -436,10 +459,12 @@ def _commands(command: Any, words: tuple[str, ...] = ("labkit",)) -> Iterator[tu
 
 
 def test_every_help_text_is_whole_in_80_columns_and_written_in_one_way():
-    """Catches: a summary that ends in dots, an argument in small letters, a switch that is mostly its opposite."""
+    """Catches: a summary that ends in dots or has no verb, an argument in small letters, a switch of the opposite."""
     for words, command in _commands(typer.main.get_command(app)):
         text = command.get_help(typer.Context(command, info_name=words[-1], terminal_width=80, max_content_width=80))
         assert command.help, words
+        first = {line.split()[0] for line in (command.help, command.get_short_help_str(200))}
+        assert len(words) == 1 or first <= VERBS, words
         assert not re.search(r"\w\.\.\.$", text, re.MULTILINE), text
         assert "--no-" not in text, text
         for line in text.partition("Arguments:")[2].partition("Options:")[0].splitlines():

@@ -3,6 +3,7 @@
 No network: the installation itself is pip's, and here a stand-in for it writes down what it was asked.
 """
 
+import importlib.machinery
 import importlib.util
 import subprocess
 import sys
@@ -38,6 +39,27 @@ def test_where_it_is_missing_the_clone_is_looked_for_beside_and_around(monkeypat
     monkeypatch.chdir(tmp_path / start)
     exec(SETUP, {})
     assert (tmp_path / "labkit/notebooks/ran").exists()
+
+
+def test_the_clone_s_own_folder_is_not_taken_for_the_package(monkeypatch, tmp_path):
+    """Where `git clone` has put a folder labkit, Python finds a namespace of that name, and nothing to import in it."""
+    (tmp_path / "labkit/labkit").mkdir(parents=True)
+    (tmp_path / "labkit/labkit/__init__.py").touch()
+    (tmp_path / "labkit/notebooks").mkdir()
+    (tmp_path / "labkit/notebooks/install.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()"
+    )
+    beside = importlib.machinery.PathFinder.find_spec("labkit", [str(tmp_path)])
+    assert beside is not None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: beside)
+    monkeypatch.chdir(tmp_path)
+    exec(SETUP, {})
+    assert (tmp_path / "labkit/notebooks/ran").exists()
+    inside = importlib.machinery.PathFinder.find_spec("labkit", [str(tmp_path / "labkit")])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: inside)
+    (tmp_path / "labkit/notebooks/ran").unlink()
+    exec(SETUP, {})
+    assert not (tmp_path / "labkit/notebooks/ran").exists()
 
 
 def test_without_a_clone_it_says_how_to_get_one(monkeypatch, tmp_path):

@@ -334,6 +334,20 @@ def test_colours_that_mean_something_differ_for_all_eyes(cones):
     assert near == []
 
 
+@pytest.mark.parametrize("cones", CONES)
+def test_curves_with_a_mere_name_can_be_told_apart(cones):
+    """Each from the next lighter one, and all from the paper; marks of their own do the rest."""
+    seen = [cielab(color, CONES[cones]) for color in (*viz.NAMED, "#ffffff")]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.pairwise(seen)) > 12
+    assert not {*viz.NAMED} & {*viz.COLORS.values()}
+
+
+def test_a_pale_colour_is_a_quarter_of_it_on_white():
+    assert viz.pale("#ffffff") == "#ffffff"
+    assert viz.pale("#000000") == "#bfbfbf"
+    assert viz.pale("#ff0040") == "#ffbfcf"
+
+
 def test_the_measure_of_colours_is_that_of_cielab():
     """White is (100, 0, 0), sRGB's red (53.24, 80.09, 67.20)."""
     np.testing.assert_allclose(cielab("#ffffff", CONES["all"]), (100, 0, 0), atol=0.02)

@@ -31,7 +31,7 @@ def row(monkeypatch, folder, *records: Record, **needs: tuple[str, ...]) -> list
 def test_without_a_record_nothing_is_claimed(monkeypatch, tmp_path):
     notebook, *cells = row(monkeypatch, tmp_path)
     assert notebook == f"[{toy_paper.PAPER.notebook}](notebooks/{toy_paper.PAPER.notebook}.ipynb)"
-    assert cells == ["not measured", "not measured", "nothing", "not measured", "nothing"]
+    assert cells == ["–", "not measured", "not measured", "nothing", "not measured", "nothing"]
 
 
 def test_times_are_those_of_the_records_without_a_label(monkeypatch, tmp_path):
@@ -40,7 +40,7 @@ def test_times_are_those_of_the_records_without_a_label(monkeypatch, tmp_path):
         record("lesson", label="longer", cpu=(900.0,)),
         record("gpu", device="nvidia h100", wall=420.0),
     )
-    assert row(monkeypatch, tmp_path, *records)[1:] == [
+    assert row(monkeypatch, tmp_path, *records)[2:] == [
         "59 to 70",
         "7 on nvidia h100",
         "nothing",
@@ -50,10 +50,16 @@ def test_times_are_those_of_the_records_without_a_label(monkeypatch, tmp_path):
 
 
 def test_a_record_without_processor_time_is_no_measurement_of_it(monkeypatch, tmp_path):
-    assert row(monkeypatch, tmp_path, record("lesson"))[1] == "not measured"
+    assert row(monkeypatch, tmp_path, record("lesson"))[2] == "not measured"
+
+
+def test_a_notebook_s_size_is_that_of_its_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    (tmp_path / f"{toy_paper.PAPER.notebook}.ipynb").write_bytes(bytes(849_000))
+    assert row(monkeypatch, tmp_path)[1] == "0.8"
 
 
 def test_datasets_have_a_size_and_a_star_where_one_has_to_ask(monkeypatch, tmp_path):
     cells = row(monkeypatch, tmp_path, gpu=("mnist", "tc128"), full=("imagenet", "own weights"))
-    assert cells[3] == "mnist (12 MB), tc128*"
-    assert cells[5] == "imagenet* (150 GB), own weights"
+    assert cells[4] == "mnist (12 MB), tc128*"
+    assert cells[6] == "imagenet* (150 GB), own weights"

@@ -23,7 +23,6 @@ from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {
     "plain": COLORS["float"], "fused": COLORS["ours"], "no-drop-net": COLORS["baseline"], "random": COLORS["straw"],
-    "scratch": COLORS["good"],
 }  # fmt: skip
 SLOWER = (38.6, 49.3, 47.8, 43.8)
 """Inference time more than the plain model's, in percent: IWSLT En-De, De-En, WMT En-De, En-Fr [paper]."""

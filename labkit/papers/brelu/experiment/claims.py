@@ -144,7 +144,7 @@ CLAIMS = (
     ),
     Claim(
         key="training-mends-clipping",
-        sentence="Fine-tuning makes up for clipping, and not for rounding: a tight bound can be learnt around.",
+        sentence="Fine-tuning makes up for clipping, and not for rounding: a tight bound can be learned around.",
         published=None,
         measure=difference(gained_by_training("0.25"), gained_by_training("8")),
         margin=0.3,

@@ -60,7 +60,7 @@ def snapping_figure(u_max: int = 46_000, bits: int = 6) -> go.Figure:
     colors = [COLORS["ours"] if i == nearest else COLORS["straw"] for i in range(len(muls))]
     figure = go.Figure(go.Bar(x=ends, y=[1] * len(ends), marker_color=colors, width=max(1, u_max / 400),
                               text=[f"mul {m}" for m in muls], showlegend=False))  # fmt: skip
-    figure.add_scatter(x=[u_max, u_max], y=[0, 1.15], mode="lines", line={"color": COLORS["bad"]}, name="asked for")
+    figure.add_scatter(x=[u_max, u_max], y=[0, 1.15], mode="lines", line={"color": COLORS["hard"]}, name="asked for")
     off = 100 * (ends[nearest] / u_max - 1)
     return figure.update_layout(
         template="none", height=260, margin={"t": 50, "b": 45, "l": 20, "r": 10}, yaxis={"visible": False},
@@ -195,7 +195,8 @@ def size_figure(sizes: Mapping[str, int]) -> Figure:
     """Bytes of the same network stored in different ways."""
     figure, axis = subplots(figsize=(6, 0.4 * len(sizes) + 0.9))
     names = list(sizes)[::-1]
-    bars = axis.barh(names, [sizes[name] / 1000 for name in names], color=COLORS["ours"])
+    colors = [COLORS["float" if name.startswith("float") else "ours"] for name in names]
+    bars = axis.barh(names, [sizes[name] / 1000 for name in names], color=colors)
     axis.bar_label(bars, [f"{sizes[name]:,} bytes" for name in names], padding=3, fontsize=8)
     axis.set(xlabel="kB", xlim=(0, 1.35 * max(sizes.values()) / 1000))
     return figure
@@ -335,7 +336,7 @@ def pixel_figure(shown: SuperResolution, row: int = 40, column: int = 40, layers
     figure = make_subplots(1, 2, column_widths=[0.28, 0.72], specs=[[{"type": "xy"}, {"type": "table"}]])
     figure.add_heatmap(z=picture, colorscale="gray", showscale=False, hoverinfo="x+y", row=1, col=1)
     figure.add_scatter(x=[column], y=[row], mode="markers", showlegend=False, row=1, col=1,
-                       marker={"symbol": "circle-open", "size": 14, "color": COLORS["bad"], "line": {"width": 3}},
+                       marker={"symbol": "circle-open", "size": 14, "color": COLORS["ours"], "line": {"width": 3}},
                        )  # fmt: skip
     reals = [line["float network has"] for line in lines]
     columns = {

@@ -29,15 +29,15 @@ from labkit.papers.crt.method.ridge_head import Mining
 from labkit.papers.crt.teaching import rehearsal, scenes
 from labkit.papers.crt.teaching.rehearsal import Rehearsal
 from labkit.papers.crt.teaching.scenes import DIMENSIONS, Cost, HardNegative, Snapshot, operations
-from labkit.viz import COLORS, explore, image_source, subplots
+from labkit.viz import COLORS, NAMED, explore, image_source, subplots
 
 ARM_COLORS = {"stage-1": COLORS["float"], "cascade": COLORS["ours"]}
 STRIDE, SIZE = 4, 160
 
 
-def color_of(arm: str, position: int = 0) -> str:
+def color_of(arm: str) -> str:
     """Stage 1 alone and the cascade as everywhere; other arms as rivals."""
-    return ARM_COLORS.get(arm, (COLORS["baseline"], COLORS["good"], COLORS["straw"])[position % 3])
+    return ARM_COLORS.get(arm, COLORS["baseline"])
 
 
 # -- 1 the idea in one picture ----------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def convergence_figure() -> Figure:
 def loo_figure(noise: float = 0.1) -> go.Figure:
     """Leave-one-out error against lam: closed form (line), refits (dots).  noise: added to the labels."""
     if noise < 0:
-        raise InputError(f"noise must not be negative; got {noise}")
+        raise InputError(f"noise must not be negative; got {noise}.")
     rows = scenes.frame_rows()
     generator = torch.Generator().manual_seed(0)
     y = rows.y + noise * torch.randn(rows.y.shape, generator=generator, dtype=torch.float64)
@@ -190,21 +190,22 @@ def cost_figure(d: int = 576, measured: Sequence[Cost] = ()) -> go.Figure:
     Lines count operations. With measured solves (dots) they are milliseconds, at the speed of the quickest of all.
     """
     if d < 1:
-        raise InputError(f"d must be at least 1; got {d}")
+        raise InputError(f"d must be at least 1; got {d}.")
     n = np.unique(np.logspace(1, 4, 60).astype(int))
     primal, dual = operations("primal", n, d), operations("dual", n, d)
     crossing = int(n[np.argmax(dual > primal)]) if (dual > primal).any() else int(n[-1])
     speed = max((operations(c.form, c.n, c.d) / c.milliseconds for c in measured), default=1.0)
-    lines = (("primal: d x d", primal, "float", "solid"), ("dual: n x n", dual, "ours", "solid"),
-             ("running Gram, per frame", np.full(len(n), operations("primal", 29, d)), "good", "dash"))  # fmt: skip
+    colors = {"primal": NAMED[0], "dual": NAMED[3]}
+    running = np.full(len(n), operations("primal", 29, d))
+    lines = (("primal: d x d", primal, colors["primal"], "solid"), ("dual: n x n", dual, colors["dual"], "solid"),
+             ("running Gram, per frame", running, COLORS["ours"], "dash"))  # fmt: skip
     figure = go.Figure(
-        [go.Scatter(x=n, y=y / speed, name=name, line={"color": COLORS[color], "dash": dash})
-         for name, y, color, dash in lines]
-    )  # fmt: skip
-    for form, color in (("primal", "float"), ("dual", "ours")):
+        [go.Scatter(x=n, y=y / speed, name=name, line={"color": color, "dash": dash}) for name, y, color, dash in lines]
+    )
+    for form, color in colors.items():
         dots = [(c.n, c.milliseconds) for c in measured if (c.form, c.d) == (form, d)]
         x, y = zip(*dots, strict=True) if dots else ((), ())
-        marker = {"color": COLORS[color], "size": 9}
+        marker = {"color": color, "size": 9, "symbol": "circle" if form == "primal" else "square"}
         figure.add_scatter(x=x, y=y, mode="markers", name=f"{form}, measured", marker=marker)
     return figure.update_layout(
         title=f"{d} features: the dual is cheaper up to about {crossing:,} rows", height=320, margin={"t": 40, "b": 40},
@@ -225,7 +226,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
     """Lost frames of each clip and arm; lines join the same clip.  Footage, where there is some, stands on the left."""
     panels = [(name, part["arms"]) for group in ("footage", "clips") for name, part in result.get(group, {}).items()]
     if not panels:
-        raise InputError("the result holds neither clips nor footage")
+        raise InputError("the result holds neither clips nor footage.")
     figure, axes = subplots(1, len(panels), figsize=(9, 3), squeeze=False, sharey=True)
     for axis, (name, arms) in zip(axes[0], panels, strict=True):
         names = list(arms)
@@ -233,7 +234,7 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
         for column in table.T:
             axis.plot(range(len(names)), column, color=COLORS["straw"], lw=0.8, zorder=1)
         for k, arm in enumerate(names):
-            axis.scatter([k] * table.shape[1], table[k], s=14, color=color_of(arm, k), zorder=2)
+            axis.scatter([k] * table.shape[1], table[k], s=14, color=color_of(arm), zorder=2)
             axis.plot([k - 0.25, k + 0.25], [table[k].mean()] * 2, color=COLORS["hard"], lw=2, zorder=3)
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axis.set(title=name, ylim=(-0.03, 1.0))
@@ -245,8 +246,8 @@ def success_figure(result: Mapping[str, Any], kind: str, arms: Sequence[str] = (
     """Success curves with bootstrap bands over clips; the dashed line is what a perfect tracker reaches: 20 of 21."""
     figure, axis = subplots(figsize=(5, 3.2))
     curves = scenes.success_curves(dict(result), kind)
-    for k, arm in enumerate(arms):
-        mean, color = curves[arm].mean(0), color_of(arm, k)
+    for arm in arms:
+        mean, color = curves[arm].mean(0), color_of(arm)
         axis.step(OVERLAPS, mean, where="post", color=color, label=f"{arm}: {mean.mean():.3f}")
         if len(curves[arm]) > 1:
             low, high = bootstrap_band(curves[arm])
@@ -323,7 +324,7 @@ def scrubber_figure(snapshots: Sequence[Snapshot], position: int = 0) -> go.Figu
     candidate.
     """
     if not 0 <= position < len(snapshots):
-        raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}")
+        raise InputError(f"there are frames 0 to {len(snapshots) - 1}; got {position}.")
     snapshot = snapshots[position]
     figure = make_subplots(
         1, 3, column_widths=[0.3, 0.3, 0.4], subplot_titles=("search image", "stage 1: map", "stage 1 grey, 2 colour")
@@ -509,7 +510,10 @@ def presence_figure(tracked: Sequence[tuple[tracking.Sequence, Track]]) -> Figur
 def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: int = 356) -> go.Figure:
     """Two runs of 400 frames: one is never lost, one fails at `failure` and starts anew; their curve and its mean."""
     if not (1 <= failure <= 380 and 0 < overlap <= 1 and 1 <= low < high < 400):
-        raise InputError("need a failure in 1..380, an overlap in (0, 1], 1 <= low < high < 400")
+        raise InputError(
+            "a failure from 1 to 380, an overlap in (0, 1] and 1 <= low < high < 400 are needed; "
+            f"got {failure}, {overlap}, {low} and {high}."
+        )
     codes, overlaps = np.full(400, 3), np.full(400, overlap)
     codes[0] = 1
     failing = codes.copy()
@@ -534,7 +538,7 @@ def eao_figure(failure: int = 90, overlap: float = 0.6, low: int = 100, high: in
         go.Scatter(x=np.arange(1, len(curve)), y=curve[1:], line={"color": COLORS["ours"]}, name="curve"), 2, 1
     )
     figure.add_trace(
-        go.Scatter(x=[low, low, high, high], y=[0, value, value, 0], fill="tozeroy", line={"color": COLORS["baseline"]},
+        go.Scatter(x=[low, low, high, high], y=[0, value, value, 0], fill="tozeroy", line={"color": COLORS["float"]},
                    name="EAO"), 2, 1,
     )  # fmt: skip
     figure.update_yaxes(visible=False, row=1)
@@ -551,7 +555,7 @@ def eao_picture(failures: Sequence[int] = (60, 150, 300)) -> Figure:
         curve = next(trace for trace in drawn.data if trace.name == "curve")
         label = f"fails at {failure}: {drawn.layout.title.text}"
         axis.plot(curve.x, curve.y, color=COLORS["ours"], alpha=shade, label=label)
-    axis.axvspan(100, 356, color=COLORS["baseline"], alpha=0.15, lw=0)
+    axis.axvspan(100, 356, color=COLORS["float"], alpha=0.15, lw=0)
     axis.set(xlabel="frames", ylabel="expected overlap", ylim=(0, 0.7))
     axis.legend(frameon=False, fontsize=8)
     return figure

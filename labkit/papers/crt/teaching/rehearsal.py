@@ -141,9 +141,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not (LEAST_KAPPA <= self.kappa < 1 and 0 <= self.mix <= 1):
-            raise InputError(f"need {LEAST_KAPPA} <= kappa < 1 and 0 <= m <= 1; got {self.kappa}, {self.mix}")
+            raise InputError(f"{LEAST_KAPPA} <= kappa < 1 and 0 <= m <= 1 are needed; got {self.kappa}, {self.mix}.")
         if not (self.lam > 0 and 0 <= self.eta < 1):
-            raise InputError(f"need lam > 0 and 0 <= eta < 1; got {self.lam}, {self.eta}")
+            raise InputError(f"lam > 0 and 0 <= eta < 1 are needed; got {self.lam}, {self.eta}.")
 
 
 @dataclass
@@ -192,7 +192,7 @@ def replay(rehearsal: Rehearsal, choice: Choice) -> Replay:
     """
     if choice.kernel not in rehearsal.options:
         raise InputError(
-            f"stage 1 was kept for filters of {', '.join(map(str, rehearsal.options))}; got {choice.kernel}"
+            f"stage 1 was kept for filters of {', '.join(map(str, rehearsal.options))}; got {choice.kernel}."
         )
     head = RidgeHead(Ridge(lam=choice.lam, eta=choice.eta, mining=choice.mining))
     head.first(rehearsal.first)

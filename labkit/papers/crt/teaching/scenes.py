@@ -118,7 +118,7 @@ def two_outcomes(kind: str = "plain", seed: int = 3) -> Situation:
     shots = example(kind, seed)
     split = [each for each in shots if each.winner == each.target != int(each.s1.argmax())]
     if not split:
-        raise InputError(f"in no frame of the clip {kind}, {seed} the two stages choose differently")
+        raise InputError(f"in no frame of the clip {kind}, {seed} do the two stages choose differently.")
     clip = look_alikes(replace(KINDS[kind], frames=2), seed)
     cascade = Cascade(Settings(stage2=False))
     cascade.init([clip.frames[0]], clip.boxes[:1])
@@ -177,7 +177,7 @@ class Scene:
     def maps(self, rival: tuple[float, float], similarity: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture of the search area, stage 1's scores, and stage 2's score of a box around every second cell."""
         if not 0 <= similarity <= 1:
-            raise InputError(f"similarity must lie in [0, 1]; got {similarity}")
+            raise InputError(f"similarity must lie in [0, 1]; got {similarity}.")
         cascade = self.cascade
         view = View(torch.tensor([[100.0, 100.0]]), torch.tensor([160.0]), 160)
         pixels = crop([self.picture(rival, similarity)], view)

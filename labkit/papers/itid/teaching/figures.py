@@ -104,7 +104,7 @@ def coverage_figure(coverage: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Rates at which the two bounds fail, and risks of what the learners select, against the sample size."""
     figure, (left, right) = subplots(1, 2, figsize=(9, 3))
     sizes = [int(n) for n in coverage]
-    rates = (("iid_violations", "IID bound", "bad"), ("itid_violations", "ITID bound", "ours"))
+    rates = (("iid_violations", "IID bound", "baseline"), ("itid_violations", "ITID bound", "ours"))
     for key, label, color in rates:
         left.plot(sizes, [100 * coverage[str(n)][key] for n in sizes], marker="o", color=COLORS[color], label=label)
     left.axhline(10, color=COLORS["float"], lw=1, ls="--", label="allowed: 10 %")
@@ -236,16 +236,16 @@ def ladder_figure(result: Mapping[str, Any], experiment: str, arms: Sequence[str
         risk = 1 - summary["aligned"]
         steps = (risk, summary["delta"], summary["ceiling"] - risk - summary["delta"])
         left = 0.0
-        for width, color in zip(steps, ("straw", "baseline", "float"), strict=True):
+        for width, color in zip(steps, ("float", "bad", "straw"), strict=True):
             axis.barh(row, width, left=left, color=COLORS[color], height=0.6)
             left += width
         axis.scatter(1 - summary["target"], row, color=COLORS["hard"], zorder=3)
-    for label, color in (("risk on held-out data", "straw"), (r"$\hat\delta$", "baseline"), ("confidence", "float")):
+    for label, color in (("risk on held-out data", "float"), (r"$\hat\delta$", "bad"), ("confidence", "straw")):
         axis.scatter([], [], marker="s", s=60, color=COLORS[color], label=label)
     axis.scatter([], [], color=COLORS["hard"], label="true risk")
     axis.set_yticks(rows, list(arms))
     axis.set(xlabel="risk under the target law", xlim=(0, 1.05))
-    axis.axvline(1, color=COLORS["bad"], lw=1, label="a ceiling of 1 says nothing")
+    axis.axvline(1, color=COLORS["hard"], lw=1, ls="--", label="a ceiling of 1 says nothing")
     axis.legend(frameon=False, fontsize=8, ncols=5, loc="lower left", bbox_to_anchor=(-0.15, 1), columnspacing=0.8)
     return figure
 
@@ -262,13 +262,13 @@ def transition_figure(rho: float = 0.85, noise: float = 0.25, test_rho: float = 
     figure = make_subplots(1, 2, column_widths=[0.65, 0.35], subplot_titles=("Bayes classifier", "its log-odds"))
     train, test = np.array([bounds.two_colour_accuracies(float(r), noise, test_rho) for r in _GRID]).T
     here = bounds.two_colour_accuracies(rho, noise, test_rho)
-    figure.add_scatter(x=_GRID, y=train, line_color=COLORS["float"], name="training")
-    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["bad"], "shape": "hv"}, name="test")
+    figure.add_scatter(x=_GRID, y=train, line={"color": COLORS["float"], "dash": "dot"}, name="training")
+    figure.add_scatter(x=_GRID, y=test, line={"color": COLORS["float"], "shape": "hv"}, name="test")
     figure.add_scatter(
         x=[rho, rho], y=list(here), mode="markers", marker={"color": COLORS["hard"], "size": 11}, name="chosen ρ"
     )
     terms = [np.log((1 - noise) / noise), np.log(rho / (1 - rho))]
-    figure.add_bar(x=["content", "colour"], y=terms, marker_color=[COLORS["ours"], COLORS["baseline"]],
+    figure.add_bar(x=["content", "colour"], y=terms, marker_color=[COLORS["good"], COLORS["bad"]],
                    showlegend=False, row=1, col=2)  # fmt: skip
     word = "colour" if rho > 1 - noise else "content"
     figure.update_xaxes(title_text="ρ: how often the colour agrees with the label in training", row=1, col=1)
@@ -405,9 +405,9 @@ def casino_figure(criterion: str = "training-domain", seed: int = 0) -> go.Figur
     figure.add_scatter(x=scores, y=[c.test[-1] for c in candidates], mode="markers", showlegend=False,
                        marker={"color": COLORS["baseline"], "size": 8})  # fmt: skip
     figure.add_scatter(x=[scores[selected.candidate.draw]], y=[selected.accuracy], mode="markers", showlegend=False,
-                       marker={"color": COLORS["bad"], "size": 14, "symbol": "circle-open"})  # fmt: skip
+                       marker={"color": COLORS["hard"], "size": 14, "symbol": "circle-open"})  # fmt: skip
     regrets = example_regrets(criterion)
-    figure.add_histogram(x=np.array(regrets), xbins={"start": 0, "end": 0.8, "size": 0.05}, marker_color=COLORS["ours"],
+    figure.add_histogram(x=np.array(regrets), xbins={"start": 0, "end": 0.8, "size": 0.05}, marker_color=COLORS["bad"],
                          showlegend=False, row=1, col=2)  # fmt: skip
     figure.update_xaxes(title_text="score under the criterion", row=1, col=1)
     figure.update_yaxes(title_text="test accuracy", range=[0, 0.85], row=1, col=1)

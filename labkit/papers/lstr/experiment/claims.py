@@ -156,13 +156,13 @@ CLAIMS = (
     ),
     Claim(
         key="dynamics-travel-along-a-centered-graph",
-        sentence="A graph convolutional network reasons about dynamics across clips: with centered features.",
+        sentence="A graph convolutional network reasons about dynamics across clips: with centred features.",
         published=None,
         measure=ahead("centered", ("identity", "shuffled"), "late"),
         margin=0.1,
         scale="lesson",
         unit="accuracy",
-        note="The same measure and margin; likeness is taken after batch normalization. Written before any network was "
+        note="The same measure and margin; likeness is taken after batch normalisation. Written before any network was "
         "trained so. Record `graphs`." + ADDED_TO_GRAPHS,
     ),
     Claim(

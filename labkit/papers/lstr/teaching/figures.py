@@ -19,7 +19,7 @@ from labkit.papers.lstr.experiment import actors
 from labkit.papers.lstr.method.backbone import SmallBackbone
 from labkit.papers.lstr.teaching import scenes
 from labkit.papers.lstr.teaching.scenes import Look, Proposed, Walk, Web
-from labkit.viz import COLORS, explore, image_source, subplots
+from labkit.viz import COLORS, NAMED, explore, image_source, subplots
 
 ARM_COLORS = {"roi": COLORS["float"], "short": COLORS["baseline"], "long": COLORS["straw"], "cascade": COLORS["ours"]}
 
@@ -275,7 +275,7 @@ def tube_figure(walk: Walk, beta: float = 0.0, clip: int = 0) -> go.Figure:
         )
     clips = list(range(len(walk.scores)))
     for k in range(2):
-        marker = {"size": 10, "color": (COLORS["baseline"], COLORS["float"])[k]}
+        marker = {"size": 10, "color": (NAMED[0], NAMED[3])[k], "symbol": ("circle", "square")[k]}
         dots = go.Scatter(x=clips, y=walk.scores[:, k], mode="markers", name=f"tubelet {k}", marker=marker)
         figure.add_trace(dots, 1, 2)
     path = [float(walk.scores[c, i]) for c, i in enumerate(best.nodes)]
@@ -315,7 +315,7 @@ def precision_figure(shift: float = 0.0, threshold: float = 0.5, score: float = 
     figure.add_trace(go.Scatter(x=recall, y=envelope, mode="lines", line={"shape": "vh", "color": COLORS["ours"]},
                                 fill="tozeroy", name="envelope"), 1, 2)  # fmt: skip
     figure.add_trace(go.Scatter(x=curve.recall, y=curve.precision, mode="markers+lines", name="after each detection",
-                                line={"color": COLORS["baseline"]}), 1, 2)  # fmt: skip
+                                line={"color": COLORS["float"]}), 1, 2)  # fmt: skip
     figure.update_xaxes(range=[0, 100], visible=False, row=1, col=1)
     figure.update_yaxes(range=[75, 0], visible=False, row=1, col=1)
     figure.update_xaxes(title="recall", range=[0, 1.05], row=1, col=2)

@@ -51,7 +51,7 @@ def world(axis: Any, task: Zone) -> Any:
     side = torch.linspace(-1.4, 1.4, 141)
     angle = task.angle(torch.cartesian_prod(side, side)).view(141, 141).T
     image = axis.contourf(side.numpy(), side.numpy(), angle.numpy(), levels=6, cmap="Purples", vmin=0, vmax=6)
-    axis.scatter(0, 0, marker="*", s=90, color=COLORS["good"], zorder=5)
+    axis.scatter(0, 0, marker="*", s=90, color=COLORS["hard"], zorder=5)
     axis.set(xlabel="x", ylabel="y", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
     return image
 
@@ -399,7 +399,7 @@ def data_explorer(studies: Amounts, left: int = 1) -> go.Figure:
         raise InputError(f"there are records for {known or 'no'} episodes on the left; got {left}.")
     figure, least = go.Figure(), min(studies)
     plain, shuffled = CAUTION[:-1], CAUTION[-1:]
-    _share_trace(figure, studies[least], plain, f"with {least} on the left", "#bbbbbb", -0.08)
+    _share_trace(figure, studies[least], plain, f"with {least} on the left", COLORS["float"], -0.08)
     _share_trace(figure, studies[left], plain, "√U unchanged", COLORS["ours"])
     _share_trace(figure, studies[left], shuffled, "√U shuffled", COLORS["baseline"], 0.12)
     now = {arm: values["real"] for arm, values in studies[left]["arms"].items()}

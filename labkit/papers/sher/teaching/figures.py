@@ -29,14 +29,14 @@ from labkit.workbench.claims import Result
 
 ARM_COLORS = {
     "SHER": COLORS["ours"],
-    "HER-none": COLORS["bad"],
-    "HER-eps": COLORS["straw"],
+    "HER-none": COLORS["straw"],
+    "HER-eps": COLORS["baseline"],
     "HER-noise": COLORS["baseline"],
 }
 
 
 def _color(arm: str) -> str:
-    """A meaning per color: SHER and its variants blue, HER's orange, arms without hindsight sand."""
+    """SHER and its variants blue, HER's orange, what lacks exploration or hindsight sand."""
     if arm in ARM_COLORS:
         return ARM_COLORS[arm]
     if "no-hindsight" in arm:
@@ -52,8 +52,11 @@ def idea_figure(failure: Failure | None = None) -> Figure:
     failure = failure or scenes.failure()
     figure, axes = subplots(1, 2, figsize=(7.6, 3.6))
     later = len(failure.path) - 6
-    shown = (("the goal that was asked for", failure.goal), ("a goal that was reached later", failure.path[later]))
-    for axis, (title, goal) in zip(axes, shown, strict=True):
+    shown = (
+        ("the goal that was asked for", failure.goal, COLORS["float"]),
+        ("a goal that was reached later", failure.path[later], COLORS["ours"]),
+    )
+    for axis, (title, goal, color) in zip(axes, shown, strict=True):
         near = np.linalg.norm(failure.path - goal, axis=1) <= failure.tolerance
         for (x0, y0), (x1, y1) in failure.walls:
             axis.plot([x0, x1], [y0, y1], color=COLORS["hard"], lw=3)
@@ -61,10 +64,10 @@ def idea_figure(failure: Failure | None = None) -> Figure:
         colors = np.where(near, COLORS["good"], COLORS["bad"])
         axis.scatter(*failure.path[1:].T, c=colors[1:], s=18, zorder=2)
         axis.scatter(*failure.path[0], marker="s", color=COLORS["hard"], zorder=3)
-        axis.scatter(*goal, marker="*", s=160, color=COLORS["baseline"], zorder=3)
+        axis.scatter(*goal, marker="*", s=160, color=color, zorder=3)
         circle = np.linspace(0, 2 * np.pi, 60)
         axis.plot(goal[0] + failure.tolerance * np.cos(circle), goal[1] + failure.tolerance * np.sin(circle),
-                  color=COLORS["baseline"], lw=1)  # fmt: skip
+                  color=color, lw=1)  # fmt: skip
         reached = int(near[1:].sum())
         steps = len(near) - 1
         axis.set(title=f"{title}\nreward -1 in {steps - reached} of {steps} steps", aspect="equal")
@@ -94,7 +97,7 @@ def relabel_figure(failure: Failure, t: int = 5, later: int = 12) -> go.Figure:
             marker={"color": [COLORS["good"] if n else COLORS["bad"] for n in near[some]], "size": size},
             row=1, col=1,
         )  # fmt: skip
-    stars = (("asked for", failure.goal, "straw"), ("new goal", goal, "baseline"), ("now", failure.path[t], "hard"))
+    stars = (("asked for", failure.goal, "float"), ("new goal", goal, "ours"), ("now", failure.path[t], "hard"))
     for name, point, color in stars:
         figure.add_scatter(
             x=[point[0]], y=[point[1]], mode="markers", name=name,
@@ -249,7 +252,7 @@ def gap_figure(result: Result) -> Figure:
     right.semilogx(
         alphas, [row["at_goal"] for row in rows.values()], color=COLORS["ours"], marker="o", label="not clipped"
     )
-    right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["bad"], marker="o",
+    right.semilogx(alphas, [row["at_goal_clipped"] for row in rows.values()], color=COLORS["baseline"], marker="o",
                    label="clipped at 0 [official code]")  # fmt: skip
     right.set(xlabel="α", ylabel="V at the goal", title="the maze, its goal in a corner")
     for axis in (left, right):
@@ -466,7 +469,8 @@ def landscape_figure(
             x=side, y=side, z=np.round(values, 3), showscale=False, colorscale="Viridis", row=1, col=column
         )
         figure.add_scatter(x=chosen[:, 0], y=chosen[:, 1], mode="markers", row=1, col=column,
-                           marker={"color": COLORS["bad"], "size": 12 if len(chosen) == 1 else 4})  # fmt: skip
+                           marker={"color": "white", "size": 12 if len(chosen) == 1 else 5,
+                                   "line": {"color": "black", "width": 1}})  # fmt: skip
     figure.update_xaxes(range=[-1.02, 1.02])
     figure.update_yaxes(range=[-1.02, 1.02])
     for column in range(2, 2 + len(agents)):

@@ -138,7 +138,7 @@ def record_episodes(
     goal is reached then, else red; the last frame's is the episode's success.
     """
     if every < 1:
-        raise InputError(f"every must be at least 1 step; got {every}")
+        raise InputError(f"every must be at least 1 step; got {every}.")
     now = world.reset(1, episodes, [generator], training=False)
     films: list[list[Frame]] = [[] for _ in range(episodes)]
     with camera(world, *size) as picture:
@@ -161,7 +161,7 @@ def bordered(frame: Frame, color: str, width: int = 6) -> Frame:
 def film_strip(frames: Sequence[Frame], columns: int, gap: int = 4) -> Frame:
     """`columns` frames, evenly spaced from the first to the last, side by side: an animation for a printed page."""
     if not frames or columns < 1:
-        raise InputError(f"a strip needs at least one frame and one column; got {len(frames)} and {columns}")
+        raise InputError(f"a strip needs at least one frame and one column; got {len(frames)} and {columns}.")
     chosen = [frames[round(k)] for k in np.linspace(0, len(frames) - 1, columns)]
     white = np.full((chosen[0].shape[0], gap, 3), 255, dtype=np.uint8)
     return np.concatenate([part for frame in chosen for part in (frame, white)][:-1], axis=1)
@@ -173,11 +173,11 @@ def to_gif(frames: Sequence[Frame], *, fps: float = 25.0, colors: int = 64) -> b
     Fewer `colors` make it smaller; all frames share the palette of the whole film, so that nothing flickers.
     """
     if not len(frames):
-        raise InputError("an animation needs at least one frame")
+        raise InputError("an animation needs at least one frame.")
     if len({frame.shape for frame in frames}) > 1:
-        raise InputError(f"frames must be of one size; got {sorted({frame.shape for frame in frames})}")
+        raise InputError(f"frames must be of one size; got {sorted({frame.shape for frame in frames})}.")
     if not 0 < fps <= 50:
-        raise InputError(f"fps must lie in (0, 50], what browsers show; got {fps}")
+        raise InputError(f"fps must lie in (0, 50], what browsers show; got {fps}.")
     sample = np.concatenate([frames[round(k)] for k in np.linspace(0, len(frames) - 1, min(8, len(frames)))])
     palette = Image.fromarray(sample).quantize(colors)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

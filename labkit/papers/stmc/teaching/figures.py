@@ -19,13 +19,21 @@ from labkit.papers.stmc.method.temporal import RECEPTIVE_FIELD, STRIDE
 from labkit.papers.stmc.teaching import scenes
 from labkit.papers.stmc.teaching.scenes import Reading
 from labkit.text import ctc
-from labkit.viz import COLORS, explore, image_source, subplots
+from labkit.viz import COLORS, NAMED, explore, image_source, pale, subplots
 
+SYMBOLS = ("square", "diamond", "triangle-up", "x", "star")
+"""Marks of curves that have only a name."""
 BONES = ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
 """Nose, shoulders, elbows, wrists: which points a stick figure joins."""
-HAND, FACE = COLORS["baseline"], COLORS["good"]
-KINDS = {"substitute": "#f3c6c1", "delete": "#e0e0e0", "insert": "#cfe3f7", "equal": "#ffffff"}
-ARM_COLORS = {"multi-cue": COLORS["ours"], "full-frame": COLORS["baseline"]}
+CROP = COLORS["ours"]  # around hands and face
+ERRORS = {"substitute": COLORS["bad"], "delete": COLORS["float"], "insert": COLORS["straw"]}
+KINDS = {"equal": "white"} | {kind: pale(color) for kind, color in ERRORS.items()}
+ARM_COLORS = {"multi-cue": COLORS["ours"], "random-crops": COLORS["straw"]}
+
+
+def color_of(arm: str) -> str:
+    """The paper's network blue, crops at random places sand, all others as rivals."""
+    return ARM_COLORS.get(arm, COLORS["baseline"])
 
 
 # -- 1 the idea -------------------------------------------------------------------------------------------------------
@@ -40,9 +48,9 @@ def idea_figure(seed: int = 8) -> Figure:
     axes[1].set_title("where the hands and\nthe face are")
     for axis in axes[:2]:
         axis.imshow(frame, interpolation="nearest")
-    for k, color, side in ((0, FACE, 14), (5, HAND, 9), (6, HAND, 9)):
+    for k, side in ((0, 14), (5, 9), (6, 9)):
         x, y = points[k]
-        axes[1].add_patch(Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec=color, lw=2.5))
+        axes[1].add_patch(Rectangle((x - side / 2, y - side / 2), side, side, fill=False, ec=CROP, lw=2.5))
     for axis, k, side, title in ((axes[2], 6, 4, "a hand"), (axes[3], 0, 7, "the face")):
         x, y = (round(float(v)) for v in points[k])
         axis.imshow(frame[max(y - side, 0) : y + side + 1, max(x - side, 0) : x + side + 1], interpolation="nearest")
@@ -178,9 +186,9 @@ def comparison_figure(result: Mapping[str, Any]) -> Figure:
     figure, axis = subplots(figsize=(7, 0.5 * len(arms) + 1.5))
     left = np.zeros(len(arms))
     for kind, color in (
-        ("substitutions", COLORS["bad"]),
-        ("deletions", COLORS["float"]),
-        ("insertions", COLORS["straw"]),
+        ("substitutions", ERRORS["substitute"]),
+        ("deletions", ERRORS["delete"]),
+        ("insertions", ERRORS["insert"]),
     ):
         values = np.array([100 * arm[kind] for arm in arms.values()])
         axis.barh(list(arms), values, left=left, color=color, label=kind)
@@ -200,7 +208,7 @@ def confusions_figure(result: Mapping[str, Any]) -> Figure:
     width, at = 0.8 / max(len(arms), 1), np.arange(len(avatars.CUES))
     for k, (name, table) in enumerate(arms.items()):
         values = [100 * table[cue]["any"] for cue in avatars.CUES]
-        axis.bar(at + (k - (len(arms) - 1) / 2) * width, values, width, label=name, color=ARM_COLORS.get(name))
+        axis.bar(at + (k - (len(arms) - 1) / 2) * width, values, width, label=name, color=color_of(name))
     for k, chance in enumerate((50, 50, 67)):
         label = "guessing" if k == 0 else None
         axis.plot([k - 0.45, k + 0.45], [chance, chance], "--", color=COLORS["hard"], lw=1, label=label)
@@ -217,7 +225,7 @@ def training_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
             arm, _, of = name.partition(", ")
             if of == stage:
                 steps, losses = ([line[key] for line in lines] for key in ("step", "loss"))
-                axis.plot(steps, losses, label=arm, color=ARM_COLORS.get(arm))
+                axis.plot(steps, losses, label=arm, color=color_of(arm))
         axis.set(xlabel="step", ylabel="loss", title=f"{stage}: " + ("cross-entropy" if stage == "stage 1" else "CTC"))
     axes[1].legend(frameon=False, fontsize=8)
     return figure
@@ -227,7 +235,7 @@ def recorded_figure(values: Mapping[str, Mapping[int, float]]) -> Figure:
     """Word error rates of all recorded arms: the number of each seed, a bar at the mean."""
     figure, axis = subplots(figsize=(7, 0.32 * len(values) + 1.2))
     for row, (name, by_seed) in enumerate(values.items()):
-        color = ARM_COLORS.get(name, COLORS["hard"])
+        color = color_of(name)
         for seed, rate in by_seed.items():
             axis.plot(100 * rate, row, marker=f"${seed}$", color=color, ms=8)
         axis.plot([100 * _mean(by_seed)] * 2, [row - 0.35, row + 0.35], color=COLORS["float"], lw=2, zorder=0)
@@ -268,10 +276,10 @@ def player_figure(reading: Reading, position: int = 6, point: int = 6) -> go.Fig
     true = reading.sentence.points
     figure.add_trace(_dots(points, "found", COLORS["ours"]), 1, 1)
     figure.add_trace(
-        _dots(true[position][:, ::-1] * (side - 1) if true is not None else points[:0], "true", "#ffffff"), 1, 1
+        _dots(true[position][:, ::-1] * (side - 1) if true is not None else points[:0], "true", "white"), 1, 1
     )
-    for k, window, color in ((0, reading.window[0], FACE), (5, reading.window[1], HAND), (6, reading.window[1], HAND)):
-        figure.add_trace(_square(points[k], window * side / reading.maps.shape[-1], color), 1, 1)
+    for k, window in ((0, reading.window[0]), (5, reading.window[1]), (6, reading.window[1])):
+        figure.add_trace(_square(points[k], window * side / reading.maps.shape[-1]), 1, 1)
     figure.add_trace(go.Heatmap(z=reading.maps[position, point], colorscale="Magma", showscale=False), 1, 2)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
@@ -291,11 +299,11 @@ def _dots(points: np.ndarray, name: str, color: str) -> go.Scatter:
     )  # fmt: skip
 
 
-def _square(at: np.ndarray, side: float, color: str) -> go.Scatter:
+def _square(at: np.ndarray, side: float) -> go.Scatter:
     """A square around a point (row, column)."""
     half = side / 2
     x, y = at[1] + half * np.array([-1, 1, 1, -1, -1]), at[0] + half * np.array([-1, -1, 1, 1, -1])
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": color, "width": 3})
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": CROP, "width": 3})
 
 
 def player_widget(reading: Reading) -> widgets.VBox:
@@ -307,7 +315,7 @@ def player_widget(reading: Reading) -> widgets.VBox:
 
 
 def ridge_figure(reading: Reading, head: str = "joint", step: int = 2) -> go.Figure:
-    """Posteriors of one head over time, and the four frames in the middle of one step.
+    """Posteriors of one head over time, of the blank and the five likeliest glosses; four frames of one step's middle.
 
     Raises:
         InputError: no such head or step.
@@ -327,10 +335,14 @@ def ridge_figure(reading: Reading, head: str = "joint", step: int = 2) -> go.Fig
         vertical_spacing=0.12,
     )
     names = ("blank", *reading.glosses)
-    for label in np.argsort(-table.max(0))[:6]:
-        blank = label == 0
-        line = {"color": COLORS["float"], "dash": "dot"} if blank else {}
-        figure.add_trace(go.Scatter(y=table[:, label], mode="lines+markers", name=names[label], line=line), 1, 1)
+    lines = {"mode": "lines+markers"}
+    blank = {"color": COLORS["float"], "dash": "dot"}
+    figure.add_trace(go.Scatter(y=table[:, 0], name="blank", line=blank, **lines), 1, 1)
+    for label, color, symbol in zip(1 + np.argsort(-table[:, 1:].max(0)), NAMED, SYMBOLS, strict=False):
+        marker = {"symbol": symbol, "size": 8}
+        figure.add_trace(
+            go.Scatter(y=table[:, label], name=names[label], line={"color": color}, marker=marker, **lines), 1, 1
+        )
     for k in range(4):
         picture = frames[min(STRIDE * step + k, len(frames) - 1)]
         figure.add_trace(go.Image(source=image_source(picture)), 2, k + 1)
