@@ -39,6 +39,7 @@ def main(target: Path, source: Path) -> int:
     (source / "index.md").write_text(index(names))
     shutil.rmtree(target, ignore_errors=True)
     words = ["-b", "html", "-c", str(HERE), "-D", f"html_static_path={source / '_static'}", "-j", "auto", "-q"]
+    words += ["-W", "--keep-going"]  # what Sphinx warns of, and docutils' errors, are named and end with code 1
     words += [str(source), str(target)]
     if code := subprocess.run([sys.executable, "-m", "sphinx", *words]).returncode:
         return code
