@@ -120,7 +120,9 @@ def index(names: list[str]) -> str:
         f"| [{paper.notebook}]({paper.notebook}.ipynb) | {paper.title} | {paper.idea} |" for paper in _papers()
     )
     table = f"| notebook | paper | idea |\n|---|---|---|\n{rows}\n"
-    tree = "```{toctree}\n:hidden:\n\n" + "\n".join([*names, "ledger", "reference"]) + "\n```\n"
+    short = {paper.notebook: f"{paper.slug} <{paper.notebook}>" for paper in _papers()}  # titles would fill three rows
+    tree = "```{toctree}\n:hidden:\n\n" + "\n".join([*(short.get(name, name) for name in names), "ledger", "reference"])
+    tree += "\n```\n"
     return f"{HEADING}{table}\n{tree}"
 
 

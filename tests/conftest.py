@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import jaxtyping
@@ -12,7 +12,6 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
-HANGS = 900  # seconds after which a process is taken to hang: ten times what the slowest needs on a quiet machine
 sys.path[:0] = [str(TESTS), str(TESTS / "notebooks")]  # for toy_paper and second_edition
 
 import lazy_checks  # noqa: E402, only there on this path
@@ -78,20 +77,17 @@ Labkit = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def labkit(tmp_path: Path) -> Labkit:
-    """`labkit <words>` on the toy paper in a process of its own; `fault` and others as toy_driver.py tells."""
+    """`labkit <words>` on the toy paper in processes of their own; `fault` and others as toy_driver.py tells."""
+    import together
 
-    def call(*words: str, processes: int = 0, **toy: object) -> subprocess.CompletedProcess[str]:
-        environment: Mapping[str, str] = {
+    def call(*words: str, processes: int = 1, **toy: object) -> subprocess.CompletedProcess[str]:
+        environment = {
             **os.environ,
             "COLUMNS": "200",  # tables as wide as they like
             "LABKIT_RECORDS": str(tmp_path / "records"),
             **{f"TOY_{name.upper()}": str(value) for name, value in toy.items()},
         }
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *(torchrun if processes else []), str(TESTS / "toy_driver.py"), *words]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=HANGS, cwd=TESTS.parent, check=False
-        )
+        return together.run(TESTS / "toy_driver.py", words, environment, processes)
 
     return call
 

@@ -303,7 +303,7 @@ def test_a_saved_notebook_holds_plotly_once_and_packed():
     assert len(json.dumps(states)) < 2_500_000
     (library,) = {state["state"]["_library"] for state in states.values() if "_library" in state["state"]}
     (packed,) = states[library.removeprefix("IPY_MODEL_")]["buffers"]
-    assert gzip.decompress(base64.b64decode(packed["data"])).decode() == go.FigureWidget._esm
+    assert gzip.decompress(base64.b64decode(packed["data"])).decode() == str(go.FigureWidget._esm)
 
 
 def test_on_colab_its_own_renderer_is_taken_and_widgets_are_let_in(monkeypatch):
