@@ -62,18 +62,6 @@ def bleu(
     return Bleu(float(result.score), tuple(result.precisions), float(result.bp), str(metric.get_signature()))
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus chrF2, 0 to 100: F-score of character n-grams.
-
-    Raises:
-        InputError: as `bleu`.
-    """
-    from sacrebleu.metrics import CHRF
-
-    _check(hypotheses, references)
-    return float(CHRF().corpus_score(list(hypotheses), [list(references)]).score)
-
-
 def paired_bootstrap(
     ours: Sequence[str],
     theirs: Sequence[str],

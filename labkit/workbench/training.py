@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from labkit.devices import pick_device
 from labkit.errors import InputError, LabkitError
 from labkit.seeds import derive
-
-Item = TypeVar("Item")
 
 TORCHRUN = ["-m", "torch.distributed.run"]
 ORDER, CROPS = 0, 1  # what batches draw random numbers for

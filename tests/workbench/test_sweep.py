@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import toy_paper
@@ -231,7 +232,7 @@ def test_table_and_plot_are_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_replaces_a_killed_worker_and_the_run_goes_on(tmp_path, program):
+def test_ray_replaces_a_killed_worker_and_the_run_goes_on(tmp_path, program, monkeypatch):
     """A real Ray on the loopback address. The worker of the first run is killed, and with it its process."""
     if importlib.util.find_spec("ray") is None:  # not imported here: the engine sets what Ray reads at its import
         pytest.skip("the engine ray needs the extra `cluster`")
@@ -251,6 +252,16 @@ def test_ray_replaces_a_killed_worker_and_the_run_goes_on(tmp_path, program):
 
         addresses.extend(node["NodeManagerAddress"] for node in ray.nodes())
 
+    module = sweep._module
+
+    def patient(name: str, package: str):
+        """Ray waits 30 seconds for itself; ten minutes here, for a busy machine."""
+        ray = module(name, package)
+        slow = SimpleNamespace(**{**vars(time), "monotonic": lambda: time.monotonic() / 20})
+        monkeypatch.setattr("ray._private.node.time", slow)
+        return ray
+
+    monkeypatch.setattr(sweep, "_module", patient)
     ended = sweep.on_ray(planned, 2, 2, 0.0, "", listening)
     assert [job.code for job in ended] == [0, 0, 0]
     assert set(addresses) == {"127.0.0.1"}
