@@ -376,10 +376,10 @@ def action_annotations(folder: Path) -> None:
 
 
 def use_action_annotations(folder: Path) -> object:
-    found = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
-    found.append(dict(action.ucf_sports(folder).videos))
+    annotations = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
+    annotations.append(dict(action.ucf_sports(folder).videos))
     action.read_frame_list(folder / "frame-list.csv")
-    return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in found]
+    return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in annotations]
 
 
 def detection_tables(folder: Path) -> None:
@@ -389,18 +389,18 @@ def detection_tables(folder: Path) -> None:
         rows = [f"v,{cell}{t},1,2,30,40,run" for t in range(4)]
         text(folder / f"{name}-truth.csv", "\n".join([head.format(column), *rows]) + "\n")
         scored = [f"{head.format(column)},score", *(f"{row},0.5" for row in rows)]
-        text(folder / f"{name}-found.csv", "\n".join(scored) + "\n")
+        text(folder / f"{name}-detections.csv", "\n".join(scored) + "\n")
     text(folder / "ava-truth.csv", "v,0902,0.1,0.2,0.3,0.4,12,0\nv,0903,0.1,0.2,0.3,0.4,80,1\n")
-    text(folder / "ava-found.csv", "v,0902,0.1,0.2,0.3,0.4,12,0.9\n")
+    text(folder / "ava-detections.csv", "v,0902,0.1,0.2,0.3,0.4,12,0.9\n")
     text(folder / "map.pbtxt", 'item {\n  name: "stand"\n  id: 12\n}\n')
     text(folder / "excluded.csv", "v,0903\n")
 
 
 def use_detection_tables(folder: Path) -> object:
-    true_boxes, found_boxes, _ = read_boxes(folder / "boxes-truth.csv", folder / "boxes-found.csv")
-    true_tubes, found_tubes, _ = read_tubes(folder / "tubes-truth.csv", folder / "tubes-found.csv")
-    tables = [folder / name for name in ("ava-truth.csv", "ava-found.csv", "map.pbtxt", "excluded.csv")]
-    return frame_map(true_boxes, found_boxes).mean, video_map(true_tubes, found_tubes).mean, ava.evaluate(*tables).mean
+    true_boxes, boxes, _ = read_boxes(folder / "boxes-truth.csv", folder / "boxes-detections.csv")
+    true_tubes, tubes, _ = read_tubes(folder / "tubes-truth.csv", folder / "tubes-detections.csv")
+    tables = [folder / name for name in ("ava-truth.csv", "ava-detections.csv", "map.pbtxt", "excluded.csv")]
+    return frame_map(true_boxes, boxes).mean, video_map(true_tubes, tubes).mean, ava.evaluate(*tables).mean
 
 
 # -- videos, and what trackers left ------------------------------------------------------------------------------------

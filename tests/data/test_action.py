@@ -63,13 +63,13 @@ def test_arrays_come_back_as_they_were(tmp_path, protocol, kind):
         "s": wanted[1, 2],
     }
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    found = read_pickle(tmp_path / "a.pkl")
-    assert found["n"] == [1, "two", (3.0, None)]
-    assert found["s"] == 6
-    assert found["name"] == 1
+    content = read_pickle(tmp_path / "a.pkl")
+    assert content["n"] == [1, "two", (3.0, None)]
+    assert content["s"] == 6
+    assert content["name"] == 1
     for name in ("x", "f"):
-        assert found[name].dtype == wanted.dtype
-        assert np.array_equal(found[name], wanted)
+        assert content[name].dtype == wanted.dtype
+        assert np.array_equal(content[name], wanted)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", pickle.dumps([np.array([object()])]), pickle.dumps({1, 2})])
@@ -134,8 +134,8 @@ def test_frames_of_a_video_file_by_number(tmp_path):
     frames = frames_of(tmp_path, "v", ("frames/{}",))
     assert isinstance(frames, VideoFrames)
     assert (len(frames), frames.rate) == (30, 10.0)
-    found = frames.read([20, 3, 3, 29, 99]).mean((1, 2, 3)) / 8
-    assert np.abs(found - [20, 3, 3, 29, 29]).max() < 0.7
+    means = frames.read([20, 3, 3, 29, 99]).mean((1, 2, 3)) / 8
+    assert np.abs(means - [20, 3, 3, 29, 29]).max() < 0.7
     with pytest.raises(DataError, match=r"looked for frames/w/, videos/w\.mp4"):
         frames_of(tmp_path, "w", ("frames/{}",))
     (tmp_path / "videos" / "x.mp4").write_bytes(b"nothing")

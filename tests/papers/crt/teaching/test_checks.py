@@ -42,7 +42,7 @@ def test_presence_is_counted_as_oxuva_does():
 WRONG = (
     (checks.check_ridge, lambda x, y, lam: exercises.dual(x, y, lam) * 0.99),
     (checks.check_phi, lambda u: ((u + 1) / 2).clamp(0, 1)),
-    (checks.check_place, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
+    (checks.check_pixel, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
     (checks.check_max_gm, lambda tpr, tnr: max(tpr, tnr)),
     (checks.check_logistic, lambda x, y, lam, steps: exercises.logistic(x, y, 2 * lam, steps)),
 )
