@@ -115,7 +115,7 @@ class _WholeFigure(go.FigureWidget):
     data in a second message; its view draws what it has when it is made and never looks again. A view that was made in
     between stayed empty.
 
-    And the page need not read plotly's five megabytes before it hears the kernel: anywidget gives a widget two seconds
+    And the page need not read plotly's five megabytes before it receives messages: anywidget gives a widget two seconds
     to come up, draws one that is late, and passes it no message any more, so that handles moved and pictures did not.
     """
 

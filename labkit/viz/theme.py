@@ -15,7 +15,7 @@ COLORS = {
     "ours": "#1f6fb4",  # the paper's method
     "baseline": "#d97706",  # its rivals
     "hard": "#222222",  # what is deployed, the truth
-    "straw": "#c9b8a8",  # a baseline that nobody should be proud to beat
+    "straw": "#c9b8a8",  # a baseline that is easy to beat
     "bad": "#c0392b",  # failures, gaps
     "good": "#12a05c",  # successes
 }

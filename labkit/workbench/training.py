@@ -37,7 +37,7 @@ class ShuffledIndices:
     """Endless batches of indices: each epoch a fresh permutation that depends on (seed, epoch) alone.
 
     The batches are global: in a distributed run every process sees the same ones and takes its share. The position is
-    two numbers, so a resumed run goes on with the very next batch, with any number of processes.
+    two numbers, so a resumed run continues with the very next batch, with any number of processes.
 
     Args:
         count: number of examples. The last, incomplete batch of an epoch is left out.
