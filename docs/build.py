@@ -3,6 +3,7 @@
 python docs/build.py [SITE [SOURCE]]     default: build/site, build/site-source
 """
 
+import functools
 import html
 import json
 import re
@@ -149,6 +150,7 @@ class _Links(HTMLParser):
             self.loads.append(given["href"])
 
 
+@functools.cache
 def _read(site: Path) -> dict[Path, _Links]:
     pages = {}
     for path in site.rglob("*.html"):

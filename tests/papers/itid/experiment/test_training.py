@@ -99,9 +99,9 @@ def test_a_large_penalty_needs_the_rescaling_or_a_fresh_optimiser(tmp_path):
 
 
 @pytest.mark.slow
-def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
-    config = CONFIGS["smoke"]
-    result = PAPER.run(config, run_of(tmp_path, config))
+def test_theorem_1_on_a_trained_network_and_its_certificate(smoke_run):
+    run = smoke_run(PAPER)
+    result = run.result
     arms = result["backgrounds"]["arms"]
     for actual in arms.values():
         assert abs(actual["aligned"] - actual["target"]) <= actual["iota"] + 1e-6
@@ -110,7 +110,7 @@ def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
         assert 1 - actual["target"] <= actual["ceiling"]  # .19 +- .04 below it
     assert arms["ERM"]["delta"] > arms["IE-swap"]["delta"] + 0.2  # .82 +- .02 over 24 seeds
     assert result["coverage"]["50"]["iid_violations"] == 1.0
-    assert PAPER.run(config, run_of(tmp_path, config)) == result  # finished: read, not trained again
+    assert PAPER.run(PAPER.config("smoke"), run) == result  # finished: read, not trained again
 
 
 def test_oscillation_is_measured_on_test_data(tmp_path):

@@ -42,9 +42,8 @@ def test_a_result_holds_what_claims_read(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke_runs_every_arm(tmp_path):
-    config = CONFIGS["smoke"].override(device="cpu")
-    result = PAPER.run(config, Run.open(tmp_path, config))
+def test_smoke_runs_every_arm(smoke_run):
+    result = smoke_run(PAPER).result
     assert set(result["arms"]) == set(ARMS)
     unmeasured = {claim.key for claim in CLAIMS if claim.measure(result) is None}
     assert unmeasured == {
