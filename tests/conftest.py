@@ -31,7 +31,7 @@ torch.set_num_threads(int(THREADS))
 
 
 def pytest_collection() -> None:
-    gc.disable()  # a million objects are made, hardly one of them is garbage: looking for it takes a quarter of the time
+    gc.disable()  # a million objects, hardly any of them garbage: looking for it takes a quarter of the time
 
 
 def pytest_collection_finish() -> None:
