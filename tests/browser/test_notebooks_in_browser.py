@@ -338,6 +338,23 @@ def test_every_kind_of_control_moves_the_picture_and_an_exercise_answers(browser
     open_and_work(browser, lab, checkout, "small", every=True, before=SLOWLY)
 
 
+def test_the_notebook_of_a_run_shows_its_widgets_when_it_is_opened(browser, lab, checkout, monkeypatch):
+    """No cell is run: the widgets are in the state that papermill saved, plotly once for all of them."""
+    notebook = small_notebook()
+    notebook.cells[1:] = [nbformat.v4.new_code_cell(WIDGET.strip()) for _ in range(2)]
+    nbformat.write(notebook, checkout / "workspace" / "source.ipynb")
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: checkout / "workspace")
+    executed = notebooks.execute("source", {}, checkout / "workspace" / "run.ipynb")
+    assert executed.stat().st_size < 3_000_000
+    page = Page(browser, lab, "run")
+    try:
+        for node in (1, 2):
+            page.plotted(node)
+    finally:
+        page.close()
+    assert not page.errors
+
+
 PRETENDED = """
 export default () => ({
   async initialize() {},

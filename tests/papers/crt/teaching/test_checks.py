@@ -31,8 +31,8 @@ def test_presence_names_the_property_that_fails():
 @pytest.mark.slow
 def test_presence_is_counted_as_oxuva_does():
     """A tracker that is always present: TPR is its share of good boxes, TNR 0; hand-counted on every clip."""
-    actual = exercises.presence_counts(lambda scores: scores >= -1.0)
-    pairs = exercises.goes_away()
+    actual = exercises.presence_counts(lambda scores: scores >= -1.0, exercises.HELD_OUT)
+    pairs = exercises.goes_away(exercises.HELD_OUT)
     good = sum(int((box_overlaps(t.boxes, c.boxes)[1:] >= 0.5).sum()) for c, t in pairs)
     assert (actual.hits, actual.true_absent) == (good, 0)
     assert actual.false_present == sum(int(c.absent.sum()) for c, _ in pairs) == 3 * 16
