@@ -339,7 +339,7 @@ def test_every_kind_of_control_moves_the_picture_and_an_exercise_answers(browser
 
 
 def test_the_notebook_of_a_run_shows_its_widgets_when_it_is_opened(browser, lab, checkout, monkeypatch):
-    """No cell is run: the widgets are in the state that papermill saved, plotly once for all of them."""
+    """Trusted, and no cell is run: widgets come from the state that papermill saved, plotly once for all of them."""
     notebook = small_notebook()
     notebook.cells[1:] = [nbformat.v4.new_code_cell(WIDGET.strip()) for _ in range(2)]
     nbformat.write(notebook, checkout / "workspace" / "source.ipynb")
@@ -348,6 +348,7 @@ def test_the_notebook_of_a_run_shows_its_widgets_when_it_is_opened(browser, lab,
     assert executed.stat().st_size < 3_000_000
     page = Page(browser, lab, "run")
     try:
+        page.page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.forEach(c => c.model.trusted = true)")
         for node in (1, 2):
             page.plotted(node)
     finally:
