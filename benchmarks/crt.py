@@ -78,16 +78,18 @@ def speed(scores: dict[str, Score]) -> float:
 def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     """Means over the sequences per peer, AUC per sequence, then kernels; two thirds of the time go to the trackers."""
     shown, what = sequences(seconds * 2 / 3)
-    found = table(shown, device)
+    results = table(shown, device)
     for name in (*PEERS, "stage-1"):
         for measure, unit in (("auc", "AUC"), ("precision_at_20", "P@20")):
-            ours, peer = (float(np.mean([getattr(s, measure) for s, _ in found[who].values()])) for who in (OURS, name))
+            ours, peer = (
+                float(np.mean([getattr(s, measure) for s, _ in results[who].values()])) for who in (OURS, name)
+            )
             yield BenchRow(f"{what}, mean", unit, ours, peer, name, lower_is_better=False)
         if name != "static":
-            pair = speed(found[OURS]), speed(found[name])
+            pair = speed(results[OURS]), speed(results[name])
             yield BenchRow(f"{what}, speed", "frames/CPU s", *pair, name, lower_is_better=False)
     for sequence in shown:
-        pair = found[OURS][sequence.name][0].auc, found["CSRT"][sequence.name][0].auc
+        pair = results[OURS][sequence.name][0].auc, results["CSRT"][sequence.name][0].auc
         yield BenchRow(f"{sequence.name}, {len(sequence)} frames", "AUC", *pair, "CSRT", lower_is_better=False)
     rounds = max(3, min(30, int(seconds / 6)))
     yield from ridge_rows(device, rounds)
@@ -196,10 +198,10 @@ def main() -> None:
     """The whole table, as in the sheet: AUC / P@20 / frames per CPU second."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shown, what = sequences(math.inf)
-    found = table(shown, device)
+    results = table(shown, device)
     print(f"{what}; AUC / P@20 / frames per CPU second")
     print(" " * 14 + "".join(f"{sequence.name:>24}" for sequence in shown) + f"{'mean':>24}")
-    for name, scores in found.items():
+    for name, scores in results.items():
         cells = [(one.auc, one.precision_at_20, result.frames_per_second) for one, result in scores.values()]
         cells.append((*np.mean([cell[:2] for cell in cells], axis=0).tolist(), speed(scores)))
         print(f"{name:<14}" + "".join(f"{f'{auc:.3f} / {p:.3f} / {rate:.0f}':>24}" for auc, p, rate in cells))

@@ -83,8 +83,8 @@ def gathered(maps: Tensor, boxes: Tensor, bins: int) -> Tensor:
     extent = boxes[0, :, None, None, 2:] - boxes[0, :, None, None, :2]
     points = boxes[0, :, None, None, :2] - 0.5 + torch.stack([x, y], -1) * extent
     grid = (2 * points / (side - 1) - 1).reshape(1, -1, 2 * bins, 2)
-    found = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)
-    pooled = F.avg_pool2d(found.reshape(maps.shape[1], -1, 2 * bins, 2 * bins), 2)
+    samples = F.grid_sample(maps, grid, padding_mode="border", align_corners=True)
+    pooled = F.avg_pool2d(samples.reshape(maps.shape[1], -1, 2 * bins, 2 * bins), 2)
     return pooled.transpose(0, 1)[None]
 
 
@@ -150,8 +150,8 @@ def one_by_one(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 def network_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
     """Clips a second of the cascade, with what each relation adds to the actor's own features."""
-    made = actors.videos(16, 0, actors.TEST)
-    clips, boxes = made.clips.to(device), made.boxes.to(device)
+    generated = actors.videos(16, 0, actors.TEST)
+    clips, boxes = generated.clips.to(device), generated.boxes.to(device)
     valid = torch.ones(boxes.shape[:3], dtype=torch.bool, device=device)
     nets = {
         name: Lstr(ARMS[name], 6, 2).to(device).eval()
@@ -178,20 +178,20 @@ def metric_rows(rounds: int) -> Iterator[BenchRow]:
 
     On the whole of AVA's validation file where LABKIT_DATA has it.
     """
-    truth, found, what = tables()
+    truth, detections, what = tables()
     calls: dict[str, Callable[[], float]] = {
-        "ours": lambda: frame_map(truth, found).mean,
-        "faster-coco-eval": lambda: faster_coco(truth, found),
+        "ours": lambda: frame_map(truth, detections).mean,
+        "faster-coco-eval": lambda: faster_coco(truth, detections),
     }
     if importlib.util.find_spec("pycocotools"):
-        calls["pycocotools"] = lambda: pycoco(truth, found)
+        calls["pycocotools"] = lambda: pycoco(truth, detections)
     best: dict[str, float] = {}
     for _, (name, run) in itertools.product(range(rounds), calls.items()):
         begun = time.process_time()
         run()
         best[name] = min(best.get(name, np.inf), time.process_time() - begun)
     for name in list(calls)[1:]:
-        yield BenchRow(f"frame-mAP, {len(found):,} boxes {what}", "CPU s", best["ours"], best[name], name)
+        yield BenchRow(f"frame-mAP, {len(detections):,} boxes {what}", "CPU s", best["ours"], best[name], name)
 
 
 def tables(most: int = 20_000) -> tuple[Boxes, Boxes, str]:
@@ -230,18 +230,18 @@ def annotations(truth: Boxes) -> dict[str, object]:
     return {**named, "annotations": entries(truth)}
 
 
-def faster_coco(truth: Boxes, found: Boxes) -> float:
+def faster_coco(truth: Boxes, detections: Boxes) -> float:
     import faster_coco_eval as peer
 
     dataset = peer.COCO(annotations(truth))
     judge = peer.COCOeval_faster(
-        dataset, dataset.loadRes(entries(found)), iouType="bbox", print_function=lambda *_: None
+        dataset, dataset.loadRes(entries(detections)), iouType="bbox", print_function=lambda *_: None
     )
     judge.run()
     return float(judge.stats[1])
 
 
-def pycoco(truth: Boxes, found: Boxes) -> float:
+def pycoco(truth: Boxes, detections: Boxes) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -249,7 +249,7 @@ def pycoco(truth: Boxes, found: Boxes) -> float:
     dataset.dataset = annotations(truth)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
         dataset.createIndex()
-        judge = COCOeval(dataset, dataset.loadRes(entries(found)), "bbox")
+        judge = COCOeval(dataset, dataset.loadRes(entries(detections)), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()

@@ -103,13 +103,13 @@ def widgets_of(name: str, scale: str) -> Iterator[Moved]:
     """The widgets of a notebook, once its cells up to the verdict have run."""
     from labkit import viz
 
-    seen: list[Moved] = []
+    moved: list[Moved] = []
     explore, show = viz.explorer.explore, viz.show
 
     def remember(figure: Callable[..., Any], **controls: Any) -> ipywidgets.VBox:
         caller = sys._getframe(1).f_code.co_name
-        seen.append(Moved(caller, explore(figure, **controls)))
-        return seen[-1].box
+        moved.append(Moved(caller, explore(figure, **controls)))
+        return moved[-1].box
 
     def make(thing: Any, alt: str, *, when: object = True, otherwise: str = "") -> None:
         if when and callable(thing) and not isinstance(thing, ipywidgets.Widget):
@@ -123,7 +123,7 @@ def widgets_of(name: str, scale: str) -> Iterator[Moved]:
         run_cells(name, scale)
     finally:
         viz.explore, viz.show = explore, show
-    yield from seen
+    yield from moved
 
 
 def run_cells(name: str, scale: str) -> None:

@@ -3,6 +3,7 @@
 python docs/build.py [SITE [SOURCE]]     default: build/site, build/site-source
 """
 
+import functools
 import html
 import json
 import re
@@ -39,6 +40,7 @@ def main(target: Path, source: Path) -> int:
     (source / "index.md").write_text(index(names))
     shutil.rmtree(target, ignore_errors=True)
     words = ["-b", "html", "-c", str(HERE), "-D", f"html_static_path={source / '_static'}", "-j", "auto", "-q"]
+    words += ["-W", "--keep-going"]  # what Sphinx warns of, and docutils' errors, are named and end with code 1
     words += [str(source), str(target)]
     if code := subprocess.run([sys.executable, "-m", "sphinx", *words]).returncode:
         return code
@@ -119,7 +121,9 @@ def index(names: list[str]) -> str:
         f"| [{paper.notebook}]({paper.notebook}.ipynb) | {paper.title} | {paper.idea} |" for paper in _papers()
     )
     table = f"| notebook | paper | idea |\n|---|---|---|\n{rows}\n"
-    tree = "```{toctree}\n:hidden:\n\n" + "\n".join([*names, "ledger", "reference"]) + "\n```\n"
+    short = {paper.notebook: f"{paper.slug} <{paper.notebook}>" for paper in _papers()}  # titles would fill three rows
+    tree = "```{toctree}\n:hidden:\n\n" + "\n".join([*(short.get(name, name) for name in names), "ledger", "reference"])
+    tree += "\n```\n"
     return f"{HEADING}{table}\n{tree}"
 
 
@@ -146,6 +150,7 @@ class _Links(HTMLParser):
             self.loads.append(given["href"])
 
 
+@functools.cache
 def _read(site: Path) -> dict[Path, _Links]:
     pages = {}
     for path in site.rglob("*.html"):

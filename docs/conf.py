@@ -32,6 +32,7 @@ html_title = "labkit"
 html_math_renderer = "mathml"  # browsers draw it without a script
 html_show_sourcelink = False
 html_theme_options = {
+    "header_links_before_dropdown": 8,
     "navbar_end": ["theme-switcher"],
     "navbar_align": "left",
     "show_prev_next": True,

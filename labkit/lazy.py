@@ -16,7 +16,7 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]
 
         __getattr__, __dir__ = lazily(__name__)
 
-    The imports stand in the file as usual, for editors, type checkers and import-linter; at run time a module is
+    The imports are in the file as usual, for editors, type checkers and import-linter; at run time a module is
     imported when one of its names is asked for.
     """
     module = sys.modules[package]

@@ -1,4 +1,4 @@
-"""Where things lie. Each place can be moved by one environment variable, read when asked, never at import."""
+"""Folders of data, runs, records and notebooks. An environment variable moves each; it is read at every call."""
 
 import os
 from pathlib import Path

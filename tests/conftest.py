@@ -1,10 +1,13 @@
 """What all tests share: no test writes into the repository, and each gets a fresh place for its runs."""
 
 import contextlib
+import fcntl
+import gc
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import jaxtyping
@@ -12,17 +15,28 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
-HANGS = 900  # seconds after which a process is taken to hang: ten times what the slowest needs on a quiet machine
 sys.path[:0] = [str(TESTS), str(TESTS / "notebooks")]  # for toy_paper and second_edition
 
 import lazy_checks  # noqa: E402, only there on this path
 
 lazy_checks.install()
 
+from labkit.workbench.experiment import Config, Paper  # noqa: E402, after the checks are installed
+from labkit.workbench.runs import Run  # noqa: E402
+
 torch.set_warn_always(True)  # not once a process: which test fails must not depend on the order
 # One thread, unless the caller says otherwise: the same sums in the same order, and two workers share two cores.
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(THREADS))
+
+
+def pytest_collection() -> None:
+    gc.disable()  # a million objects, hardly any of them garbage: looking for it takes a quarter of the time
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor is it looked for there later
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures
@@ -73,25 +87,58 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Paper, Config, str], Path]:
+    """`trained_once(paper, config, name)`: the folder of a finished run, for all workers of a session; read it only.
+
+    The first who asks trains it, with every shape checked; others wait for that.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(paper: Paper, config: Config, name: str) -> Path:
+        directory = shared / f"trained-{paper.slug}-{name}"
+        with open(directory.with_suffix(".lock"), "w") as lock, pytest.MonkeyPatch.context() as patch:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (directory / "result.json").exists():
+                patch.setenv("LABKIT_DATA", str(shared / "no-data"))
+                unchecked = jaxtyping.config.jaxtyping_disable
+                jaxtyping.config.update("jaxtyping_disable", False)
+                paper.run(config, Run.open(directory, config))
+                jaxtyping.config.update("jaxtyping_disable", unchecked)
+        return directory
+
+    return folder
+
+
+@pytest.fixture
+def smoke_run(trained_once: Callable[[Paper, Config, str], Path], tmp_path: Path) -> Callable[[Paper], Run]:
+    """`smoke_run(paper)`: a copy of its finished run at scale smoke, which is trained once a session."""
+
+    def copy(paper: Paper) -> Run:
+        config = paper.config("smoke", device="cpu")
+        shutil.copytree(trained_once(paper, config, "smoke"), tmp_path / f"smoke-{paper.slug}")
+        return Run.open(tmp_path / f"smoke-{paper.slug}", config)
+
+    return copy
+
+
 Labkit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def labkit(tmp_path: Path) -> Labkit:
-    """`labkit <words>` on the toy paper in a process of its own; `fault` and others as toy_driver.py tells."""
+    """`labkit <words>` on the toy paper in processes of their own; `fault` and others as toy_driver.py tells."""
+    import together
 
-    def call(*words: str, processes: int = 0, **toy: object) -> subprocess.CompletedProcess[str]:
-        environment: Mapping[str, str] = {
+    def call(*words: str, processes: int = 1, **toy: object) -> subprocess.CompletedProcess[str]:
+        environment = {
             **os.environ,
             "COLUMNS": "200",  # tables as wide as they like
             "LABKIT_RECORDS": str(tmp_path / "records"),
             **{f"TOY_{name.upper()}": str(value) for name, value in toy.items()},
         }
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *(torchrun if processes else []), str(TESTS / "toy_driver.py"), *words]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=HANGS, cwd=TESTS.parent, check=False
-        )
+        return together.run(TESTS / "toy_driver.py", words, environment, processes)
 
     return call
 

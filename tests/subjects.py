@@ -26,7 +26,7 @@ from toy_paper import PAPER, ToyConfig
 from labkit import papers, paths, tensor_files
 from labkit.cli.translate import chunks
 from labkit.data import action, image_folder, images, pictures, superresolution, translation
-from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
+from labkit.data.action.datasets import read_ucf24_mat, read_ucf24_pickle
 from labkit.data.sign import chinese, phoenix, read_frames, sign_folder
 from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, uav, vot
 from labkit.data.tracking.development import read as read_development
@@ -337,7 +337,6 @@ def use_sign_clips(folder: Path) -> object:
 def sign_annotations(folder: Path) -> None:
     text(folder / "2014.csv", "id|folder|signer|annotation\na|a/1/*.png|Signer01|REGEN SONNE\n")
     text(folder / "2014t.csv", "x-1|x-1/1/*.png|-1|-1|Signer08|REGEN|es regnet\n")
-    text(folder / "dev.stm", "a 1 signer01 0.0 1.79769e+308 REGEN SONNE\n")
     text(folder / "csl.txt", "000000/P41_s1_00_0_color\tta shi\n")
 
 
@@ -345,7 +344,7 @@ def use_sign_annotations(folder: Path) -> object:
     corpora = (("2014.csv", phoenix.corpus_2014), ("2014t.csv", phoenix.corpus_2014t))
     read = [phoenix.read_corpus(folder / name, row, folder) for name, row in corpora]
     read.append(chinese.read_list(folder / "csl.txt", folder))
-    return [one.glosses for part in read for one in part], phoenix.read_stm(folder / "dev.stm")
+    return [one.glosses for part in read for one in part]
 
 
 def use_tree(read: Callable[[Path], Iterator[Any]], folder: Path) -> object:
@@ -360,7 +359,7 @@ def use_development(folder: Path) -> object:
 
 
 def action_annotations(folder: Path) -> None:
-    """UCF-101-24 in both forms, a pickle of ACT's, a puppet mask, a frame list; one video of a few frames in each."""
+    """UCF-101-24 in both forms, a pickle of ACT's, a frame list; one video of a few frames in each."""
     boxes = np.array([[10, 5, 20, 30]] * 4, np.uint8)
     content = {"C/v": {"numf": 4, "label": 3, "annotations": [{"label": 3, "sf": 0, "ef": 4, "boxes": boxes}]}}
     (folder / "a.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -369,7 +368,6 @@ def action_annotations(folder: Path) -> None:
     annot = np.zeros((1, 1), dtype=[("num_imgs", "O"), ("name", "O"), ("tubes", "O")])
     annot[0, 0] = (np.array([[4]]), np.array(["C/v"]), tubes)
     scipy.io.savemat(folder / "a.mat", {"annot": annot})
-    scipy.io.savemat(folder / "mask.mat", {"part_mask": np.ones((6, 5, 3), np.uint8)})
     act = {"labels": ["run"], "gttubes": {"v": {0: [np.array([[1.0, 2, 3, 9, 9], [2.0, 2, 3, 9, 9]])]}}}
     act |= {"nframes": {"v": 2}, "train_videos": [["v"]], "test_videos": [["v"]], "resolution": {"v": (20, 30)}}
     (folder / "UCFSports-GT.pkl").write_bytes(pickle.dumps(act))
@@ -378,11 +376,10 @@ def action_annotations(folder: Path) -> None:
 
 
 def use_action_annotations(folder: Path) -> object:
-    found = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
-    found.append(dict(action.ucf_sports(folder).videos))
-    puppet_boxes(folder / "mask.mat")
+    annotations = [read_ucf24_pickle(folder / "a.pkl"), read_ucf24_mat(folder / "a.mat")]
+    annotations.append(dict(action.ucf_sports(folder).videos))
     action.read_frame_list(folder / "frame-list.csv")
-    return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in found]
+    return [[(v.name, v.frames, len(v.tubes)) for v in videos.values()] for videos in annotations]
 
 
 def detection_tables(folder: Path) -> None:
@@ -392,18 +389,18 @@ def detection_tables(folder: Path) -> None:
         rows = [f"v,{cell}{t},1,2,30,40,run" for t in range(4)]
         text(folder / f"{name}-truth.csv", "\n".join([head.format(column), *rows]) + "\n")
         scored = [f"{head.format(column)},score", *(f"{row},0.5" for row in rows)]
-        text(folder / f"{name}-found.csv", "\n".join(scored) + "\n")
+        text(folder / f"{name}-detections.csv", "\n".join(scored) + "\n")
     text(folder / "ava-truth.csv", "v,0902,0.1,0.2,0.3,0.4,12,0\nv,0903,0.1,0.2,0.3,0.4,80,1\n")
-    text(folder / "ava-found.csv", "v,0902,0.1,0.2,0.3,0.4,12,0.9\n")
+    text(folder / "ava-detections.csv", "v,0902,0.1,0.2,0.3,0.4,12,0.9\n")
     text(folder / "map.pbtxt", 'item {\n  name: "stand"\n  id: 12\n}\n')
     text(folder / "excluded.csv", "v,0903\n")
 
 
 def use_detection_tables(folder: Path) -> object:
-    true_boxes, found_boxes, _ = read_boxes(folder / "boxes-truth.csv", folder / "boxes-found.csv")
-    true_tubes, found_tubes, _ = read_tubes(folder / "tubes-truth.csv", folder / "tubes-found.csv")
-    tables = [folder / name for name in ("ava-truth.csv", "ava-found.csv", "map.pbtxt", "excluded.csv")]
-    return frame_map(true_boxes, found_boxes).mean, video_map(true_tubes, found_tubes).mean, ava.evaluate(*tables).mean
+    true_boxes, boxes, _ = read_boxes(folder / "boxes-truth.csv", folder / "boxes-detections.csv")
+    true_tubes, tubes, _ = read_tubes(folder / "tubes-truth.csv", folder / "tubes-detections.csv")
+    tables = [folder / name for name in ("ava-truth.csv", "ava-detections.csv", "map.pbtxt", "excluded.csv")]
+    return frame_map(true_boxes, boxes).mean, video_map(true_tubes, tubes).mean, ava.evaluate(*tables).mean
 
 
 # -- videos, and what trackers left ------------------------------------------------------------------------------------

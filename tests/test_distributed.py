@@ -1,18 +1,18 @@
 """Two processes on one machine compute what one does, write once, and hand over to each other."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+import together
 import torch
 from safetensors.torch import load_file
 from toy_paper import PAPER, ToyConfig
 
 from labkit.workbench.runs import Run
 
-pytestmark = pytest.mark.slow  # each starts processes that import torch
+pytestmark = pytest.mark.slow  # each starts processes
 FIELDS = {"precision": "float64", "steps": 20}
 WORDS = ("train", "toy", "--scale", "smoke", "-p", "precision", "float64", "-p", "steps", "20", "--device", "cpu")
 
@@ -43,16 +43,14 @@ def assert_same_training(directory: Path, alone: Path) -> None:
 
 def test_batch_normalisation_over_two_processes_is_that_over_the_whole_batch():
     """Forward, backward and running statistics; every kind of input and every option a room may use."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = Path(__file__).with_name("two_processes.py")
-    call = subprocess.run([*torchrun, str(script)], capture_output=True, text=True, timeout=900)
+    call = together.run(Path(__file__).with_name("two_processes.py"), (), os.environ, processes=2)
     assert call.returncode == 0, call.stderr
     assert call.stdout.count("same: ") == 3 * 4 + 1
     assert "refused: batch normalisation needs more than one value a channel" in call.stdout
     assert "refused: batch_size 15 must be a multiple of the 2 processes that share it." in call.stdout
 
 
-def test_torchrun_gives_the_loss_curve_of_one_process_and_only_the_first_writes(labkit, tmp_path, alone):
+def test_two_processes_give_the_loss_curve_of_one_and_only_the_first_writes(labkit, tmp_path, alone):
     """Catches: local batch statistics, summed instead of averaged gradients, two writers."""
     call = labkit(*WORDS, "--run-dir", str(tmp_path / "run"), processes=2, tensorboard=1)
     assert call.returncode == 0, call.stderr
@@ -73,7 +71,7 @@ def test_two_processes_killed_one_goes_on(labkit, tmp_path, alone):
 
 
 def test_one_process_killed_two_go_on_that_it_starts_itself(labkit, tmp_path, alone, stop_at):
-    """`-p devices 2` starts torchrun; the number of processes is no part of a run's identity."""
+    """`-p devices 2` starts torchrun, really; the number of processes is no part of a run's identity."""
     stop_at(tmp_path / "run", 8, ToyConfig(**FIELDS))
     call = labkit(*WORDS, "-p", "devices", "2", "--run-dir", str(tmp_path / "run"), "--resume")
     assert call.returncode == 0, call.stderr

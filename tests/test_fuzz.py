@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import fuzz
 import mutations
@@ -35,8 +36,6 @@ def test_what_is_damaged_comes_out_right_or_as_a_sentence(subject: Subject, tmp_
     findings = {number: end for number, end in enumerate(ends) if end[0] not in ("refused", "read")}
     assert not findings, findings
 
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 
 # -- the tool itself notices what it is there for ---------------------------------------------------------------------
 
@@ -91,35 +90,43 @@ def test_every_kind_of_damage_leaves_a_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("body", "finding"),
-    [
-        ("time.sleep(60)", "hang"),
-        pytest.param("bytearray(8 * 2**30)", "memory", marks=LINUX),
-        ("os.kill(os.getpid(), 9)", "crash"),
-        ("1 / 0", "raw: ZeroDivisionError"),
-    ],
-)
-def test_a_child_that_hangs_fills_the_memory_or_dies_is_reported_and_the_next_goes_on(
-    tmp_path, monkeypatch, body, finding
-):
-    """A copy of the tool with one subject, whose third case is the bad one."""
-    tool = fuzz.TESTS / "fuzz.py"
+def test_a_child_that_hangs_fills_the_memory_or_dies_is_reported_and_the_next_goes_on(tmp_path):
+    """A copy of the tool with one subject, whose n-th case does the n-th of these things."""
+    bodies = [
+        "0",
+        "0",
+        "1 / 0",
+        "bytearray(8 * 2**30)",
+        "os.kill(os.getpid(), 9)",
+        "time.sleep(600)",
+        "0",
+        "os._exit(0)",
+    ]
+    wanted = {2: "raw: ZeroDivisionError", 3: "memory", 4: "crash", 5: "hang"}
+    if sys.platform != "linux":  # memory is limited there only
+        bodies[3] = "0"
+        del wanted[3]
     subject = (
         "import os, time\nimport mutations, subjects\n"
-        f"def bad(folder, rng):\n    bad.count += 1\n    if bad.count == 3:\n        {body}\nbad.count = 0\n"
+        f"def bad(folder, rng):\n    number = count.stat().st_size\n    count.open('a').write('.')\n"
+        f"    eval({bodies!r}[number])\n"
+        f"count = Path({str(tmp_path / 'count')!r})\ncount.touch()\n"
         "subjects.subjects = lambda: [subjects.Subject('bad', subjects.nothing, subjects.nothing, draw=bad)]\n"
     )
     program = tmp_path / "fuzz_copy.py"
-    text = tool.read_text().replace("TESTS = Path(__file__).parent", f"TESTS = Path({str(fuzz.TESTS)!r})")
+    text = (
+        Path(fuzz.__file__).read_text().replace("TESTS = Path(__file__).parent", f"TESTS = Path({str(fuzz.TESTS)!r})")
+    )
     text = text.replace("LIMIT = 20.0", "LIMIT = 5.0").replace('if __name__ == "__main__":', f"{subject}\nif True:")
     program.write_text(text)
-    call = subprocess.run(
-        [sys.executable, str(program), "--minutes", "0.05", "--jobs", "1"], capture_output=True, text=True
-    )
+    words = [sys.executable, str(program), "--minutes", "30", "--jobs", "1"]  # the last case ends it
+    call = subprocess.run(words, capture_output=True, text=True)
     assert call.returncode == 1, call.stderr
-    assert f"bad, {finding}" in call.stdout
+    findings = re.findall(r"^bad, (.*)\n    again: .* --case (\d+)$", call.stdout, re.MULTILINE)
+    assert len(findings) == len(wanted)
+    for what, case in findings:
+        assert what.startswith(wanted[int(case)]), call.stdout
     last = call.stdout.splitlines()[-1]
-    assert re.fullmatch(r"0 damaged files and [\d,]+ drawn values in 1 subjects: 1 findings; .* took [\d,]+ MB", last)
+    counts = f"0 damaged files and 7 drawn values in 1 subjects: {len(wanted)} findings"
+    assert re.fullmatch(counts + r"; .* took [\d,]+ MB", last)
     assert int(re.findall(r"[\d,]+(?= MB)", last)[0].replace(",", "")) > 50  # Python with torch
-    assert "--case 2" in call.stdout

@@ -162,8 +162,8 @@ def test_a_video_that_names_other_places_is_no_video(tmp_path, asked, reader, co
     folder.mkdir()
     subjects.video(tmp_path)
     shutil.copy(tmp_path / "clip.mp4", tmp_path / "secret.mp4")
-    for place in (address, f"{tmp_path}/secret.mp4", f"file:{tmp_path}/secret.mp4", "../secret.mp4"):
-        (folder / "list.mp4").write_text(content.format(place))
+    for source in (address, f"{tmp_path}/secret.mp4", f"file:{tmp_path}/secret.mp4", "../secret.mp4"):
+        (folder / "list.mp4").write_text(content.format(source))
         with pytest.raises(LabkitError):
             READERS[reader](folder / "list.mp4")
     assert paths == []
@@ -182,10 +182,10 @@ def test_an_encoder_s_folder_runs_no_code(tmp_path, monkeypatch):
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path}/owned",))
 
-    made = random_bert(["a b c d"] * 3)
+    bert = random_bert(["a b c d"] * 3)
     folder = tmp_path / "encoder"
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
+    bert.model.save_pretrained(folder)
+    bert.tokenizer.save_pretrained(folder)
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nclass Model: pass\n")
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoConfig": "evil.Model", "AutoModel": "evil.Model", "AutoTokenizer": "evil.Model"}

@@ -1,16 +1,22 @@
-"""Processes that train together, without torchrun: forked from one that has loaded torch, they start in no time.
+"""Processes of their own without a new interpreter: forked from one that has loaded torch, they start in no time.
 
-torchrun itself is what tests/test_distributed.py takes.
+They can be killed, alone or while they train together. torchrun itself is what tests/test_distributed.py takes.
 """
 
 import multiprocessing
 import os
+import runpy
 import socket
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
+from pathlib import Path
 
 from labkit.errors import LabkitError
 
+Completed = subprocess.CompletedProcess[str]
 HANGS = 900  # seconds; ten times what the slowest needs on a quiet machine
 FORKS = multiprocessing.get_context("forkserver")  # one that has not computed yet: after that, torch must not be forked
 FORKS.set_forkserver_preload(["labkit.workbench.training", "labkit.cli.app", "torch._dynamo"])  # what optimizers import
@@ -22,15 +28,43 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     Raises:
         LabkitError: one of them failed.
     """
+    codes = start(_labkit, arguments, [{**os.environ, **rank} for rank in ranks(processes)])
+    if any(codes):
+        raise LabkitError(f"processes ended with the codes {codes}; see above.")
+
+
+def run(script: Path, arguments: Sequence[str], environment: Mapping[str, str], processes: int = 1) -> Completed:
+    """`main()` of a script in so many processes, as `subprocess.run` would have it; the code is that of the first."""
+    environments = [{**environment, **rank} for rank in ranks(processes)] if processes > 1 else [dict(environment)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ("stdout", "stderr")]
+        codes = start(_script, (str(script), *arguments), environments, files)
+        printed, complained = (file.read_text() for file in files)
+    return subprocess.CompletedProcess([str(script), *arguments], codes[0], printed, complained)
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip
-    started = [
-        FORKS.Process(target=_one, args=(arguments, {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-        for rank in range(processes)
-    ]
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "none"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
+def start(
+    target: Callable[[Sequence[str]], None],
+    arguments: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    files: Sequence[Path] = (),
+) -> list[int]:
+    """One process an environment; codes in their order. When one fails, the others are killed.
+
+    Args:
+        files: take what the processes print and what they complain of.
+    """
+    started = [FORKS.Process(target=_one, args=(target, arguments, each, files)) for each in environments]
     for process in started:
         process.start()
     waiting = {process.sentinel for process in started}
@@ -41,17 +75,32 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     for process in started:
         process.kill()
         process.join()
-    if any(process.exitcode for process in started):
-        raise LabkitError(f"processes ended with the codes {[process.exitcode for process in started]}; see above.")
+    return [process.exitcode or 0 for process in started]
 
 
-def _one(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+def _one(
+    target: Callable[[Sequence[str]], None],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    files: Sequence[Path],
+) -> None:
     """What torchrun would start, with the environment of the test and not of the process that is forked."""
     import torch
 
-    from labkit.cli import main
-
+    for descriptor, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    target(arguments)
+
+
+def _labkit(arguments: Sequence[str]) -> None:
+    from labkit.cli import main
+
     main(arguments)
+
+
+def _script(arguments: Sequence[str]) -> None:
+    sys.argv[:] = arguments
+    runpy.run_path(arguments[0], run_name="__main__")

@@ -40,7 +40,7 @@ def choose(paper: Paper, scale: str, config: Config, run_dir: str, resume: bool)
 def way_on(
     command: str, slug: str, scale: str, pairs: list[str] | None, seed: int | None, device: str | None, directory: Path
 ) -> Iterator[None]:
-    """To a run's error the line that tells how to go on; none where the run did not even begin."""
+    """Add to a run's error the command that resumes the run; nothing where it had not begun."""
     try:
         yield
     except RunError as error:

@@ -33,7 +33,7 @@ def train(
 
 
 def train_together(paper: Paper, scale: str, config: Config, run_dir: str, resume: bool) -> None:
-    """As one of torchrun's processes: the first one chooses the directory and tells the others."""
+    """As one of torchrun's processes: the first one chooses the directory and sends it to the others."""
     from torch.distributed import broadcast_object_list
 
     from labkit.workbench import training

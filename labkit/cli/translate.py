@@ -109,7 +109,7 @@ def chunks(stream: Iterable[bytes], together: int | None) -> Iterator[list[str]]
 
 
 def write(lines: Sequence[str]) -> bool:
-    """One line each to stdout, at once; False where nobody reads any more."""
+    """One line each to stdout, at once; False when the reader has closed the pipe."""
     try:
         sys.stdout.buffer.write("".join(" ".join(line.split()) + "\n" for line in lines).encode())
         sys.stdout.buffer.flush()

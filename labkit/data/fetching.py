@@ -83,7 +83,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _drop_link(part: Path) -> None:
-    """Remove a name that is somebody else's file, too, or no file: what arrives would overwrite that."""
+    """Remove a link, or a name with a second one (a hard link): the download would overwrite the file behind it."""
     with contextlib.suppress(FileNotFoundError):
         about = part.lstat()
         if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:

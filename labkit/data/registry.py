@@ -615,7 +615,7 @@ def size_text(count: int) -> str:
 
 
 def status(name: str) -> Status:
-    """What a look at names and sizes tells, in milliseconds. Contents are compared by `check` and `require`."""
+    """State of a dataset by the names and sizes of its files. Contents are compared by `check` and `require`."""
     dataset = get(name)
     if dataset.bundled:
         return Status("present", dataset.layout)
@@ -716,12 +716,12 @@ def _count_files(tree: Path) -> int:
 
 
 # File states whose contents were verified. Kept in the process only: LABKIT_DATA may be read-only, and hashing again
-# in the next process (0.1 s for 31 MB) is cheaper than trusting a note somebody else left behind.
+# in the next process (0.1 s for 31 MB) is cheaper than trusting a note that another program left behind.
 _verified: set[tuple[str, ...]] = set()
 
 
 def _fingerprint(path: Path, file: RemoteFile) -> tuple[str, ...]:
-    """Changes when the file does: ctime also moves when somebody sets mtime back."""
+    """Changes when the file does: ctime also moves when mtime is set back."""
     about = path.stat()
     numbers = (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     return (str(path), file.sha256, *map(str, numbers))

@@ -70,7 +70,7 @@ def photographs(name: str) -> Photographs:
 
 
 def available(name: str) -> bool:
-    """Is the set there, as far as its folder tells?"""
+    """Does the set's folder exist? Its files are not looked at."""
     return (paths.data_dir() / "sr" / name).is_dir()
 
 

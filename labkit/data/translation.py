@@ -1,6 +1,6 @@
 """Parallel text: sentences with their translations, from a reader's own files and in the layouts of IWSLT and WMT.
 
-Text is taken raw, as it stands in the files; no Moses tokenizer goes over it. Sentence i of one side is the translation
+Text is raw, as in the files; no Moses tokenizer is applied. Sentence i of one side is the translation
 of sentence i of the other.
 """
 

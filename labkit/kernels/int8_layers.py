@@ -24,7 +24,7 @@ def int8_conv2d_scaled(
     dilation: Sequence[int],
     groups: int,
 ) -> Float32[Tensor, "n c2 h2 w2"]:
-    """scale times the convolution of `codes`, padded with zeros, by `weight`. y lies channels-last in memory."""
+    """scale times the convolution of `codes`, padded with zeros, by `weight`. y is channels-last in memory."""
     codes = codes.contiguous(memory_format=torch.channels_last)
     geometry = (list(stride), list(padding), list(dilation), groups)
     packed = torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 0, *geometry, list(codes.shape))

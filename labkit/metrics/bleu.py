@@ -1,4 +1,4 @@
-"""BLEU and chrF by sacreBLEU, always with the signature that says how they were counted; and whether a gap is luck.
+"""BLEU by sacreBLEU, always with the signature that says how it was counted; and a test whether a gap is chance.
 
 BLEU = BP exp(mean_n log p_n), n = 1..4        BP = min(1, exp(1 - |reference| / |hypothesis|))
 """
@@ -62,18 +62,6 @@ def bleu(
     return Bleu(float(result.score), tuple(result.precisions), float(result.bp), str(metric.get_signature()))
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus chrF2, 0 to 100: F-score of character n-grams.
-
-    Raises:
-        InputError: as `bleu`.
-    """
-    from sacrebleu.metrics import CHRF
-
-    _check(hypotheses, references)
-    return float(CHRF().corpus_score(list(hypotheses), [list(references)]).score)
-
-
 def paired_bootstrap(
     ours: Sequence[str],
     theirs: Sequence[str],
@@ -84,7 +72,7 @@ def paired_bootstrap(
     draws: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Is the gap between two systems luck of the test sentences? Sentences are drawn anew, both systems' together.
+    """Paired bootstrap: would the gap stay with other test sentences? Both systems get the same draws.
 
     Raises:
         InputError: as `bleu`; or the systems translated different numbers of sentences.

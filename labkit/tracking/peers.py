@@ -12,7 +12,7 @@ from labkit.errors import InputError
 from labkit.tracking.tracker import Box, Tracked, check_box, check_frame
 
 OPENCV = ("CSRT", "KCF", "MIL", "MOSSE", "MedianFlow", "Boosting", "TLD")
-"""OpenCV's trackers that need no weight file. The first three stand in `cv2`, the others in `cv2.legacy`."""
+"""OpenCV's trackers that need no weight file. The first three are in `cv2`, the others in `cv2.legacy`."""
 WITH_WEIGHTS = ("DaSiamRPN", "GOTURN", "Nano", "Vit")
 """OpenCV's trackers that start only with weight files of the user's; they are refused by name."""
 

@@ -117,7 +117,7 @@ class Restarts:
 def run_supervised(tracker: Tracker, sequence: Sequence, *, skip: int = vot.SKIP) -> Restarts:
     """VOT's protocol: when the box no longer overlaps the annotation, start again `skip` frames later.
 
-    Starts are from `sequence.boxes`; overlaps as `Restarts.scored` tells.
+    Starts are from `sequence.boxes`; overlaps as in `Restarts.scored`.
 
     Raises InputError when a frame is not annotated, or skip is below 1.
     """

@@ -1,5 +1,7 @@
 """The widget pattern: a pure function from state to figure, and a shell that only turns handles."""
 
+import functools
+import gzip
 import html
 from collections.abc import Callable
 from typing import Any
@@ -55,9 +57,15 @@ const NAME = "labkit plotly VERSION";
 
 const ASKED = `${NAME}, last asked for`;
 
+const source = async (model) => {
+  const holder = await model.widget_manager.get_model(model.get("_library").replace("IPY_MODEL_", ""));
+  const packed = new Blob([holder.get("source")]).stream();
+  return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+};
+
 const library = (model) => window[NAME] ??= (async () => {
   while (performance.now() - window[ASKED] < 500) await new Promise((resolve) => setTimeout(resolve, 100));
-  const address = URL.createObjectURL(new Blob([model.get("_library")], {type: "text/javascript"}));
+  const address = URL.createObjectURL(new Blob([await source(model)], {type: "text/javascript"}));
   try { return await import(address); } finally { URL.revokeObjectURL(address); }
 })();
 
@@ -89,6 +97,17 @@ export default () => {
 """
 
 
+class _Library(widgets.Widget):
+    """plotly's script, packed: one for all figures of a kernel, so that a saved notebook holds it once."""
+
+    source = traitlets.Bytes().tag(sync=True)
+
+
+@functools.cache
+def _library() -> _Library:
+    return _Library(source=gzip.compress(str(go.FigureWidget._esm).encode(), mtime=0))
+
+
 class _WholeFigure(go.FigureWidget):
     """A FigureWidget that a busy machine does not leave empty or deaf.
 
@@ -96,15 +115,16 @@ class _WholeFigure(go.FigureWidget):
     data in a second message; its view draws what it has when it is made and never looks again. A view that was made in
     between stayed empty.
 
-    And the page need not read plotly's five megabytes before it hears the kernel: anywidget gives a widget two seconds
+    And the page need not read plotly's five megabytes before it receives messages: anywidget gives a widget two seconds
     to come up, draws one that is late, and passes it no message any more, so that handles moved and pictures did not.
     """
 
     _esm = SHELL.replace("VERSION", plotly.__version__)
-    _library = traitlets.Unicode(str(go.FigureWidget._esm)).tag(sync=True)
+    _library = traitlets.Instance(_Library).tag(sync=True, **widgets.widget_serialization)
 
     def __init__(self, figure: go.Figure) -> None:
         super().__init__(figure)
+        self._library = _library()
         super().open()
 
     def open(self) -> None:

@@ -256,7 +256,7 @@ def _across(drawn: Figure, figure: go.Figure, share: float) -> float:
 
 
 def _write_legend(drawn: Figure, figure: go.Figure, areas: dict[str, Axes]) -> None:
-    """Below the axes, in one line if it fits; a figure that is told to show none, or has one name alone, has none."""
+    """Below the axes, in one line if it fits; a figure with `showlegend=False` or a single name has none."""
     entries = [axes.get_legend_handles_labels() for axes in areas.values()]
     named = {label: handle for handles, labels in entries for handle, label in zip(handles, labels, strict=True)}
     if figure.layout.showlegend is False or len(named) < 2:

@@ -1,4 +1,4 @@
-"""Is this machine ready? One small real use of each thing the notebooks stand on."""
+"""Is this machine ready? One small real use of each library that the notebooks need."""
 
 import os
 import subprocess

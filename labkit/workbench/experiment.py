@@ -164,7 +164,8 @@ class Exports(NamedTuple):
 class Paper:
     """One room, as the command line, the notebooks and the ledger see it.
 
-    What takes time to import is found by the floor plan, when it is asked for: a list of papers needs no torch.
+    Modules that take time to import are located by the floor plan and imported at first use: a list of papers needs no
+    torch.
 
     Args:
         room: the package, `labkit.papers.<slug>`; a room says `__name__`.

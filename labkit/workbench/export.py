@@ -20,7 +20,6 @@ from labkit.workbench.experiment import Config, Paper, plain_fields
 from labkit.workbench.run_files import read_object
 from labkit.workbench.runs import Run
 
-WEIGHTS = "model.safetensors"
 CODE_LICENSE = "apache-2.0"  # as the hub spells it
 
 

@@ -1,8 +1,7 @@
-"""Notebooks from the outside: execute one with papermill, refresh the committed outputs, check that a pair agrees."""
+"""Notebooks from the outside: execute one with papermill, refresh the committed outputs."""
 
 import asyncio
 import base64
-import difflib
 import os
 import sys
 from collections.abc import Mapping
@@ -116,20 +115,6 @@ def refresh(name: str, timeout: int = CELL_SECONDS) -> Path:
     return executed
 
 
-def pair_difference(name: str) -> str:
-    """A diff between the .py and what its .ipynb holds as source; empty when the pair agrees. Writes nothing."""
-    import jupytext
-
-    text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
-    if not executed.exists():
-        return f"{executed.name} is missing; make it with: labkit notebooks {name}"
-    current = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=_jupytext_config(text))
-    lines = difflib.unified_diff(
-        text.read_text().splitlines(), current.splitlines(), text.name, executed.name, lineterm="", n=1
-    )
-    return "\n".join(lines)
-
-
 def first_picture(name: str) -> tuple[bytes, str] | None:
     """The first PNG of the committed outputs, with its sentence for who cannot see it; None where there is none."""
     import nbformat
@@ -151,9 +136,3 @@ def _existing(file: str) -> Path:
     if not path.exists():
         raise InputError(f"there is no notebook {file}; there are {', '.join(names()) or 'none'}.")
     return path
-
-
-def _jupytext_config(path: Path) -> Any:
-    from jupytext.config import load_jupytext_config
-
-    return load_jupytext_config(str(path))

@@ -34,7 +34,7 @@ def write(notebook: Path) -> Path:
     """The page beside the notebook, with `.html` for its ending.
 
     Solutions are folded. Of an output with several forms the still picture is shown, else HTML, Markdown or text;
-    interactive figures need a kernel or a script of several megabytes, so that their pictures stand for them.
+    interactive figures need a kernel or a script of several megabytes, so that their pictures take their place.
     """
     page = notebook.with_suffix(".html")
     write_atomically(page, as_html(nbformat.read(notebook, as_version=4), notebook.stem).encode())
@@ -123,7 +123,7 @@ def mathml(latex: str, display: str) -> str:
 
 
 def _letter(match: re.Match[str]) -> str:
-    """Browsers know no `mathvariant`, so that the letter itself must be the other one."""
+    """Browsers ignore `mathvariant`, so that the letter itself must be the other one."""
     element, style, letter = match.groups()
     plain = unicodedata.name(letter).replace("LATIN ", "").replace("LETTER ", "")
     for prefix in ("MATHEMATICAL ", ""):  # the commonest, such as R and L, were in Unicode before the others

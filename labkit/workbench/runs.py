@@ -84,7 +84,7 @@ class Run:
     def open(
         cls, directory: str | Path, config: BaseModel, *, writes: bool = True, checkpoint_seconds: float = 20.0
     ) -> "Run":
-        """Open `directory` for `config`: make it, or come back to it.
+        """Open `directory` for `config`: create it, or resume the run in it.
 
         Args:
             writes: False in the helping processes of a distributed run; only one may write.
@@ -116,8 +116,8 @@ class Run:
     def private_part(self, name: str, **facts: Any) -> "Run":
         """A part that this process works on by itself, while other processes are busy with other parts.
 
-        It writes whatever rank the process has, and waits for nobody. The caller sees to it that no two processes take
-        the same part, and to a barrier before anybody reads the results.
+        It writes whatever rank the process has, and does not wait for other processes. The caller makes sure that no
+        two processes take the same part, and that a barrier comes before the results are read.
         """
         whole = Run(self.directory, self.identity, True, self.checkpoint_seconds)
         whole.waits = False

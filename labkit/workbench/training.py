@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from labkit.devices import pick_device
 from labkit.errors import InputError, LabkitError
 from labkit.seeds import derive
-
-Item = TypeVar("Item")
 
 TORCHRUN = ["-m", "torch.distributed.run"]
 ORDER, CROPS = 0, 1  # what batches draw random numbers for
@@ -39,7 +37,7 @@ class ShuffledIndices:
     """Endless batches of indices: each epoch a fresh permutation that depends on (seed, epoch) alone.
 
     The batches are global: in a distributed run every process sees the same ones and takes its share. The position is
-    two numbers, so a resumed run goes on with the very next batch, with any number of processes.
+    two numbers, so a resumed run continues with the very next batch, with any number of processes.
 
     Args:
         count: number of examples. The last, incomplete batch of an epoch is left out.

@@ -23,8 +23,8 @@ def prepare() -> list[str]:
     for name in notebooks.names():
         if not (folder / f"{name}.ipynb").exists():
             _copy(name)
-    made_from = _made_from()
-    return [name for name in notebooks.names() if made_from.get(name) != _hash(_original(name))]
+    hashes = _hashes()
+    return [name for name in notebooks.names() if hashes.get(name) != _hash(_original(name))]
 
 
 def fresh(name: str) -> Path | None:
@@ -51,10 +51,10 @@ def _copy(name: str) -> None:
     part = folder / f"{name}.part"
     shutil.copyfile(original, part)
     part.replace(folder / f"{name}.ipynb")
-    write_atomically(folder / ORIGINALS, json.dumps(_made_from() | {name: _hash(original)}, indent=1).encode())
+    write_atomically(folder / ORIGINALS, json.dumps(_hashes() | {name: _hash(original)}, indent=1).encode())
 
 
-def _made_from() -> dict[str, str]:
+def _hashes() -> dict[str, str]:
     try:
         return dict(json.loads((paths.workspace_dir() / ORIGINALS).read_text()))
     except (OSError, ValueError, TypeError, RecursionError):  # no file, no JSON, or JSON of another kind

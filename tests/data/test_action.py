@@ -10,7 +10,7 @@ import scipy.io
 
 from labkit import paths
 from labkit.data.action import VideoFrames, frames_of, matlab, read_frame_list, ucf24
-from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
+from labkit.data.action.datasets import read_ucf24_mat, read_ucf24_pickle
 from labkit.data.action.unpickle import read_pickle
 from labkit.errors import DataError
 from labkit.metrics.detection import Tube, mean_video_map, video_map
@@ -63,13 +63,13 @@ def test_arrays_come_back_as_they_were(tmp_path, protocol, kind):
         "s": wanted[1, 2],
     }
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    found = read_pickle(tmp_path / "a.pkl")
-    assert found["n"] == [1, "two", (3.0, None)]
-    assert found["s"] == 6
-    assert found["name"] == 1
+    content = read_pickle(tmp_path / "a.pkl")
+    assert content["n"] == [1, "two", (3.0, None)]
+    assert content["s"] == 6
+    assert content["name"] == 1
     for name in ("x", "f"):
-        assert found[name].dtype == wanted.dtype
-        assert np.array_equal(found[name], wanted)
+        assert content[name].dtype == wanted.dtype
+        assert np.array_equal(content[name], wanted)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", pickle.dumps([np.array([object()])]), pickle.dumps({1, 2})])
@@ -83,17 +83,6 @@ def test_other_pickles_are_refused(tmp_path, content):
         read_ucf24_mat(tmp_path / "a.pkl")
     with pytest.raises(DataError, match="cannot be read"):
         read_pickle(tmp_path / "none.pkl")
-
-
-def test_puppet_masks_become_boxes(tmp_path):
-    masks = np.zeros((20, 30, 3), np.uint8)
-    masks[5:10, 3:8, 0] = 1
-    masks[6:10, 4:8, 2] = 1
-    scipy.io.savemat(tmp_path / "puppet_mask.mat", {"part_mask": masks})
-    assert puppet_boxes(tmp_path / "puppet_mask.mat").boxes.tolist() == [[3, 5, 8, 10], [3, 5, 8, 10], [4, 6, 8, 10]]
-    scipy.io.savemat(tmp_path / "none.mat", {"part_mask": masks * 0})
-    with pytest.raises(DataError, match="damaged, or another file"):
-        puppet_boxes(tmp_path / "none.mat")
 
 
 def mat(*elements: tuple[int, bytes]) -> bytes:
@@ -145,8 +134,8 @@ def test_frames_of_a_video_file_by_number(tmp_path):
     frames = frames_of(tmp_path, "v", ("frames/{}",))
     assert isinstance(frames, VideoFrames)
     assert (len(frames), frames.rate) == (30, 10.0)
-    found = frames.read([20, 3, 3, 29, 99]).mean((1, 2, 3)) / 8
-    assert np.abs(found - [20, 3, 3, 29, 29]).max() < 0.7
+    means = frames.read([20, 3, 3, 29, 99]).mean((1, 2, 3)) / 8
+    assert np.abs(means - [20, 3, 3, 29, 29]).max() < 0.7
     with pytest.raises(DataError, match=r"looked for frames/w/, videos/w\.mp4"):
         frames_of(tmp_path, "w", ("frames/{}",))
     (tmp_path / "videos" / "x.mp4").write_bytes(b"nothing")

@@ -229,7 +229,7 @@ def test_the_static_box_on_real_sequences(name):
 # ---- VOT ------------------------------------------------------------------------------------------------------------
 
 
-def made_run(name: str, text: str, overlap=lambda t: 0.5) -> SupervisedRun:
+def coded_run(name: str, text: str, overlap=lambda t: 0.5) -> SupervisedRun:
     """'S' start, 'F' failure, '0' skipped, 't' tracked."""
     codes = np.array([{"S": STARTED, "F": FAILED, "0": SKIPPED, "t": TRACKED}[letter] for letter in text])
     overlaps = np.array([overlap(t) if code == TRACKED else 0.0 for t, code in enumerate(codes)])
@@ -241,7 +241,7 @@ def random_run(name: str, length: int) -> SupervisedRun:
     text = ""
     while len(text) < length:
         text += "S" + "t" * int(RANDOM.integers(3, 60)) + "F0000"
-    run = made_run(name, text[:length])
+    run = coded_run(name, text[:length])
     tracked = run.codes == TRACKED
     run.overlaps[tracked] = RANDOM.uniform(0.01, 1, tracked.sum())
     return run
@@ -283,7 +283,7 @@ def test_eao_curve_against_its_definition():
 
 def test_a_constant_overlap_without_failures_is_its_own_expectation():
     """Sheet, check 12."""
-    runs = [made_run(name, "S" + "t" * 400, lambda t: 0.6) for name in "ab"]
+    runs = [coded_run(name, "S" + "t" * 400, lambda t: 0.6) for name in "ab"]
     for window in metrics.WINDOWS.values():
         assert metrics.eao(runs, window) == pytest.approx(0.6)
 
@@ -291,8 +291,8 @@ def test_a_constant_overlap_without_failures_is_its_own_expectation():
 def test_one_failure_is_padded_with_zeros():
     """Fails at frame f and is never started again: curve(j) = c min(j, f - 1) / j."""
     f, c = 120, 0.7
-    failed = made_run("a", "S" + "t" * (f - 1) + "F", lambda t: c)
-    long = made_run("b", "S" + "t" * 400, lambda t: c)
+    failed = coded_run("a", "S" + "t" * (f - 1) + "F", lambda t: c)
+    long = coded_run("b", "S" + "t" * 400, lambda t: c)
     j = np.arange(1, 401)
     padded = c * np.minimum(j, f - 1) / j
     np.testing.assert_allclose(metrics.eao_curve([failed, long])[1:], (padded + c) / 2)
@@ -301,7 +301,7 @@ def test_one_failure_is_padded_with_zeros():
 
 def test_a_short_success_says_nothing_about_longer_runs():
     """Catches padding of successes: then short sequences would pull the expectation down."""
-    short, long = made_run("a", "S" + "t" * 50, lambda t: 0.9), made_run("b", "S" + "t" * 400, lambda t: 0.3)
+    short, long = coded_run("a", "S" + "t" * 50, lambda t: 0.9), coded_run("b", "S" + "t" * 400, lambda t: 0.3)
     curve = metrics.eao_curve([short, long])
     assert curve[50] == pytest.approx(0.6)
     assert curve[51] == pytest.approx(0.3)
@@ -309,35 +309,35 @@ def test_a_short_success_says_nothing_about_longer_runs():
 
 def test_both_ends_of_the_window_count():
     """Overlap 1 in frame 4 only: the curve is 0, 0, 0, 1/4, 1/5, ... from j = 1."""
-    run = made_run("a", "S" + "t" * 9, lambda t: float(t == 4))
+    run = coded_run("a", "S" + "t" * 9, lambda t: float(t == 4))
     assert metrics.eao([run], (2, 4)) == pytest.approx((0 + 0 + 1 / 4) / 3)
     assert metrics.eao([run], (4, 5)) == pytest.approx((1 / 4 + 1 / 5) / 2)
     assert metrics.eao([run], (8, 100)) == pytest.approx((1 / 8 + 1 / 9) / 2)  # as far as the runs reach
 
 
 def test_windows_of_the_two_years_differ():
-    run = made_run("a", "S" + "t" * 400, lambda t: 1.0 if t < 90 else 0.2)
+    run = coded_run("a", "S" + "t" * 400, lambda t: 1.0 if t < 90 else 0.2)
     assert metrics.eao([run], metrics.WINDOWS["vot2019"]) > metrics.eao([run], metrics.WINDOWS["vot2018"]) + 0.05
 
 
 def test_fragments_end_before_the_failure_and_leave_out_what_was_skipped():
-    run = made_run("a", "SttF0000StS"[:10])
+    run = coded_run("a", "SttF0000StS"[:10])
     assert [(len(p.overlaps), p.success) for p in supervised.fragments(run)] == [(3, False), (2, True)]
-    assert [(len(p.overlaps), p.success) for p in supervised.fragments(made_run("a", "SttF00"))] == [(3, False)]
+    assert [(len(p.overlaps), p.success) for p in supervised.fragments(coded_run("a", "SttF00"))] == [(3, False)]
 
 
 def test_accuracy_leaves_out_ten_frames_from_each_start():
-    run = made_run("a", "S" + "t" * 12 + "F0000S" + "t" * 11, lambda t: float(t))
+    run = coded_run("a", "S" + "t" * 12 + "F0000S" + "t" * 11, lambda t: float(t))
     assert supervised.accuracy(run) == pytest.approx(np.mean([10, 11, 12, 28, 29]))
     assert supervised.accuracy(run, burn_in=1) == pytest.approx(np.mean([*range(1, 13), *range(19, 30)]))
-    assert math.isnan(supervised.accuracy(made_run("a", "S" + "t" * 9)))
+    assert math.isnan(supervised.accuracy(coded_run("a", "S" + "t" * 9)))
 
 
 def test_robustness_in_both_conventions():
     """Two sequences of 100 and 300 frames with 1 and 2 failures, the second repeated with 4."""
     tail = "F0000S" + "t" * 44
-    runs = [made_run("a", "S" + "t" * 49 + tail), made_run("b", "S" + "t" * 199 + tail * 2)]
-    runs += [made_run("b", "S" + "t" * 99 + tail * 4)]
+    runs = [coded_run("a", "S" + "t" * 49 + tail), coded_run("b", "S" + "t" * 199 + tail * 2)]
+    runs += [coded_run("b", "S" + "t" * 99 + tail * 4)]
     assert [len(run) for run in runs] == [100, 300, 300]
     actual = metrics.accuracy_robustness(runs)
     failures = (1 * 100 + 3 * 300) / 400
@@ -349,7 +349,7 @@ def test_robustness_in_both_conventions():
 
 
 def test_longer_sequences_weigh_more_in_the_toolkits_accuracy():
-    runs = [made_run("a", "S" + "t" * 99, lambda t: 0.8), made_run("b", "S" + "t" * 299, lambda t: 0.4)]
+    runs = [coded_run("a", "S" + "t" * 99, lambda t: 0.8), coded_run("b", "S" + "t" * 299, lambda t: 0.4)]
     assert metrics.accuracy_robustness(runs).accuracy == pytest.approx((0.8 * 100 + 0.4 * 300) / 400)
     frames = metrics.accuracy_robustness(runs, "pysot").accuracy
     assert frames == pytest.approx((0.8 * 90 + 0.4 * 290) / 380)
@@ -360,11 +360,11 @@ def test_longer_sequences_weigh_more_in_the_toolkits_accuracy():
     [
         (lambda: metrics.eao_curve([]), "no run"),
         (lambda: metrics.accuracy_robustness([]), "no run"),
-        (lambda: metrics.eao([made_run("a", "S" + "t" * 50)], (100, 356)), "has 50 frames.*begins at 100"),
-        (lambda: metrics.eao([made_run("a", "Stt")], (5, 2)), "two lengths"),
-        (lambda: made_run("a", "tSt"), "a start in the first"),
-        (lambda: made_run("a", "St", lambda t: math.nan), "without an overlap"),
-        (lambda: metrics.accuracy_robustness([made_run("a", "St"), made_run("a", "Stt")]), "different lengths"),
+        (lambda: metrics.eao([coded_run("a", "S" + "t" * 50)], (100, 356)), "has 50 frames.*begins at 100"),
+        (lambda: metrics.eao([coded_run("a", "Stt")], (5, 2)), "two lengths"),
+        (lambda: coded_run("a", "tSt"), "a start in the first"),
+        (lambda: coded_run("a", "St", lambda t: math.nan), "without an overlap"),
+        (lambda: metrics.accuracy_robustness([coded_run("a", "St"), coded_run("a", "Stt")]), "different lengths"),
     ],
 )
 def test_supervised_refuses(call, message):

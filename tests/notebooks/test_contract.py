@@ -1,12 +1,15 @@
 """Every notebook keeps the house's contract: ten headings, parameters, pairing, small clean outputs, exercises."""
 
+import difflib
 import json
 import re
 
+import jupytext
 import nbformat
 import papermill
 import pytest
 import second_edition
+from jupytext.config import load_jupytext_config
 from second_edition import Edition
 
 from labkit import papers, paths, viz
@@ -80,9 +83,21 @@ def test_the_four_parameters_are_typed_and_papermill_sees_them(name):
     assert parameters["scale"]["default"] == '"lesson"'
 
 
+def pair_difference(name: str) -> str:
+    """A diff between the .py and what its .ipynb holds as source; empty when the pair agrees. Writes nothing."""
+    text, executed = paths.notebooks_dir() / f"{name}.py", paths.notebooks_dir() / f"{name}.ipynb"
+    if not executed.exists():
+        return f"{executed.name} is missing; make it with: labkit notebooks {name}"
+    current = jupytext.writes(jupytext.read(executed), fmt="py:percent", config=load_jupytext_config(str(text)))
+    lines = difflib.unified_diff(
+        text.read_text().splitlines(), current.splitlines(), text.name, executed.name, lineterm="", n=1
+    )
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_pair_agrees(name):
-    assert notebooks.pair_difference(name) == ""
+    assert pair_difference(name) == ""
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -193,7 +208,7 @@ def test_the_pair_check_sees_a_difference(tmp_path, monkeypatch):
         (tmp_path / f"00_start_here.{ending}").write_text(text)
     (tmp_path / "pyproject.toml").write_text((paths.root() / "pyproject.toml").read_text())
     monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
-    assert notebooks.pair_difference("00_start_here") == ""
+    assert pair_difference("00_start_here") == ""
     source = tmp_path / "00_start_here.py"
     source.write_text(source.read_text() + "\n# %%\nprint(1)\n")
-    assert "print(1)" in notebooks.pair_difference("00_start_here")
+    assert "print(1)" in pair_difference("00_start_here")

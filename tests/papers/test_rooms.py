@@ -128,7 +128,7 @@ def test_a_run_directory_tells_its_paper_and_the_command_that_made_it(paper: Pap
 @pytest.mark.shapes_unchecked
 @pytest.mark.slow
 @pytest.mark.parametrize("paper", ROOMS)
-def test_what_was_trained_can_be_exported_or_is_refused_by_name(paper: Paper, tmp_path):
+def test_what_was_trained_can_be_exported_or_is_refused_by_name(paper: Paper, smoke_run, tmp_path):
     """A smoke run becomes a folder whose card loads it; the hub's own reader understands the card."""
     config = paper.config("smoke", device="cpu")
     run = Run.open(tmp_path / "run", config)
@@ -137,7 +137,7 @@ def test_what_was_trained_can_be_exported_or_is_refused_by_name(paper: Paper, tm
     assert not (tmp_path / "out").exists()
     if not (paths.root() / "labkit" / "papers" / paper.slug / "experiment" / "export.py").exists():
         return
-    paper.run(config, run)
+    run = smoke_run(paper)
     for arm in paper.exports.arms(config, run):
         folder = tmp_path / arm
         assert export.export(paper, config, run, folder, arm) == arm

@@ -29,7 +29,7 @@ class AnnotatedTube:
 
 @dataclass(frozen=True, eq=False)
 class ActionVideo:
-    """name, number of frames, tubes; size: height and width where the annotation tells."""
+    """name, number of frames, tubes; size: height and width where the annotation gives them."""
 
     name: str
     frames: int
@@ -39,7 +39,7 @@ class ActionVideo:
 
 @dataclass(frozen=True, eq=False)
 class ActionSet:
-    """A dataset: names of its classes, its videos, which of them train and test, where their frames lie.
+    """A dataset: names of its classes, its videos, which of them train and test, where their frames are.
 
     places: folders below `folder` that may hold a video's frames, `{}` for its name.
     """

@@ -34,8 +34,8 @@ class ImageFrames:
     def __init__(self, folder: Path, rate: float = 30.0, listed: Sequence[str] | None = None) -> None:
         self.folder, self.rate = folder, rate
         if listed is None:
-            found = folder.iterdir() if folder.is_dir() else ()
-            self.files = sorted(path for path in found if path.suffix.lower() in PICTURES)
+            entries = folder.iterdir() if folder.is_dir() else ()
+            self.files = sorted(path for path in entries if path.suffix.lower() in PICTURES)
         else:
             self.files = [folder / name for name in listed]
         if not self.files:
@@ -66,21 +66,21 @@ class VideoFrames:
 
     def read(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "t h w 3"]:
         wanted = sorted({max(n, 0) for n in numbers})
-        found: dict[int, np.ndarray] = {}
+        pictures: dict[int, np.ndarray] = {}
         with self._opened() as source:
             last = None
             for number, frame in self._decoded(source, wanted[0]):
                 while wanted and wanted[0] < number:  # the file has no such frame: the one before it
-                    found[wanted.pop(0)] = (last or frame).to_ndarray(format="rgb24")
+                    pictures[wanted.pop(0)] = (last or frame).to_ndarray(format="rgb24")
                 last = frame
                 if wanted and wanted[0] == number:
-                    found[wanted.pop(0)] = frame.to_ndarray(format="rgb24")
+                    pictures[wanted.pop(0)] = frame.to_ndarray(format="rgb24")
                 if not wanted:
                     break
             if last is None:
                 raise DataError(f"{self.path} has no frame {wanted[0]} that can be decoded.")
-            found |= {n: last.to_ndarray(format="rgb24") for n in wanted}
-        return np.stack([found[max(n, 0)] for n in numbers])
+            pictures |= {n: last.to_ndarray(format="rgb24") for n in wanted}
+        return np.stack([pictures[max(n, 0)] for n in numbers])
 
     def _decoded(self, source: Any, first: int) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, from a key frame before `first` on; damage ends them."""
@@ -145,18 +145,18 @@ def read_frame_list(path: Path) -> dict[str, list[str]]:
     return pictures
 
 
-def frames_of(folder: Path, name: str, places: Sequence[str]) -> Frames:
-    """The frames of a video: pictures in the first place that exists, or a video file of that name.
+def frames_of(folder: Path, name: str, layouts: Sequence[str]) -> Frames:
+    """The frames of a video: pictures in the first layout that exists, or a video file of that name.
 
     Raises:
         DataError: there are neither; says where they were looked for.
     """
-    for place in places:
-        where = folder / place.format(name)
+    for layout in layouts:
+        where = folder / layout.format(name)
         if where.is_dir():
             return ImageFrames(where)
     for file in (folder / "videos" / f"{name}{ending}" for ending in VIDEOS):
         if file.is_file():
             return VideoFrames(file)
-    tried = ", ".join([*(place.format(name) + "/" for place in places), f"videos/{name}.mp4"])
+    tried = ", ".join([*(layout.format(name) + "/" for layout in layouts), f"videos/{name}.mp4"])
     raise DataError(f"the frames of '{name}' are not in {folder}; looked for {tried}.")

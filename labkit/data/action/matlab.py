@@ -1,7 +1,7 @@
 """MATLAB files of annotations (level 5): arrays of numbers and text, structs and cells.
 
 SciPy reads them, and trusts what a file says of its own sizes: a damaged one makes it write beyond its memory. So the
-file is walked through first: every element lies inside the one around it, and holds what its array has room for.
+file is checked first: every element ends inside the one around it, and holds what its array has room for.
 """
 
 import io
@@ -52,7 +52,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[Element]:
-    """One after another. Up to four bytes stand in the tag itself; others begin at multiples of eight."""
+    """One after another. Up to four bytes are in the tag itself; others begin at multiples of eight."""
     at = 0
     while at < len(data):
         if len(data) - at < 8:

@@ -1,7 +1,7 @@
 """Pickled annotations without running what is in them: no class is called, arrays are put together from their bytes.
 
 A pickle may name any function and call it. Here the names that NumPy's arrays use stand for harmless records; any other
-name ends the reading. What comes back is made of dicts, lists, tuples, numbers, text and NumPy arrays of them.
+name ends the reading. The result consists of dicts, lists, tuples, numbers, text and NumPy arrays of them.
 """
 
 import io

@@ -51,7 +51,7 @@ def _rows(path: Path) -> list[tuple[str, tuple[str, ...], str]]:
     head = [cell.strip().lower() for cell in lines[0]] if lines else []
     if head[:2] != ["name", "glosses"] or head[2:] not in ([], ["split"]):
         raise DataError(f"{path}, line 1: the columns are name,glosses or name,glosses,split; got {','.join(head)!r}.")
-    rows, seen = [], set()
+    rows, names = [], set()
     for number, cells in enumerate(lines[1:], 2):
         where = f"{path}, line {number}"
         if len(cells) != len(head):
@@ -61,9 +61,9 @@ def _rows(path: Path) -> list[tuple[str, tuple[str, ...], str]]:
             raise DataError(f"{where}: a name is that of a folder or video in here; got {name[:60]!r}.")
         if not glosses or split not in ("", "train", "dev", "test"):
             raise DataError(f"{where}: glosses are wanted, and a split of train, dev or test; got {cells[1:]}.")
-        if name in seen:
+        if name in names:
             raise DataError(f"{where}: '{name}' stands there twice.")
-        seen.add(name)
+        names.add(name)
         rows.append((name, glosses, split))
     return rows
 

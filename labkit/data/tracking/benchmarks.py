@@ -68,7 +68,7 @@ def benchmark(name: str) -> Benchmark:
 def load(name: str, *, first: int | None = None) -> list[Sequence]:
     """A benchmark's sequences from LABKIT_DATA, `first` of them or all; frames stay on disk.
 
-    Raises DataError when the benchmark is not there: the text tells where it comes from and how to lay it out.
+    Raises DataError when the benchmark is not there: the text says where it comes from and which layout is expected.
     """
     chosen = benchmark(name)
     if first is not None and first < 1:

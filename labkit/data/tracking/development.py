@@ -1,6 +1,6 @@
 """Five real sequences of three benchmarks, small enough for a lesson, and OxUvA's sparse annotations without frames.
 
-They lie below LABKIT_DATA in `tracking/<name>/img/0001.jpg ...`, beside one annotation file each. None carries a data
+They are below LABKIT_DATA in `tracking/<name>/img/0001.jpg ...`, beside one annotation file each. None carries a data
 licence of its own: research only, never passed on.
 """
 
@@ -29,7 +29,7 @@ DEVELOPMENT: dict[str, str] = {
     "TLD_pedestrian2": "gt.txt",
     "bag": "groundtruth.txt",
 }
-"""Name of each sequence and of its annotation file, whose name tells the format: OTB, TLD, VOT."""
+"""Name of each sequence and of its annotation file, whose name gives the format: OTB, TLD, VOT."""
 
 
 def is_there() -> bool:
@@ -51,7 +51,7 @@ def development(names: Ordered[str] | None = None) -> list[Sequence]:
 
 
 def read(folder: Path, annotation: str) -> Sequence:
-    """One folder with `img/` and an annotation file in the format that its name tells.
+    """One folder with `img/` and an annotation file in the format that its name gives.
 
     `groundtruth_rect.txt`: OTB, x y w h from pixel 1. `gt.txt`: TLD, inclusive corners x1 y1 x2 y2, NaN when absent.
     `groundtruth.txt`: VOT, eight polygon coordinates.

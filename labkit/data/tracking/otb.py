@@ -92,7 +92,7 @@ def one_based(
 ) -> Sequence:
     """Images by number, rows counted from pixel 1, and the frames first..last that are scored (None: all of them).
 
-    The rows may belong to the kept frames or to all frames: their count tells which.
+    The rows may belong to the kept frames or to all frames: their count decides.
 
     Raises DataError when it fits neither, or some of those frames are missing.
     """

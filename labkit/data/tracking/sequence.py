@@ -53,7 +53,7 @@ class Sequence:
     boxes: (x, y, w, h), one row a frame; NaN where the target is absent or the frame is not annotated.
     absent: True where the annotation says that the target cannot be seen; a NaN row without it was not annotated.
     polygons: the corners x1, y1, ..., x4, y4 where the benchmark has them; `boxes` are derived from these.
-    meta: what else the benchmark tells, e.g. full occlusion per frame, or how boxes were made from polygons.
+    meta: other annotations of the benchmark, e.g. full occlusion per frame, or how boxes were made from polygons.
     """
 
     name: str

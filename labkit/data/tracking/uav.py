@@ -34,7 +34,7 @@ STARTS: dict[str, tuple[int, ...]] = {
     "truck4": (1, 577),
     "uav1": (1, 1555, 2473),
 }
-"""First frame of each sequence cut from a video; its annotation tells the length [peer code: got10k]."""
+"""First frame of each sequence cut from a video; its annotation gives the length [peer code: got10k]."""
 
 
 def uav123(folder: Path) -> Iterator[Sequence]:

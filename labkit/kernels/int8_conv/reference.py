@@ -27,7 +27,7 @@ class Requantizer(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How a convolution lies on its input, (down, across) each."""
+    """Stride, padding and dilation of a convolution, (down, across) each, and its groups."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
@@ -137,7 +137,7 @@ def _padded_channels_last(v: Tensor, padding: tuple[int, int]) -> Tensor:
 
 
 def _unfolded(pixels: Tensor, rows: slice, width: int, kh: int, kw: int, geometry: Geometry) -> Tensor:
-    """(rows * width, kh * kw * c): for each output pixel the input it sees; its channels lie side by side."""
+    """(rows * width, kh * kw * c): for each output pixel the input of its window, channels side by side."""
     _, across, c = pixels.shape
     (sy, sx), _, (dy, dx), _ = geometry
     strides = (sy * across * c, sx * c, dy * across * c, dx * c, 1)

@@ -142,7 +142,7 @@ def _body(x: Tensor) -> Body:
 
 
 def _flat(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor` as one row, in the order in which `like` (dense) lies in memory: a view unless it lies otherwise."""
+    """`tensor` as one row, in the memory order of `like` (dense): a view unless its own order differs."""
     return tensor.permute(sorted(range(like.dim()), key=like.stride, reverse=True)).reshape(-1)
 
 

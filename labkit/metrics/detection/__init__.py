@@ -9,7 +9,7 @@ from labkit.metrics.detection import ava
 from labkit.metrics.detection.average_precision import AveragePrecisions, average_precision
 from labkit.metrics.detection.frames import Boxes, frame_map
 from labkit.metrics.detection.overlap import pairwise_iou, row_iou, tube_overlap
-from labkit.metrics.detection.tables import read_boxes, read_tubes, write_tubes
+from labkit.metrics.detection.tables import read_boxes, read_tubes
 from labkit.metrics.detection.tubes import OVERLAPS, Tube, mean_video_map, video_map
 
 __all__ = [
@@ -27,5 +27,4 @@ __all__ = [
     "row_iou",
     "tube_overlap",
     "video_map",
-    "write_tubes",
 ]

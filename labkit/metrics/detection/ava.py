@@ -9,7 +9,6 @@ count for neither side.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,17 +150,3 @@ def _boxes(rows: Rows, frames: dict[Key, int], dropped: set[Key], scored: bool) 
     if not dropped:
         return table
     return table.pick(np.array([key not in dropped for key in rows.keys], dtype=bool))
-
-
-def perfect(truth: Rows, score: float = 1.0) -> Rows:
-    """The truth as detections: scores exactly 1 wherever the evaluation is right."""
-    return Rows(truth.keys, truth.boxes, truth.actions, np.full(len(truth.keys), score))
-
-
-def write(path: str | Path, keys: Sequence[Key], boxes: np.ndarray, actions: np.ndarray, last: np.ndarray) -> None:
-    """A table of detections as AVA's evaluation reads it."""
-    lines = [
-        ",".join([video, f"{second:04d}", *(f"{value:.4f}" for value in box), str(int(action)), f"{value:.6f}"])
-        for (video, second), box, action, value in zip(keys, boxes, actions, last, strict=True)
-    ]
-    Path(path).write_text("".join(f"{line}\n" for line in lines))

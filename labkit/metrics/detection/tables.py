@@ -103,11 +103,6 @@ def tubes_as_text(tubes: Iterable[Tube], names: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def write_tubes(path: str | Path, tubes: Iterable[Tube], names: Sequence[str]) -> None:
-    """Write the table that `read_tubes` reads."""
-    Path(path).write_text(tubes_as_text(tubes, names))
-
-
 def read_rows(path: Path, columns: Sequence[str], scored: bool | int) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header; numbers are checked."""
     wanted = (*columns, *(("score",) if scored else ()))

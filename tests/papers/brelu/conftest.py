@@ -18,9 +18,8 @@ TINY = CONFIGS["smoke"].override(
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(trained_once):
     """(config, run directory, result)."""
-    config, directory = TINY, tmp_path_factory.mktemp("brelu") / "run"
-    run = Run.open(directory, config)
     with one_thread():
-        return config, run, load("brelu").run(config, run)
+        run = Run.open(trained_once(load("brelu"), TINY, "tiny"), TINY)
+    return TINY, run, run.result

@@ -61,7 +61,7 @@ def test_the_ten_lines(tmp_path, monkeypatch):
     assert len(lines) <= 10
     monkeypatch.chdir(tmp_path)
     shown: dict[str, Any] = {"my_env": limited(15)}
-    exec(snippet(), shown)
+    exec(re.sub(r"learn\([\d_]+\)", "learn(40)", snippet()), shown)  # that it learns is tested below
     assert (tmp_path / "model.safetensors").stat().st_size > 1000
     assert shown["my_env"].action_space.contains(shown["action"])
 
@@ -73,9 +73,8 @@ def test_the_ten_lines(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "rewards", "ends"),
     [
-        (SHER, (0.0, 1.0), ""),
         (SHER, (0.0, 1.0), "at goal"),
-        (SHER, (-1.0, 0.0), "at goal"),
+        (SHER, (-1.0, 0.0), ""),
         (SAC, (0.0, 1.0), "at goal"),
     ],
 )

@@ -78,10 +78,10 @@ def check_phi(phi: Callable[[Tensor], Tensor]) -> None:
     )
 
 
-# -- places -----------------------------------------------------------------------------------------------------------
+# -- pixels -----------------------------------------------------------------------------------------------------------
 
 
-def check_place(place: Callable[[int, int, int], float]) -> None:
+def check_pixel(pixel: Callable[[int, int, int], float]) -> None:
     """A filter that copies one cell: the score's maximum must come back at that cell's middle, for any kernel's
     size.
     """
@@ -95,7 +95,7 @@ def check_place(place: Callable[[int, int, int], float]) -> None:
         answer = (scores > 0.5).nonzero().float()
         middle = float(answer[:, 0].mean())  # of all places at which the window covers the cell
         low, high = math.floor(middle), math.ceil(middle)
-        result = (place(low, kernel, stride) + place(high, kernel, stride)) / 2
+        result = (pixel(low, kernel, stride) + pixel(high, kernel, stride)) / 2
         wanted = (cell + 0.5) * stride
         assert abs(result - wanted) < 1e-6, (
             f"kernel {kernel}, stride {stride}: the cell's middle is pixel {wanted}, yours {result}"

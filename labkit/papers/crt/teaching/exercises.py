@@ -50,7 +50,7 @@ def phi_unclamped(u: Tensor) -> Tensor:
 # -- 3 find the bug: the place of a score -----------------------------------------------------------------------------
 
 
-def place_of(index: int, kernel: int, stride: int) -> float:
+def pixel_of(index: int, kernel: int, stride: int) -> float:
     """Crop pixel of the score at `index`."""
     return (index + 0.5 * (kernel % 2)) * stride
 
@@ -122,7 +122,7 @@ def answers_every_frame(rule: Rule) -> None:
         _answer(rule, track.scores)
 
 
-def looks_back_only(rule: Rule) -> None:
+def uses_the_past_alone(rule: Rule) -> None:
     """An answer is due before the next frame comes: cut the clip off anywhere, and the answers so far stay."""
     for _, track in goes_away(HELD_OUT):
         whole = _answer(rule, track.scores)
@@ -218,8 +218,8 @@ EXERCISES = (
         task="`broken_place` says at which pixel of the search image a score stands. Our tracker with its 7 x 7 filter "
         "works with it. With ATOM's 4 x 4 filter the box creeps away from a target at rest, a little in every frame. "
         "Correct the function.",
-        properties={"right for every kernel": checks.check_place},
-        solution=place_of,
+        properties={"right for every kernel": checks.check_pixel},
+        solution=pixel_of,
         wrong={"the bug": broken_place, "always the edge": lambda index, kernel, stride: float(index * stride)},
         difficulty=1,
         minutes=10,
@@ -261,7 +261,7 @@ EXERCISES = (
         "is a geometric mean of TPR and TNR of 0.8 on clips that you have not seen.",
         properties={
             "one answer a frame": answers_every_frame,
-            "looks back only": looks_back_only,
+            "looks back only": uses_the_past_alone,
             "says both": says_both,
             "reaches GM 0.8": reaches_the_bar,
         },

@@ -104,10 +104,14 @@ class Lstr(nn.Module):
         valid: Bool[Tensor, "videos n k"],
         trust: Float[Tensor, "videos n k"] | None = None,
     ) -> Output:
-        """Args:
-        valid: which tubelets are no padding; clips of one video may have different numbers of them.
-        trust: log of how sure a tubelet is one, as the proposal network has it; later clips listen less to doubtful
-            ones.  [ours]
+        """Class scores and box corrections of the tubelets of n clips in a row.
+
+        Args:
+            clips: RGB frames, `n` clips of each video in order of time.
+            tubelets: corners x1, y1, x2, y2 in pixels, one box a frame.
+            valid: which tubelets are no padding; clips of one video may have different numbers of them.
+            trust: log of how sure a tubelet is one, as the proposal network has it; later clips listen less to
+                doubtful ones.  [ours]
         """
         videos, n = clips.shape[:2]
         maps = self.backbone(clips.flatten(0, 1))

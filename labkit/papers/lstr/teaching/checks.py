@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.metrics.detection import average_precision, pairwise_iou
+from labkit.metrics.detection import pairwise_iou
 from labkit.papers.lstr.method.linking import viterbi
 from labkit.workbench.exercises import close
 
@@ -120,25 +120,6 @@ def check_viterbi(link: Callable[[Any, Any, float], Any]) -> None:
         path = list(link(scores, links, beta))
         wanted, _ = viterbi(scores, links, beta)
         assert path == wanted, f"seed {seed}, beta {beta}: the best path is {wanted}; yours is {path}"
-
-
-# -- average precision ------------------------------------------------------------------------------------------------
-
-
-def check_average_precision(measure: Callable[[np.ndarray, int], float]) -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        hits = rng.random(12) < 0.5
-        total = int(hits.sum()) + int(rng.integers(1, 4))
-        close(float(measure(hits, total)), average_precision(hits, total), f"hits {hits.astype(int)}, {total} to find:")
-
-
-def check_all_found_first_is_one(measure: Callable[[np.ndarray, int], float]) -> None:
-    close(float(measure(np.array([True, True, False, False]), 2)), 1.0, "all found before any false one:")
-
-
-def check_false_one_above_halves(measure: Callable[[np.ndarray, int], float]) -> None:
-    close(float(measure(np.array([False, True]), 1)), 0.5, "one false detection above the only true one:")
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------

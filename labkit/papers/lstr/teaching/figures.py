@@ -39,9 +39,9 @@ def idea_figure(settings: actors.Actors = actors.STANDARD) -> Figure:
         axis.imshow(scenes.picture(videos, video, clip), interpolation="nearest")
         axis.set_axis_off()
         for a in range(2):
-            followed = int(videos.identity[video, clip, a]) == color
-            _box(axis, videos.boxes[video, clip, a, 0].numpy(), COLORS["ours"] if followed else COLORS["float"])
-            if followed:
+            same = int(videos.identity[video, clip, a]) == color
+            _box(axis, videos.boxes[video, clip, a, 0].numpy(), COLORS["ours"] if same else COLORS["float"])
+            if same:
                 label = actors.CLASSES[int(videos.labels[video, clip, a])]
                 axis.set_title(f"clip {clip}: {label}", fontsize=9, color=COLORS["ours"])
     return figure
@@ -218,14 +218,14 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
     """Tubelets clip by clip; lines to those that `node` listens to, over `hops` steps, thicker for more weight."""
     k = int((shown.clip == 0).sum())
     x, y = shown.clip.astype(float), np.arange(len(shown.clip)) % k
-    figure, reached, heard = go.Figure(), {node}, {node}
+    figure, reached, connected = go.Figure(), {node}, {node}
     edges: list[tuple[int, int, float]] = []
     for _ in range(hops):
         candidates = [(i, j, float(shown.adjacency[i, j])) for i in reached for j in range(len(x)) if j != i]
         fresh = [edge for edge in candidates if edge[2] >= threshold]
         edges += fresh
-        reached = {j for _, j, _ in fresh} - heard
-        heard |= reached
+        reached = {j for _, j, _ in fresh} - connected
+        connected |= reached
     for width, low, high in ((1.5, 0.0, 0.2), (4, 0.2, 0.5), (8, 0.5, 1.01)):
         kept = [(i, j) for i, j, w in edges if low <= w < high]
         xs = [value for i, j in kept for value in (x[i], x[j], None)]
@@ -242,7 +242,7 @@ def web_figure(shown: Web, node: int = 8, threshold: float = 0.1, hops: int = 1)
     figure.add_trace(go.Scatter(x=x, y=y, mode="markers", showlegend=False, marker=marker))
     figure.add_trace(go.Scatter(x=x, y=y + 0.22, mode="text", text=text, showlegend=False))
     steps = "1 hop" if hops == 1 else f"{hops} hops"
-    others = "1 other" if len(heard) == 2 else f"{len(heard) - 1} others"
+    others = "1 other" if len(connected) == 2 else f"{len(connected) - 1} others"
     title = f"tubelet {node} listens to {others} (weight {threshold:g} or more, {steps})"
     return figure.update_layout(
         title=title, height=330, width=700, margin={"t": 60, "b": 50},

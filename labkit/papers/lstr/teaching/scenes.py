@@ -73,16 +73,16 @@ def counting(seed: int, count: int, settings: Actors = actors.STANDARD) -> float
 @torch.no_grad()
 def evenness(arm: str, starts: int = 4, videos: int = 8) -> list[float]:
     """Entropy of an untrained graph's weights in the last clip over the largest possible one, for several starts."""
-    made = actors.videos(60, SEED, actors.TEST)
-    clips, boxes, labels = made.clips[:videos], made.boxes[:videos], made.labels[:videos]
+    generated = actors.videos(60, SEED, actors.TEST)
+    clips, boxes, labels = generated.clips[:videos], generated.boxes[:videos], generated.labels[:videos]
     values = []
     for seed in range(starts):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = Lstr(ARMS[arm], len(actors.CLASSES), clips.shape[3])
         weights = net(clips, boxes, torch.ones(labels.shape, dtype=torch.bool)).adjacency[:, -labels.shape[2] :]
-        heard = (weights > 0).sum(-1)  # oneself and all nodes of earlier clips
-        values.append(float((torch.special.entr(weights).sum(-1) / heard.log()).mean()))
+        visible = (weights > 0).sum(-1)  # oneself and all nodes of earlier clips
+        values.append(float((torch.special.entr(weights).sum(-1) / visible.log()).mean()))
     return values
 
 

@@ -31,18 +31,6 @@ def check_propagation(bellman: Callable[..., Any]) -> None:
         close(got, wanted, "The recursion must run over all steps, from the last to the first.")
 
 
-def check_bound(bound: Callable[[tabular.Posterior], Any]) -> None:
-    """`bound(posterior)` -> U (horizon, states, actions): never below the true variance, and tight at the last step."""
-    for seed in range(6):
-        posterior = tabular.random_posterior(seed=seed)
-        exact, _ = tabular.exact_variance(posterior)
-        ratio = np.asarray(bound(posterior)) / exact
-        assert ratio.shape == exact.shape, f"one number per (h, s, a), {exact.shape}; got {ratio.shape}."
-        assert ratio.min() >= 1 - 1e-9, f"a bound must not lie below the true variance; here {ratio.min():.3f} of it."
-        assert np.abs(ratio[-1] - 1).max() < 1e-9, "at the last step Var[Q] = Var[r], and the bound is exact."
-        assert ratio.mean() < 3, f"on average {ratio.mean():.1f} times the truth: the paper's is below 3."
-
-
 def check_exact_recursion(local: Callable[..., Any]) -> None:
     """`local(v_mean, mean_transitions, policy, models_v, models_transitions, gamma)` -> w (horizon, states).
 
@@ -111,23 +99,6 @@ def check_best_step(best: Callable[[float, float, float, float], float]) -> None
                 f"A = {advantage}, sqrt(U) = {sqrt_u}, alpha = {alpha}, clip = {clip}: the best delta is {wanted:g}, "
                 f"not {got:g}. A move pays only where |A| > alpha sqrt(U)."
             )
-
-
-def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
-    """`shuffle(sqrt_u, generator)`, (copies, samples): the control that keeps a copy's values, not their places."""
-    generator = torch.Generator().manual_seed(0)
-    sqrt_u = torch.rand(3, 400, generator=generator) + torch.tensor([[0.0], [1.0], [2.0]])
-    kept = sqrt_u.clone()
-    first, second = shuffle(sqrt_u, generator), shuffle(sqrt_u, generator)
-    assert torch.equal(sqrt_u, kept), "the uncertainty itself must stay as it is: return a new tensor"
-    assert first.shape == sqrt_u.shape, f"wanted shape {tuple(sqrt_u.shape)}, got {tuple(first.shape)}"
-    assert torch.equal(first.sort(-1).values, sqrt_u.sort(-1).values), (
-        "each copy must keep exactly its own values: the same average penalty, or the control is no control"
-    )
-    for copy in range(3):
-        correlation = float(torch.corrcoef(torch.stack([first[copy], sqrt_u[copy]]))[0, 1])
-        assert abs(correlation) < 0.2, f"a value still stands near its place: correlation {correlation:.2f}"
-    assert not torch.equal(first, second), "draw anew in every call: the generator is there to be used"
 
 
 # -- numbers that the notebook prints ---------------------------------------------------------------------------------

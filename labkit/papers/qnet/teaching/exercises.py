@@ -270,7 +270,7 @@ EXERCISES = (
         ),
         properties={"no gap": check_small_gap, "not frozen": check_still_learning},
         solution=150.0,
-        wrong={"too low": 5.0, "the lesson's": 300.0, "too high": 20_000.0, "infinite": math.inf, "negative": -1.0},
+        wrong={"too low": 5.0, "the lesson's, too high": 300.0, "infinite": math.inf, "negative": -1.0},
         difficulty=2,
         minutes=10,
         hints=(

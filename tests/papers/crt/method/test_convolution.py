@@ -73,7 +73,7 @@ def test_labels_peak_at_the_target_for_odd_and_even_kernels():
 
 
 def test_places_of_scores():
-    checks.check_place(exercises.place_of)
+    checks.check_pixel(exercises.pixel_of)
 
 
 @pytest.mark.parametrize("settings", [Convolution(), Convolution(activation="mlu", target_weight=0.0)])

@@ -31,8 +31,8 @@ def test_presence_names_the_property_that_fails():
 @pytest.mark.slow
 def test_presence_is_counted_as_oxuva_does():
     """A tracker that is always present: TPR is its share of good boxes, TNR 0; hand-counted on every clip."""
-    actual = exercises.presence_counts(lambda scores: scores >= -1.0)
-    pairs = exercises.goes_away()
+    actual = exercises.presence_counts(lambda scores: scores >= -1.0, exercises.HELD_OUT)
+    pairs = exercises.goes_away(exercises.HELD_OUT)
     good = sum(int((box_overlaps(t.boxes, c.boxes)[1:] >= 0.5).sum()) for c, t in pairs)
     assert (actual.hits, actual.true_absent) == (good, 0)
     assert actual.false_present == sum(int(c.absent.sum()) for c, _ in pairs) == 3 * 16
@@ -42,7 +42,7 @@ def test_presence_is_counted_as_oxuva_does():
 WRONG = (
     (checks.check_ridge, lambda x, y, lam: exercises.dual(x, y, lam) * 0.99),
     (checks.check_phi, lambda u: ((u + 1) / 2).clamp(0, 1)),
-    (checks.check_place, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
+    (checks.check_pixel, lambda index, kernel, stride: (index + 0.5 * (1 - kernel % 2)) * stride),
     (checks.check_max_gm, lambda tpr, tnr: max(tpr, tnr)),
     (checks.check_logistic, lambda x, y, lam, steps: exercises.logistic(x, y, 2 * lam, steps)),
 )

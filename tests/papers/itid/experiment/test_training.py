@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killed import Killed, killed
 from safetensors.torch import load_file
 
 from labkit.errors import ConfigError, InputError
@@ -26,8 +27,8 @@ ALL_KINDS = ("ERM", "mixup", "IRM-1e4", "V-REx", "GroupDRO-group", "IE-weight", 
              "consistency")  # fmt: skip
 
 
-def run_of(folder, config, **options):
-    return Run.open(folder, config, **options)
+def run_of(folder, config):
+    return Run.open(folder, config)
 
 
 def test_a_stack_is_its_networks():
@@ -99,9 +100,9 @@ def test_a_large_penalty_needs_the_rescaling_or_a_fresh_optimiser(tmp_path):
 
 
 @pytest.mark.slow
-def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
-    config = CONFIGS["smoke"]
-    result = PAPER.run(config, run_of(tmp_path, config))
+def test_theorem_1_on_a_trained_network_and_its_certificate(smoke_run):
+    run = smoke_run(PAPER)
+    result = run.result
     arms = result["backgrounds"]["arms"]
     for actual in arms.values():
         assert abs(actual["aligned"] - actual["target"]) <= actual["iota"] + 1e-6
@@ -110,7 +111,7 @@ def test_theorem_1_on_a_trained_network_and_its_certificate(tmp_path):
         assert 1 - actual["target"] <= actual["ceiling"]  # .19 +- .04 below it
     assert arms["ERM"]["delta"] > arms["IE-swap"]["delta"] + 0.2  # .82 +- .02 over 24 seeds
     assert result["coverage"]["50"]["iid_violations"] == 1.0
-    assert PAPER.run(config, run_of(tmp_path, config)) == result  # finished: read, not trained again
+    assert PAPER.run(PAPER.config("smoke"), run) == result  # finished: read, not trained again
 
 
 def test_oscillation_is_measured_on_test_data(tmp_path):
@@ -127,28 +128,15 @@ def test_oscillation_is_measured_on_test_data(tmp_path):
 # -- killed and resumed -----------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [1, 4, 9])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, monkeypatch, stop):
-    """GroupDRO's weights and IE-adaptive's probabilities are part of the state, beside networks and Adam."""
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path):
+    """Three times. GroupDRO's weights and IE-adaptive's probabilities are part of the state, like networks and Adam."""
     arms = ("ERM", "GroupDRO-group", "IE-adaptive", "IE-swap", "mixup")
     config = SMALL.override(arms=arms, steps=30, replicas=1)
     undisturbed = PAPER.run(config, run_of(tmp_path / "whole", config))
-    original, left = Run.save_if_due, iter(range(stop))
-
-    def dying(self, step, state):
-        original(self, step, state)
-        if next(left, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_if_due", dying)
-        with pytest.raises(Killed):
-            PAPER.run(config, run_of(tmp_path / "run", config, checkpoint_seconds=0.0))
+    for stop in (1, 2, 4):
+        with killed(stop):
+            PAPER.run(config, run_of(tmp_path / "run", config))
     assert not (tmp_path / "run" / "result.json").exists()
     assert PAPER.run(config, run_of(tmp_path / "run", config)) == undisturbed
     first, second = (load_file(tmp_path / name / "backgrounds" / "weights.safetensors") for name in ("whole", "run"))

@@ -42,9 +42,8 @@ def test_a_result_holds_what_claims_read(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke_runs_every_arm(tmp_path):
-    config = CONFIGS["smoke"].override(device="cpu")
-    result = PAPER.run(config, Run.open(tmp_path, config))
+def test_smoke_runs_every_arm(smoke_run):
+    result = smoke_run(PAPER).result
     assert set(result["arms"]) == set(ARMS)
     unmeasured = {claim.key for claim in CLAIMS if claim.measure(result) is None}
     assert unmeasured == {
@@ -54,12 +53,12 @@ def test_smoke_runs_every_arm(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [2, 6])
-def test_killed_and_resumed_ends_as_undisturbed(tmp_path, stop, undisturbed):
-    """Killed while the proposals, or an arm, are trained; there is a checkpoint after every step."""
+def test_killed_and_resumed_ends_as_undisturbed(tmp_path, undisturbed):
+    """Killed while the proposals, and while an arm, are trained; there is a checkpoint after every step."""
     wanted, folder = undisturbed
-    with killed(stop):
-        PAPER.run(SMALL.override(at_once=1), Run.open(tmp_path / "run", SMALL))
+    for stop in (2, 3):
+        with killed(stop):
+            PAPER.run(SMALL.override(at_once=1), Run.open(tmp_path / "run", SMALL))
     assert PAPER.run(SMALL, Run.open(tmp_path / "run", SMALL)) == wanted
     for part in ("proposals", "arm-cascade"):
         whole, resumed = (load_file(f / part / "weights.safetensors") for f in (folder, tmp_path / "run"))

@@ -57,14 +57,13 @@ def test_two_processes_deal_the_units_out(tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke_measures_every_part(tmp_path):
-    config = CONFIGS["smoke"]
-    result = PAPER.run(config, Run.open(tmp_path, config))
+def test_smoke_measures_every_part(smoke_run):
+    result = smoke_run(PAPER).result
     assert set(result) == {"data", "tabular", "zone", "pendulum"}
     assert result["tabular"]["tight_min"] >= 0.999
     assert set(result["zone"]["arms"]) == {"alpha-0", "alpha-2"}
     curve = result["pendulum"]["pombu"]
-    assert len(curve["stochastic_return"][0]) == config.iterations
+    assert len(curve["stochastic_return"][0]) == CONFIGS["smoke"].iterations
     errors = curve["validation_error"][0]
     assert errors[-1] < 1.0  # the models explain part of the state's change
     measured = [v for v in PAPER.verdicts(result, "lesson") if v.measured is not None]

@@ -1,10 +1,12 @@
 """The Zone task and the phase of improvement: the world, what copies share, the controls, the effect itself."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from labkit.errors import InputError
 from labkit.papers.pombu.experiment import offline, zone
@@ -14,7 +16,6 @@ from labkit.papers.pombu.experiment.offline import Arms, Referee, Setting, Timed
 from labkit.papers.pombu.experiment.point import FakeEnsemble, Point
 from labkit.papers.pombu.experiment.zone import Zone
 from labkit.papers.pombu.method.networks import GaussianPolicy
-from labkit.papers.pombu.teaching import checks
 from labkit.rl.streams import Streams
 from labkit.workbench.runs import Run
 
@@ -175,8 +176,25 @@ def test_timed_value_is_0_after_the_end_and_learns_returns():
 # -- the controls -----------------------------------------------------------------------------------------------------
 
 
+def check_shuffle(shuffle: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+    """`shuffle(sqrt_u, generator)`, (copies, samples): the control that keeps a copy's values, not their places."""
+    generator = torch.Generator().manual_seed(0)
+    sqrt_u = torch.rand(3, 400, generator=generator) + torch.tensor([[0.0], [1.0], [2.0]])
+    kept = sqrt_u.clone()
+    first, second = shuffle(sqrt_u, generator), shuffle(sqrt_u, generator)
+    assert torch.equal(sqrt_u, kept), "the uncertainty itself must stay as it is: return a new tensor"
+    assert first.shape == sqrt_u.shape, f"wanted shape {tuple(sqrt_u.shape)}, got {tuple(first.shape)}"
+    assert torch.equal(first.sort(-1).values, sqrt_u.sort(-1).values), (
+        "each copy must keep exactly its own values: the same average penalty, or the control is no control"
+    )
+    for copy in range(3):
+        correlation = float(torch.corrcoef(torch.stack([first[copy], sqrt_u[copy]]))[0, 1])
+        assert abs(correlation) < 0.2, f"a value still stands near its place: correlation {correlation:.2f}"
+    assert not torch.equal(first, second), "draw anew in every call: the generator is there to be used"
+
+
 def test_shuffled_keeps_values_and_forgets_places():
-    checks.check_shuffle(lambda sqrt_u, generator: offline.shuffled(sqrt_u, _streams(generator, len(sqrt_u))))
+    check_shuffle(lambda sqrt_u, generator: offline.shuffled(sqrt_u, _streams(generator, len(sqrt_u))))
 
 
 def _streams(generator, copies):
@@ -195,7 +213,7 @@ def _streams(generator, copies):
 )
 def test_wrong_controls_are_rejected(wrong):
     with pytest.raises(AssertionError):
-        checks.check_shuffle(wrong)
+        check_shuffle(wrong)
 
 
 def test_each_arm_gets_its_own_penalty():

@@ -1,6 +1,8 @@
 """The theory on small MDPs: bounds, identity, exact recursion, and the place where the bound breaks."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +45,20 @@ def test_two_states_by_hand():
     np.testing.assert_allclose(tabular.exact_variance(posterior)[0][0, :, 0], 0.01)
 
 
+def check_bound(bound: Callable[[tabular.Posterior], Any]) -> None:
+    """`bound(posterior)` -> U (horizon, states, actions): never below the true variance, and tight at the last step."""
+    for seed in range(6):
+        posterior = tabular.random_posterior(seed=seed)
+        exact, _ = tabular.exact_variance(posterior)
+        ratio = np.asarray(bound(posterior)) / exact
+        assert ratio.shape == exact.shape, f"one number per (h, s, a), {exact.shape}; got {ratio.shape}."
+        assert ratio.min() >= 1 - 1e-9, f"a bound must not lie below the true variance; here {ratio.min():.3f} of it."
+        assert np.abs(ratio[-1] - 1).max() < 1e-9, "at the last step Var[Q] = Var[r], and the bound is exact."
+        assert ratio.mean() < 3, f"on average {ratio.mean():.1f} times the truth: the paper's is below 3."
+
+
 def test_the_papers_bound_holds_and_is_tight(posterior, models):
-    checks.check_bound(lambda p: tabular.propagate(tabular.local_uncertainty(p), p))
+    check_bound(lambda p: tabular.propagate(tabular.local_uncertainty(p), p))
     ratio = tabular.propagate(tabular.local_uncertainty(posterior), posterior) / models.q.var(0)
     loose = tabular.loose_local_uncertainty(posterior, float(np.abs(models.q).max()))
     wide = tabular.propagate(loose, posterior) / models.q.var(0)
@@ -182,4 +196,4 @@ def test_wrong_propagation_is_rejected(wrong):
 )
 def test_wrong_bounds_are_rejected(wrong):
     with pytest.raises(AssertionError):
-        checks.check_bound(wrong)
+        check_bound(wrong)

@@ -24,15 +24,15 @@ QUICK = PAPER.config("smoke", float_steps=40, steps=30, test_examples=200, calib
 
 
 @pytest.mark.slow
-def test_smoke_learns_and_reports_every_number(tmp_path):
-    config = PAPER.config("smoke", device="cpu")
-    result = PAPER.run(config, Run.open(tmp_path / "run", config))
+def test_smoke_learns_and_reports_every_number(smoke_run):
+    run = smoke_run(PAPER)
+    result = run.result
     assert result["data"] == "digits"
     assert result["float"]["hard"] > 95  # over 12 seeds 98.5, deviation 0.5; as deployed 98.6, deviation 0.4
     assert set(result["W2"]) == {"ptq", "ptq_bn", "gradient_error", "soft", "hard", "hard_bn"}
     assert result["W2"]["hard"] > 95
     assert abs(result["W2"]["soft"] - result["W2"]["hard"]) < 2
-    lines = Run.open(tmp_path / "run", config).part("W2").metrics()
+    lines = run.part("W2").metrics()
     assert [line["temperature"] for line in lines] == sorted(line["temperature"] for line in lines)
     assert lines[0]["still_learning"] == 1 > lines[-1]["still_learning"]
     assert sum(lines[0]["histogram"]) == pytest.approx(16 * 32 * 9, rel=0.01)

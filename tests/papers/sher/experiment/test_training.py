@@ -295,9 +295,8 @@ def test_the_exact_lab_in_numbers():
 
 
 @pytest.mark.slow
-def test_smoke_trains_every_agent(tmp_path):
-    config = CONFIGS["smoke"]
-    result = loop.train(config, Run.open(tmp_path / "run", config))
+def test_smoke_trains_every_agent(smoke_run):
+    result = smoke_run(load("sher")).result
     assert set(result["reach"]["arms"]) == {"SHER", "SAC-v2", "HER", "CHER", "SHER-official"}
     assert result["reach"]["arms"]["SHER"].keys() == {"success", "official", "alpha", "curve"}
     assert result["data"] == "reach, 12 bits"
