@@ -28,7 +28,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="write over a file 
 def encode(
     video: Annotated[Path, typer.Argument(metavar="IN", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write, ending in .mlvc")],
-    quality: Annotated[int, typer.Option(help="1 (smallest file) to 4 (best picture)")] = 2,
+    quality: Annotated[
+        int, typer.Option(help="1 (smallest file) to 4 (best picture); labkit's own networks have 2 and 4")
+    ] = 2,
     gop: Annotated[int, typer.Option(help="frames from one I-frame to the next, at most; damage ends there")] = 12,
     frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
     model: Model = None,

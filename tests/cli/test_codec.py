@@ -123,7 +123,7 @@ def test_damage_is_an_error_or_concealed(here):
 
 @pytest.mark.slow
 def test_what_does_not_come_along_is_told(here):
-    """An alpha channel, ten bits, sound."""
+    """An alpha channel, ten bits, sound, frames that stand for longer than others."""
     with av.open("alpha.mkv", "w") as sink:
         stream = sink.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 16, 16, "bgra"
@@ -138,6 +138,17 @@ def test_what_does_not_come_along_is_told(here):
     video(Path("deep.mkv"), gliding(), kind="yuv420p10le")
     code, said, _ = here("encode", "deep.mkv", "b.mlvc")
     assert (code, "precision beyond 8 bits (yuv420p10le)" in said) == (0, True), said
+    with av.open("halting.mkv", "w") as sink:
+        stream = sink.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        for time in (0, 40, 80, 400):
+            picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            stream.codec_context.time_base = picture.time_base
+            sink.mux(stream.encode(picture))
+        sink.mux(stream.encode())
+    code, said, _ = here("encode", "halting.mkv", "c.mlvc")
+    assert (code, "varying frame times (25 frames a second throughout)" in said) == (0, True), said
     for kind in ("gray", "yuv444p"):
         video(Path(f"{kind}.mkv"), gliding(2), kind=kind)
         assert here("encode", f"{kind}.mkv", f"{kind}.mlvc")[0] == 0
@@ -148,6 +159,7 @@ def test_what_does_not_come_along_is_told(here):
     [
         (("encode", "nothing.mp4", "o.mlvc"), ["there is no video nothing.mp4"]),
         (("encode", "text.mp4", "o.mlvc"), ["text.mp4 cannot be read as a video"]),
+        (("encode", "sound.mka", "o.mlvc"), ["sound.mka holds no video stream, only audio"]),
         (("encode", "clip.mkv", "o.mp4"), ["OUT needs the ending .mlvc"]),
         (("encode", "clip.mkv", "o"), ["OUT needs an ending"]),
         (("encode", "clip.mkv", "clip.mkv"), ["OUT is the input itself"]),
@@ -172,6 +184,9 @@ def test_bad_input_is_told_before_anything_is_written(here, codec, monkeypatch, 
     Path("folder.mlvc").mkdir()
     Path("there.mlvc").write_bytes(b"something")
     Path("text.mp4").write_text("not a video" * 50)
+    with av.open("sound.mka", "w") as sink:
+        sound = sink.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sink.mux(sound.encode(av.AudioFrame.from_ndarray(np.zeros((1, 80), np.int16), format="s16", layout="mono")))
     before = sorted(os.listdir())
     code, _, stderr = here(*words)
     assert (code, "Traceback" in stderr) == (2, False)
