@@ -644,8 +644,8 @@ paper.exercise("tricks").check(names)
 # frames = codec.decode(data)
 # ```
 #
-# The networks that come with labkit have an eighth of the paper's width and hold one quality, 2. They were trained for nine
-# minutes of one CPU, on generated scenes only; prediction of the motion and both refinements are switched off. They show that
+# The networks that come with labkit have an eighth of the paper's width and hold two qualities, 2 and 4. They were trained for
+# 13 minutes of one CPU, on generated scenes only; prediction of the motion and both refinements are switched off. They show that
 # files can be written and read, and not how good the method is. The lines above, on a generated clip:
 
 # %%
@@ -683,14 +683,15 @@ head = "| networks | encode | decode |\n|---|---|---|\n"
 Markdown(head + "\n".join(scenes.speed_rows() or ["| not recorded | | |"]))
 
 # %% [markdown]
-# The command line codes any video that FFmpeg reads, a frame at a time: memory does not grow with the length.
+# The command line codes any video that FFmpeg reads, a frame at a time: memory does not grow with the length. Sound, an alpha
+# channel, bits beyond eight and varying frame times do not come along, and the command says so.
 #
 # - `gpu`: the networks of the paper at half width on generated scenes, four lambdas, and four trainings: step by step, from
 #   scratch, with one reference, without the refinement nets. Evaluated with real bytes against x264 and x265.
 # - `full`: full width, Vimeo-90k septuplets, HEVC classes B to E and UVG, padded and not rescaled.
 #
 # ```
-# labkit codec encode clip.mp4 out.mlvc --quality 2          # any video
+# labkit codec encode clip.mp4 out.mlvc --quality 2          # any video; 2 or 4
 # labkit codec decode out.mlvc back.mkv
 # labkit codec info out.mlvc                                 # what is in the file
 # labkit run mlvc --scale gpu

@@ -35,6 +35,7 @@ from labkit.papers.bertfused.method.bert import Bert, random_bert
 from labkit.papers.mlvc.experiment.video import read as read_sequence
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network, Settings
+from labkit.papers.mlvc.method.video_files import opened_coded
 from labkit.text.feature_cache import FeatureCache, cached
 from labkit.tracking.peers import StaticBox
 from labkit.tracking.runner import Results
@@ -432,10 +433,11 @@ def coded_video(folder: Path) -> None:
 
 
 def use_coded_video(folder: Path) -> object:
-    codec, data = Codec.load(folder / "model.safetensors"), (folder / "clip.mlvc").read_bytes()
-    shown = codec.decode(data, conceal=True)  # what strict decoding refuses is concealed, or refused as well
-    assert all(frame.shape == shown[0].shape for frame in shown)
-    return [frame.tobytes() for frame in codec.decode(data)]
+    codec = Codec.load(folder / "model.safetensors")
+    with opened_coded(folder / "clip.mlvc") as data:
+        shown = codec.decode(data, conceal=True)  # what strict decoding refuses is concealed, or refused as well
+        assert all(frame.shape == shown[0].shape for frame in shown)
+        return [frame.tobytes() for frame in codec.decode(data)]
 
 
 def common_sequences(folder: Path) -> None:

@@ -18,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Encode videos by learned multi-frame prediction (room mlvc), and decode them."
 )
 
+STREAMS = ("motion", "scales", "residual")
 Model = Annotated[
     Path | None, typer.Option(help="networks: a file that `labkit export` wrote; default: a small one of labkit's")
 ]
@@ -29,7 +30,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="write over a file 
 def encode(
     video: Annotated[Path, typer.Argument(metavar="IN", help="any video that PyAV (FFmpeg) reads")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="file to write, ending in .mlvc")],
-    quality: Annotated[int, typer.Option(help="1 (smallest file) to 4 (best picture)")] = 2,
+    quality: Annotated[
+        int, typer.Option(help="1 (smallest file) to 4 (best picture); labkit's own networks have 2 and 4")
+    ] = 2,
     gop: Annotated[int, typer.Option(help="frames from one I-frame to the next, at most; damage ends there")] = 12,
     frames: Annotated[int, typer.Option(help="stop after so many frames; 0: at the end")] = 0,
     model: Model = None,
@@ -103,25 +106,29 @@ def decode(
 def info(coded: Annotated[Path, typer.Argument(metavar="IN", help="a .mlvc file")]) -> None:
     """Show what a .mlvc file holds, and whether it is whole; needs no networks."""
     from labkit.papers.mlvc.method.container import HEADER_BYTES, Gap, packets, read_header
-    from labkit.papers.mlvc.method.video_files import read_coded
+    from labkit.papers.mlvc.method.video_files import opened_coded
 
-    data = read_coded(coded)
-    header = read_header(data)
-    items = list(packets(data))
-    whole = [item for item in items if not isinstance(item, Gap)]
+    sizes: dict[str, list[list[int]]] = {"I": [], "P": []}  # of each packet's streams
+    indices, rest, gaps = set(), HEADER_BYTES, []
+    with opened_coded(coded) as data:
+        header, length = read_header(data), len(data)
+        for item in packets(data):
+            if isinstance(item, Gap):
+                gaps.append(f"bytes {item.start} to {item.end} are damaged")
+                continue
+            sizes[item.kind].append([len(stream) for stream in item.streams])
+            indices.add(item.index)
+            rest += item.size - sum(sizes[item.kind][-1])
     lines = [
         f"{header.width} x {header.height}, {header.frames} frames at {header.rate[0] / header.rate[1]:.5g} a second",
         f"quality {header.quality}, an I-frame every {header.gop} at least, model {header.model.hex()[:8]}",
-        f"{len(data):,} bytes{_rate(header, len(data))}",
+        f"{length:,} bytes{_rate(header, length)}",
     ]
-    parts = [("I-frames", [len(p.streams[0]) for p in whole if p.kind == "I"])]
-    for k, name in enumerate(("motion", "scales", "residual")):
-        parts.append((f"P-frames, {name}", [len(p.streams[k]) for p in whole if p.kind == "P"]))
-    lines += [f"  {name:<20}{len(sizes):>6} {sum(sizes):>12,} bytes" for name, sizes in parts]
-    rest = HEADER_BYTES + sum(p.size - sum(map(len, p.streams)) for p in whole)
+    parts = [("I-frames", "I", 0), *((f"P-frames, {name}", "P", k) for k, name in enumerate(STREAMS))]
+    for name, kind, k in parts:
+        lines.append(f"  {name:<20}{len(sizes[kind]):>6} {sum(each[k] for each in sizes[kind]):>12,} bytes")
     lines.append(f"  {'headers, checksums':<20}{'':>6} {rest:>12,} bytes")
-    gaps = [f"bytes {gap.start} to {gap.end} are damaged" for gap in items if isinstance(gap, Gap)]
-    missing = header.frames - len({p.index for p in whole})
+    missing = header.frames - len(indices)
     if missing > 0:
         gaps.append(f"{missing} of {header.frames} frames are missing")
     lines += gaps or ["whole: every checksum fits"]

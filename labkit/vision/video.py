@@ -1,6 +1,6 @@
 """Videos by PyAV (FFmpeg): opened with errors in the user's words, frame after frame, whatever the file is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,19 @@ def opened(video: Path) -> Iterator[tuple[Any, Any]]:
         yield source, stream
 
 
-def pictures(source: Any, stream: Any, video: Path) -> Iterator[np.ndarray]:
-    """RGB frames, turned the way a player shows them. Damage in the middle of a file ends it with an error."""
+def pictures(
+    source: Any, stream: Any, video: Path, at: Callable[[float], None] = lambda seconds: None
+) -> Iterator[np.ndarray]:
+    """RGB frames, turned the way a player shows them. Damage in the middle of a file ends it with an error.
+
+    at: is called with the time of each frame, where the file tells it.
+    """
     av = av_module()
     count = 0
     try:
         for frame in source.decode(stream):
+            if frame.time is not None:
+                at(frame.time)
             picture = frame.to_ndarray(format="rgb24")
             yield np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture
             count += 1

@@ -123,7 +123,7 @@ def test_damage_is_an_error_or_concealed(here):
 
 @pytest.mark.slow
 def test_what_does_not_come_along_is_told(here):
-    """An alpha channel, ten bits, sound."""
+    """An alpha channel, ten bits, sound, frames that stand for longer than others."""
     with av.open("alpha.mkv", "w") as sink:
         stream = sink.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 16, 16, "bgra"
@@ -138,6 +138,17 @@ def test_what_does_not_come_along_is_told(here):
     video(Path("deep.mkv"), gliding(), kind="yuv420p10le")
     code, said, _ = here("encode", "deep.mkv", "b.mlvc")
     assert (code, "precision beyond 8 bits (yuv420p10le)" in said) == (0, True), said
+    with av.open("halting.mkv", "w") as sink:
+        stream = sink.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        for time in (0, 40, 80, 400):
+            picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            stream.codec_context.time_base = picture.time_base
+            sink.mux(stream.encode(picture))
+        sink.mux(stream.encode())
+    code, said, _ = here("encode", "halting.mkv", "c.mlvc")
+    assert (code, "varying frame times (25 frames a second throughout)" in said) == (0, True), said
     for kind in ("gray", "yuv444p"):
         video(Path(f"{kind}.mkv"), gliding(2), kind=kind)
         assert here("encode", f"{kind}.mkv", f"{kind}.mlvc")[0] == 0
@@ -179,6 +190,18 @@ def test_bad_input_is_told_before_anything_is_written(here, codec, monkeypatch, 
         assert part in stderr
     assert sorted(os.listdir()) == before
     assert Path("there.mlvc").read_bytes() == b"something"
+
+
+def test_a_file_of_sound_alone_is_refused(here, codec, monkeypatch):
+    monkeypatch.setattr(Codec, "load", lambda *_: codec)
+    with av.open("sound.mka", "w") as sink:
+        sound = sink.add_stream("pcm_s16le", rate=8000, layout="mono")
+        audio = av.AudioFrame.from_ndarray(np.zeros((1, 80), dtype=np.int16), format="s16", layout="mono")
+        audio.sample_rate = 8000
+        sink.mux(sound.encode(audio))
+    code, _, stderr = here("encode", "sound.mka", "o.mlvc")
+    assert (code, "sound.mka holds no video stream, only audio" in stderr) == (2, True), stderr
+    assert sorted(os.listdir()) == ["clip.mkv", "sound.mka"]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from labkit.papers.mlvc.method.container import (
     LARGEST_SIDE,
     PACKET_BYTES,
     DamagedFile,
+    Data,
     Gap,
     Header,
     Packet,
@@ -237,11 +238,11 @@ class Codec:
 
     # -- receiving --------------------------------------------------------------------------------------------------
 
-    def decode(self, data: bytes, *, conceal: bool = False, largest_frame: int = LARGEST_FRAME) -> list[np.ndarray]:
+    def decode(self, data: Data, *, conceal: bool = False, largest_frame: int = LARGEST_FRAME) -> list[np.ndarray]:
         """All frames, uint8 (height, width, 3). Arguments and errors: `play`, which holds one frame at a time."""
         return [shown.picture for shown in self.play(data, conceal=conceal, largest_frame=largest_frame)]
 
-    def play(self, data: bytes, *, conceal: bool = False, largest_frame: int = LARGEST_FRAME) -> Iterator[Shown]:
+    def play(self, data: Data, *, conceal: bool = False, largest_frame: int = LARGEST_FRAME) -> Iterator[Shown]:
         """Frame after frame, as they are decoded.
 
         Args:
@@ -389,7 +390,7 @@ class _Received:
     packet: Packet | None
 
 
-def _received(data: bytes, header: Header, coder: FrameCoder) -> Iterator[_Received]:
+def _received(data: Data, header: Header, coder: FrameCoder) -> Iterator[_Received]:
     """What each packet gives; after a problem nothing until the next I-frame."""
     references: References | None = None
     expected = 0
@@ -431,7 +432,7 @@ def _decoded(
     return references, picture
 
 
-def _strict(data: bytes, header: Header, coder: FrameCoder) -> Iterator[Shown]:
+def _strict(data: Data, header: Header, coder: FrameCoder) -> Iterator[Shown]:
     expected = 0
     for got in _received(data, header, coder):
         if got.picture is None or got.index != expected:

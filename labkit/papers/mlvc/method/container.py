@@ -16,11 +16,12 @@ is whole again from the next I-frame on. The CRC of the pixels makes sure that w
 [ours]
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from labkit.errors import InputError
 
@@ -31,10 +32,44 @@ HEADER_BYTES = _HEADER.size + 4
 PACKET_BYTES = 23
 """Of a packet without its streams."""
 LARGEST_SIDE, MOST_FRAMES, LARGEST_STREAM = 2**16, 2**24 - 1, 2**24 - 1
+CHUNK = 2**16
+"""Bytes in which a file is searched."""
 
 
 class DamagedFile(InputError):
     """A coded video that is not whole, or not one of ours. The text says what and from which frame on."""
+
+
+class FileBytes:
+    """A file that is read where it is asked for: as much of `bytes` as a reader of packets needs.
+
+    Raises InputError where the file cannot be read.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._size = stream, stream.seek(0, io.SEEK_END)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        try:
+            self._stream.seek(start)
+            return self._stream.read(max(0, stop - start))
+        except OSError as error:
+            raise InputError(f"the file cannot be read beyond byte {start} ({error.strerror or error}).") from None
+
+    def find(self, what: bytes, start: int) -> int:
+        """Where `what` stands first at or behind `start`; -1: nowhere."""
+        for position in range(start, self._size, CHUNK):
+            where = self[position : position + CHUNK + len(what) - 1].find(what)
+            if where >= 0:
+                return position + where
+        return -1
+
+
+Data = bytes | FileBytes
 
 
 class WrongModel(InputError):
@@ -77,18 +112,19 @@ def check_header(header: Header) -> None:
         raise InputError(f"frames a second must be above 0; got {header.rate[0]}/{header.rate[1]}.")
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: Data) -> Header:
     """The header of a coded video.
 
     Raises:
         DamagedFile: too short, another kind of file, another version, or a checksum that does not fit.
     """
-    if data[: len(MAGIC)] != MAGIC[: len(data)] or len(data) < len(MAGIC):
+    head = data[:HEADER_BYTES]
+    if head[: len(MAGIC)] != MAGIC:
         raise DamagedFile("this is no .mlvc file of `labkit codec`.")
-    if len(data) < HEADER_BYTES:
-        raise DamagedFile(f"the file breaks off inside its header, after {len(data)} of {HEADER_BYTES} bytes.")
-    _, version, quality, gop, width, height, frames, numerator, denominator, model = _HEADER.unpack_from(data)
-    if zlib.crc32(data[: _HEADER.size]) != int.from_bytes(data[_HEADER.size : HEADER_BYTES], "little"):
+    if len(head) < HEADER_BYTES:
+        raise DamagedFile(f"the file breaks off inside its header, after {len(head)} of {HEADER_BYTES} bytes.")
+    _, version, quality, gop, width, height, frames, numerator, denominator, model = _HEADER.unpack_from(head)
+    if zlib.crc32(head[: _HEADER.size]) != int.from_bytes(head[_HEADER.size :], "little"):
         raise DamagedFile("the header is damaged: its checksum does not fit. Copy the file again.")
     if version != VERSION:
         raise DamagedFile(f"the file has version {version} of the format; this program reads version {VERSION}.")
@@ -132,7 +168,7 @@ class Gap:
     end: int
 
 
-def packets(data: bytes) -> Iterator[Packet | Gap]:
+def packets(data: Data) -> Iterator[Packet | Gap]:
     """All packets behind the header, and a `Gap` wherever bytes are damaged, lost or foreign.
 
     The search for the next whole packet reads a bounded multiple of the file, however its bytes were chosen.
@@ -156,7 +192,7 @@ def packets(data: bytes) -> Iterator[Packet | Gap]:
         yield Gap(lost, len(data))
 
 
-def _packet_at(data: bytes, position: int) -> tuple[Packet | None, int, int]:
+def _packet_at(data: Data, position: int) -> tuple[Packet | None, int, int]:
     """The packet that begins there, or None; its size; and how many bytes were read for a checksum."""
     head = data[position : position + PACKET_BYTES]
     if len(head) < PACKET_BYTES or head[:2] != MARK or head[2:3] not in (b"I", b"P"):
@@ -165,11 +201,11 @@ def _packet_at(data: bytes, position: int) -> tuple[Packet | None, int, int]:
     start, size = position + PACKET_BYTES, PACKET_BYTES + sum(lengths)
     if position + size > len(data):
         return None, 0, 0
-    payload = memoryview(data)[start : position + size]
+    payload = data[start : position + size]
     if zlib.crc32(payload, zlib.crc32(head[:-4])) != int.from_bytes(head[-4:], "little"):
         return None, 0, size
     first, second = lengths[0], lengths[0] + lengths[1]
-    streams = bytes(payload[:first]), bytes(payload[first:second]), bytes(payload[second:])
+    streams = payload[:first], payload[first:second], payload[second:]
     kind: Literal["I", "P"] = "I" if head[2:3] == b"I" else "P"
     index, pixels = int.from_bytes(head[3:6], "little"), int.from_bytes(head[15:19], "little")
     return Packet(kind, index, streams, pixels), size, size

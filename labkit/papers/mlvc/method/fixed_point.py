@@ -11,12 +11,13 @@ one unit in the last place of one scale makes an entropy decoder lose its way. H
 3. Everything between is one operation on one number (add, multiply by a constant, maximum), which IEEE 754 rounds the
    same way everywhere. No exponential, no logarithm, no division.
 
-Convolutions go through im2col and a matrix product (oneDNN has no float64, cuDNN is switched off), never through
-Winograd or Fourier transforms, which would leave the integers. Since nothing depends on order, frames are worked on in
-strips of rows and memory stays bounded.  [ours]
+Convolutions are matrix products, one for each tap of the kernel or after im2col (oneDNN has no float64, cuDNN is
+switched off), never Winograd or Fourier transforms, which would leave the integers. Since nothing depends on order,
+frames are worked on in strips of rows and memory stays bounded.  [ours]
 """
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -40,7 +41,7 @@ ENERGY_LIMIT = 2.0**28
 FLOW_LIMIT = 2.0**13
 """Pixels; a flow that points further is one into the border anyway."""
 STRIP = 2**19
-"""Numbers that im2col may write at a time: 4 MB, which stay in cache (measured: twice as quick as 32 MB)."""
+"""Numbers that a convolution may write at a time: 4 MB, which stay in cache (measured: twice as quick as 32 MB)."""
 
 
 def snapped(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -63,6 +64,7 @@ class ExactConv(nn.Module):
         transposed = isinstance(layer, nn.ConvTranspose2d)
         self.stride, self.padding, self.dilation = layer.stride[0], int(layer.padding[0]), layer.dilation[0]
         self.transposed, self.size = transposed, layer.kernel_size[0]
+        self.reach = self.dilation * (self.size - 1) + 1
         weight = (layer.weight.detach().double() * WEIGHT_STEPS).round()
         bias = torch.zeros(layer.out_channels, dtype=torch.float64, device=weight.device)
         if layer.bias is not None:
@@ -78,38 +80,58 @@ class ExactConv(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Maps) -> Float[Tensor, "batch _ _ _"]:
-        x = snapped(x)
-        y = self._transposed(x) if self.transposed else self._direct(x)
-        return y.mul_(1 / (STEPS * WEIGHT_STEPS))
+        return self._transposed(x) if self.transposed else self._direct(x)
 
     def _direct(self, x: Tensor) -> Tensor:
-        x = F.pad(x, [self.padding] * 4)
-        reach = self.dilation * (self.size - 1) + 1
-        rows = (x.shape[2] - reach) // self.stride + 1
-        at_once = max(1, STRIP // (x.shape[1] * self.size**2 * max(1, x.shape[3] // self.stride)))
-        parts = []
+        """Strip by strip from rounding to scaling, so that all but input and output stays in cache."""
+        height, width = x.shape[2:]
+        rows, columns = ((side + 2 * self.padding - self.reach) // self.stride + 1 for side in (height, width))
+        y = x.new_empty(len(x), len(self.weight), rows, columns)
+        written = x.shape[1] * self.size**2 if self.stride > 1 else 2 * x.shape[1]  # a column of im2col; of strip, sums
+        at_once = max(1, STRIP // (written * max(1, columns)))
         for first in range(0, rows, at_once):
-            last = min(first + at_once, rows) - 1
-            part = x[:, :, first * self.stride : last * self.stride + reach]
-            with torch.backends.cudnn.flags(enabled=False):
-                parts.append(F.conv2d(part, self.weight, self.bias, self.stride, 0, self.dilation))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+            last = min(first + at_once, rows)
+            above, below = first * self.stride - self.padding, (last - 1) * self.stride - self.padding + self.reach
+            part = snapped(x[:, :, max(above, 0) : min(below, height)])
+            part = F.pad(part, [self.padding, self.padding, max(-above, 0), max(below - height, 0)])
+            for strip, result in zip(part, y[:, :, first:last], strict=True):
+                sums = self._by_im2col(strip) if self.stride > 1 else self._by_taps(strip)
+                torch.mul(sums, 1 / (STEPS * WEIGHT_STEPS), out=result)
+        return y
+
+    def _by_im2col(self, strip: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(enabled=False):
+            return F.conv2d(strip[None], self.weight, self.bias, self.stride, 0, self.dilation)[0]
+
+    def _by_taps(self, strip: Tensor) -> Tensor:
+        """A matrix product for each tap of the kernel, without im2col's copies (measured: 1.5 times as quick).
+
+        Rows lie end to end, so a tap sees the strip from some number on; sums across the end of a row are dropped.
+        """
+        wide, rows = strip.shape[2], strip.shape[1] - self.reach + 1
+        flat, count = strip.flatten(1), rows * wide - self.reach + 1
+        sums = self.bias[:, None].repeat(1, rows * wide)
+        for i, j in itertools.product(range(self.size), repeat=2):
+            start = self.dilation * (i * wide + j)
+            sums[:, :count].addmm_(self.weight[:, :, i, j], flat[:, start : start + count])
+        return sums.unflatten(1, (rows, wide))[:, :, : wide - self.reach + 1]
 
     def _transposed(self, x: Tensor) -> Tensor:
         """Strips with the neighbours that reach into them; what these miss beyond is cut off again."""
+        height, width = x.shape[2:]
         halo = self.size // self.stride // 2
-        at_once = max(1, STRIP // (self.weight.shape[1] * self.size**2 * x.shape[3]))
-        parts = []
-        for first in range(0, x.shape[2], at_once):
-            last = min(first + at_once, x.shape[2])
-            above, below = max(first - halo, 0), min(last + halo, x.shape[2])
+        y = x.new_empty(len(x), self.weight.shape[1], height * self.stride, width * self.stride)
+        at_once = max(1, STRIP // (self.weight.shape[1] * self.size**2 * width))
+        for first in range(0, height, at_once):
+            last = min(first + at_once, height)
+            above, below = max(first - halo, 0), min(last + halo, height)
             with torch.backends.cudnn.flags(enabled=False):
-                part = F.conv_transpose2d(
-                    x[:, :, above:below], self.weight, self.bias, self.stride, self.padding, self.stride - 1
+                sums = F.conv_transpose2d(
+                    snapped(x[:, :, above:below]), self.weight, self.bias, self.stride, self.padding, self.stride - 1
                 )
-            start = (first - above) * self.stride
-            parts.append(part[:, :, start : start + (last - first) * self.stride])
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+            kept = sums[:, :, (first - above) * self.stride : (last - above) * self.stride]
+            torch.mul(kept, 1 / (STEPS * WEIGHT_STEPS), out=y[:, :, first * self.stride : last * self.stride])
+        return y
 
 
 class ExactIgdn(nn.Module):

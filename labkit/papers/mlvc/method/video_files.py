@@ -1,8 +1,9 @@
 """Video files to coded files and back, a frame at a time."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from labkit.errors import InputError
 from labkit.files import given_path, growing
 from labkit.papers.mlvc.method.codec import Codec, Report, Shown
-from labkit.papers.mlvc.method.container import read_header
+from labkit.papers.mlvc.method.container import Data, FileBytes, read_header
 from labkit.vision.video import address, av_module, explain_errors, opened, pictures, rate, reason
 
 Watch = Callable[[Iterable[Any], int | None], Iterable[Any]]
@@ -45,7 +46,8 @@ def encode_file(
     """Code the first `frames` of a video (0: all) into `out`, which appears when it is whole.
 
     Returns:
-        What was written, and what of the video did not come along: sound, an alpha channel, bits beyond 8.
+        What was written, and what of the video did not come along: sound, an alpha channel, bits beyond 8, frame times
+        that vary.
 
     Raises:
         InputError: before anything is written: a video that cannot be read or holds no frame, an `out` that is there
@@ -58,7 +60,8 @@ def encode_file(
     if out.suffix.lower() != ENDING:
         raise InputError(f"OUT needs the ending {ENDING}, which no player takes for something else; got '{out}'.")
     with opened(video) as (source, stream):
-        shown = itertools.islice(pictures(source, stream, video), frames or None)
+        times = _Times()
+        shown = itertools.islice(pictures(source, stream, video, times.add), frames or None)
         first = next(shown, None)
         if first is None:
             raise InputError(f"{video} holds no frame that can be decoded.")
@@ -68,7 +71,29 @@ def encode_file(
             watched = watch(itertools.chain([first], shown), total)
             report = codec.write(sink, watched, quality, gop=gop, rate=speed)
             sink.flush()
+    if times.vary:
+        left_out.append(f"varying frame times ({float(speed):.4g} frames a second throughout)")
     return report, left_out
+
+
+@dataclass
+class _Times:
+    """Gaps between the times of frames, in seconds."""
+
+    last: float | None = None
+    shortest: float = math.inf
+    longest: float = 0.0
+
+    def add(self, time: float) -> None:
+        if self.last is not None:
+            gap = time - self.last
+            self.shortest, self.longest = min(self.shortest, gap), max(self.longest, gap)
+        self.last = time
+
+    @property
+    def vary(self) -> bool:
+        """Beyond what comes of times in whole milliseconds."""
+        return self.longest > 1.5 * self.shortest + 0.002
 
 
 def decode_file(
@@ -87,35 +112,38 @@ def decode_file(
         InputError: an `out` that is there already, or whose ending no video has.
         RunError: the folder cannot be written, or is full; nothing is left behind.
     """
-    data = read_coded(coded)
     out = _free(out, coded, overwrite)
-    header = read_header(data)
-    if not header.frames:
-        raise InputError(f"{coded} holds no frame, and a video without a frame cannot be written.")
-    shown = codec.play(data, conceal=conceal)
-    first = next(shown)  # errors of the first frame come before a file is begun
-    count, problems = 0, []
-    with explain_errors(out), growing(out) as part, _writer(part, out, first.picture, Fraction(*header.rate)) as write:
-        one: Shown
-        for one in watch(itertools.chain([first], shown), header.frames):
-            write(one.picture)
-            count += 1
-            if one.problem:
-                problems.append(one.problem)
-    return Decoded(count, len(problems), problems[0] if problems else "")
+    with opened_coded(coded) as data:
+        header = read_header(data)
+        if not header.frames:
+            raise InputError(f"{coded} holds no frame, and a video without a frame cannot be written.")
+        shown = codec.play(data, conceal=conceal)
+        first = next(shown)  # errors of the first frame come before a file is begun
+        size, speed = first.picture.shape[:2], Fraction(*header.rate)
+        count, lost, problem = 0, 0, ""
+        with explain_errors(out), growing(out) as part, _writer(part, out, size, speed) as write:
+            one: Shown
+            for one in watch(itertools.chain([first], shown), header.frames):
+                write(one.picture)
+                count, lost = count + 1, lost + bool(one.problem)
+                problem = problem or one.problem
+    return Decoded(count, lost, problem)
 
 
-def read_coded(path: Path) -> bytes:
-    """The bytes of a coded file.
+@contextmanager
+def opened_coded(path: Path) -> Iterator[Data]:
+    """The bytes of a coded file, which are read as they are needed; those of a pipe at once.
 
     Raises InputError where there is none, or it cannot be read.
     """
-    try:
-        return given_path(path, "IN").read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
+    with ExitStack() as files:
+        try:
+            stream = files.enter_context(open(given_path(path, "IN"), "rb"))
+        except FileNotFoundError:
+            raise InputError(f"there is no file {path}.") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
+        yield FileBytes(stream) if stream.seekable() else stream.read()
 
 
 def is_lossless(out: Path) -> bool:
@@ -153,10 +181,10 @@ def _left_out(source: Any, stream: Any) -> list[str]:
 
 
 @contextmanager
-def _writer(part: Path, out: Path, first: np.ndarray, speed: Fraction) -> Iterator[Callable[[np.ndarray], None]]:
+def _writer(part: Path, out: Path, size: tuple[int, int], speed: Fraction) -> Iterator[Callable[[np.ndarray], None]]:
     """Writes RGB frames into the file `part`; its ending is that of `out`, which the errors name."""
     av = av_module()
-    height, width = first.shape[:2]
+    height, width = size
     lossless = is_lossless(out)
     name = "ffv1" if lossless else "libx264" if "libx264" in av.codecs_available else "mpeg4"
     streamable = {"movflags": "faststart"} if out.suffix.lower() in (".mp4", ".m4v", ".mov") else {}

@@ -1,10 +1,12 @@
 """The codec as a whole: files that another process decodes to the same pixels, and all that can be wrong with one."""
 
+import functools
 import hashlib
 import io
 import os
 import subprocess
 import sys
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,9 +28,10 @@ from labkit.papers.mlvc.method.container import (
     read_header,
 )
 from labkit.papers.mlvc.method.network import Network, Settings
+from labkit.papers.mlvc.method.video_files import decode_file, encode_file
 
 pytest.importorskip("constriction", reason="needs the extra 'video'")
-pytest.importorskip("av", reason="needs the extra 'video'")
+av = pytest.importorskip("av", reason="needs the extra 'video'")
 
 
 def digest(frames: list[np.ndarray]) -> str:
@@ -186,6 +189,39 @@ def test_frames_pass_one_by_one(codec, coded):
     codec.write(io.BytesIO(), frames(), 2)
     assert most <= 3
     assert next(codec.play(coded)).index == 0  # nothing waits for the end of the file
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length(codec, tmp_path):
+    """From file to file, both ways: 48 more frames take 60 kB at most, where packets that stay would take 250.
+
+    What is counted is Python's and NumPy's: frames (12 kB), packets (5 kB, of noise), the coded file (5 kB a frame);
+    a report of each frame does stay. Of P-frames the test before counts the pictures.
+    """
+    rng, most = np.random.default_rng(0), {}
+    for count in (2, 16, 64):  # the first pays for what is imported and cached
+        source, coded, back = (tmp_path / f"{count}.{ending}" for ending in ("mkv", "mlvc", "avi"))
+        with av.open(str(source), "w") as sink:
+            stream = sink.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "bgr0"
+            for _ in range(count):
+                noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                sink.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+            sink.mux(stream.encode())
+        ways = {
+            "encode": functools.partial(encode_file, codec, source, coded, gop=1),
+            "decode": functools.partial(decode_file, codec, coded, back),
+        }
+        for way, work in ways.items():
+            tracemalloc.start()
+            try:
+                work()
+                most[way, count] = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert coded.stat().st_size > 5000 * count
+    for way in ("encode", "decode"):
+        assert most[way, 64] - most[way, 16] < 60_000, most
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------------

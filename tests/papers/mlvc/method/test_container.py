@@ -1,5 +1,6 @@
 """The file format: what is written is read, and no byte can change without notice."""
 
+import io
 import random
 import struct
 import time
@@ -8,12 +9,14 @@ import zlib
 import pytest
 
 from labkit.errors import InputError
+from labkit.papers.mlvc.method import container
 from labkit.papers.mlvc.method.container import (
     HEADER_BYTES,
     MAGIC,
     MARK,
     PACKET_BYTES,
     DamagedFile,
+    FileBytes,
     Gap,
     Header,
     Packet,
@@ -64,6 +67,38 @@ def test_every_truncation_is_noticed():
         items = list(packets(FILE[:length]))
         assert items[: sum(end <= length for end in ends) - 1] == PACKETS[: sum(end <= length for end in ends) - 1]
         assert any(isinstance(item, Gap) for item in items) == (length not in ends)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 2**16])
+def test_a_file_gives_what_its_bytes_give(chunk, monkeypatch, tmp_path):
+    """Whole, cut and spoiled; marks that lie across two chunks of a search are found."""
+    monkeypatch.setattr(container, "CHUNK", chunk)
+    rubbish = random.Random(0).randbytes(99)
+    spoiled = bytearray(FILE)
+    spoiled[HEADER_BYTES + 30] ^= 1
+    for data in (FILE, FILE[:-3], bytes(spoiled), HEADER.pack() + rubbish + PACKETS[1].pack() + MARK, HEADER.pack()):
+        (tmp_path / "file").write_bytes(data)
+        with open(tmp_path / "file", "rb") as stream:
+            file = FileBytes(stream)
+            assert (len(file), file[3:9], file[9:3]) == (len(data), data[3:9], b"")
+            assert read_header(file) == HEADER
+            assert list(packets(file)) == list(packets(data))
+            assert [file.find(what, 9) for what in (b"motion", b"no")] == [
+                data.find(what, 9) for what in (b"motion", b"no")
+            ]
+
+
+def test_a_file_that_cannot_be_read_any_more_is_told(tmp_path):
+    class Unplugged(io.FileIO):
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    (tmp_path / "file").write_bytes(FILE)
+    with (
+        io.BufferedReader(Unplugged(tmp_path / "file")) as stream,
+        pytest.raises(InputError, match=r"cannot be read beyond byte 0 \(Input/output error"),
+    ):
+        read_header(FileBytes(stream))
 
 
 def test_foreign_bytes_between_packets_are_a_gap():
