@@ -25,10 +25,16 @@ def recognise(
     rate: Annotated[float, typer.Option(help="frames a second of a folder of frames")] = 25.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
     as_csv: Annotated[bool, typer.Option("--csv", help="print gloss,start,end as CSV")] = False,
+    as_ctm: Annotated[
+        bool, typer.Option("--ctm", help="print NIST's ctm, which sclite scores; VIDEO's name is its id")
+    ] = False,
 ) -> None:
     """Read one signed sentence: prints its glosses, each with the seconds from which to which it is signed."""
     if not rate > 0:
         raise InputError(f"--rate must be above 0; got {rate:g}.")
+    if as_csv and as_ctm:
+        raise InputError("--csv and --ctm are two formats: give one of them.")
+    from labkit.data.sign.phoenix import write_ctm
     from labkit.data.sign.sentence import folder_frames, frame_rate, video_frames
     from labkit.devices import pick_device
     from labkit.papers.stmc import Recognizer
@@ -46,6 +52,9 @@ def recognise(
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("gloss", "start", "end"))
         writer.writerows((gloss, f"{start:.2f}", f"{end:.2f}") for gloss, start, end in rows)
+        return
+    if as_ctm:
+        print(write_ctm({video.stem.replace(" ", "_"): rows}), end="")
         return
     table = Table("gloss", "from, s", "to, s")
     for gloss, start, end in rows:

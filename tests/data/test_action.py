@@ -10,7 +10,7 @@ import scipy.io
 
 from labkit import paths
 from labkit.data.action import VideoFrames, frames_of, matlab, read_frame_list, ucf24
-from labkit.data.action.datasets import read_ucf24_mat, read_ucf24_pickle
+from labkit.data.action.datasets import puppet_boxes, read_ucf24_mat, read_ucf24_pickle
 from labkit.data.action.unpickle import read_pickle
 from labkit.errors import DataError
 from labkit.metrics.detection import Tube, mean_video_map, video_map
@@ -83,6 +83,17 @@ def test_other_pickles_are_refused(tmp_path, content):
         read_ucf24_mat(tmp_path / "a.pkl")
     with pytest.raises(DataError, match="cannot be read"):
         read_pickle(tmp_path / "none.pkl")
+
+
+def test_puppet_masks_become_boxes(tmp_path):
+    masks = np.zeros((20, 30, 3), np.uint8)
+    masks[5:10, 3:8, 0] = 1
+    masks[6:10, 4:8, 2] = 1
+    scipy.io.savemat(tmp_path / "puppet_mask.mat", {"part_mask": masks})
+    assert puppet_boxes(tmp_path / "puppet_mask.mat").boxes.tolist() == [[3, 5, 8, 10], [3, 5, 8, 10], [4, 6, 8, 10]]
+    scipy.io.savemat(tmp_path / "none.mat", {"part_mask": masks * 0})
+    with pytest.raises(DataError, match="damaged, or another file"):
+        puppet_boxes(tmp_path / "none.mat")
 
 
 def mat(*elements: tuple[int, bytes]) -> bytes:

@@ -107,6 +107,15 @@ def test_csl_takes_videos_by_the_last_parts_of_their_path(tmp_path):
     assert second.frames == tmp_path / "color" / "000000" / "P41_s1_00_0_color.avi"
 
 
+def test_stm_and_ctm():
+    assert phoenix.write_ctm({"a": [("REGEN", 0.16, 0.4)], "b": []}) == "a 1 0.16 0.24 REGEN\nb 1 0.00 0.00 [EMPTY]\n"
+
+
+def test_stm_skips_five_fields(tmp_path):
+    path = written(tmp_path / "x.stm", "a 1 signer05 0.0 1.79769e+308 __ON__ REGEN", "b 1 signer01 0.0 1.79769e+308")
+    assert sign.read_stm(path) == {"a": ("__ON__", "REGEN"), "b": ()}
+
+
 # -- the reader's own clips -------------------------------------------------------------------------------------------
 
 
@@ -257,6 +266,11 @@ def test_the_glosses_of_2014_t_are_those_that_predictions_are_scored_against():
     sentences = phoenix.read_corpus(real("PHOENIX-2014-T.dev.corpus.csv"), phoenix.corpus_2014t, Path("nowhere"))
     lines = real("phoenix2014T.dev.gloss").read_text(encoding="utf-8").splitlines()
     assert sorted(" ".join(s.glosses) for s in sentences) == sorted(" ".join(line.split()) for line in lines)
+
+
+@pytest.mark.parametrize(("name", "count"), [("dev", 540), ("train", 5671)])
+def test_the_real_references_are_read(name, count):
+    assert len(sign.read_stm(real(f"phoenix2014-groundtruth-{name}.stm"))) == count
 
 
 @pytest.mark.parametrize(("name", "count"), [("test_csl_split1", 5000), ("csl_split2_unseen_sentence_test", 1500)])

@@ -2,7 +2,7 @@
 
 UCF-101-24 comes in two files that say the same: a pickle (frames from 0, end exclusive, boxes x, y, w, h partly in
 uint8, which must be widened before x + w) and a MATLAB file (frames from 1, end inclusive). J-HMDB and UCF-Sports are
-read from the pickles of ACT (boxes x1, y1, x2, y2, frames from 1).
+read from the pickles of ACT (boxes x1, y1, x2, y2, frames from 1), J-HMDB also from its puppet masks.
 """
 
 from collections.abc import Callable, Mapping
@@ -131,6 +131,28 @@ def _act_set(name: str, content: Mapping[str, Any], root: Path, split: int, plac
     if missing := [v for v in (*train, *test) if v not in videos]:
         raise ValueError(f"split {split} names {missing[0]}, which has no annotation")
     return ActionSet(name, tuple(map(str, content["labels"])), videos, tuple(train), tuple(test), root, places)
+
+
+def puppet_boxes(path: Path) -> AnnotatedTube:
+    """J-HMDB's own annotation: the box around the person in each frame of a puppet_mask.mat, label 0.
+
+    A frame without a mask repeats the box before it.
+    """
+
+    def read() -> AnnotatedTube:
+        masks = np.asarray(matlab.load(path)["part_mask"])
+        if masks.ndim != 3 or not masks.any():
+            raise ValueError("part_mask is (height, width, frames)")
+        boxes: list[list[float]] = []
+        for t in range(masks.shape[2]):
+            y, x = np.nonzero(masks[:, :, t])
+            box = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else (boxes[-1] if boxes else None)
+            if box is None:
+                raise ValueError("the first frame has no mask")
+            boxes.append([float(v) for v in box])
+        return AnnotatedTube(0, 0, np.array(boxes))
+
+    return _checked(path, read)
 
 
 def _tube(label: Any, start: Any, count: int, boxes: Any, corners: bool) -> AnnotatedTube:

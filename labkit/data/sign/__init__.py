@@ -2,7 +2,7 @@
 
 from labkit.data.sign.chinese import csl
 from labkit.data.sign.folder import sign_folder
-from labkit.data.sign.phoenix import phoenix2014, phoenix2014t
+from labkit.data.sign.phoenix import phoenix2014, phoenix2014t, read_stm, write_ctm
 from labkit.data.sign.sentence import Sentence, read_frames, vocabulary
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "phoenix2014",
     "phoenix2014t",
     "read_frames",
+    "read_stm",
     "sign_folder",
     "vocabulary",
+    "write_ctm",
 ]

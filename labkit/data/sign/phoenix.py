@@ -96,3 +96,33 @@ def read_corpus(path: Path, row: Callable[[Sequence[str]], Row], pixels: Path, i
     if not sentences:
         raise DataError(f"{path} holds no sentence.")
     return list(sentences.values())
+
+
+def read_stm(path: Path) -> dict[str, tuple[str, ...]]:
+    """References in NIST's stm format, by sentence: `<id> 1 <signer> 0.0 1.79769e+308 GLOSS GLOSS ...`.
+
+    Raises:
+        DataError: the file is missing, or a line has fewer than five fields or names a sentence again.
+    """
+    references: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split()
+        if len(fields) < 5:
+            raise DataError(f"{path}, line {number}: an stm line has five fields before its words; got {line[:60]!r}.")
+        if fields[0] in references:
+            raise DataError(f"{path}, line {number}: '{fields[0]}' stands there twice.")
+        references[fields[0]] = tuple(fields[5:])
+    return references
+
+
+def write_ctm(sentences: dict[str, Sequence[tuple[str, float, float]]]) -> str:
+    """Hypotheses in NIST's ctm format: `<id> 1 <start> <duration> GLOSS`, one word a line, for sclite.
+
+    Args:
+        sentences: by name, each gloss with its first and its last second. A sentence without glosses becomes [EMPTY].
+    """
+    lines = []
+    for name, glosses in sentences.items():
+        for gloss, start, end in glosses or [("[EMPTY]", 0.0, 0.0)]:
+            lines.append(f"{name} 1 {start:.2f} {end - start:.2f} {gloss}\n")
+    return "".join(lines)

@@ -110,6 +110,7 @@ def test_the_command_reads_a_video_with_its_own_rate(tmp_path, monkeypatch):
             sink.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         sink.mux(stream.encode())
     assert call("recognise", "model.safetensors", "clip.mkv", "--csv") == "gloss,start,end\nSUN,0.00,2.00\n"
+    assert call("recognise", "model.safetensors", "clip.mkv", "--ctm") == "clip 1 0.00 2.00 SUN\n"
     assert "SUN" in call("recognise", "model.safetensors", "clip.mkv")
 
 
@@ -120,6 +121,7 @@ def test_the_command_reads_a_video_with_its_own_rate(tmp_path, monkeypatch):
         (("model.safetensors", "none.mkv"), "there is no"),
         (("model.safetensors", "clip.mkv", "--rate", "0"), "--rate must be above 0"),
         (("model.safetensors", "clip.mkv", "--device", "tpu"), "--device must be"),
+        (("model.safetensors", "clip.mkv", "--csv", "--ctm"), "two formats"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, monkeypatch, capsys, words, message):
