@@ -38,6 +38,8 @@ def run(script: Path, arguments: Sequence[str], environment: Mapping[str, str], 
     environments = [{**environment, **rank} for rank in ranks(processes)] if processes > 1 else [dict(environment)]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("stdout", "stderr")]
+        for file in files:
+            file.touch()
         codes = start(_script, (str(script), *arguments), environments, files)
         printed, complained = (file.read_text() for file in files)
     return subprocess.CompletedProcess([str(script), *arguments], codes[0], printed, complained)

@@ -213,7 +213,7 @@ def replay(rehearsal: Rehearsal, choice: Choice) -> Replay:
     return result
 
 
-class Decision(NamedTuple):
+class FrameDecision(NamedTuple):
     """One frame: the candidates that this kappa leaves, each at the best of its nine places."""
 
     s1: Float[Tensor, " n"]
@@ -223,7 +223,7 @@ class Decision(NamedTuple):
     mined: Bool[Tensor, " n"]
 
 
-def _decide(options: Options, position: Tensor, size: Tensor, w: Tensor, choice: Choice) -> Decision:
+def _decide(options: Options, position: Tensor, size: Tensor, w: Tensor, choice: Choice) -> FrameDecision:
     kept = options.s1[:, 4] > max(choice.kappa * options.peak, SETTINGS.floor)
     s1, at, x = options.s1[kept], options.at[kept], options.x[kept]
     fused, best = fuse(s1, x @ w, choice.mix)
@@ -236,7 +236,7 @@ def _decide(options: Options, position: Tensor, size: Tensor, w: Tensor, choice:
         others = away(at[None], at[None, fused.argmax()], size[None])
         sure = torch.where(fused.max() > SETTINGS.confident, fused.max(), 0.0)
         mined = admitted(others, fused[None], sure[None], SETTINGS.gate)[0]
-    return Decision(s1[:, 4], fused, x[number, best], is_target, mined)
+    return FrameDecision(s1[:, 4], fused, x[number, best], is_target, mined)
 
 
 def _lead(scores: Tensor, is_target: Tensor) -> float:

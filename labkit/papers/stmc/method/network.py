@@ -128,7 +128,11 @@ class STMC(nn.Module):
         lengths: Int64[Tensor, " batch"],
         at: Float[Tensor, "frames points 2"] | None = None,
     ) -> Output:
-        """Args: frames of all sentences in one row, RGB; `lengths` of them each; `at`: see `SpatialMultiCue`.
+        """Scores of the joint head and of each cue's head at every step of every sentence.
+
+        Args:
+            frames: RGB, of all sentences in one row, `lengths` of them each.
+            at: see `SpatialMultiCue`.
 
         Raises:
             InputError: frames of another size, or a sentence shorter than one step sees.
