@@ -39,7 +39,7 @@ def rows(device: torch.device, seconds: float) -> Iterator[BenchRow]:
     rounds = max(3, min(20, int(seconds / 6)))
     yield from warp_rows(device, rounds)
     yield from coder_rows(rounds)
-    yield from codec_rows(device, max(2, min(12, int(seconds / 6))))
+    yield from codec_rows(device, max(3, min(12, int(seconds / 6))))
 
 
 def best_of(candidates: dict[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, float]:

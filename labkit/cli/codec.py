@@ -41,8 +41,8 @@ def encode(
 ) -> None:
     """Encode a video; OUT appears when it is whole. Any size; RGB at 8 bits, no sound.
 
-    Slow: with labkit's small networks about 4 CPU seconds a frame of 854 x 480. One frame at a time is in memory,
-    which does not grow with the length: 1.3 GB at that size. An I-frame stands wherever it is cheaper than a P-frame;
+    Slow: with labkit's small networks about 2 CPU seconds a frame of 640 x 480. One frame at a time is in memory, which
+    does not grow with the length: 1.1 GB at that size. An I-frame stands wherever it is cheaper than a P-frame;
     with the small networks that may be everywhere.
     """
     from labkit.papers.mlvc.method.video_files import encode_file
@@ -87,7 +87,8 @@ def decode(
 ) -> None:
     """Decode a .mlvc file into a video.
 
-    With labkit's small networks a P-frame of 352 x 288 takes .6 CPU seconds; `labkit bench mlvc` measures.
+    With labkit's small networks a P-frame of 352 x 288 takes .5 CPU seconds; `labkit bench mlvc` measures. Memory does
+    not grow with the length.
     """
     from labkit.papers.mlvc.method.video_files import decode_file, is_lossless
 

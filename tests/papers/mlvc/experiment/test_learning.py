@@ -67,7 +67,12 @@ def test_a_search_without_parameters_needs_no_stage():
 
 @pytest.mark.parametrize(
     "name",
-    ["S0", pytest.param("S2", marks=pytest.mark.slow), pytest.param("S4 alone", marks=pytest.mark.slow), "S6 alone"],
+    [
+        pytest.param("S0", marks=pytest.mark.slow),
+        pytest.param("S2", marks=pytest.mark.slow),
+        pytest.param("S4 alone", marks=pytest.mark.slow),
+        "S6 alone",
+    ],
 )
 def test_only_what_a_stage_trains_moves(name, clips, tmp_path):
     stage = next(s for s in schedule.STEPWISE if s.name == name)
