@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a run failed, 2 something given cannot be used (nothing was started).
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +61,9 @@ def readme() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. An error we raise on purpose ends as one sentence on stderr and its exit code."""
+    # Threads that wait for each other sleep, if nothing else is wished for: beside other programs, two that spin took
+    # ten times as long for a video (40 s, 4 s). OpenMP reads it when torch is imported, by this process or its children.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(args=join_pairs(sys.argv[1:] if arguments is None else arguments), prog_name="labkit")
     except LabkitError as error:

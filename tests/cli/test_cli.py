@@ -352,6 +352,15 @@ def test_what_only_looks_imports_no_torch(monkeypatch):
     assert ends == [f"loaded by {words} []" for words in commands], call.stdout + call.stderr
 
 
+@pytest.mark.parametrize(("wished", "policy"), [("", "passive"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_something_else_is_wished_for(here, monkeypatch, wished, policy):
+    monkeypatch.setenv("OMP_WAIT_POLICY", wished)  # and put back at the end
+    if not wished:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    here("list")
+    assert os.environ["OMP_WAIT_POLICY"] == policy
+
+
 def test_it_runs_from_any_folder_as_a_module(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(paths.root())}
     call = subprocess.run(
