@@ -63,7 +63,7 @@ viz.use()
 paper = load("lstr")
 viz.show(
     figures.idea_figure(),
-    "Five small frames in a row with two coloured discs each and a white symbol some way off each disk. One disk has a blue "
+    "Five small frames in a row with two coloured discs each and a white symbol some way off each disc. One disc has a blue "
     "box; in clip 1 it wears a white rim. Above each frame its class: from clip 2 on it ends with 'later'.",
 )
 
