@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from labkit.data.translation import ParallelText
-from labkit.metrics.bleu import bleu, paired_bootstrap
+from labkit.metrics.bleu import bleu, paired_bootstrap, tokenization_for
 from labkit.papers.bertfused.experiment.config import Config
 from labkit.papers.bertfused.experiment.data import Examples, Views
 from labkit.papers.bertfused.experiment.grammar import PRONOUNS, content_recall
@@ -44,9 +44,11 @@ def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dic
         "nouns": shares of the words that are there}
     """
     references = [plain(sentence, config.lowercase) for sentence in text.targets]
-    found = bleu(hypotheses, references, lowercase=config.lowercase)
+    counted = bleu(
+        hypotheses, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target)
+    )
     exact = sum(h == r for h, r in zip(hypotheses, references, strict=True)) / len(references)
-    result: dict[str, Any] = {"bleu": found.score, "signature": found.signature, "exact": exact}
+    result: dict[str, Any] = {"bleu": counted.score, "signature": counted.signature, "exact": exact}
     if config.data == "grammar":
         result["content"] = content_recall(hypotheses, references)
         result["nouns"] = content_recall(hypotheses, references, nouns_only=True)
@@ -83,10 +85,19 @@ def switched(
 
 
 def gain(ours: Sequence[str], theirs: Sequence[str], text: ParallelText, config: Config) -> dict[str, Any]:
-    """BLEU of ours minus BLEU of theirs over sentences drawn anew: {"bleu", "low", "high", "p_value"}."""
+    """BLEU of ours minus BLEU of theirs over sentences drawn anew.
+
+    Returns:
+        {"bleu", "low", "high", "p_value"}; a single sentence has "bleu" alone.
+    """
     references = [plain(sentence, config.lowercase) for sentence in text.targets]
-    found = paired_bootstrap(ours, theirs, references, lowercase=config.lowercase, seed=config.seed)
-    return {"bleu": found.gain.value, "low": found.gain.low, "high": found.gain.high, "p_value": found.p_value}
+    compared = paired_bootstrap(
+        ours, theirs, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target), seed=config.seed
+    )
+    gap = compared.gain
+    if gap.replicates == 1:
+        return {"bleu": gap.value}
+    return {"bleu": gap.value, "low": gap.low, "high": gap.high, "p_value": compared.p_value}
 
 
 def trainable(module: torch.nn.Module) -> int:

@@ -13,6 +13,7 @@ from labkit.papers.bertfused.experiment.model import build
 from labkit.papers.bertfused.method.bert import Bert, Words
 from labkit.papers.bertfused.method.transformer import Transformer
 from labkit.papers.bertfused.method.warm_start import warm_start
+from labkit.papers.bertfused.method.xlm import Xlm
 from labkit.progress import progress
 from labkit.text.bpe import Bpe
 from labkit.workbench.runs import Run
@@ -87,6 +88,7 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
     part, arm = run.part(name), ARMS[name]
     if part.result is not None:
         return part.result
+    task = task_for(arm, task, config)
     bert = bert_of(arm, task, config, workers)
     words, views = heard(bert, task.texts, config)
     model = start_of(arm, bert, task, config, workers, run)
@@ -157,8 +159,20 @@ def learn(
     return {"parameters": made, "curve": curve, "tests": tests}
 
 
+def task_for(arm: Arm, task: Task, config: Config) -> Task:
+    """The task as the arm's model reads it: an XLM has its own tokens."""
+    return xlm_task(data.load_xlm(config), task.corpus, config) if arm.kind == "xlm" else task
+
+
+def xlm_task(xlm: Xlm, corpus: Corpus, config: Config) -> Task:
+    """A corpus in XLM's tokens; one place in its longest sentence goes to the </s> at the beginning."""
+    return Task.of(corpus, xlm.bpe, min(longest(config), xlm.sizes.longest - 1))
+
+
 def start_of(arm: Arm, bert: Bert | None, task: Task, config: Config, workers: Workers, run: Run) -> Transformer:
     """The model that an arm's training starts from."""
+    if arm.kind == "xlm":
+        return data.load_xlm(config).start(arm.xlm, config.source, config.target, config.seed).to(workers.device)
     sizes = data.architecture(config, task.bpe, arm.encoder_layers)
     model = build(arm, sizes, bert.width if bert else 1, config.seed, skip=workers.size == 1)
     if arm.warm:

@@ -95,14 +95,13 @@ class Bert(nn.Module):
                 f"'{folder}' is no folder with an encoder in Hugging Face's layout (config.json is missing). "
                 "Download one once, e.g. hf download google-bert/bert-base-uncased --local-dir bert, and give its path."
             )
-        transformers = _transformers()
+        transformers = transformers_library()
         try:
-            _check_depth(path / "config.json")
-            with _quiet(transformers.utils.logging):
-                model, report = transformers.AutoModel.from_pretrained(
-                    path, local_files_only=True, output_loading_info=True
-                )
-                tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+            check_depth(path / "config.json")
+            with quiet(transformers.utils.logging):
+                local = {"local_files_only": True, "trust_remote_code": False}  # a folder's program is never run
+                model, report = transformers.AutoModel.from_pretrained(path, output_loading_info=True, **local)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(path, **local)
             _check_whole(model, tokenizer, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
             bert = cls(model, tokenizer, **options)
             bert(["a sentence", ""])  # what cannot be read in one sentence can be read in none
@@ -223,7 +222,7 @@ def random_bert(
     **options: Any,
 ) -> Bert:
     """A BERT with random weights and a WordPiece tokenizer made from `sentences`: knows nothing, has every shape."""
-    transformers = _transformers()
+    transformers = transformers_library()
     tokenizer = _wordpiece(sentences, vocabulary)
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
@@ -262,7 +261,7 @@ def random_control(bert: Bert, scale: float = 1.0, seed: int = 0) -> Bert:
 
 
 @contextlib.contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet(logging: Any) -> Iterator[None]:
     """No bars and no tables of transformers: what is amiss is said in a sentence."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -275,7 +274,7 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_depth(config: Path) -> None:
+def check_depth(config: Path) -> None:
     """Raises InputError where a config asks for so many layers that building them would not end."""
     about = json.loads(config.read_text())
     for name in ("num_hidden_layers", "n_layers"):
@@ -314,13 +313,13 @@ def _wordpiece(sentences: Iterable[str], vocabulary: int) -> Any:
     made = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer, made.decoder = clean, split, decoders.WordPiece()
     made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    return _transformers().PreTrainedTokenizerFast(
+    return transformers_library().PreTrainedTokenizerFast(
         tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
         mask_token="[MASK]", model_max_length=512,
     )  # fmt: skip
 
 
-def _transformers() -> Any:
+def transformers_library() -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
