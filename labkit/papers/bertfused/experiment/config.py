@@ -129,7 +129,7 @@ class Config(BaseConfig):
 
     @field_validator("arms")
     @classmethod
-    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _arms_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in ARMS:
                 raise ValueError(f"there is no arm '{name}'; there are {', '.join(ARMS)}")
@@ -142,8 +142,8 @@ class Config(BaseConfig):
 
     @field_validator("vocabulary", mode="before")
     @classmethod
-    def _one_or_two_sizes(cls, given: object) -> object:
-        sizes = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+    def _one_or_two_sizes(cls, value: object) -> object:
+        sizes = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         try:
             numbers = tuple(int(str(size)) for size in sizes)
         except (TypeError, ValueError):
@@ -154,7 +154,7 @@ class Config(BaseConfig):
 
     @field_validator("data")
     @classmethod
-    def _known_data(cls, name: str) -> str:
+    def _corpus_exists(cls, name: str) -> str:
         if name not in CORPORA and not name.startswith("parallel:"):
             raise ValueError(f"there is no corpus '{name}'; there are {', '.join(CORPORA)} and parallel:PATH")
         return name

@@ -258,7 +258,7 @@ def live(bert: Bert, words: Sequence[Words]) -> Views:
     return lambda rows: bert.view([words[i] for i in rows])
 
 
-def kept(bert: Bert, words: Sequence[Words], batch_tokens: int = 4096) -> Views:
+def stored(bert: Bert, words: Sequence[Words], batch_tokens: int = 4096) -> Views:
     """BERT runs once over all sentences; its states lie on disk from then on, under `runs/cache/features`."""
     lengths = np.array([len(one.ids) for one in words], dtype=np.int64)
     key = key_of(bert.fingerprint(), [list(one) for one in words])
@@ -286,7 +286,7 @@ def views_of(bert: Bert, words: Sequence[Words], config: Config) -> Views:
     """Kept ones where they stay the same, and live ones else."""
     changes = bert.trainable or bert.dropout or bert.official_left_pad
     quick = isinstance(bert.model, RandomVectors)
-    return live(bert, words) if changes or quick or not config.cache else kept(bert, words)
+    return live(bert, words) if changes or quick or not config.cache else stored(bert, words)
 
 
 def no_view(rows: Sequence[int]) -> None:

@@ -26,14 +26,14 @@ def translate(
     model: Transformer, examples: Examples, views: Views, bpe: Bpe, config: Config, beam: int | None = None
 ) -> list[str]:
     """The best translation of each sentence, in order."""
-    made, device = [""] * len(examples), model.embed_tokens.weight.device
+    translations, device = [""] * len(examples), model.embed_tokens.weight.device
     beam, lengths = config.beam if beam is None else beam, examples.lengths()[:, 0]
     for rows in cut(lengths, (-lengths).argsort(kind="stable"), max(1, 4 * config.batch_tokens // beam)):
         source = padded([examples.source[i] for i in rows], model.sizes, device)
-        found = translate_ids(model, source, views(rows.tolist()), beam=beam, length_penalty=config.length_penalty)
-        for i, hypotheses in zip(rows.tolist(), found, strict=True):
-            made[i] = bpe.decode(hypotheses[0].tokens)
-    return made
+        beams = translate_ids(model, source, views(rows.tolist()), beam=beam, length_penalty=config.length_penalty)
+        for i, hypotheses in zip(rows.tolist(), beams, strict=True):
+            translations[i] = bpe.decode(hypotheses[0].tokens)
+    return translations
 
 
 def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dict[str, Any]:
@@ -44,9 +44,7 @@ def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dic
         "nouns": shares of the words that are there}
     """
     references = [plain(sentence, config.lowercase) for sentence in text.targets]
-    counted = bleu(
-        hypotheses, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target)
-    )
+    counted = bleu(hypotheses, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target))
     exact = sum(h == r for h, r in zip(hypotheses, references, strict=True)) / len(references)
     result: dict[str, Any] = {"bleu": counted.score, "signature": counted.signature, "exact": exact}
     if config.data == "grammar":
@@ -66,8 +64,8 @@ def pronoun_accuracy(hypotheses: Sequence[str], text: ParallelText) -> float:
     wanted = hit = 0
     for hypothesis, source, reference in zip(hypotheses, text.sources, text.targets, strict=True):
         if "it" in source.lower().split():
-            right, said = (set(PRONOUNS.values()) & set(s.lower().split()) for s in (reference, hypothesis))
-            wanted, hit = wanted + 1, hit + (said == right)
+            right, written = (set(PRONOUNS.values()) & set(s.lower().split()) for s in (reference, hypothesis))
+            wanted, hit = wanted + 1, hit + (written == right)
     return hit / max(wanted, 1)
 
 

@@ -90,7 +90,7 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
         return part.result
     task = task_for(arm, task, config)
     bert = bert_of(arm, task, config, workers)
-    words, views = heard(bert, task.texts, config)
+    words, views = words_and_views(bert, task.texts, config)
     model = start_of(arm, bert, task, config, workers, run)
     steps = config.fused_steps if arm.warm else config.steps + config.fused_steps
     learned = Learned(model, bert)
@@ -154,9 +154,9 @@ def learn(
     }
     part.write_json("translations.json", translations)
     part.write_weights(learned)
-    made = sum(evaluate.trainable(module) for module in (model, learned.bert) if module is not None)
+    parameters = sum(evaluate.trainable(module) for module in (model, learned.bert) if module is not None)
     tests = {name: evaluate.scores(translations[name], text, config) for name, text in task.corpus.tests.items()}
-    return {"parameters": made, "curve": curve, "tests": tests}
+    return {"parameters": parameters, "curve": curve, "tests": tests}
 
 
 def task_for(arm: Arm, task: Task, config: Config) -> Task:
@@ -191,7 +191,7 @@ def bert_of(arm: Arm, task: Task, config: Config, workers: Workers) -> Bert | No
     return bert.to(workers.device).train()
 
 
-def heard(
+def words_and_views(
     bert: Bert | None, texts: dict[str, ParallelText], config: Config, contexts: bool = False
 ) -> tuple[dict[str, Any], dict[str, Views]]:
     """BERT's words and views of several texts; with `contexts` it reads the sentence before, too."""
@@ -230,7 +230,7 @@ def longest(config: Config) -> int:
 
 def _short(text: ParallelText, bpe: Bpe, longest: int) -> tuple[ParallelText, Examples]:
     examples = data.encode(text, bpe)
-    kept = [i for i, length in enumerate(examples.lengths().max(1)) if length <= longest]
-    if len(kept) == len(text):
+    short = [i for i, length in enumerate(examples.lengths().max(1)) if length <= longest]
+    if len(short) == len(text):
         return text, examples
-    return text.select(kept), Examples(*([side[i] for i in kept] for side in (examples.source, examples.target)))
+    return text.select(short), Examples(*([side[i] for i in short] for side in (examples.source, examples.target)))

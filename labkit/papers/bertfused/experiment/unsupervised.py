@@ -107,8 +107,8 @@ def noisy(
     At least one word stays. [inferred: as XLM, after Lample et al. 2018]
     """
     order = sorted(range(len(words)), key=lambda i: i + draw.random() * (distance + 1))
-    kept = [i for i in order if draw.random() >= drop] or order[:1]
-    return [None if draw.random() < blank else words[i] for i in kept]
+    remaining = [i for i in order if draw.random() >= drop] or order[:1]
+    return [None if draw.random() < blank else words[i] for i in remaining]
 
 
 class Turn:
@@ -182,7 +182,7 @@ def _train(
         part.save_if_due(step + 1, state)
     model.direction = DIRECTIONS[0]
     tests = {name: data.encode(text, bpe) for name, text in corpus.tests.items()}
-    _, views = sentences.heard(bert, corpus.tests, config)
+    _, views = sentences.words_and_views(bert, corpus.tests, config)
     translations = {
         name: evaluate.translate(model, examples, views[name], bpe, config) for name, examples in tests.items()
     }
@@ -191,9 +191,7 @@ def _train(
     return part.finish({"tests": _scores(translations, corpus, config)})
 
 
-def update_loss(
-    model: TwoWay, turn: Turn, literal: Dictionaries | None, config: Config
-) -> Tensor:
+def update_loss(model: TwoWay, turn: Turn, literal: Dictionaries | None, config: Config) -> Tensor:
     """Denoising and back-translation, of both languages, each a mean over its tokens.
 
     Args:
@@ -221,8 +219,8 @@ def translated(
     device, language = model.embed_tokens.weight.device, direction[0]
     source = padded([turn.examples[language][i] for i in rows], model.sizes, device)
     view = None if turn.bert is None else turn.bert([turn.texts[language][i] for i in rows])
-    found = translate_ids(model, source, view, beam=1)
-    text = [turn.bpe.decode(hypotheses[0].tokens) for hypotheses in found]
+    beams = translate_ids(model, source, view, beam=1)
+    text = [turn.bpe.decode(hypotheses[0].tokens) for hypotheses in beams]
     return [[*ids, EOS] for ids in turn.bpe.encode_all(text)], text
 
 

@@ -133,8 +133,10 @@ class Bert(nn.Module):
         if not sentences:
             return []
         text = (list(sentences),) if contexts is None else (list(contexts), list(sentences))
-        made = self.tokenizer(*text, truncation=True, max_length=self.longest, return_token_type_ids=True)
-        return [Words(ids, kinds) for ids, kinds in zip(made["input_ids"], made["token_type_ids"], strict=True)]
+        encodings = self.tokenizer(*text, truncation=True, max_length=self.longest, return_token_type_ids=True)
+        return [
+            Words(ids, kinds) for ids, kinds in zip(encodings["input_ids"], encodings["token_type_ids"], strict=True)
+        ]
 
     def forward(self, sentences: Sequence[str], contexts: Sequence[str] | None = None) -> BertView:
         """H_B of a batch of sentences, as raw text."""
@@ -181,8 +183,8 @@ class Bert(nn.Module):
     def _states(self, ids: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
         extra = {"token_type_ids": segments} if "token_type_ids" in self.accepts else {}
         last = self.layer == -1
-        made = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not last, **extra)
-        return made.last_hidden_state if last else made.hidden_states[self.layer]
+        output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not last, **extra)
+        return output.last_hidden_state if last else output.hidden_states[self.layer]
 
     def _padded(self, row: list[int], length: int, filler: int) -> list[int]:
         padding = [filler] * (length - len(row))
@@ -310,11 +312,11 @@ def _wordpiece(sentences: Iterable[str], vocabulary: int) -> Any:
     words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
     ids = {piece: number for number, piece in enumerate(pieces[:vocabulary])}
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer, made.decoder = clean, split, decoders.WordPiece()
-    made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = clean, split, decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     return transformers_library().PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
+        tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
         mask_token="[MASK]", model_max_length=512,
     )  # fmt: skip
 

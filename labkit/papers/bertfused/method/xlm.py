@@ -194,25 +194,25 @@ class Xlm:
         """XLM's tensors by the names that they have in an encoder, or in a decoder."""
         side, embedded = ("decoder", "target_embedded") if decoder else ("encoder", "source_embedded")
         rows, theirs = torch.tensor(self.bpe.rows), self.tensors
-        made = {"embed_targets.weight" if decoder else "embed_tokens.weight": theirs["embeddings.weight"][rows]}
+        tensors = {"embed_targets.weight" if decoder else "embed_tokens.weight": theirs["embeddings.weight"][rows]}
         if decoder and "head.bias" in theirs:
-            made["output_bias"] = theirs["head.bias"][rows]
-        made[f"{embedded}.positions.weight"] = theirs["position_embeddings.weight"]
+            tensors["output_bias"] = theirs["head.bias"][rows]
+        tensors[f"{embedded}.positions.weight"] = theirs["position_embeddings.weight"]
         if self.languages:
-            made[f"{embedded}.languages.weight"] = theirs["lang_embeddings.weight"]
+            tensors[f"{embedded}.languages.weight"] = theirs["lang_embeddings.weight"]
         for kind in ("weight", "bias"):
-            made[f"{embedded}.norm.{kind}"] = theirs[f"layer_norm_emb.{kind}"]
+            tensors[f"{embedded}.norm.{kind}"] = theirs[f"layer_norm_emb.{kind}"]
             for i in range(self.sizes.encoder_layers):
                 layer, attention = f"{side}.layers.{i}", f"attentions.{i}"
-                made[f"{layer}.self_attn.in_proj.{kind}"] = torch.cat(
+                tensors[f"{layer}.self_attn.in_proj.{kind}"] = torch.cat(
                     [theirs[f"{attention}.{part}_lin.{kind}"] for part in "qkv"]
                 )
-                made[f"{layer}.self_attn.out_proj.{kind}"] = theirs[f"{attention}.out_lin.{kind}"]
-                made[f"{layer}.self_attn_layer_norm.{kind}"] = theirs[f"layer_norm1.{i}.{kind}"]
-                made[f"{layer}.fc1.{kind}"] = theirs[f"ffns.{i}.lin1.{kind}"]
-                made[f"{layer}.fc2.{kind}"] = theirs[f"ffns.{i}.lin2.{kind}"]
-                made[f"{layer}.final_layer_norm.{kind}"] = theirs[f"layer_norm2.{i}.{kind}"]
-        return made
+                tensors[f"{layer}.self_attn.out_proj.{kind}"] = theirs[f"{attention}.out_lin.{kind}"]
+                tensors[f"{layer}.self_attn_layer_norm.{kind}"] = theirs[f"layer_norm1.{i}.{kind}"]
+                tensors[f"{layer}.fc1.{kind}"] = theirs[f"ffns.{i}.lin1.{kind}"]
+                tensors[f"{layer}.fc2.{kind}"] = theirs[f"ffns.{i}.lin2.{kind}"]
+                tensors[f"{layer}.final_layer_norm.{kind}"] = theirs[f"layer_norm2.{i}.{kind}"]
+        return tensors
 
     def _number(self, language: str) -> int:
         if not self.languages:

@@ -71,16 +71,16 @@ def idea_figure(bleu: Mapping[str, Mapping[str, float]] | None = None) -> Figure
 
 def recorded_bleu() -> dict[str, dict[str, float]]:
     """BLEU of the plain and the fused model, means over the recorded seeds; empty without a record."""
-    found = scenes.recorded("sentences")
-    if found is None:
+    record = scenes.recorded("sentences")
+    if record is None:
         return {}
-    made: dict[str, dict[str, float]] = {}
+    heights: dict[str, dict[str, float]] = {}
     for arm in ("plain", "fused"):
         for test in ("seen", "unseen"):
-            value = scenes.mean_over_seeds(found[0], "arms", arm, "tests", test, "bleu")
+            value = scenes.mean_over_seeds(record[0], "arms", arm, "tests", test, "bleu")
             if value is not None:
-                made.setdefault(arm, {})[test] = value
-    return made
+                heights.setdefault(arm, {})[test] = value
+    return heights
 
 
 def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
@@ -89,8 +89,8 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
         x = np.arange(len(tests)) + 0.8 * (number + 0.5) / len(bleu) - 0.4
         heights = [values.get(test, 0.0) for test in tests]
         axis.bar(x, heights, 0.8 / len(bleu) * 0.95, color=color_of(arm), label=arm)
-        for place, height in zip(x, heights, strict=True):
-            axis.text(place, height + 1, f"{height:.0f}", ha="center", fontsize=8)
+        for at, height in zip(x, heights, strict=True):
+            axis.text(at, height + 1, f"{height:.0f}", ha="center", fontsize=8)
     axis.set(ylabel="BLEU", ylim=(0, 119), title="BLEU on both tests")
     axis.set_xticks(
         np.arange(len(tests)),
@@ -180,13 +180,13 @@ def attention_figure(looked: Looked, kind: str, layer: int = 1, head: int = 0) -
     if name not in looked.weights:
         raise InputError(f"there is no {name} in this model")
     weights = looked.weights[name]
-    shown = weights.mean(0) if head == 0 else weights[min(head, len(weights)) - 1]
+    picture = weights.mean(0) if head == 0 else weights[min(head, len(weights)) - 1]
     x, y = ([str(token) for token in getattr(looked, side)] for side in (columns, rows))
     hover = [
         [f"{row} → {column}: {w:.2f}" for column, w in zip(x, line, strict=True)]
-        for row, line in zip(y, shown, strict=True)
+        for row, line in zip(y, picture, strict=True)
     ]
-    heat = go.Heatmap(z=shown, zmin=0, zmax=1, colorscale="Blues", hovertext=hover, hoverinfo="text")
+    heat = go.Heatmap(z=picture, zmin=0, zmax=1, colorscale="Blues", hovertext=hover, hoverinfo="text")
     figure = go.Figure(heat.update(colorbar=dict(title="weight")))
     figure.update_xaxes(tickvals=list(range(len(x))), ticktext=x, tickangle=-45)
     figure.update_yaxes(tickvals=list(range(len(y))), ticktext=y, autorange="reversed")
@@ -237,14 +237,14 @@ def switch_figure(switch: Switch, ratio: float = 0.5) -> go.Figure:
     figure.update_xaxes(title="weight of BERT's branch")
     figure.update_yaxes(range=[0, 105])
     figure.update_yaxes(title="BLEU", col=1)
-    said = "<br>".join(
-        f"{'with' if arm == 'fused' else 'without'} drop-net: {made[at]}" for arm, made in switch.said.items()
+    lines = "<br>".join(
+        f"{'with' if arm == 'fused' else 'without'} drop-net: {texts[at]}" for arm, texts in switch.translations.items()
     )
     return figure.update_layout(
         width=760,
         height=380,
         margin=dict(t=110, b=50, l=60, r=20),
-        title=dict(text=f"{switch.source}<br>{said}", font_size=12),
+        title=dict(text=f"{switch.source}<br>{lines}", font_size=12),
     )
 
 
@@ -284,16 +284,16 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
         ), 1, 2,
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], title="probability", row=1, col=1)
-    said = "<br>".join(f"{arm}: {guess.translation}" for arm, guess in synonym.guesses.items())
-    title = dict(text=f"the {synonym.english} sees the house .<br>{said}", font_size=12)
+    lines = "<br>".join(f"{arm}: {guess.translation}" for arm, guess in synonym.guesses.items())
+    title = dict(text=f"the {synonym.english} sees the house .<br>{lines}", font_size=12)
     return figure.update_layout(width=820, height=460, margin=dict(t=120, b=50, l=110, r=20), title=title)
 
 
 def synonym_widget(scene: Trained, chosen: str = "hound", nouns: Sequence[Noun] = NOUNS) -> widgets.VBox:
-    known = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
+    by_name = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
     names, held_out, places = scenes.noun_map(scene.bert)
-    choice = widgets.Dropdown(options=list(known), value=chosen, description="noun")
-    return explore(lambda noun: synonym_figure(known[noun], names, held_out, places), noun=choice)
+    choice = widgets.Dropdown(options=list(by_name), value=chosen, description="noun")
+    return explore(lambda noun: synonym_figure(by_name[noun], names, held_out, places), noun=choice)
 
 
 def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) -> go.Figure:
@@ -301,12 +301,12 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
 
     The title ranks what has ended by log p / tokens^alpha.
     """
-    shown = [node for node in nodes if node.step < steps]
-    place = {(node.step, node.kept): node for node in shown if node.kept >= 0}
+    drawn = [node for node in nodes if node.step < steps]
+    parents = {(node.step, node.survivor): node for node in drawn if node.survivor >= 0}
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
-    for node in shown:
-        before = place.get((node.step - 1, node.parent))
+    for node in drawn:
+        before = parents.get((node.step - 1, node.parent))
         if before is not None:
             lines_x += [before.step + 1, node.step + 1, None]
             lines_y += [-before.rank, -node.rank, None]
@@ -314,12 +314,12 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
         go.Scatter(x=lines_x, y=lines_y, mode="lines", line=dict(color="#bbbbbb", width=1), showlegend=False)
     )
     groups: dict[str, tuple[str, Callable[[Node], bool]]] = {
-        "goes on": (COLORS["ours"], lambda node: node.kept >= 0),
+        "goes on": (COLORS["ours"], lambda node: node.survivor >= 0),
         "has ended": (COLORS["good"], lambda node: node.ends),
-        "given up": (COLORS["float"], lambda node: node.kept < 0 and not node.ends),
+        "given up": (COLORS["float"], lambda node: node.survivor < 0 and not node.ends),
     }
     for name, (color, member) in groups.items():
-        of = [node for node in shown if member(node)]
+        of = [node for node in drawn if member(node)]
         figure.add_trace(
             go.Scatter(
                 x=[node.step + 1 for node in of], y=[-node.rank for node in of], mode="markers+text", name=name,
@@ -328,7 +328,7 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
             )
         )  # fmt: skip
     ended = sorted(
-        (node for node in shown if node.ends), key=lambda node: -node.log_prob / (node.step + 1) ** length_penalty
+        (node for node in drawn if node.ends), key=lambda node: -node.log_prob / (node.step + 1) ** length_penalty
     )
     ranks = ", ".join(
         f"{node.step + 1} tokens {node.log_prob / (node.step + 1) ** length_penalty:.2f}" for node in ended[:3]

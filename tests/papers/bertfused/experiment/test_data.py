@@ -27,7 +27,7 @@ def bert():
 def test_kept_states_are_those_of_a_batch_of_one(bert):
     """Half precision and batches of like lengths: below 2e-3 of states of size 1."""
     words = bert.tokenize(TEXT)
-    view = data.kept(bert, words)([2, 0])
+    view = data.stored(bert, words)([2, 0])
     alone = [bert.view([words[i]]).states[0] for i in (2, 0)]
     for row, states in enumerate(alone):
         assert (view.states[row, : len(states)] - states).abs().max() < 2e-3 * max(1, float(states.abs().max()))
@@ -40,7 +40,7 @@ def test_kept_states_translate_as_live_ones(bert):
     model = Transformer(Architecture(40, 32, 64, 2, 1, 1, 0.0), Fusion(bert_width=bert.width), seed=1).eval()
     model.embed_tokens.weight.data.mul_(3)  # outputs depend on what is read
     source, target = torch.randint(4, 40, (2, 4, 6), generator=draw)
-    views = [make(bert, words)(range(4)) for make in (data.kept, data.live)]
+    views = [make(bert, words)(range(4)) for make in (data.stored, data.live)]
     kept, live = (model(source, target, view) for view in views)
     assert 0 < (kept - live).abs().max() < 1e-2
     first, second = (translate_ids(model, source, view, beam=1, longest=(0, 6)) for view in views)
@@ -49,9 +49,9 @@ def test_kept_states_translate_as_live_ones(bert):
 
 def test_states_are_computed_once(bert, monkeypatch):
     words = bert.tokenize(TEXT)
-    first = data.kept(bert, words)([0]).states
+    first = data.stored(bert, words)([0]).states
     monkeypatch.setattr(type(bert), "view", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(data.kept(bert, words)([0]).states, first)
+    assert torch.equal(data.stored(bert, words)([0]).states, first)
 
 
 def test_another_text_or_layer_is_another_cache(bert, monkeypatch):
@@ -61,15 +61,15 @@ def test_another_text_or_layer_is_another_cache(bert, monkeypatch):
         FeatureCache, "open", classmethod(lambda cls, folder, key: opened.append(key) or real(cls, folder, key))
     )
     for other in (bert, random_bert(TEXT, layer=1).eval(), random_bert(TEXT, seed=1).eval()):
-        data.kept(other, other.tokenize(TEXT[:2]))
-    data.kept(bert, bert.tokenize(TEXT[:1]))
+        data.stored(other, other.tokenize(TEXT[:2]))
+    data.stored(bert, bert.tokenize(TEXT[:1]))
     assert len(set(opened)) == 4
 
 
 def test_cls_and_sep_are_masked_in_kept_states_too():
     masked = random_bert(TEXT, mask_cls_sep=True).eval()
     words = masked.tokenize(TEXT)
-    live, kept = data.live(masked, words)([2, 1]), data.kept(masked, words)([2, 1])
+    live, kept = data.live(masked, words)([2, 1]), data.stored(masked, words)([2, 1])
     assert torch.equal(live.real, kept.real)
     assert not live.real[:, 0].any()
 
