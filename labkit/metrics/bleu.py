@@ -65,7 +65,8 @@ def bleu(
 
     Args:
         lowercase: count without regard to case, as for IWSLT'14.
-        tokenize: "13a" for raw text, see `tokenization_for`; "none" for text that is tokenized already, to compare with multi-bleu.perl.
+        tokenize: "13a" for raw text, or what `tokenization_for` a language says; "none" for text that is tokenized
+            already, to compare with multi-bleu.perl.
 
     Raises:
         InputError: not one reference a hypothesis, or none at all.

@@ -5,6 +5,7 @@ becomes one, until no pair stands there. What the vocabulary lacks is unknown.
 """
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from labkit.text.bpe import BLANK, BOS, EOS, PAD, Bpe
 
 END = "</w>"
 _WORD = re.compile(r"\w+|[^\w\s]")
+_MARK = re.compile(r"</?s>|<pad>|<unk>|<special\d+>")
 
 
 class MergesBpe(Bpe):
@@ -52,7 +54,8 @@ class MergesBpe(Bpe):
         self.rows = [*(vocabulary[token] for token in special[:4]), *range(len(vocabulary))]
         self.size = len(self.rows)
         self._ids = {token: number + 4 for token, number in vocabulary.items()}
-        self._unknown, self._never = self._ids[special[4]], {self._ids[token] for token in special}
+        self._unknown = self._ids[special[4]]
+        self._never = {self._ids[token] for token in vocabulary if token in special or _MARK.fullmatch(token)}
         self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
         self._of_word = functools.lru_cache(2**16)(self._merge)
 
@@ -83,7 +86,7 @@ class MergesBpe(Bpe):
     def _merge(self, word: str) -> tuple[str, ...]:
         pieces = [*word[:-1], word[-1] + END]
         while len(pieces) > 1:
-            best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            best = min(itertools.pairwise(pieces), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if best not in self._ranks:
                 break
             merged, i = [], 0

@@ -1,4 +1,4 @@
-"""XLM as a start: a Transformer with XLM's layers, for the arms that begin from its weights and for unsupervised models.
+"""XLM as a start: a Transformer of XLM's architecture, one side of which begins with its weights, or both.
 
     x^0 = drop(LN(E[token] + P[position] + G[language]))        P, G learned; no factor sqrt(d)
 
@@ -7,7 +7,8 @@ two </s>; the decoder begins with one. Each side has its own E, P and G, and the
 [peer code: XLM's, and its port in transformers]
 
 XLM is an encoder that was trained on text of several languages. Here its weights can begin the translation model's
-encoder, its decoder, or both. A decoder has an attention to the encoder that XLM lacks: it begins at random [peer code].
+encoder, its decoder, or both; unsupervised models begin from both. A decoder has an attention to the encoder that XLM
+lacks: it begins at random [peer code].
 """
 
 import json
@@ -31,8 +32,7 @@ from labkit.seeds import derive
 from labkit.text.merges import MergesBpe, read_merges
 
 Start = Literal["encoder", "decoder", "both"]
-SPECIAL = ("pad_token", "sep_token", "sep_token", "mask_token", "unk_token")  # ours: padding, beginning, end, blank
-DEFAULTS = {"pad_token": "<pad>", "sep_token": "</s>", "mask_token": "<special1>", "unk_token": "<unk>"}
+SPECIAL = {"pad_token": "<pad>", "sep_token": "</s>", "mask_token": "<special1>", "unk_token": "<unk>"}
 
 
 class Embedded(nn.Module):
@@ -146,12 +146,12 @@ class Xlm:
             about = json.loads((path / "config.json").read_text())
             if about.get("model_type") != "xlm":
                 raise InputError(f"its config.json describes a '{about.get('model_type')}', and no XLM.")
+            if about.get("asm"):
+                raise InputError("its output is an adaptive softmax, which is not built here.")
             check_depth(path / "config.json")
             config, tensors = _weights(path)
-            return cls(
-                _sizes(config, size := (bpe := _bpe(path, config, lowercase)).size), bpe, tensors, _languages(config),
-                config.layer_norm_eps,
-            )  # fmt: skip
+            bpe = _bpe(path, config, lowercase)
+            return cls(_sizes(config, bpe.size), bpe, tensors, _languages(config), config.layer_norm_eps)
         except InputError as error:
             raise InputError(f"'{folder}' cannot be used: {error}") from None
         except Exception as error:  # whatever a damaged folder makes transformers raise: its own kinds are many
@@ -240,8 +240,6 @@ def _weights(path: Path) -> tuple[Any, dict[str, Tensor]]:
 
 
 def _sizes(config: Any, vocabulary: int) -> Architecture:
-    if config.asm:
-        raise InputError("its output is an adaptive softmax, which is not built here.")
     return Architecture(
         vocabulary, config.emb_dim, 4 * config.emb_dim, config.n_heads, config.n_layers, config.n_layers,
         config.dropout, "gelu" if config.gelu_activation else "relu", output_bias=True,
@@ -257,11 +255,12 @@ def _bpe(path: Path, config: Any, lowercase: bool) -> MergesBpe:
         raise InputError(f"its vocab.json has {len(vocabulary):,} tokens, and its model {config.n_words:,} vectors.")
     about = path / "tokenizer_config.json"
     chosen = json.loads(about.read_text()) if about.is_file() else {}
-    special = tuple(token if isinstance(token := chosen.get(name), str) else DEFAULTS[name] for name in SPECIAL)
+    pad, sep, mask, unk = (
+        token if isinstance(token := chosen.get(name), str) else default for name, default in SPECIAL.items()
+    )
+    merges = read_merges((path / "merges.txt").read_text(encoding="utf-8"))
     plain_letters = bool(chosen.get("do_lowercase_and_remove_accent", True))  # the default of transformers
-    return MergesBpe(
-        vocabulary, read_merges((path / "merges.txt").read_text(encoding="utf-8")), special, lowercase, plain_letters
-    )  # type: ignore[arg-type]
+    return MergesBpe(vocabulary, merges, (pad, sep, sep, mask, unk), lowercase, plain_letters)
 
 
 def _languages(config: Any) -> dict[str, int]:

@@ -126,6 +126,21 @@ def test_the_readers_own_files(tmp_path):
         data.halves(Config(data=f"parallel:{tmp_path / 'a.tsv'}", bitext=100))
 
 
+def test_a_whole_bitext_and_text_of_ones_own_to_translate_back(tmp_path):
+    (tmp_path / "news.de").write_text("ein Hund\n\nzwei Hunde \n")
+    corpus, monolingual = data.halves(SMALL.override(bitext=0, monolingual=str(tmp_path / "news.de")))
+    assert len(corpus.train) == SMALL.pairs
+    assert monolingual == ("ein Hund", "zwei Hunde")
+    (tmp_path / "empty.de").write_text("\n")
+    with pytest.raises(InputError, match="holds no sentence"):
+        data.halves(SMALL.override(bitext=0, monolingual=str(tmp_path / "empty.de")))
+
+
+def test_an_xlm_has_no_need_of_a_dictionary(xlm_folder):
+    assert data.monolingual(SMALL)[-1]["dog"] == "Hund"
+    assert data.monolingual(SMALL.override(xlm=str(xlm_folder)))[-1] == {}
+
+
 def test_halves_of_text_without_translations_do_not_meet():
     corpus, source, target, _ = data.monolingual(SMALL)
     assert not set(source) & set(corpus.train.reversed().targets[len(source) :])
@@ -154,9 +169,12 @@ def test_documents_of_the_grammar():
         ({"vocabulary": (300, 100)}, "or two: A,B"),
         ({"vocabulary": (300, 300), "experiments": ("unsupervised",)}, "give one joint vocabulary"),
         ({"data": "multi30k", "experiments": ("unsupervised",)}, "give a `dictionary`"),
+        ({"arms": ("plain", "xlm-both")}, "the arm 'xlm-both' begins with an XLM: give its folder, `xlm`"),
         ({"data": "multi30k", "experiments": ("documents",)}, "'multi30k' does not say where a document begins"),
         ({"experiments": ("unsupervised",), "devices": 2}, "runs in one process: devices must be 1"),
         ({"experiments": ("semi-supervised",), "bitext": 4000}, "bitext 4000 leaves nothing of 4000 pairs"),
+        ({"experiments": ("semi-supervised",), "bitext": 7}, "bitext 7 is too little"),
+        ({"experiments": ("semi-supervised",), "bitext": 0}, "give text to translate back, `monolingual`"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"source": "EN"}, "source"),
     ],
@@ -169,7 +187,8 @@ def test_what_a_config_refuses(changes, message):
 def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(RUN, "sentences", lambda *_: pytest.fail("trained first"))
     run = Run.open(tmp_path, SMALL)
-    for changes in ({"bert": "nowhere"}, {"bert_layer": 7}, {"dictionary": "nowhere.tsv"}):
+    nowhere = [{name: "nowhere"} for name in ("bert", "xlm", "dictionary", "monolingual")]
+    for changes in (*nowhere, {"bert_layer": 7}):
         with pytest.raises(InputError, match=r"nowhere|has 2 layers"):
             PAPER.train(SMALL.override(**changes), run)
 
