@@ -285,7 +285,7 @@ print("\n".join(scenes.gains(result)) or "not part of this run")
 
 # %% [markdown]
 # **The switch of stages.** At the start of stage 2 half of what each mixed sub-block has learned makes room for an attention
-# that knows nothing yet. Here stage 1 ends early, so there is little to lose: the curves begin near the end of the black one.
+# that knows nothing yet. Here stage 1 ends early, so there is little to lose: the curves begin near the end of the dashed one.
 # With drop-net a fused arm then learns more slowly than the plain one. In the end the loss of `fused` is the lowest. In the
 # paper the warm start is essential: 30.45 BLEU, and 27.03 from scratch (IWSLT'14 En-De) [paper]. The last exercise asks when
 # stage 1 should end.
@@ -295,7 +295,7 @@ viz.show(
     lambda: figures.curves_figure(
         {name: arm["curve"] for name, arm in arms.items()}, scenes.stage_1(run), config.steps
     ),
-    "Validation loss, logarithmic, against updates: the black curve of the plain model in stage 1 up to a dotted line, then "
+    "Validation loss, logarithmic, against updates: the dashed curve of the plain model in stage 1 up to a dotted line, then "
     "one curve an arm. All fall by more than a factor of ten; the fused arm falls later than the plain one, and lower.",
     when=arms,
 )
@@ -374,8 +374,8 @@ viz.show(
 
 # %% [markdown]
 # **The synonym lab.** Choose a held-out name. Left: the five pieces that each model finds most probable after the German
-# article. Right: all English nouns where BERT places them, in the two directions in which they vary most. Black: all names of
-# the noun.
+# article. Right: all English nouns where BERT places them, in the two directions in which they vary most. Large and
+# black: all names of the noun.
 
 # %%
 viz.show(
@@ -393,7 +393,7 @@ viz.show(
 # %%
 viz.show(
     lambda: figures.beam_widget(scenes.beam_tree(scene, "the old hound sees the house .")),
-    "A tree from left to right, one column a token: blue hypotheses go on, green ones have ended, grey ones are given up; each "
+    "A tree from left to right, one column a token: blue hypotheses go on, black ones have ended, pale ones are given up; each "
     "with its piece and log probability.",
     when=scene,
 )

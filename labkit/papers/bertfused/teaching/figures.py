@@ -23,7 +23,6 @@ from labkit.viz import COLORS, explore, subplots
 
 ARM_COLORS = {
     "plain": COLORS["float"], "fused": COLORS["ours"], "no-drop-net": COLORS["baseline"], "random": COLORS["straw"],
-    "scratch": COLORS["good"],
 }  # fmt: skip
 SLOWER = (38.6, 49.3, 47.8, 43.8)
 """Inference time more than the plain model's, in percent: IWSLT En-De, De-En, WMT En-De, En-Fr [paper]."""
@@ -44,11 +43,11 @@ def idea_figure(bleu: Mapping[str, Mapping[str, float]] | None = None) -> Figure
     bleu = recorded_bleu() if bleu is None else bleu
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.4), width_ratios=(1.6, 1))
     boxes = {
-        "source": (0.02, 0.38, "the hound\nsees ...", "straw"),
-        "bert": (0.25, 0.72, "BERT, frozen", "good"),
-        "h_b": (0.53, 0.72, r"$H_B$", "good"),
-        "encoder": (0.25, 0.12, "encoder\nattn_S and attn_B", "ours"),
-        "decoder": (0.62, 0.12, "decoder\nattn_E and attn_B", "ours"),
+        "source": (0.02, 0.38, "the hound\nsees ...", "hard"),
+        "bert": (0.25, 0.72, "BERT, frozen", "ours"),
+        "h_b": (0.53, 0.72, r"$H_B$", "ours"),
+        "encoder": (0.25, 0.12, "encoder\nattn_S and attn_B", "float"),
+        "decoder": (0.62, 0.12, "decoder\nattn_E and attn_B", "float"),
     }
     widths = {"source": 0.15, "bert": 0.2, "h_b": 0.1, "encoder": 0.25, "decoder": 0.27}
     for name, (x, y, text, color) in boxes.items():
@@ -106,7 +105,7 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
 def views_figure(pieces: Sequence[str], words: Sequence[str]) -> Figure:
     """One sentence in two tokenizations, one row each; a box a token."""
     figure, axis = subplots(1, 1, figsize=(9, 1.7))
-    for row, (tokens, color) in enumerate(((words, "good"), (pieces, "ours"))):
+    for row, (tokens, color) in enumerate(((words, "ours"), (pieces, "float"))):
         widths = np.array([len(token) + 1.5 for token in tokens])
         edges = np.concatenate([[0], widths.cumsum()]) / widths.sum()
         for token, left, right in zip(tokens, edges, edges[1:], strict=False):
@@ -129,7 +128,7 @@ def drop_net_figure(rate: float = 1.0) -> go.Figure:
     chances = [rate / 2, rate / 2, 1 - rate]
     native, bert = chances[0] + chances[2] / 2, chances[1] + chances[2] / 2
     figure = make_subplots(1, 2, column_widths=(0.6, 0.4), subplot_titles=("how often in training", "mean weight"))
-    colors = [COLORS["float"], COLORS["good"], COLORS["ours"]]
+    colors = [COLORS["float"], COLORS["ours"], COLORS["hard"]]
     figure.add_trace(go.Bar(x=cases, y=chances, marker_color=colors, showlegend=False), 1, 1)
     figure.add_trace(go.Bar(x=["native", "BERT"], y=[native, bert], marker_color=colors[:2], showlegend=False), 1, 2)
     figure.update_yaxes(range=[0, 1], title="probability", row=1, col=1)
@@ -151,7 +150,7 @@ def curves_figure(curves: Mapping[str, Sequence[Any]], stage_1: Sequence[Any], s
     """
     figure, axis = subplots(1, 1, figsize=(8, 3.2))
     if stage_1:
-        axis.plot(*zip(*stage_1, strict=True), color=COLORS["hard"], label="stage 1: plain")
+        axis.plot(*zip(*stage_1, strict=True), color=COLORS["float"], ls="--", label="stage 1: plain")
     for arm, curve in curves.items():
         first = start if ARMS[arm].warm else 0
         steps, losses = zip(*curve, strict=True)
@@ -269,10 +268,10 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     )  # fmt: skip
     labels = [f"{piece} ({arm})" for arm, piece, _ in guesses]
     figure.update_yaxes(tickvals=list(range(len(guesses))), ticktext=labels, autorange="reversed", row=1, col=1)
-    for held, color, name in ((False, COLORS["float"], "names in training"), (True, COLORS["good"], "held-out names")):
+    for held, symbol, name in ((False, "circle", "names in training"), (True, "diamond-open", "held-out names")):
         chosen = [i for i, flag in enumerate(held_out) if flag == held]
         figure.add_trace(
-            go.Scatter(x=places[chosen, 0], y=places[chosen, 1], mode="markers", marker=dict(color=color, size=6),
+            go.Scatter(x=places[chosen, 0], y=places[chosen, 1], mode="markers", marker=dict(color=COLORS["float"], size=6, symbol=symbol),
                        text=[names[i] for i in chosen], hoverinfo="text", name=name), 1, 2,
         )  # fmt: skip
     relatives = [i for i, name in enumerate(names) if name in synonym.noun.english]
@@ -297,7 +296,7 @@ def synonym_widget(scene: Trained, chosen: str = "hound", nouns: Sequence[Noun] 
 
 
 def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) -> go.Figure:
-    """The tree of a beam search up to a step: blue goes on, green has ended, grey is given up.
+    """The tree of a beam search up to a step: blue goes on, black has ended, sand is given up.
 
     The title ranks what has ended by log p / tokens^alpha.
     """
@@ -315,8 +314,8 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
     )
     groups: dict[str, tuple[str, Callable[[Node], bool]]] = {
         "goes on": (COLORS["ours"], lambda node: node.survivor >= 0),
-        "has ended": (COLORS["good"], lambda node: node.ends),
-        "given up": (COLORS["float"], lambda node: node.survivor < 0 and not node.ends),
+        "has ended": (COLORS["hard"], lambda node: node.ends),
+        "given up": (COLORS["straw"], lambda node: node.survivor < 0 and not node.ends),
     }
     for name, (color, member) in groups.items():
         of = [node for node in drawn if member(node)]
@@ -359,11 +358,13 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     for number, (what, rates) in enumerate(costs.items()):
         heights = [100 * rates[name] / rates[names[0]] for name in names]
         x = np.arange(len(names)) + 0.4 * number - 0.2
-        left.bar(x, heights, 0.38, color=(COLORS["hard"], COLORS["straw"])[number], label=what)
+        colors = [COLORS["float" if name == "plain" else "ours"] for name in names]
+        left.bar(x, heights, 0.38, color=colors, alpha=(1, 0.5)[number])
+        for at, height in zip(x, heights, strict=True):
+            left.text(at, height + 1, what, ha="center", fontsize=7)
     left.set(ylabel="tokens/s, % of the plain model", title="here")
     left.set_xticks(np.arange(len(names)), [name.replace(", ", ",\n") for name in names])
-    left.legend(frameon=False, fontsize=8)
-    right.bar(["IWSLT\nEn-De", "IWSLT\nDe-En", "WMT\nEn-De", "WMT\nEn-Fr"], SLOWER, color=COLORS["straw"])
+    right.bar(["IWSLT\nEn-De", "IWSLT\nDe-En", "WMT\nEn-De", "WMT\nEn-Fr"], SLOWER, color=COLORS["ours"])
     right.set(ylabel="extra inference time, %", title="the paper's, on a GPU")
     right.tick_params(labelsize=8)
     return figure
