@@ -271,8 +271,10 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     for held, symbol, name in ((False, "circle", "names in training"), (True, "diamond-open", "held-out names")):
         chosen = [i for i, flag in enumerate(held_out) if flag == held]
         figure.add_trace(
-            go.Scatter(x=places[chosen, 0], y=places[chosen, 1], mode="markers", marker=dict(color=COLORS["float"], size=6, symbol=symbol),
-                       text=[names[i] for i in chosen], hoverinfo="text", name=name), 1, 2,
+            go.Scatter(
+                x=places[chosen, 0], y=places[chosen, 1], mode="markers", text=[names[i] for i in chosen],
+                marker=dict(color=COLORS["float"], size=6, symbol=symbol), hoverinfo="text", name=name,
+            ), 1, 2,
         )  # fmt: skip
     relatives = [i for i, name in enumerate(names) if name in synonym.noun.english]
     own = [names[i] for i in relatives]
