@@ -164,7 +164,7 @@ def _train(
     training.seed_everything(config.seed)
     steps = config.fused_steps if bert else config.steps + config.fused_steps
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
+        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
     turn = Turn(texts, bpe, bert, config)
     state: State = {"model": model, "optimizer": optimizer, "turn": turn, "drop-net": model.drop_net}

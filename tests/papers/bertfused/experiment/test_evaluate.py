@@ -54,9 +54,9 @@ def test_a_single_test_sentence_has_a_gain_and_no_interval():
 
 def test_chinese_is_counted_in_characters():
     """13a takes a sentence without spaces for one word, of which no part can be right."""
-    text = ParallelText(("the dog runs .",), ("\u72d7\u5728\u8dd1\u3002",))
+    text = ParallelText(("the dog runs .",), ("\u72d7\u5728\u8857\u4e0a\u8dd1\u3002",))
     config = Config(target="zh")
-    result = scores(["\u72d7\u5728\u8dd1"], text, config)
+    result = scores(["\u72d7\u5728\u8857\u4e0a\u8dd1"], text, config)
     assert "tok:zh" in result["signature"]
     assert result["bleu"] > 30
-    assert scores(["\u72d7\u5728\u8dd1"], text, Config())["bleu"] < 1
+    assert scores(["\u72d7\u5728\u8857\u4e0a\u8dd1"], text, Config())["bleu"] < 1
