@@ -28,6 +28,7 @@ from labkit.papers.bertfused.method.bert import check_depth, quiet, transformers
 from labkit.papers.bertfused.method.layers import Architecture
 from labkit.papers.bertfused.method.transformer import PLAIN, BertView, Encoded, Fusion, Transformer, initialize
 from labkit.papers.bertfused.method.warm_start import WarmStart
+from labkit.ranges import within
 from labkit.seeds import derive
 from labkit.text.merges import MergesBpe, read_merges
 
@@ -150,6 +151,7 @@ class Xlm:
                 raise InputError("its output is an adaptive softmax, which is not built here.")
             check_depth(path / "config.json")
             config, tensors = _weights(path)
+            within(1e-30, 1, layer_norm_eps=config.layer_norm_eps)
             bpe = _bpe(path, config, lowercase)
             return cls(_sizes(config, bpe.size), bpe, tensors, _languages(config), config.layer_norm_eps)
         except InputError as error:
