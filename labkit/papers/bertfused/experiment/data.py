@@ -1,5 +1,6 @@
 """The text of every experiment, and each sentence in its two views: the model's own tokens, and BERT's words."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ def check(config: Config) -> None:
 
 
 def load_bert(config: Config, sample: Sequence[str], trainable: bool = False) -> Bert:
-    """The BERT of a config, freshly read.
+    """The BERT of a config; a frozen MiniLM is read once a process, and all arms hear the same one.
 
     Args:
         sample: sentences that a random BERT's WordPieces are made from.
@@ -234,7 +235,12 @@ def load_bert(config: Config, sample: Sequence[str], trainable: bool = False) ->
     )  # fmt: skip
     if config.bert == "random":
         return random_bert(sample, seed=config.seed, **options)
-    return minilm(**options) if config.bert == "minilm" else Bert.from_folder(config.bert, **options)
+    if config.bert != "minilm":
+        return Bert.from_folder(config.bert, **options)
+    return minilm(**options) if trainable or config.bert_dropout else _frozen_minilm(**options)
+
+
+_frozen_minilm = functools.lru_cache(maxsize=1)(minilm)
 
 
 def load_xlm(config: Config) -> Xlm:
