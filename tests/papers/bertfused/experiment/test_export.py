@@ -111,7 +111,7 @@ def test_a_run_is_exported_as_it_translated(tmp_path):
     """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary."""
     config = CONFIGS["smoke"].override(
         experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(600, 500),
-        tests=2, steps=2, fused_steps=4, warmup=1,
+        tests=2, steps=2, fused_steps=4, warmup=1, cache=False,  # kept states are rounded: near ties would be undone
     )  # fmt: skip
     run = Run.open(tmp_path / "run", config)
     PAPER.run(config, run)
