@@ -74,12 +74,12 @@ def training_rows(device: torch.device, rounds: int) -> Iterator[BenchRow]:
     fusions = {"plain": PLAIN, "fused": Fusion(bert_width=384), "both": Fusion(bert_width=384, drop_net=0.0)}
     models = {name: Transformer(LESSON_SIZES, fusion).to(device).train() for name, fusion in fusions.items()}
 
-    def step(name: str, seen: Callable[[], BertView | None]) -> Callable[[], None]:
+    def step(name: str, view_of: Callable[[], BertView | None]) -> Callable[[], None]:
         model = models[name]
 
         def call() -> None:
             for _ in range(4):  # several draws of drop-net
-                F.cross_entropy(model(source, target, seen()).flatten(0, 1), target.flatten()).backward()
+                F.cross_entropy(model(source, target, view_of()).flatten(0, 1), target.flatten()).backward()
 
         return call
 
@@ -152,17 +152,17 @@ def check_they_agree(ours: list[list[int]], *others: list[list[int]] | None) -> 
 def ours(
     model: Transformer, source: Tensor, beam: int, view: BertView | None = None, cache: bool = True
 ) -> list[list[int]]:
-    found = translate_ids(model, source, view, beam=beam, longest=(0, LENGTH + 1), cache=cache)
-    return [hypotheses[0].tokens for hypotheses in found]
+    beams = translate_ids(model, source, view, beam=beam, longest=(0, LENGTH + 1), cache=cache)
+    return [hypotheses[0].tokens for hypotheses in beams]
 
 
 def generated(marian: Any, source: Tensor, beam: int) -> list[list[int]]:
     options = {"length_penalty": 1.0, "early_stopping": True} if beam > 1 else {}
-    made = marian.generate(
+    outputs = marian.generate(
         **marian_inputs(source, PLAIN_SIZES.pad), num_beams=beam, do_sample=False, max_new_tokens=LENGTH,
         suppress_tokens=[PLAIN_SIZES.pad], **options,
     )  # fmt: skip
-    return [row[1:] for row in made.tolist()]
+    return [row[1:] for row in outputs.tolist()]
 
 
 def ctranslate2_of(marian: Any, folder: Path, device: torch.device) -> Callable[[Tensor, int], list[list[int]]] | None:
@@ -182,14 +182,14 @@ def ctranslate2_of(marian: Any, folder: Path, device: torch.device) -> Callable[
     spec.optimize(quantization=None)
     spec.save(str(folder))
     threads = torch.get_num_threads()
-    made = ctranslate2.Translator(str(folder), device=device.type, intra_threads=threads, inter_threads=1)
+    translator = ctranslate2.Translator(str(folder), device=device.type, intra_threads=threads, inter_threads=1)
 
     def translate(source: Tensor, beam: int) -> list[list[int]]:
         lines = [[tokens[token] for token in row] for row in source.tolist()]
-        found = made.translate_batch(
+        results = translator.translate_batch(
             lines, beam_size=beam, max_decoding_length=LENGTH, min_decoding_length=LENGTH, length_penalty=1
         )
-        return [[int(word[1:]) if word[0] == "t" else 1 for word in one.hypotheses[0]] for one in found]
+        return [[int(word[1:]) if word[0] == "t" else 1 for word in one.hypotheses[0]] for one in results]
 
     return translate
 

@@ -1,6 +1,7 @@
 """What labkit reads, small and whole, to be damaged: run files, records, tensors, pictures, annotations, configs."""
 
 import gzip
+import json
 import os
 import pickle
 import random
@@ -32,6 +33,7 @@ from labkit.data.tracking import Sequence, benchmark, lasot, nfs, otb, oxuva, ua
 from labkit.data.tracking.development import read as read_development
 from labkit.metrics.detection import ava, frame_map, read_boxes, read_tubes, video_map
 from labkit.papers.bertfused.method.bert import Bert, random_bert
+from labkit.papers.bertfused.method.xlm import Xlm
 from labkit.papers.mlvc.experiment.video import read as read_sequence
 from labkit.papers.mlvc.method.codec import Codec
 from labkit.papers.mlvc.method.network import Network, Settings
@@ -488,6 +490,26 @@ def use_bert_folder(folder: Path) -> object:
     return Bert.from_folder(folder)(["two cats run on the mat ."]).states.shape
 
 
+def xlm_folder(folder: Path) -> None:
+    import transformers
+
+    letters = [*"abcdeghinorstuwy.", *(f"{letter}</w>" for letter in "abcdeghinorstuwy.")]
+    tokens = ["<s>", "</s>", "<pad>", "<unk>", *(f"<special{i}>" for i in range(10)), *letters, "do"]
+    config = transformers.XLMConfig(
+        vocab_size=len(tokens), emb_dim=8, n_layers=1, n_heads=2, n_langs=2, max_position_embeddings=40,
+        lang2id={"de": 0, "en": 1}, id2lang={"0": "de", "1": "en"},
+    )  # fmt: skip
+    transformers.XLMWithLMHeadModel(config).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("d o 9\n")
+
+
+def use_xlm_folder(folder: Path) -> object:
+    xlm = Xlm.from_folder(folder)
+    source = torch.tensor([[*xlm.bpe.encode("two dogs"), 2]])
+    return xlm.start("both", "en", "de")(source, source).shape
+
+
 def lines_of_text(folder: Path) -> None:
     (folder / "in.txt").write_bytes("two dogs run .\n\nein Hündchen schläft .\r\n".encode())
 
@@ -590,6 +612,7 @@ def subjects() -> list[Subject]:
         Subject("features", features, use_features, sealed=True),
         Subject("parallel-text", parallel_text, use_parallel_text),
         Subject("bert-folder", bert_folder, use_bert_folder),
+        Subject("xlm-folder", xlm_folder, use_xlm_folder),
         Subject("lines-to-translate", lines_of_text, use_lines),
         Subject("typed-config", nothing, nothing, draw=typed_config),
         Subject("notebook-parameters", nothing, nothing, draw=notebook_parameters),

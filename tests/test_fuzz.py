@@ -20,7 +20,7 @@ from labkit.errors import InputError
 
 CASES = 10
 QUICK = [subject for subject in subjects.subjects() if not subject.slow]
-SECONDS = ("coded-video", "bert-folder")  # what these subjects take
+SECONDS = ("coded-video", "bert-folder", "xlm-folder")  # what these subjects take
 
 
 @pytest.mark.parametrize(

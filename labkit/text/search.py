@@ -32,7 +32,7 @@ class StepDecoder(Protocol):
         """Hypothesis k of sentence b becomes what parents[b, k] of the same sentence was."""
         ...
 
-    def keep(self, sentences: Int[Tensor, " kept"]) -> None:
+    def keep(self, sentences: Int[Tensor, " survivors"]) -> None:
         """Only these sentences go on."""
         ...
 
@@ -55,7 +55,7 @@ class BeamStep(NamedTuple):
     log_probs: Float[Tensor, "batch candidates"]
     """Of the whole hypothesis."""
     finished: Bool[Tensor, "batch candidates"]
-    kept: Int[Tensor, "batch beam"]
+    survivors: Int[Tensor, "batch beam"]
     """Which candidates go on, as numbers of columns."""
 
 
@@ -68,7 +68,7 @@ class _Beams:
     tokens: Int[Tensor, "batch beam length"]
     log_probs: Float[Tensor, "batch beam"]
 
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+    def keep(self, rows: Int[Tensor, " survivors"]) -> None:
         self.sentences, self.limits = self.sentences[rows], self.limits[rows]
         self.tokens, self.log_probs = self.tokens[rows], self.log_probs[rows]
 
@@ -119,7 +119,7 @@ def beam_search(
         _finish(beams, step, finished, length, length_penalty)
         _go_on(beams, step, eos)
         if beam > 1:
-            decoder.select(step.parents.gather(1, step.kept))
+            decoder.select(step.parents.gather(1, step.survivors))
         alive = _alive(beams, finished, length, length_penalty, early)
         if not all(alive):
             rows = torch.tensor([row for row, yes in enumerate(alive) if yes], dtype=torch.long, device=limits.device)
@@ -190,9 +190,9 @@ def _one_by_one(
             totals[sentence] += gain
         rows = [row for row, token in enumerate(chosen) if token != eos]
         if len(rows) < len(sentences):
-            kept = torch.tensor(rows, dtype=torch.long, device=limits.device)
-            tokens, limits, sentences = tokens[kept], limits[kept], [sentences[row] for row in rows]
-            decoder.keep(kept)
+            survivors = torch.tensor(rows, dtype=torch.long, device=limits.device)
+            tokens, limits, sentences = tokens[survivors], limits[survivors], [sentences[row] for row in rows]
+            decoder.keep(survivors)
     return [Hypothesis(out[:-1], total, total / len(out)) for out, total in zip(outputs, totals, strict=True)]
 
 
@@ -234,10 +234,10 @@ def _finish(
 
 def _go_on(beams: _Beams, step: BeamStep, eos: int) -> None:
     """Each hypothesis becomes the candidate that was kept; where too few do not end, impossible ones fill the beam."""
-    rows = torch.arange(len(step.kept), device=step.kept.device)[:, None]
-    parents, tokens = step.parents.gather(1, step.kept), step.tokens.gather(1, step.kept)
+    rows = torch.arange(len(step.survivors), device=step.survivors.device)[:, None]
+    parents, tokens = step.parents.gather(1, step.survivors), step.tokens.gather(1, step.survivors)
     beams.tokens = torch.cat([beams.tokens[rows, parents], tokens[:, :, None]], 2)
-    beams.log_probs = step.log_probs.gather(1, step.kept).masked_fill(tokens == eos, -math.inf)
+    beams.log_probs = step.log_probs.gather(1, step.survivors).masked_fill(tokens == eos, -math.inf)
 
 
 def _alive(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from labkit.errors import InputError
-from labkit.metrics.bleu import bleu, paired_bootstrap, statistics
+from labkit.metrics.bleu import bleu, paired_bootstrap, statistics, tokenization_for
 
 pytest.importorskip("sacrebleu")
 REFERENCES = ["the cat sat on the mat today", "a dog runs in the park"]
@@ -72,3 +72,12 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(InputError, match="each hypothesis needs one reference"):
             call()
+
+
+def test_languages_without_spaces_have_a_tokenizer_of_their_own(monkeypatch):
+    """MeCab is a package of its own: without it characters are counted, and the signature says so."""
+    assert [tokenization_for(language) for language in ("de", "zh", "xx")] == ["13a", "zh", "13a"]
+    monkeypatch.setattr("labkit.metrics.bleu.find_spec", lambda name: None)
+    assert tokenization_for("ja") == "char"
+    monkeypatch.setattr("labkit.metrics.bleu.find_spec", lambda name: object())
+    assert tokenization_for("ja") == "ja-mecab"

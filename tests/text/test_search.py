@@ -149,7 +149,9 @@ def test_who_looks_on_sees_every_candidate():
     assert [step.tokens.shape[1] for step in steps] == [4] * len(steps)
     for step in steps:
         assert (step.log_probs.diff(dim=1) <= 0).all()
-        assert not (step.tokens.gather(1, step.kept) == EOS)[step.log_probs.gather(1, step.kept) > -math.inf].any()
+        assert not (step.tokens.gather(1, step.survivors) == EOS)[
+            step.log_probs.gather(1, step.survivors) > -math.inf
+        ].any()
     ended = Counter(
         int(s)
         for step in steps

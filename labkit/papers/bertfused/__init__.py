@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from labkit.papers.bertfused.method.transformer import Architecture, BertView, Fusion, Transformer
     from labkit.papers.bertfused.method.translator import Translator
     from labkit.papers.bertfused.method.warm_start import WarmStart, fuse, warm_start
+    from labkit.papers.bertfused.method.xlm import Xlm
     from labkit.text.bpe import Bpe
 
 PAPER = Paper(
@@ -38,6 +39,7 @@ __all__ = [
     "Transformer",
     "Translator",
     "WarmStart",
+    "Xlm",
     "from_marian",
     "fuse",
     "load",

@@ -58,10 +58,10 @@ def back_translate(
         sides = (task.train, data.no_view), (task.valid, data.no_view)
         curve = train_model(model, *sides, config.steps + config.fused_steps, config, workers, part)
         examples = data.encode(ParallelText(monolingual, monolingual), back)
-        made = evaluate.translate(model, examples, data.no_view, back, config)
-        part.write_json("sources.json", made)
+        translations = evaluate.translate(model, examples, data.no_view, back, config)
+        part.write_json("sources.json", translations)
         part.write_weights(model)
         part.finish({"curve": curve})
-    made = part.read_json("sources.json")
-    kept = [i for i, sentence in enumerate(made) if sentence.strip()]
-    return ParallelText(tuple(made[i] for i in kept), tuple(monolingual[i] for i in kept))
+    translations = part.read_json("sources.json")
+    filled = [i for i, sentence in enumerate(translations) if sentence.strip()]
+    return ParallelText(tuple(translations[i] for i in filled), tuple(monolingual[i] for i in filled))

@@ -92,7 +92,7 @@ class Bilingual(Transformer):
 
 
 def _projection(bert_width: int, width: int, seed: int) -> nn.Linear:
-    made = nn.Linear(bert_width, width)
-    nn.init.xavier_uniform_(made.weight, generator=torch.Generator().manual_seed(derive(seed, 1)))
-    nn.init.zeros_(made.bias)
-    return made
+    linear = nn.Linear(bert_width, width)
+    nn.init.xavier_uniform_(linear.weight, generator=torch.Generator().manual_seed(derive(seed, 1)))
+    nn.init.zeros_(linear.bias)
+    return linear

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from labkit.papers.bertfused.method.transformer import Fusion, Mode
+from labkit.papers.bertfused.method.xlm import Start
 from labkit.text.bpe import SMALLEST
 from labkit.workbench.experiment import EXECUTION, Scale
 from labkit.workbench.experiment import Config as BaseConfig
@@ -20,14 +21,16 @@ CORPORA = ("grammar", "multi30k", "iwslt14", "iwslt17", "wmt14", "wmt16")
 class Arm:
     """One way to translate.
 
-    kind: plain; fused; encoder: BERT is the encoder; input: BERT's output is the encoder's input.
+    kind: plain; fused; encoder: BERT is the encoder; input: BERT's output is the encoder's input; xlm: a plain model of
+        XLM's size and vocabulary.
+    xlm: what begins with XLM's weights there; the rest is random.
     features: what is attended to: bert; random: a fixed random vector for each WordPiece.
     warm: it starts from the plain model of stage 1, and else trains for both stages' steps from the start.
     fine_tuned: BERT is trained jointly.
     encoder_layers: so many times as many as the config's.
     """
 
-    kind: Literal["plain", "fused", "encoder", "input"] = "fused"
+    kind: Literal["plain", "fused", "encoder", "input", "xlm"] = "fused"
     mode: Mode = "both"
     drop_net: float = 1.0
     mixture: tuple[float, float] = (0.5, 0.5)
@@ -35,11 +38,12 @@ class Arm:
     warm: bool = True
     fine_tuned: bool = False
     encoder_layers: int = 1
+    xlm: Start = "both"
 
     @property
     def hears(self) -> bool:
         """Whether it needs BERT, or what stands for it."""
-        return self.kind != "plain"
+        return self.kind not in ("plain", "xlm")
 
     def fusion(self, bert_width: int, skip: bool = True) -> Fusion:
         mode: Mode = self.mode if self.kind == "fused" else "off"
@@ -60,9 +64,13 @@ ARMS: dict[str, Arm] = {
     "stacked": Arm(mode="stacked"),
     "deeper": Arm("plain", warm=False, encoder_layers=2),
     "sum": Arm(drop_net=0.0, mixture=(1.0, 1.0)),
+    "xlm-encoder": Arm("xlm", warm=False, xlm="encoder"),
+    "xlm-decoder": Arm("xlm", warm=False, xlm="decoder"),
+    "xlm-both": Arm("xlm", warm=False),
 }
 """The rows of the paper's ablation table, the controls, and the sum that the official code takes without its drop-net
 flag."""
+WITHOUT_XLM = tuple(name for name, arm in ARMS.items() if arm.kind != "xlm")
 SETTINGS: dict[Experiment, tuple[str, ...]] = {
     "documents": ("plain", "context", "fused", "document"),
     "semi-supervised": ("supervised", "back-translation", "fused"),
@@ -79,9 +87,12 @@ class Config(BaseConfig):
     data: str = Field("grammar", description=f"{', '.join(CORPORA)}, or parallel:PATH (a TSV file, or two: A,B)")
     source: str = Field("en", pattern="^[a-z]{2,3}$", description="language of the source, where a corpus has several")
     target: str = Field("de", pattern="^[a-z]{2,3}$", description="language of the target")
-    pairs: int = Field(4000, ge=0, description="training pairs; 0: all that the corpus has")
+    pairs: int = Field(3000, ge=0, description="training pairs; 0: all that the corpus has")
     tests: int = Field(200, ge=0, description="pairs to validate and to test with, each; 0: all")
-    bitext: int = Field(300, ge=20, description="pairs with translations in the semi-supervised experiment")
+    bitext: int = Field(300, ge=0, description="pairs with translations in the semi-supervised experiment; 0: all")
+    monolingual: str = Field(
+        "", description="text file to translate back there; empty: the target sides of the pairs past bitext"
+    )
     vocabulary: int | tuple[int, int] = Field(700, description="tokens of the joint BPE; A,B: of a separate one a side")
     lowercase: bool = Field(True, description="everything in lower case, BLEU without regard to case")
 
@@ -90,6 +101,7 @@ class Config(BaseConfig):
     mask_cls_sep: bool = Field(False, description="[CLS] and [SEP] are no keys")
     bert_dropout: bool = Field(False, description="BERT's own dropout is on in training [official code]; no cache then")
     official_left_pad: bool = Field(False, description="pad BERT's words on the left [official code]; no cache then")
+    xlm: str = Field("", description="folder of an XLM that the arms xlm-... and unsupervised models begin with")
     cache: bool = Field(True, description="keep BERT's states on disk", json_schema_extra=EXECUTION)
 
     width: int = Field(128, ge=4, description="d of the Transformer")
@@ -99,12 +111,12 @@ class Config(BaseConfig):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the Transformer")
     longest: int = Field(1024, ge=8, description="tokens a sentence may have; longer ones are not trained on")
 
-    steps: int = Field(50, ge=1, description="updates of the plain model, stage 1")
-    fused_steps: int = Field(300, ge=1, description="updates from the warm start on, stage 2")
-    batch_tokens: int = Field(750, ge=8, description="a batch's sentences times its longest length, padding included")
+    steps: int = Field(40, ge=1, description="updates of the plain model, stage 1")
+    fused_steps: int = Field(220, ge=1, description="updates from the warm start on, stage 2")
+    batch_tokens: int = Field(650, ge=8, description="a batch's sentences times its longest length, padding included")
     accumulate: int = Field(1, ge=1, description="batches to an update")
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's step size at the end of the warm-up")
-    warmup: int = Field(60, ge=1, description="updates until then; after it falls with the root of the update")
+    learning_rate: float = Field(3e-3, gt=0, description="AdamW's step size at the end of the warm-up")
+    warmup: int = Field(50, ge=1, description="updates until then; after it falls with the root of the update")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's, apart from the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the loss that is spread over all tokens")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -117,7 +129,7 @@ class Config(BaseConfig):
 
     @field_validator("arms")
     @classmethod
-    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _arms_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in ARMS:
                 raise ValueError(f"there is no arm '{name}'; there are {', '.join(ARMS)}")
@@ -130,8 +142,8 @@ class Config(BaseConfig):
 
     @field_validator("vocabulary", mode="before")
     @classmethod
-    def _one_or_two_sizes(cls, given: object) -> object:
-        sizes = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+    def _one_or_two_sizes(cls, value: object) -> object:
+        sizes = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         try:
             numbers = tuple(int(str(size)) for size in sizes)
         except (TypeError, ValueError):
@@ -142,7 +154,7 @@ class Config(BaseConfig):
 
     @field_validator("data")
     @classmethod
-    def _known_data(cls, name: str) -> str:
+    def _corpus_exists(cls, name: str) -> str:
         if name not in CORPORA and not name.startswith("parallel:"):
             raise ValueError(f"there is no corpus '{name}'; there are {', '.join(CORPORA)} and parallel:PATH")
         return name
@@ -155,17 +167,29 @@ class Config(BaseConfig):
             raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
         if self.source == self.target:
             raise ValueError(f"source and target are both '{self.source}'")
-        if "unsupervised" in self.experiments and not (self.dictionary or self.data == "grammar"):
-            raise ValueError("unsupervised translation starts from word by word: give a `dictionary`")
+        if not self.xlm and (needy := [name for name in self.arms if ARMS[name].kind == "xlm"]):
+            raise ValueError(f"the arm '{needy[0]}' begins with an XLM: give its folder, `xlm`")
+        if "unsupervised" in self.experiments and not (self.dictionary or self.xlm or self.data == "grammar"):
+            raise ValueError("unsupervised translation starts from word by word, or from an XLM: give a `dictionary`")
         if "unsupervised" in self.experiments and not isinstance(self.vocabulary, int):
             raise ValueError("unsupervised translation has one model for both languages: give one joint vocabulary")
         if "unsupervised" in self.experiments and self.devices > 1:
             raise ValueError("unsupervised translation runs in one process: devices must be 1")
         if "documents" in self.experiments and self.data not in WITH_DOCUMENTS:
             raise ValueError(f"'{self.data}' does not say where a document begins; {', '.join(WITH_DOCUMENTS)} do")
-        if "semi-supervised" in self.experiments and self.data == "grammar" and self.bitext >= self.pairs:
-            raise ValueError(f"bitext {self.bitext} leaves nothing of {self.pairs} pairs to translate back")
+        if "semi-supervised" in self.experiments:
+            _leaves_text(self.bitext, self.pairs if self.data == "grammar" else 0, self.monolingual)
         return self
+
+
+def _leaves_text(bitext: int, pairs: int, monolingual: str) -> None:
+    """Raises ValueError where nothing is left to translate back. `pairs`: 0, not known yet."""
+    if 0 < bitext < 20:
+        raise ValueError(f"bitext {bitext} is too little to train on: 20 pairs or more, or 0, all of them")
+    if not monolingual and not bitext:
+        raise ValueError("with bitext 0 all pairs are training pairs: give text to translate back, `monolingual`")
+    if not monolingual and pairs and bitext >= pairs:
+        raise ValueError(f"bitext {bitext} leaves nothing of {pairs} pairs to translate back")
 
 
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -176,7 +200,7 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 IWSLT = dict(
     width=512, feed_forward=1024, heads=4, layers=6, dropout=0.3, vocabulary=10_000, pairs=0, tests=0,
-    batch_tokens=4000, learning_rate=5e-4, warmup=4000, clip_norm=25.0, beam=5, bf16=True,
+    bitext=0, batch_tokens=4000, learning_rate=5e-4, warmup=4000, clip_norm=25.0, beam=5, bf16=True,
 )  # fmt: skip
 """transformer_iwslt_de_en and its training [official code]."""
 
@@ -193,7 +217,7 @@ CONFIGS: dict[Scale, Config] = {
         batch_tokens=8000, learning_rate=1e-3, warmup=1000, validate_every=500, beam=5, bf16=True,
     ),
     "full": Config(
-        **IWSLT, data="iwslt14", experiments=("sentences", "documents"), arms=tuple(ARMS),  # type: ignore[arg-type]
+        **IWSLT, data="iwslt14", experiments=("sentences", "documents"), arms=WITHOUT_XLM,  # type: ignore[arg-type]
         bert="bert-base-uncased", steps=100_000, fused_steps=50_000, validate_every=1000,
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """The text of every experiment, and each sentence in its two views: the model's own tokens, and BERT's words."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from labkit.papers.bertfused.method.bert import Bert, RandomVectors, Words, mini
 from labkit.papers.bertfused.method.layers import Architecture
 from labkit.papers.bertfused.method.transformer import BertView
 from labkit.papers.bertfused.method.translator import padded
+from labkit.papers.bertfused.method.xlm import Xlm
 from labkit.text.batches import cut
 from labkit.text.bpe import EOS, Bpe, SeparateBpe
 from labkit.text.feature_cache import FeatureCache, cached, key_of
@@ -83,20 +85,24 @@ def documents(config: Config) -> Corpus:
 
 
 def halves(config: Config) -> tuple[Corpus, tuple[str, ...]]:
-    """For back-translation: a little bitext, and the target sides of the other training pairs.
+    """For back-translation: the bitext, and text in the target language: the reader's own, or the target sides of the
+    other training pairs.
 
     Raises:
-        InputError: no pairs are left for these.
+        InputError: no pairs are left for these, or the text cannot be read.
     """
     corpus = sentences(config)
-    if config.bitext >= len(corpus.train):
+    if config.monolingual:
+        return corpus._replace(train=_first(corpus.train, config.bitext)), translation.monolingual(config.monolingual)
+    if not 0 < config.bitext < len(corpus.train):
         raise InputError(f"bitext = {config.bitext} takes all of the {len(corpus.train)} training pairs.")
     few = corpus.train.select(range(config.bitext))
     return corpus._replace(train=few), corpus.train.targets[config.bitext :]
 
 
 def monolingual(config: Config) -> tuple[Corpus, tuple[str, ...], tuple[str, ...], dict[str, str]]:
-    """For unsupervised translation: source sides of one half, target sides of the other, and a dictionary of words.
+    """For unsupervised translation: source sides of one half, target sides of the other, and a dictionary of words,
+    which is empty where an XLM is the start and none was asked for.
 
     Raises:
         InputError: the dictionary's file cannot be used.
@@ -105,10 +111,10 @@ def monolingual(config: Config) -> tuple[Corpus, tuple[str, ...], tuple[str, ...
     middle = len(corpus.train) // 2
     if config.dictionary:
         words = translation.parallel(config.dictionary)
-        known = dict(zip(words.sources, words.targets, strict=True))
+        entries = dict(zip(words.sources, words.targets, strict=True))
     else:
-        known = grammar.dictionary()
-    return corpus, corpus.train.sources[:middle], corpus.train.targets[middle:], known
+        entries = {} if config.xlm else grammar.dictionary()
+    return corpus, corpus.train.sources[:middle], corpus.train.targets[middle:], entries
 
 
 def _text(pairs: Sequence[grammar.Pair]) -> ParallelText:
@@ -203,15 +209,19 @@ def check(config: Config) -> None:
     """What a config names is there: said before anything is trained.
 
     Raises:
-        InputError: BERT or the dictionary cannot be read.
+        InputError: BERT, XLM, the dictionary or the text to translate back cannot be read.
     """
     load_bert(config, ["a sentence ."])
+    if config.xlm:
+        load_xlm(config).model(config.source, config.target)
     if config.dictionary:
         translation.parallel(config.dictionary)
+    if config.monolingual:
+        translation.monolingual(config.monolingual)
 
 
 def load_bert(config: Config, sample: Sequence[str], trainable: bool = False) -> Bert:
-    """The BERT of a config, freshly read.
+    """The BERT of a config; a frozen MiniLM is read once a process, and all arms hear the same one.
 
     Args:
         sample: sentences that a random BERT's WordPieces are made from.
@@ -225,7 +235,21 @@ def load_bert(config: Config, sample: Sequence[str], trainable: bool = False) ->
     )  # fmt: skip
     if config.bert == "random":
         return random_bert(sample, seed=config.seed, **options)
-    return minilm(**options) if config.bert == "minilm" else Bert.from_folder(config.bert, **options)
+    if config.bert != "minilm":
+        return Bert.from_folder(config.bert, **options)
+    return minilm(**options) if trainable or config.bert_dropout else _frozen_minilm(**options)
+
+
+_frozen_minilm = functools.lru_cache(maxsize=1)(minilm)
+
+
+def load_xlm(config: Config) -> Xlm:
+    """The XLM of a config.
+
+    Raises:
+        InputError: no such folder, or no XLM.
+    """
+    return Xlm.from_folder(config.xlm, config.lowercase)
 
 
 def control(bert: Bert, seed: int) -> Bert:
@@ -240,7 +264,7 @@ def live(bert: Bert, words: Sequence[Words]) -> Views:
     return lambda rows: bert.view([words[i] for i in rows])
 
 
-def kept(bert: Bert, words: Sequence[Words], batch_tokens: int = 4096) -> Views:
+def stored(bert: Bert, words: Sequence[Words], batch_tokens: int = 4096) -> Views:
     """BERT runs once over all sentences; its states lie on disk from then on, under `runs/cache/features`."""
     lengths = np.array([len(one.ids) for one in words], dtype=np.int64)
     key = key_of(bert.fingerprint(), [list(one) for one in words])
@@ -268,7 +292,7 @@ def views_of(bert: Bert, words: Sequence[Words], config: Config) -> Views:
     """Kept ones where they stay the same, and live ones else."""
     changes = bert.trainable or bert.dropout or bert.official_left_pad
     quick = isinstance(bert.model, RandomVectors)
-    return live(bert, words) if changes or quick or not config.cache else kept(bert, words)
+    return live(bert, words) if changes or quick or not config.cache else stored(bert, words)
 
 
 def no_view(rows: Sequence[int]) -> None:

@@ -31,13 +31,13 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     task = task_of(config, run)
     corpus = task.corpus
     sentences.train_plain(task, config, workers, run)
-    made: dict[str, Callable[[], dict[str, Any]]] = {
+    trainings: dict[str, Callable[[], dict[str, Any]]] = {
         "plain": lambda: sentences.train_arm("plain", task, config, workers, run),
         "context": lambda: train_context(task, config, workers, run),
         "fused": lambda: sentences.train_arm("fused", task, config, workers, run),
         "document": lambda: train_document(task, config, workers, run),
     }
-    arms = {name: made[name]() for name in progress(SETTINGS["documents"], "document-level arms")}
+    arms = {name: trainings[name]() for name in progress(SETTINGS["documents"], "document-level arms")}
     if config.data == "grammar":
         for name, result in arms.items():
             translations = run.part(name).read_json("translations.json")
@@ -58,7 +58,7 @@ def train_document(task: Task, config: Config, workers: Workers, run: Run) -> di
     if part.result is not None:
         return part.result
     bert = sentences.bert_of(arm, task, config, workers)
-    words, views = sentences.heard(bert, task.texts, config, contexts=True)
+    words, views = sentences.words_and_views(bert, task.texts, config, contexts=True)
     learned = Learned(sentences.start_of(arm, bert, task, config, workers, run), bert)
     steps = config.fused_steps
     return part.finish(sentences.learn(learned, words["train"], views, steps, task, config, workers, part))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from labkit.data.translation import ParallelText
-from labkit.metrics.bleu import bleu, paired_bootstrap
+from labkit.metrics.bleu import bleu, paired_bootstrap, tokenization_for
 from labkit.papers.bertfused.experiment.config import Config
 from labkit.papers.bertfused.experiment.data import Examples, Views
 from labkit.papers.bertfused.experiment.grammar import PRONOUNS, content_recall
@@ -26,14 +26,14 @@ def translate(
     model: Transformer, examples: Examples, views: Views, bpe: Bpe, config: Config, beam: int | None = None
 ) -> list[str]:
     """The best translation of each sentence, in order."""
-    made, device = [""] * len(examples), model.embed_tokens.weight.device
+    translations, device = [""] * len(examples), model.embed_tokens.weight.device
     beam, lengths = config.beam if beam is None else beam, examples.lengths()[:, 0]
     for rows in cut(lengths, (-lengths).argsort(kind="stable"), max(1, 4 * config.batch_tokens // beam)):
         source = padded([examples.source[i] for i in rows], model.sizes, device)
-        found = translate_ids(model, source, views(rows.tolist()), beam=beam, length_penalty=config.length_penalty)
-        for i, hypotheses in zip(rows.tolist(), found, strict=True):
-            made[i] = bpe.decode(hypotheses[0].tokens)
-    return made
+        beams = translate_ids(model, source, views(rows.tolist()), beam=beam, length_penalty=config.length_penalty)
+        for i, hypotheses in zip(rows.tolist(), beams, strict=True):
+            translations[i] = bpe.decode(hypotheses[0].tokens)
+    return translations
 
 
 def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def scores(hypotheses: Sequence[str], text: ParallelText, config: Config) -> dic
         "nouns": shares of the words that are there}
     """
     references = [plain(sentence, config.lowercase) for sentence in text.targets]
-    found = bleu(hypotheses, references, lowercase=config.lowercase)
+    counted = bleu(hypotheses, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target))
     exact = sum(h == r for h, r in zip(hypotheses, references, strict=True)) / len(references)
-    result: dict[str, Any] = {"bleu": found.score, "signature": found.signature, "exact": exact}
+    result: dict[str, Any] = {"bleu": counted.score, "signature": counted.signature, "exact": exact}
     if config.data == "grammar":
         result["content"] = content_recall(hypotheses, references)
         result["nouns"] = content_recall(hypotheses, references, nouns_only=True)
@@ -64,8 +64,8 @@ def pronoun_accuracy(hypotheses: Sequence[str], text: ParallelText) -> float:
     wanted = hit = 0
     for hypothesis, source, reference in zip(hypotheses, text.sources, text.targets, strict=True):
         if "it" in source.lower().split():
-            right, said = (set(PRONOUNS.values()) & set(s.lower().split()) for s in (reference, hypothesis))
-            wanted, hit = wanted + 1, hit + (said == right)
+            right, written = (set(PRONOUNS.values()) & set(s.lower().split()) for s in (reference, hypothesis))
+            wanted, hit = wanted + 1, hit + (written == right)
     return hit / max(wanted, 1)
 
 
@@ -83,10 +83,19 @@ def switched(
 
 
 def gain(ours: Sequence[str], theirs: Sequence[str], text: ParallelText, config: Config) -> dict[str, Any]:
-    """BLEU of ours minus BLEU of theirs over sentences drawn anew: {"bleu", "low", "high", "p_value"}."""
+    """BLEU of ours minus BLEU of theirs over sentences drawn anew.
+
+    Returns:
+        {"bleu", "low", "high", "p_value"}; a single sentence has "bleu" alone.
+    """
     references = [plain(sentence, config.lowercase) for sentence in text.targets]
-    found = paired_bootstrap(ours, theirs, references, lowercase=config.lowercase, seed=config.seed)
-    return {"bleu": found.gain.value, "low": found.gain.low, "high": found.gain.high, "p_value": found.p_value}
+    compared = paired_bootstrap(
+        ours, theirs, references, lowercase=config.lowercase, tokenize=tokenization_for(config.target), seed=config.seed
+    )
+    gap = compared.gain
+    if gap.replicates == 1:
+        return {"bleu": gap.value}
+    return {"bleu": gap.value, "low": gap.low, "high": gap.high, "p_value": compared.p_value}
 
 
 def trainable(module: torch.nn.Module) -> int:

@@ -157,20 +157,20 @@ def _model(header: Header, weights: dict[str, Tensor], bpe: Bpe, file: Path) -> 
     return model.eval()
 
 
-def _bert(header: Header, tensors: dict[str, Tensor], given: Bert | str | Path | None, file: Path) -> Bert | None:
+def _bert(header: Header, tensors: dict[str, Tensor], chosen: Bert | str | Path | None, file: Path) -> Bert | None:
     options = {"layer": header.layer, "mask_cls_sep": header.mask_cls_sep}
     if header.bert == "none":
         return None
     if header.bert == "stored":
         return _restored(header, tensors, file)
-    if given is None and header.bert == "folder" and not Path(header.folder).is_dir():
+    if chosen is None and header.bert == "folder" and not Path(header.folder).is_dir():
         raise InputError(
             f"'{file}' attends to the BERT in '{header.folder}', which is not here. Give its folder: "
             "load(path, bert=...)."
         )
-    if isinstance(given, str | Path):
-        given = Bert.from_folder(given, **options)
-    bert = given or (minilm(**options) if header.bert == "minilm" else Bert.from_folder(header.folder, **options))
+    if isinstance(chosen, str | Path):
+        chosen = Bert.from_folder(chosen, **options)
+    bert = chosen or (minilm(**options) if header.bert == "minilm" else Bert.from_folder(header.folder, **options))
     if bert.fingerprint() != header.fingerprint:
         raise InputError(f"'{file}' was trained with another BERT than this one: its weights or its tokenizer differ.")
     return bert.eval()
@@ -209,13 +209,13 @@ def _restored(header: Header, tensors: dict[str, Tensor], file: Path) -> Bert:
             f"'{file}' does not hold the BERT that it should ({str(error).splitlines()[-1]})."
         ) from None
     try:
-        made = Tokenizer.from_str(_text(tensors, BERT_TOKENIZER, file))
+        backend = Tokenizer.from_str(_text(tensors, BERT_TOKENIZER, file))
     except Exception as error:  # the library raises the bare class
         raise TensorFileError(f"'{file}' holds no tokenizer of a BERT ({error}).") from None
-    made.no_truncation()
-    made.no_padding()
+    backend.no_truncation()
+    backend.no_padding()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
+        tokenizer_object=backend, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
         mask_token="[MASK]",
     )  # fmt: skip
     return Bert(model, tokenizer, layer=header.layer, mask_cls_sep=header.mask_cls_sep).eval()

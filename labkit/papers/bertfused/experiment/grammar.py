@@ -156,9 +156,9 @@ def splits(pairs: int, tests: int, seed: int) -> Splits:
     Raises:
         InputError: more are asked for than there can be different ones.
     """
-    draw, taken = random.Random(f"splits {seed}"), set[str]()
-    train, valid, seen = (_different(lambda: sentence(draw), count, taken) for count in (pairs, tests, tests))
-    return Splits(train, valid, seen, _different(lambda: sentence(draw, held_out=True), tests, taken))
+    draw, used = random.Random(f"splits {seed}"), set[str]()
+    train, valid, seen = (_different(lambda: sentence(draw), count, used) for count in (pairs, tests, tests))
+    return Splits(train, valid, seen, _different(lambda: sentence(draw, held_out=True), tests, used))
 
 
 def documents(count: int, seed: int, held_out: bool = False) -> list[list[Pair]]:
@@ -169,22 +169,25 @@ def documents(count: int, seed: int, held_out: bool = False) -> list[list[Pair]]
     Args:
         held_out: that noun stands there by its held-out name.
     """
-    draw, taken = random.Random(f"documents {seed} {held_out}"), set[tuple[str, str]]()
+    draw, used = random.Random(f"documents {seed} {held_out}"), set[tuple[str, str]]()
 
     def talk() -> list[Pair]:
         noun = draw.choice([noun for noun in NOUNS if noun.thing])
         name = noun.english[-1] if held_out else draw.choice(noun.english[:-1])
         english, german = _described(draw, noun, "nominative", name, always=True)
         first = Pair(f"there is {english} .", f"da ist {german} .")
-        verb, seen = draw.choice(VERBS), _phrase(draw, "nominative", held_out=False)
-        subject, target_verb = draw.choice(verb[0]), verb[1]
-        return [first, Pair(f"{seen[0]} {subject} it .", f"{seen[1]} {target_verb} {PRONOUNS[noun.gender]} .")]
+        verb, subject = draw.choice(VERBS), _phrase(draw, "nominative", held_out=False)
+        english_verb, german_verb = draw.choice(verb[0]), verb[1]
+        return [
+            first,
+            Pair(f"{subject[0]} {english_verb} it .", f"{subject[1]} {german_verb} {PRONOUNS[noun.gender]} ."),
+        ]
 
     talks: list[list[Pair]] = []
     for _ in range(20 * count):
         new = talk()
-        if (key := (new[0].source, new[1].source)) not in taken:
-            taken.add(key)
+        if (key := (new[0].source, new[1].source)) not in used:
+            used.add(key)
             talks.append(new)
         if len(talks) == count:
             return talks
@@ -224,15 +227,15 @@ def _bare(noun: Noun, case: Case, name: str) -> tuple[str, str]:
     return f"the {name}", f"{ARTICLES[case][noun.gender]} {form}"
 
 
-def _different(make: Callable[[], Pair], count: int, taken: set[str]) -> list[Pair]:
-    """`count` new pairs whose sources are not in `taken`, which they are added to."""
+def _different(make: Callable[[], Pair], count: int, used: set[str]) -> list[Pair]:
+    """`count` new pairs whose sources are not in `used`, which they are added to."""
     pairs: list[Pair] = []
     for _ in range(20 * count + 100):
         if len(pairs) == count:
             return pairs
         pair = make()
-        if pair.source not in taken:
-            taken.add(pair.source)
+        if pair.source not in used:
+            used.add(pair.source)
             pairs.append(pair)
     raise InputError(f"the grammar has not {count:,} more different sentences: ask for fewer.")
 

@@ -110,7 +110,9 @@ def fit(
     model, examples = objective.model, objective.examples
     network = workers.wrap(objective.train())
     parameters = [value for value in objective.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
+    )
     validation = Validation(objective, *valid, config.batch_tokens)
     state: State = {
         "model": objective, "optimizer": optimizer, "batches": batches, "drop-net": model.drop_net,

@@ -13,6 +13,7 @@ from labkit.papers.bertfused.experiment.model import build
 from labkit.papers.bertfused.method.bert import Bert, Words
 from labkit.papers.bertfused.method.transformer import Transformer
 from labkit.papers.bertfused.method.warm_start import warm_start
+from labkit.papers.bertfused.method.xlm import Xlm
 from labkit.progress import progress
 from labkit.text.bpe import Bpe
 from labkit.workbench.runs import Run
@@ -87,8 +88,9 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
     part, arm = run.part(name), ARMS[name]
     if part.result is not None:
         return part.result
+    task = task_for(arm, task, config)
     bert = bert_of(arm, task, config, workers)
-    words, views = heard(bert, task.texts, config)
+    words, views = words_and_views(bert, task.texts, config)
     model = start_of(arm, bert, task, config, workers, run)
     steps = config.fused_steps if arm.warm else config.steps + config.fused_steps
     learned = Learned(model, bert)
@@ -152,13 +154,25 @@ def learn(
     }
     part.write_json("translations.json", translations)
     part.write_weights(learned)
-    made = sum(evaluate.trainable(module) for module in (model, learned.bert) if module is not None)
+    parameters = sum(evaluate.trainable(module) for module in (model, learned.bert) if module is not None)
     tests = {name: evaluate.scores(translations[name], text, config) for name, text in task.corpus.tests.items()}
-    return {"parameters": made, "curve": curve, "tests": tests}
+    return {"parameters": parameters, "curve": curve, "tests": tests}
+
+
+def task_for(arm: Arm, task: Task, config: Config) -> Task:
+    """The task as the arm's model reads it: an XLM has its own tokens."""
+    return xlm_task(data.load_xlm(config), task.corpus, config) if arm.kind == "xlm" else task
+
+
+def xlm_task(xlm: Xlm, corpus: Corpus, config: Config) -> Task:
+    """A corpus in XLM's tokens; one place in its longest sentence goes to the </s> at the beginning."""
+    return Task.of(corpus, xlm.bpe, min(longest(config), xlm.sizes.longest - 1))
 
 
 def start_of(arm: Arm, bert: Bert | None, task: Task, config: Config, workers: Workers, run: Run) -> Transformer:
     """The model that an arm's training starts from."""
+    if arm.kind == "xlm":
+        return data.load_xlm(config).start(arm.xlm, config.source, config.target, config.seed).to(workers.device)
     sizes = data.architecture(config, task.bpe, arm.encoder_layers)
     model = build(arm, sizes, bert.width if bert else 1, config.seed, skip=workers.size == 1)
     if arm.warm:
@@ -177,7 +191,7 @@ def bert_of(arm: Arm, task: Task, config: Config, workers: Workers) -> Bert | No
     return bert.to(workers.device).train()
 
 
-def heard(
+def words_and_views(
     bert: Bert | None, texts: dict[str, ParallelText], config: Config, contexts: bool = False
 ) -> tuple[dict[str, Any], dict[str, Views]]:
     """BERT's words and views of several texts; with `contexts` it reads the sentence before, too."""
@@ -216,7 +230,7 @@ def longest(config: Config) -> int:
 
 def _short(text: ParallelText, bpe: Bpe, longest: int) -> tuple[ParallelText, Examples]:
     examples = data.encode(text, bpe)
-    kept = [i for i, length in enumerate(examples.lengths().max(1)) if length <= longest]
-    if len(kept) == len(text):
+    short = [i for i, length in enumerate(examples.lengths().max(1)) if length <= longest]
+    if len(short) == len(text):
         return text, examples
-    return text.select(kept), Examples(*([side[i] for i in kept] for side in (examples.source, examples.target)))
+    return text.select(short), Examples(*([side[i] for i in short] for side in (examples.source, examples.target)))

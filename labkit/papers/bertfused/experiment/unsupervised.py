@@ -3,7 +3,8 @@
 One model translates both ways. Each update adds up, for both languages, denoising (a sentence from a broken copy of
 itself) and back-translation (a sentence from what the model itself makes of it in the other language). At first the
 translations come from a dictionary, word by word. The official code for this was never released; what the paper has
-from XLM, which also gives its models their start, is here our reading [inferred].
+from XLM is here our reading [inferred]. There XLM's weights are the start of the models, in place of a dictionary:
+so it is here, too, where a config names a folder of XLM.
 """
 
 import random
@@ -22,9 +23,10 @@ from labkit.papers.bertfused.experiment.data import Corpus, Examples, Views, bat
 from labkit.papers.bertfused.experiment.loop import inverse_sqrt, smoothed_cross_entropy
 from labkit.papers.bertfused.method.bert import Bert
 from labkit.papers.bertfused.method.decoding import translate_ids
-from labkit.papers.bertfused.method.transformer import PLAIN
+from labkit.papers.bertfused.method.transformer import PLAIN, Fusion
 from labkit.papers.bertfused.method.translator import padded
 from labkit.papers.bertfused.method.warm_start import warm_start
+from labkit.papers.bertfused.method.xlm import Xlm, XlmTransformer
 from labkit.progress import progress
 from labkit.text.batches import TokenBatches
 from labkit.text.bpe import BLANK, EOS, Bpe
@@ -33,13 +35,15 @@ from labkit.workbench.runs import Run, State
 from labkit.workbench.training import Workers
 
 DIRECTIONS = ((0, 1), (1, 0))
+TwoWay = Bilingual | XlmTransformer
+Dictionaries = tuple[dict[str, str], dict[str, str]]
 
 
 def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     """Word by word; the plain model; the fused one that starts from it. Judged from source to target.
 
     Returns:
-        {"data": name, "arms": {arm: {"tests": see `evaluate.scores`}}}
+        {"data": name, "arms": {arm: {"tests": see `evaluate.scores`}}}; nothing word by word without a dictionary
 
     Raises:
         InputError: several processes: a translation model that trains on its own output is not shared out here.
@@ -49,22 +53,45 @@ def compare(config: Config, workers: Workers, run: Run) -> dict[str, Any]:
     if workers.size > 1:
         raise InputError("the unsupervised experiment runs in one process; leave it out, or ask for -p devices 1.")
     corpus, *texts, words = data.monolingual(config)
-    dictionaries = (words, {german: english for english, german in words.items()})
-    bpe = data.learn_bpe(config, ParallelText(texts[0][: len(texts[1])], texts[1][: len(texts[0])]), run)
-    literal = {
-        name: [evaluate.plain(word_by_word(sentence, words), config.lowercase) for sentence in text.sources]
-        for name, text in corpus.tests.items()
-    }
-    arms: dict[str, Any] = {"word-by-word": {"tests": _scores(literal, corpus, config)}}
-    plain = Bilingual(data.architecture(config, bpe), PLAIN, config.seed).to(workers.device)
+    dictionaries = (words, {german: english for english, german in words.items()}) if words else None
+    xlm = data.load_xlm(config) if config.xlm else None
+    bpe = xlm.bpe if xlm else data.learn_bpe(config, _same_lengths(*texts), run)
+    arms: dict[str, Any] = {"word-by-word": {"tests": _literally(words, corpus, config)}} if words else {}
+    plain = _plain(xlm, bpe, config).to(workers.device)
     arms["plain"] = _train(plain, None, texts, dictionaries, corpus, bpe, config, workers, run.part("plain"))
     run.part("plain").read_weights(plain)
     bert = data.load_bert(config, texts[0][:2000]).to(workers.device)
-    fused = Bilingual(data.architecture(config, bpe), ARMS["fused"].fusion(bert.width), config.seed)
+    fused = _model(xlm, bpe, ARMS["fused"].fusion(bert.width), config)
     fused.report = warm_start(fused, plain.state_dict())
     fused.to(workers.device)
     arms["fused"] = _train(fused, bert, texts, None, corpus, bpe, config, workers, run.part("fused"))
     return run.finish({"data": corpus.name, "arms": arms})
+
+
+def _plain(xlm: Xlm | None, bpe: Bpe, config: Config) -> TwoWay:
+    """What the plain arm begins with: XLM's weights on both sides, where there is one."""
+    if xlm is None:
+        return _model(xlm, bpe, PLAIN, config)
+    return xlm.start("both", config.source, config.target, config.seed)
+
+
+def _model(xlm: Xlm | None, bpe: Bpe, fusion: Fusion, config: Config) -> TwoWay:
+    if xlm is None:
+        return Bilingual(data.architecture(config, bpe), fusion, config.seed)
+    return xlm.model(config.source, config.target, fusion, config.seed)
+
+
+def _same_lengths(source: Sequence[str], target: Sequence[str]) -> ParallelText:
+    """Both languages' text side by side, for the BPE: no sentence is the translation of another."""
+    return ParallelText(tuple(source[: len(target)]), tuple(target[: len(source)]))
+
+
+def _literally(words: dict[str, str], corpus: Corpus, config: Config) -> dict[str, dict[str, Any]]:
+    translations = {
+        name: [evaluate.plain(word_by_word(sentence, words), config.lowercase) for sentence in text.sources]
+        for name, text in corpus.tests.items()
+    }
+    return _scores(translations, corpus, config)
 
 
 def word_by_word(sentence: str, words: dict[str, str]) -> str:
@@ -80,8 +107,8 @@ def noisy(
     At least one word stays. [inferred: as XLM, after Lample et al. 2018]
     """
     order = sorted(range(len(words)), key=lambda i: i + draw.random() * (distance + 1))
-    kept = [i for i in order if draw.random() >= drop] or order[:1]
-    return [None if draw.random() < blank else words[i] for i in kept]
+    remaining = [i for i in order if draw.random() >= drop] or order[:1]
+    return [None if draw.random() < blank else words[i] for i in remaining]
 
 
 class Turn:
@@ -121,10 +148,10 @@ class Turn:
 
 
 def _train(
-    model: Bilingual,
+    model: TwoWay,
     bert: Bert | None,
     texts: Sequence[Sequence[str]],
-    dictionaries: tuple[dict[str, str], dict[str, str]] | None,
+    dictionaries: Dictionaries | None,
     corpus: Corpus,
     bpe: Bpe,
     config: Config,
@@ -137,7 +164,7 @@ def _train(
     training.seed_everything(config.seed)
     steps = config.fused_steps if bert else config.steps + config.fused_steps
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
+        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
     turn = Turn(texts, bpe, bert, config)
     state: State = {"model": model, "optimizer": optimizer, "turn": turn, "drop-net": model.drop_net}
@@ -155,7 +182,7 @@ def _train(
         part.save_if_due(step + 1, state)
     model.direction = DIRECTIONS[0]
     tests = {name: data.encode(text, bpe) for name, text in corpus.tests.items()}
-    _, views = sentences.heard(bert, corpus.tests, config)
+    _, views = sentences.words_and_views(bert, corpus.tests, config)
     translations = {
         name: evaluate.translate(model, examples, views[name], bpe, config) for name, examples in tests.items()
     }
@@ -164,9 +191,7 @@ def _train(
     return part.finish({"tests": _scores(translations, corpus, config)})
 
 
-def update_loss(
-    model: Bilingual, turn: Turn, literal: tuple[dict[str, str], dict[str, str]] | None, config: Config
-) -> Tensor:
+def update_loss(model: TwoWay, turn: Turn, literal: Dictionaries | None, config: Config) -> Tensor:
     """Denoising and back-translation, of both languages, each a mean over its tokens.
 
     Args:
@@ -187,20 +212,20 @@ def update_loss(
 
 
 def translated(
-    model: Bilingual, direction: tuple[int, int], rows: Sequence[int], turn: Turn
+    model: TwoWay, direction: tuple[int, int], rows: Sequence[int], turn: Turn
 ) -> tuple[list[list[int]], list[str]]:
     """What the model makes of some sentences, by greedy search: token ids, and text."""
     model.direction = direction
     device, language = model.embed_tokens.weight.device, direction[0]
     source = padded([turn.examples[language][i] for i in rows], model.sizes, device)
     view = None if turn.bert is None else turn.bert([turn.texts[language][i] for i in rows])
-    found = translate_ids(model, source, view, beam=1)
-    text = [turn.bpe.decode(hypotheses[0].tokens) for hypotheses in found]
+    beams = translate_ids(model, source, view, beam=1)
+    text = [turn.bpe.decode(hypotheses[0].tokens) for hypotheses in beams]
     return [[*ids, EOS] for ids in turn.bpe.encode_all(text)], text
 
 
 def _loss(
-    model: Bilingual,
+    model: TwoWay,
     direction: tuple[int, int],
     source: list[list[int]],
     text: list[str],

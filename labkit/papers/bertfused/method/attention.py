@@ -89,8 +89,8 @@ class Attention(nn.Module):
         """
         if self.watched is not None:
             self.watched.append(attention_weights(q, memory.keys, mask, causal))
-        seen = F.scaled_dot_product_attention(q, memory.keys, memory.values, attn_mask=mask, is_causal=causal)
-        return self.out_proj(seen.transpose(1, 2).flatten(2))
+        context = F.scaled_dot_product_attention(q, memory.keys, memory.values, attn_mask=mask, is_causal=causal)
+        return self.out_proj(context.transpose(1, 2).flatten(2))
 
     def _split(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch heads length head_width"]:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -139,16 +139,16 @@ def project_together(
 def watch(model: nn.Module) -> Iterator[dict[str, list[Float[Tensor, "batch heads length memory_length"]]]]:
     """Inside of the block, the weights of every attention of `model` by its name, one tensor a call.
 
-    with watch(model) as seen:
+    with watch(model) as weights:
         model(source, target_in, bert)
-    seen["decoder.layers.0.bert_attn"][0]    # (batch, heads, target words, WordPieces)
+    weights["decoder.layers.0.bert_attn"][0]    # (batch, heads, target words, WordPieces)
     """
     modules = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
-    seen: dict[str, list[Tensor]] = {name: [] for name in modules}
+    weights: dict[str, list[Tensor]] = {name: [] for name in modules}
     for name, module in modules.items():
-        module.watched = seen[name]
+        module.watched = weights[name]
     try:
-        yield seen
+        yield weights
     finally:
         for module in modules.values():
             module.watched = None

@@ -95,14 +95,13 @@ class Bert(nn.Module):
                 f"'{folder}' is no folder with an encoder in Hugging Face's layout (config.json is missing). "
                 "Download one once, e.g. hf download google-bert/bert-base-uncased --local-dir bert, and give its path."
             )
-        transformers = _transformers()
+        transformers = transformers_library()
         try:
-            _check_depth(path / "config.json")
-            with _quiet(transformers.utils.logging):
-                model, report = transformers.AutoModel.from_pretrained(
-                    path, local_files_only=True, output_loading_info=True
-                )
-                tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+            check_depth(path / "config.json")
+            with quiet(transformers.utils.logging):
+                local = {"local_files_only": True, "trust_remote_code": False}  # a folder's program is never run
+                model, report = transformers.AutoModel.from_pretrained(path, output_loading_info=True, **local)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(path, **local)
             _check_whole(model, tokenizer, [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
             bert = cls(model, tokenizer, **options)
             bert(["a sentence", ""])  # what cannot be read in one sentence can be read in none
@@ -134,8 +133,10 @@ class Bert(nn.Module):
         if not sentences:
             return []
         text = (list(sentences),) if contexts is None else (list(contexts), list(sentences))
-        made = self.tokenizer(*text, truncation=True, max_length=self.longest, return_token_type_ids=True)
-        return [Words(ids, kinds) for ids, kinds in zip(made["input_ids"], made["token_type_ids"], strict=True)]
+        encodings = self.tokenizer(*text, truncation=True, max_length=self.longest, return_token_type_ids=True)
+        return [
+            Words(ids, kinds) for ids, kinds in zip(encodings["input_ids"], encodings["token_type_ids"], strict=True)
+        ]
 
     def forward(self, sentences: Sequence[str], contexts: Sequence[str] | None = None) -> BertView:
         """H_B of a batch of sentences, as raw text."""
@@ -182,8 +183,8 @@ class Bert(nn.Module):
     def _states(self, ids: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
         extra = {"token_type_ids": segments} if "token_type_ids" in self.accepts else {}
         last = self.layer == -1
-        made = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not last, **extra)
-        return made.last_hidden_state if last else made.hidden_states[self.layer]
+        output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=not last, **extra)
+        return output.last_hidden_state if last else output.hidden_states[self.layer]
 
     def _padded(self, row: list[int], length: int, filler: int) -> list[int]:
         padding = [filler] * (length - len(row))
@@ -223,7 +224,7 @@ def random_bert(
     **options: Any,
 ) -> Bert:
     """A BERT with random weights and a WordPiece tokenizer made from `sentences`: knows nothing, has every shape."""
-    transformers = _transformers()
+    transformers = transformers_library()
     tokenizer = _wordpiece(sentences, vocabulary)
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
@@ -262,7 +263,7 @@ def random_control(bert: Bert, scale: float = 1.0, seed: int = 0) -> Bert:
 
 
 @contextlib.contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet(logging: Any) -> Iterator[None]:
     """No bars and no tables of transformers: what is amiss is said in a sentence."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -275,7 +276,7 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_depth(config: Path) -> None:
+def check_depth(config: Path) -> None:
     """Raises InputError where a config asks for so many layers that building them would not end."""
     about = json.loads(config.read_text())
     for name in ("num_hidden_layers", "n_layers"):
@@ -311,16 +312,16 @@ def _wordpiece(sentences: Iterable[str], vocabulary: int) -> Any:
     words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *words]
     ids = {piece: number for number, piece in enumerate(pieces[:vocabulary])}
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer, made.decoder = clean, split, decoders.WordPiece()
-    made.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    return _transformers().PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = clean, split, decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    return transformers_library().PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]",
         mask_token="[MASK]", model_max_length=512,
     )  # fmt: skip
 
 
-def _transformers() -> Any:
+def transformers_library() -> Any:
     try:
         import transformers
     except ModuleNotFoundError:

@@ -97,8 +97,8 @@ def translate_ids(
         decoder, limits = _begin(model, model.encode(source, bert), longest, cache)
         forbidden = (sizes.pad, sizes.bos)
         if beam == 1 and on_step is None:
-            found = greedy(decoder, limits, bos=sizes.bos, eos=sizes.eos, forbidden=forbidden)
-            return [[h._replace(score=h.log_prob / (len(h.tokens) + 1) ** length_penalty)] for h in found]
+            hypotheses = greedy(decoder, limits, bos=sizes.bos, eos=sizes.eos, forbidden=forbidden)
+            return [[h._replace(score=h.log_prob / (len(h.tokens) + 1) ** length_penalty)] for h in hypotheses]
         return beam_search(
             decoder, limits, beam=beam, bos=sizes.bos, eos=sizes.eos, length_penalty=length_penalty,
             forbidden=forbidden, early=early, on_step=on_step,

@@ -97,8 +97,8 @@ class _FeedForward(nn.Module):
         *branches: tuple[float | Tensor, Callable[[], Tensor]],
     ) -> Float[Tensor, "batch length width"]:
         """LN(x + sum_k r_k drop(branch_k)); branches of weight 0 are not computed."""
-        kept = [(r, branch) for r, branch in branches if isinstance(r, Tensor) or r]
-        values, weights = [branch() for _, branch in kept], [r for r, _ in kept]
+        computed = [(r, branch) for r, branch in branches if isinstance(r, Tensor) or r]
+        values, weights = [branch() for _, branch in computed], [r for r, _ in computed]
         dropout = self.dropout if self.training else 0.0
         return residual_norm(x, values, weights, norm.weight, norm.bias, dropout=dropout, eps=norm.eps)
 

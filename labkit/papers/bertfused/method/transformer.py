@@ -281,12 +281,12 @@ class Transformer(nn.Module):
 
     def _mixes(self) -> list[Mix]:
         """(r_native, r_BERT) of every layer for one pass. Outside of training nothing is drawn."""
-        heard = [attention is not None for attention in self._bert_attentions()]
-        drawn = iter(self.drop_net.draw(sum(heard)) if self.training and any(heard) else [])
-        mixes: list[Mix] = [(next(drawn) if self.training else self.mixture) if h else (1.0, 0.0) for h in heard]
+        fused = [attention is not None for attention in self._bert_attentions()]
+        drawn = iter(self.drop_net.draw(sum(fused)) if self.training and any(fused) else [])
+        mixes: list[Mix] = [(next(drawn) if self.training else self.mixture) if h else (1.0, 0.0) for h in fused]
         if self.fusion.mode == "stacked":
             first = len(self.encoder.layers)
-            mixes[first:] = [(1.0, 1.0 if h and self.mixture[1] else 0.0) for h in heard[first:]]
+            mixes[first:] = [(1.0, 1.0 if h and self.mixture[1] else 0.0) for h in fused[first:]]
         device = self.embed_tokens.weight.device
         return [(_to(r0, device), _to(r1, device)) for r0, r1 in mixes]
 
@@ -296,8 +296,8 @@ class Transformer(nn.Module):
         if bert is None:
             return [None] * len(mixes)
         attentions = [a for a, yes in zip(self._bert_attentions(), listens, strict=True) if yes and a is not None]
-        made = iter(project_together(attentions, bert.states))
-        return [next(made) if yes else None for yes in listens]
+        projected = iter(project_together(attentions, bert.states))
+        return [next(projected) if yes else None for yes in listens]
 
 
 def _to(weight: float | Tensor, device: torch.device) -> float | Tensor:

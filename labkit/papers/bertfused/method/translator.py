@@ -78,7 +78,7 @@ class Translator:
         best = self.search(
             sentences, beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens, progress=progress
         )
-        return [self.tokenizer.decode(found[0].tokens) if found else "" for found in best]
+        return [self.tokenizer.decode(hypotheses[0].tokens) if hypotheses else "" for hypotheses in best]
 
     def search(
         self,
@@ -92,19 +92,19 @@ class Translator:
         """`translate` with everything that the beam found, as token ids; nothing for a blank line."""
         within(1, 1000, beam=beam)
         within(1, 10**9, batch_tokens=batch_tokens)
-        found: list[list[Hypothesis]] = [[] for _ in sentences]
+        results: list[list[Hypothesis]] = [[] for _ in sentences]
         sources, words = self._tokenized(sentences)
         done = len(sentences) - len(sources)
         for batch in _batches(sources, words, batch_tokens // beam):
             source = padded([sources[line] for line in batch], self.model.sizes, self._device)
             view = None if self.bert is None else self.bert.view([words[line] for line in batch])
-            made = translate_ids(self.model, source, view, beam=beam, length_penalty=length_penalty)
-            for line, hypotheses in zip(batch, made, strict=True):
-                found[line] = hypotheses
+            beams = translate_ids(self.model, source, view, beam=beam, length_penalty=length_penalty)
+            for line, hypotheses in zip(batch, beams, strict=True):
+                results[line] = hypotheses
             done += len(batch)
             if progress is not None:
                 progress(done)
-        return found
+        return results
 
     def to(self, device: torch.device | str) -> "Translator":
         """This translator, with its model and BERT on another device."""
@@ -135,8 +135,8 @@ class Translator:
         if self.bert is None:
             return sources, {}
         before = [sentences[line - 1].strip() if line else "" for line in lines] if self.document else None
-        made = self.bert.tokenize([sentences[line].strip() for line in lines], before)
-        return sources, dict(zip(lines, made, strict=True))
+        tokenized = self.bert.tokenize([sentences[line].strip() for line in lines], before)
+        return sources, dict(zip(lines, tokenized, strict=True))
 
 
 def padded(

@@ -45,15 +45,15 @@ def warm_start(model: Transformer, tensors: Mapping[str, Tensor]) -> WarmStart:
     shapes = {name: (tuple(tensors[name].shape), tuple(wanted[name].shape)) for name in wanted if name in tensors}
     misfits = {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}
     for name in misfits.keys() & set(EMBEDDINGS):
-        (given, width), (here, wanted_width) = misfits[name]
+        (rows, width), (here, wanted_width) = misfits[name]
         if width == wanted_width:
             raise InputError(
-                f"the plain model has {given} entries in its vocabulary, the fused one {here}: "
+                f"the plain model has {rows} entries in its vocabulary, the fused one {here}: "
                 "both need the same tokenizer, in the same order. Nothing was loaded."
             )
     problems = [f"{_some(lost)} missing"] if lost else []
     problems += [f"{_some(left_over)} left over"] if left_over else []
-    problems += [f"{name} is {given} and should be {here}" for name, (given, here) in list(misfits.items())[:3]]
+    problems += [f"{name} is {theirs} and should be {here}" for name, (theirs, here) in list(misfits.items())[:3]]
     if problems:
         raise InputError(f"the warm start does not fit, and nothing was loaded: {'; '.join(problems)}.")
     with torch.no_grad():

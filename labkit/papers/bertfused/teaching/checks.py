@@ -94,17 +94,19 @@ def check_contexts(build: Callable[[Sequence[str], Sequence[int]], Any]) -> None
     """The sentence before, in the same talk."""
     answer = list(build(list(TALKS), list(NUMBERS)))
     assert len(answer) == len(TALKS), f"one context a sentence: {len(TALKS)}; got {len(answer)}"
-    for i, (given, number) in enumerate(zip(answer, NUMBERS, strict=True)):
+    for i, (context, number) in enumerate(zip(answer, NUMBERS, strict=True)):
         if i and NUMBERS[i - 1] == number:
-            assert given == TALKS[i - 1], f"before sentence {i + 1} of these talks stands another one than '{given}'"
+            assert context == TALKS[i - 1], (
+                f"before sentence {i + 1} of these talks stands another one than '{context}'"
+            )
 
 
 def check_first_sentences(build: Callable[[Sequence[str], Sequence[int]], Any]) -> None:
     """Nothing stands before the first sentence of a talk."""
     answer = list(build(list(TALKS), list(NUMBERS)))
-    for i, given in enumerate(answer):
+    for i, context in enumerate(answer):
         if i == 0 or NUMBERS[i - 1] != NUMBERS[i]:
-            assert given == "", f"sentence {i + 1} begins a talk, and its context is '{given}'"
+            assert context == "", f"sentence {i + 1} begins a talk, and its context is '{context}'"
 
 
 # -- label smoothing --------------------------------------------------------------------------------------------------

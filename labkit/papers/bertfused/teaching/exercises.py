@@ -91,7 +91,7 @@ def _survives(answer: Any) -> None:
     assert len(answer) == 3, f"three of True and False are asked for; got {len(answer)} things"
     truth = survivals()
     names = ("rows of H_B in another order", "H_B of another sentence", "a random vector for each WordPiece")
-    wrong = [name for name, given, right in zip(names, answer, truth, strict=True) if bool(given) != right]
+    wrong = [name for name, choice, right in zip(names, answer, truth, strict=True) if bool(choice) != right]
     assert not wrong, f"look again at: {', '.join(wrong)}"
 
 
@@ -182,10 +182,10 @@ def _is_a_split(answer: Any) -> None:
 
 def _reaches_the_bar(answer: tuple[int, int]) -> None:
     try:
-        found = unseen_bleu(*answer)
+        score = unseen_bleu(*answer)
     except InputError as error:
         raise AssertionError(str(error)) from None
-    assert found >= BAR, f"{found:.1f} BLEU on held-out names; {BAR:.0f} are asked for"
+    assert score >= BAR, f"{score:.1f} BLEU on held-out names; {BAR:.0f} are asked for"
 
 
 EXERCISES = (

@@ -43,11 +43,11 @@ def idea_figure(bleu: Mapping[str, Mapping[str, float]] | None = None) -> Figure
     bleu = recorded_bleu() if bleu is None else bleu
     figure, (left, right) = subplots(1, 2, figsize=(9, 3.4), width_ratios=(1.6, 1))
     boxes = {
-        "source": (0.02, 0.38, "the hound\nsees ...", "straw"),
-        "bert": (0.25, 0.72, "BERT, frozen", "good"),
-        "h_b": (0.53, 0.72, r"$H_B$", "good"),
-        "encoder": (0.25, 0.12, "encoder\nattn_S and attn_B", "ours"),
-        "decoder": (0.62, 0.12, "decoder\nattn_E and attn_B", "ours"),
+        "source": (0.02, 0.38, "the hound\nsees ...", "hard"),
+        "bert": (0.25, 0.72, "BERT, frozen", "ours"),
+        "h_b": (0.53, 0.72, r"$H_B$", "ours"),
+        "encoder": (0.25, 0.12, "encoder\nattn_S and attn_B", "float"),
+        "decoder": (0.62, 0.12, "decoder\nattn_E and attn_B", "float"),
     }
     widths = {"source": 0.15, "bert": 0.2, "h_b": 0.1, "encoder": 0.25, "decoder": 0.27}
     for name, (x, y, text, color) in boxes.items():
@@ -70,16 +70,16 @@ def idea_figure(bleu: Mapping[str, Mapping[str, float]] | None = None) -> Figure
 
 def recorded_bleu() -> dict[str, dict[str, float]]:
     """BLEU of the plain and the fused model, means over the recorded seeds; empty without a record."""
-    found = scenes.recorded("sentences")
-    if found is None:
+    record = scenes.recorded("sentences")
+    if record is None:
         return {}
-    made: dict[str, dict[str, float]] = {}
+    heights: dict[str, dict[str, float]] = {}
     for arm in ("plain", "fused"):
         for test in ("seen", "unseen"):
-            value = scenes.mean_over_seeds(found[0], "arms", arm, "tests", test, "bleu")
+            value = scenes.mean_over_seeds(record[0], "arms", arm, "tests", test, "bleu")
             if value is not None:
-                made.setdefault(arm, {})[test] = value
-    return made
+                heights.setdefault(arm, {})[test] = value
+    return heights
 
 
 def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
@@ -88,8 +88,8 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
         x = np.arange(len(tests)) + 0.8 * (number + 0.5) / len(bleu) - 0.4
         heights = [values.get(test, 0.0) for test in tests]
         axis.bar(x, heights, 0.8 / len(bleu) * 0.95, color=color_of(arm), label=arm)
-        for place, height in zip(x, heights, strict=True):
-            axis.text(place, height + 1, f"{height:.0f}", ha="center", fontsize=8)
+        for at, height in zip(x, heights, strict=True):
+            axis.text(at, height + 1, f"{height:.0f}", ha="center", fontsize=8)
     axis.set(ylabel="BLEU", ylim=(0, 119), title="BLEU on both tests")
     axis.set_xticks(
         np.arange(len(tests)),
@@ -105,7 +105,7 @@ def _bars(axis: Any, bleu: Mapping[str, Mapping[str, float]]) -> None:
 def views_figure(pieces: Sequence[str], words: Sequence[str]) -> Figure:
     """One sentence in two tokenizations, one row each; a box a token."""
     figure, axis = subplots(1, 1, figsize=(9, 1.7))
-    for row, (tokens, color) in enumerate(((words, "good"), (pieces, "ours"))):
+    for row, (tokens, color) in enumerate(((words, "ours"), (pieces, "float"))):
         widths = np.array([len(token) + 1.5 for token in tokens])
         edges = np.concatenate([[0], widths.cumsum()]) / widths.sum()
         for token, left, right in zip(tokens, edges, edges[1:], strict=False):
@@ -128,7 +128,7 @@ def drop_net_figure(rate: float = 1.0) -> go.Figure:
     chances = [rate / 2, rate / 2, 1 - rate]
     native, bert = chances[0] + chances[2] / 2, chances[1] + chances[2] / 2
     figure = make_subplots(1, 2, column_widths=(0.6, 0.4), subplot_titles=("how often in training", "mean weight"))
-    colors = [COLORS["float"], COLORS["good"], COLORS["ours"]]
+    colors = [COLORS["float"], COLORS["ours"], COLORS["hard"]]
     figure.add_trace(go.Bar(x=cases, y=chances, marker_color=colors, showlegend=False), 1, 1)
     figure.add_trace(go.Bar(x=["native", "BERT"], y=[native, bert], marker_color=colors[:2], showlegend=False), 1, 2)
     figure.update_yaxes(range=[0, 1], title="probability", row=1, col=1)
@@ -150,7 +150,7 @@ def curves_figure(curves: Mapping[str, Sequence[Any]], stage_1: Sequence[Any], s
     """
     figure, axis = subplots(1, 1, figsize=(8, 3.2))
     if stage_1:
-        axis.plot(*zip(*stage_1, strict=True), color=COLORS["hard"], label="stage 1: plain")
+        axis.plot(*zip(*stage_1, strict=True), color=COLORS["float"], ls="--", label="stage 1: plain")
     for arm, curve in curves.items():
         first = start if ARMS[arm].warm else 0
         steps, losses = zip(*curve, strict=True)
@@ -179,13 +179,13 @@ def attention_figure(looked: Looked, kind: str, layer: int = 1, head: int = 0) -
     if name not in looked.weights:
         raise InputError(f"there is no {name} in this model")
     weights = looked.weights[name]
-    shown = weights.mean(0) if head == 0 else weights[min(head, len(weights)) - 1]
+    picture = weights.mean(0) if head == 0 else weights[min(head, len(weights)) - 1]
     x, y = ([str(token) for token in getattr(looked, side)] for side in (columns, rows))
     hover = [
         [f"{row} → {column}: {w:.2f}" for column, w in zip(x, line, strict=True)]
-        for row, line in zip(y, shown, strict=True)
+        for row, line in zip(y, picture, strict=True)
     ]
-    heat = go.Heatmap(z=shown, zmin=0, zmax=1, colorscale="Blues", hovertext=hover, hoverinfo="text")
+    heat = go.Heatmap(z=picture, zmin=0, zmax=1, colorscale="Blues", hovertext=hover, hoverinfo="text")
     figure = go.Figure(heat.update(colorbar=dict(title="weight")))
     figure.update_xaxes(tickvals=list(range(len(x))), ticktext=x, tickangle=-45)
     figure.update_yaxes(tickvals=list(range(len(y))), ticktext=y, autorange="reversed")
@@ -236,14 +236,14 @@ def switch_figure(switch: Switch, ratio: float = 0.5) -> go.Figure:
     figure.update_xaxes(title="weight of BERT's branch")
     figure.update_yaxes(range=[0, 105])
     figure.update_yaxes(title="BLEU", col=1)
-    said = "<br>".join(
-        f"{'with' if arm == 'fused' else 'without'} drop-net: {made[at]}" for arm, made in switch.said.items()
+    lines = "<br>".join(
+        f"{'with' if arm == 'fused' else 'without'} drop-net: {texts[at]}" for arm, texts in switch.translations.items()
     )
     return figure.update_layout(
         width=760,
         height=380,
         margin=dict(t=110, b=50, l=60, r=20),
-        title=dict(text=f"{switch.source}<br>{said}", font_size=12),
+        title=dict(text=f"{switch.source}<br>{lines}", font_size=12),
     )
 
 
@@ -268,11 +268,13 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
     )  # fmt: skip
     labels = [f"{piece} ({arm})" for arm, piece, _ in guesses]
     figure.update_yaxes(tickvals=list(range(len(guesses))), ticktext=labels, autorange="reversed", row=1, col=1)
-    for held, color, name in ((False, COLORS["float"], "names in training"), (True, COLORS["good"], "held-out names")):
+    for held, symbol, name in ((False, "circle", "names in training"), (True, "diamond-open", "held-out names")):
         chosen = [i for i, flag in enumerate(held_out) if flag == held]
         figure.add_trace(
-            go.Scatter(x=places[chosen, 0], y=places[chosen, 1], mode="markers", marker=dict(color=color, size=6),
-                       text=[names[i] for i in chosen], hoverinfo="text", name=name), 1, 2,
+            go.Scatter(
+                x=places[chosen, 0], y=places[chosen, 1], mode="markers", text=[names[i] for i in chosen],
+                marker=dict(color=COLORS["float"], size=6, symbol=symbol), hoverinfo="text", name=name,
+            ), 1, 2,
         )  # fmt: skip
     relatives = [i for i, name in enumerate(names) if name in synonym.noun.english]
     own = [names[i] for i in relatives]
@@ -283,29 +285,29 @@ def synonym_figure(synonym: Synonym, names: Sequence[str], held_out: Sequence[bo
         ), 1, 2,
     )  # fmt: skip
     figure.update_xaxes(range=[0, 1], title="probability", row=1, col=1)
-    said = "<br>".join(f"{arm}: {guess.translation}" for arm, guess in synonym.guesses.items())
-    title = dict(text=f"the {synonym.english} sees the house .<br>{said}", font_size=12)
+    lines = "<br>".join(f"{arm}: {guess.translation}" for arm, guess in synonym.guesses.items())
+    title = dict(text=f"the {synonym.english} sees the house .<br>{lines}", font_size=12)
     return figure.update_layout(width=820, height=460, margin=dict(t=120, b=50, l=110, r=20), title=title)
 
 
 def synonym_widget(scene: Trained, chosen: str = "hound", nouns: Sequence[Noun] = NOUNS) -> widgets.VBox:
-    known = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
+    by_name = {synonym.english: synonym for synonym in scenes.synonyms(scene, nouns)}
     names, held_out, places = scenes.noun_map(scene.bert)
-    choice = widgets.Dropdown(options=list(known), value=chosen, description="noun")
-    return explore(lambda noun: synonym_figure(known[noun], names, held_out, places), noun=choice)
+    choice = widgets.Dropdown(options=list(by_name), value=chosen, description="noun")
+    return explore(lambda noun: synonym_figure(by_name[noun], names, held_out, places), noun=choice)
 
 
 def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) -> go.Figure:
-    """The tree of a beam search up to a step: blue goes on, green has ended, grey is given up.
+    """The tree of a beam search up to a step: blue goes on, black has ended, sand is given up.
 
     The title ranks what has ended by log p / tokens^alpha.
     """
-    shown = [node for node in nodes if node.step < steps]
-    place = {(node.step, node.kept): node for node in shown if node.kept >= 0}
+    drawn = [node for node in nodes if node.step < steps]
+    parents = {(node.step, node.survivor): node for node in drawn if node.survivor >= 0}
     lines_x: list[float | None] = []
     lines_y: list[float | None] = []
-    for node in shown:
-        before = place.get((node.step - 1, node.parent))
+    for node in drawn:
+        before = parents.get((node.step - 1, node.parent))
         if before is not None:
             lines_x += [before.step + 1, node.step + 1, None]
             lines_y += [-before.rank, -node.rank, None]
@@ -313,12 +315,12 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
         go.Scatter(x=lines_x, y=lines_y, mode="lines", line=dict(color="#bbbbbb", width=1), showlegend=False)
     )
     groups: dict[str, tuple[str, Callable[[Node], bool]]] = {
-        "goes on": (COLORS["ours"], lambda node: node.kept >= 0),
-        "has ended": (COLORS["good"], lambda node: node.ends),
-        "given up": (COLORS["float"], lambda node: node.kept < 0 and not node.ends),
+        "goes on": (COLORS["ours"], lambda node: node.survivor >= 0),
+        "has ended": (COLORS["hard"], lambda node: node.ends),
+        "given up": (COLORS["straw"], lambda node: node.survivor < 0 and not node.ends),
     }
     for name, (color, member) in groups.items():
-        of = [node for node in shown if member(node)]
+        of = [node for node in drawn if member(node)]
         figure.add_trace(
             go.Scatter(
                 x=[node.step + 1 for node in of], y=[-node.rank for node in of], mode="markers+text", name=name,
@@ -327,7 +329,7 @@ def beam_figure(nodes: Sequence[Node], steps: int, length_penalty: float = 1.0) 
             )
         )  # fmt: skip
     ended = sorted(
-        (node for node in shown if node.ends), key=lambda node: -node.log_prob / (node.step + 1) ** length_penalty
+        (node for node in drawn if node.ends), key=lambda node: -node.log_prob / (node.step + 1) ** length_penalty
     )
     ranks = ", ".join(
         f"{node.step + 1} tokens {node.log_prob / (node.step + 1) ** length_penalty:.2f}" for node in ended[:3]
@@ -358,11 +360,13 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     for number, (what, rates) in enumerate(costs.items()):
         heights = [100 * rates[name] / rates[names[0]] for name in names]
         x = np.arange(len(names)) + 0.4 * number - 0.2
-        left.bar(x, heights, 0.38, color=(COLORS["hard"], COLORS["straw"])[number], label=what)
+        colors = [COLORS["float" if name == "plain" else "ours"] for name in names]
+        left.bar(x, heights, 0.38, color=colors, alpha=(1, 0.5)[number])
+        for at, height in zip(x, heights, strict=True):
+            left.text(at, height + 1, what, ha="center", fontsize=7)
     left.set(ylabel="tokens/s, % of the plain model", title="here")
     left.set_xticks(np.arange(len(names)), [name.replace(", ", ",\n") for name in names])
-    left.legend(frameon=False, fontsize=8)
-    right.bar(["IWSLT\nEn-De", "IWSLT\nDe-En", "WMT\nEn-De", "WMT\nEn-Fr"], SLOWER, color=COLORS["straw"])
+    right.bar(["IWSLT\nEn-De", "IWSLT\nDe-En", "WMT\nEn-De", "WMT\nEn-Fr"], SLOWER, color=COLORS["ours"])
     right.set(ylabel="extra inference time, %", title="the paper's, on a GPU")
     right.tick_params(labelsize=8)
     return figure

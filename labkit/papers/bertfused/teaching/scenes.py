@@ -103,12 +103,12 @@ def look(scene: Trained, sentence: str, arm: str = "fused") -> Looked:
     """All attention weights while the model writes its own translation."""
     model, bpe = scene.models[arm], scene.bpe
     source, view = tokens_of(scene, sentence)
-    (found,) = translate_ids(model, source, view, beam=1)
-    ids = [*found[0].tokens, EOS]
+    (beams,) = translate_ids(model, source, view, beam=1)
+    ids = [*beams[0].tokens, EOS]
     start = torch.tensor([[model.sizes.bos, *ids[:-1]]])
-    with torch.inference_mode(), watch(model) as seen:
+    with torch.inference_mode(), watch(model) as watched:
         model(source, start, view)
-    weights = {name: calls[0][0].numpy() for name, calls in seen.items() if calls}
+    weights = {name: calls[0][0].numpy() for name, calls in watched.items() if calls}
     (words,) = scene.bert.tokenize([sentence])
     return Looked(
         [*bpe.pieces(sentence), "⏎"],
@@ -126,16 +126,16 @@ def tokens_of(scene: Trained, sentence: str) -> tuple[Tensor, BertView]:
 
 def say(scene: Trained, arm: str, sentence: str) -> str:
     """An arm's translation, by greedy search."""
-    (said,) = say_all(scene, arm, [sentence])
-    return said
+    (translation,) = say_all(scene, arm, [sentence])
+    return translation
 
 
 def say_all(scene: Trained, arm: str, sentences_of: Sequence[str]) -> list[str]:
     """An arm's translations, by greedy search; all in one batch."""
     model, ids = scene.models[arm], [[*ids, EOS] for ids in scene.bpe.encode_all(sentences_of)]
     with torch.inference_mode():
-        found = translate_ids(model, padded(ids, model.sizes, scene.device), scene.bert(sentences_of), beam=1)
-    return [scene.bpe.decode(hypotheses[0].tokens) for hypotheses in found]
+        beams = translate_ids(model, padded(ids, model.sizes, scene.device), scene.bert(sentences_of), beam=1)
+    return [scene.bpe.decode(hypotheses[0].tokens) for hypotheses in beams]
 
 
 class Guess(NamedTuple):
@@ -155,14 +155,18 @@ class Synonym(NamedTuple):
 def synonyms(scene: Trained, nouns: Sequence[Noun] = NOUNS) -> list[Synonym]:
     """The held-out name of each noun in "the ... sees the house ."; the article before it is given, the noun is not."""
     text = [f"the {noun.english[-1]} sees the house ." for noun in nouns]
-    said: dict[str, list[str]] = {arm: say_all(scene, arm, text) for arm in ("plain", "fused") if arm in scene.models}
-    made = []
+    translations: dict[str, list[str]] = {
+        arm: say_all(scene, arm, text) for arm in ("plain", "fused") if arm in scene.models
+    }
+    entries = []
     for number, noun in enumerate(nouns):
         article = scene.bpe.target.encode(ARTICLES["nominative"][noun.gender])
-        seen = tokens_of(scene, text[number])
-        guesses = {arm: Guess(*_next_pieces(scene, arm, *seen, article), lines[number]) for arm, lines in said.items()}
-        made.append(Synonym(noun.english[-1], noun, guesses))
-    return made
+        views = tokens_of(scene, text[number])
+        guesses = {
+            arm: Guess(*_next_pieces(scene, arm, *views, article), lines[number]) for arm, lines in translations.items()
+        }
+        entries.append(Synonym(noun.english[-1], noun, guesses))
+    return entries
 
 
 def _next_pieces(
@@ -198,30 +202,32 @@ class Switch(NamedTuple):
     """BLEU by arm and test at each of `RATIOS`, and the translation of one sentence."""
 
     bleu: dict[str, dict[str, list[float]]]
-    said: dict[str, list[str]]
+    translations: dict[str, list[str]]
     source: str
 
 
 def branch_switch(scene: Trained, count: int = SENTENCES) -> Switch:
     """Both branches weighed anew at inference, on trained models."""
     arms = [name for name in ("fused", "no-drop-net") if name in scene.models]
-    made: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
-    said: dict[str, list[str]] = {arm: [] for arm in arms}
-    shown = scene.task.corpus.tests[list(scene.task.tests)[-1]].sources[0]
+    bleu: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
+    translations: dict[str, list[str]] = {arm: [] for arm in arms}
+    example = scene.task.corpus.tests[list(scene.task.tests)[-1]].sources[0]
     for test, text in scene.task.corpus.tests.items():
         few = text.select(range(min(count, len(text))))
         examples, views = data.encode(few, scene.bpe), data.live(scene.bert, scene.bert.tokenize(few.sources))
-        kept = _remembered(views, len(few))
+        stored = _remembered(views, len(few))
         for arm in arms:
             for ratio in RATIOS:
                 with branches(scene.models[arm], 1 - ratio, ratio):
-                    hypotheses = evaluate.translate(scene.models[arm], examples, kept, scene.bpe, scene.config, beam=1)
-                    made[arm].setdefault(test, []).append(evaluate.scores(hypotheses, few, scene.config)["bleu"])
+                    hypotheses = evaluate.translate(
+                        scene.models[arm], examples, stored, scene.bpe, scene.config, beam=1
+                    )
+                    bleu[arm].setdefault(test, []).append(evaluate.scores(hypotheses, few, scene.config)["bleu"])
     for arm in arms:
         for ratio in RATIOS:
             with branches(scene.models[arm], 1 - ratio, ratio):
-                said[arm].append(say(scene, arm, shown))
-    return Switch(made, said, shown)
+                translations[arm].append(say(scene, arm, example))
+    return Switch(bleu, translations, example)
 
 
 def _remembered(views: data.Views, count: int) -> data.Views:
@@ -245,7 +251,7 @@ class Node(NamedTuple):
     piece: str
     log_prob: float
     ends: bool
-    kept: int
+    survivor: int
     """Which hypothesis it becomes; -1: given up, or ended."""
 
 
@@ -256,7 +262,7 @@ def beam_tree(scene: Trained, sentence: str, arm: str = "plain", beam: int = 3) 
     translate_ids(scene.models[arm], source, view, beam=beam, on_step=steps.append)
     nodes = []
     for number, step in enumerate(steps):
-        kept = step.kept[0].tolist()
+        survivors = step.survivors[0].tolist()
         columns = zip(
             step.parents[0].tolist(), step.tokens[0].tolist(), step.log_probs[0].tolist(), step.finished[0].tolist(),
             strict=True,
@@ -264,7 +270,7 @@ def beam_tree(scene: Trained, sentence: str, arm: str = "plain", beam: int = 3) 
         for rank, (parent, token, log_prob, ends) in enumerate(columns):
             if log_prob > -1e4:
                 piece = "⏎" if ends else scene.bpe.decode([token]) or "·"
-                goes_on = kept.index(rank) if rank in kept and not ends else -1
+                goes_on = survivors.index(rank) if rank in survivors and not ends else -1
                 nodes.append(Node(number, rank, parent, piece, log_prob, ends, goes_on))
     return nodes
 
@@ -314,9 +320,9 @@ def costs(scene: Trained, count: int = 32, rounds: int = 3) -> dict[str, dict[st
 def recorded(experiment: str) -> tuple[list[dict], str] | None:
     """The results of an experiment over the recorded seeds at the lesson's scale, and the record's name."""
     for record in load_all("bertfused"):
-        found = [result[experiment] for result in record.results if experiment in result]
-        if record.scale == "lesson" and found:
-            return found, record.name
+        results = [result[experiment] for result in record.results if experiment in result]
+        if record.scale == "lesson" and results:
+            return results, record.name
     return None
 
 
@@ -381,17 +387,17 @@ def table(arms: dict) -> list[str]:
 
 def gains(result: dict) -> list[str]:
     """Lines of a run: BLEU of fused minus plain with its interval over sentences, and the signature."""
-    found = result.get("sentences", {})
+    sentences_of_run = result.get("sentences", {})
     lines = [
-        f"{test}: {gain['bleu']:+.1f} BLEU [{gain['low']:+.1f}, {gain['high']:+.1f}]"
-        for test, gain in found.get("gain", {}).items()
+        f"{test}: {gain['bleu']:+.1f} BLEU" + (f" [{gain['low']:+.1f}, {gain['high']:+.1f}]" if "low" in gain else "")
+        for test, gain in sentences_of_run.get("gain", {}).items()
     ]
-    for arm in list(found.get("arms", {}).values())[:1]:
+    for arm in list(sentences_of_run.get("arms", {}).values())[:1]:
         lines += list(dict.fromkeys(scores["signature"] for scores in arm["tests"].values()))
     return lines
 
 
 def stage_1(run: Run) -> list[Any]:
     """Validation loss of the plain model's first stage; empty where the run has none."""
-    found = (run.directory / "sentences" / sentences.STAGE_1 / "result.json").exists()
-    return run.part("sentences").part(sentences.STAGE_1).result["curve"] if found else []  # type: ignore[index]
+    trained_here = (run.directory / "sentences" / sentences.STAGE_1 / "result.json").exists()
+    return run.part("sentences").part(sentences.STAGE_1).result["curve"] if trained_here else []  # type: ignore[index]

@@ -27,7 +27,7 @@ def bert():
 def test_kept_states_are_those_of_a_batch_of_one(bert):
     """Half precision and batches of like lengths: below 2e-3 of states of size 1."""
     words = bert.tokenize(TEXT)
-    view = data.kept(bert, words)([2, 0])
+    view = data.stored(bert, words)([2, 0])
     alone = [bert.view([words[i]]).states[0] for i in (2, 0)]
     for row, states in enumerate(alone):
         assert (view.states[row, : len(states)] - states).abs().max() < 2e-3 * max(1, float(states.abs().max()))
@@ -40,7 +40,7 @@ def test_kept_states_translate_as_live_ones(bert):
     model = Transformer(Architecture(40, 32, 64, 2, 1, 1, 0.0), Fusion(bert_width=bert.width), seed=1).eval()
     model.embed_tokens.weight.data.mul_(3)  # outputs depend on what is read
     source, target = torch.randint(4, 40, (2, 4, 6), generator=draw)
-    views = [make(bert, words)(range(4)) for make in (data.kept, data.live)]
+    views = [make(bert, words)(range(4)) for make in (data.stored, data.live)]
     kept, live = (model(source, target, view) for view in views)
     assert 0 < (kept - live).abs().max() < 1e-2
     first, second = (translate_ids(model, source, view, beam=1, longest=(0, 6)) for view in views)
@@ -49,9 +49,9 @@ def test_kept_states_translate_as_live_ones(bert):
 
 def test_states_are_computed_once(bert, monkeypatch):
     words = bert.tokenize(TEXT)
-    first = data.kept(bert, words)([0]).states
+    first = data.stored(bert, words)([0]).states
     monkeypatch.setattr(type(bert), "view", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(data.kept(bert, words)([0]).states, first)
+    assert torch.equal(data.stored(bert, words)([0]).states, first)
 
 
 def test_another_text_or_layer_is_another_cache(bert, monkeypatch):
@@ -61,15 +61,15 @@ def test_another_text_or_layer_is_another_cache(bert, monkeypatch):
         FeatureCache, "open", classmethod(lambda cls, folder, key: opened.append(key) or real(cls, folder, key))
     )
     for other in (bert, random_bert(TEXT, layer=1).eval(), random_bert(TEXT, seed=1).eval()):
-        data.kept(other, other.tokenize(TEXT[:2]))
-    data.kept(bert, bert.tokenize(TEXT[:1]))
+        data.stored(other, other.tokenize(TEXT[:2]))
+    data.stored(bert, bert.tokenize(TEXT[:1]))
     assert len(set(opened)) == 4
 
 
 def test_cls_and_sep_are_masked_in_kept_states_too():
     masked = random_bert(TEXT, mask_cls_sep=True).eval()
     words = masked.tokenize(TEXT)
-    live, kept = data.live(masked, words)([2, 1]), data.kept(masked, words)([2, 1])
+    live, kept = data.live(masked, words)([2, 1]), data.stored(masked, words)([2, 1])
     assert torch.equal(live.real, kept.real)
     assert not live.real[:, 0].any()
 
@@ -126,6 +126,21 @@ def test_the_readers_own_files(tmp_path):
         data.halves(Config(data=f"parallel:{tmp_path / 'a.tsv'}", bitext=100))
 
 
+def test_a_whole_bitext_and_text_of_ones_own_to_translate_back(tmp_path):
+    (tmp_path / "news.de").write_text("ein Hund\n\nzwei Hunde \n")
+    corpus, monolingual = data.halves(SMALL.override(bitext=0, monolingual=str(tmp_path / "news.de")))
+    assert len(corpus.train) == SMALL.pairs
+    assert monolingual == ("ein Hund", "zwei Hunde")
+    (tmp_path / "empty.de").write_text("\n")
+    with pytest.raises(InputError, match="holds no sentence"):
+        data.halves(SMALL.override(bitext=0, monolingual=str(tmp_path / "empty.de")))
+
+
+def test_an_xlm_has_no_need_of_a_dictionary(xlm_folder):
+    assert data.monolingual(SMALL)[-1]["dog"] == "Hund"
+    assert data.monolingual(SMALL.override(xlm=str(xlm_folder)))[-1] == {}
+
+
 def test_halves_of_text_without_translations_do_not_meet():
     corpus, source, target, _ = data.monolingual(SMALL)
     assert not set(source) & set(corpus.train.reversed().targets[len(source) :])
@@ -154,9 +169,12 @@ def test_documents_of_the_grammar():
         ({"vocabulary": (300, 100)}, "or two: A,B"),
         ({"vocabulary": (300, 300), "experiments": ("unsupervised",)}, "give one joint vocabulary"),
         ({"data": "multi30k", "experiments": ("unsupervised",)}, "give a `dictionary`"),
+        ({"arms": ("plain", "xlm-both")}, "the arm 'xlm-both' begins with an XLM: give its folder, `xlm`"),
         ({"data": "multi30k", "experiments": ("documents",)}, "'multi30k' does not say where a document begins"),
         ({"experiments": ("unsupervised",), "devices": 2}, "runs in one process: devices must be 1"),
-        ({"experiments": ("semi-supervised",), "bitext": 4000}, "bitext 4000 leaves nothing of 4000 pairs"),
+        ({"experiments": ("semi-supervised",), "bitext": 4000}, "bitext 4000 leaves nothing of 3000 pairs"),
+        ({"experiments": ("semi-supervised",), "bitext": 7}, "bitext 7 is too little"),
+        ({"experiments": ("semi-supervised",), "bitext": 0}, "give text to translate back, `monolingual`"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"source": "EN"}, "source"),
     ],
@@ -169,7 +187,8 @@ def test_what_a_config_refuses(changes, message):
 def test_what_is_not_there_is_said_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(RUN, "sentences", lambda *_: pytest.fail("trained first"))
     run = Run.open(tmp_path, SMALL)
-    for changes in ({"bert": "nowhere"}, {"bert_layer": 7}, {"dictionary": "nowhere.tsv"}):
+    nowhere = [{name: "nowhere"} for name in ("bert", "xlm", "dictionary", "monolingual")]
+    for changes in (*nowhere, {"bert_layer": 7}):
         with pytest.raises(InputError, match=r"nowhere|has 2 layers"):
             PAPER.train(SMALL.override(**changes), run)
 

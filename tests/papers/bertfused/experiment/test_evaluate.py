@@ -44,3 +44,19 @@ def test_gain_against_itself_is_nothing(monkeypatch):
     assert same["bleu"] == same["low"] == same["high"] == 0
     better = gain([t.lower() for t in TEXT.targets], ["der", "die"], TEXT, CONFIG)
     assert better["bleu"] > 50
+
+
+def test_a_single_test_sentence_has_a_gain_and_no_interval():
+    """An interval over one sentence is not a number, which no result may hold."""
+    text = ParallelText(("a dog",), ("ein hund",))
+    assert gain(["ein hund"], ["hund"], text, Config()).keys() == {"bleu"}
+
+
+def test_chinese_is_counted_in_characters():
+    """13a takes a sentence without spaces for one word, of which no part can be right."""
+    text = ParallelText(("the dog runs .",), ("\u72d7\u5728\u8857\u4e0a\u8dd1\u3002",))
+    config = Config(target="zh")
+    result = scores(["\u72d7\u5728\u8857\u4e0a\u8dd1"], text, config)
+    assert "tok:zh" in result["signature"]
+    assert result["bleu"] > 30
+    assert scores(["\u72d7\u5728\u8857\u4e0a\u8dd1"], text, Config())["bleu"] < 1

@@ -9,6 +9,7 @@ from labkit.errors import InputError
 from labkit.papers.bertfused import ARMS, PAPER
 from labkit.papers.bertfused.experiment import unsupervised
 from labkit.papers.bertfused.experiment.config import CONFIGS, SETTINGS
+from labkit.papers.bertfused.method.xlm import Xlm
 from labkit.workbench.runs import Run
 from labkit.workbench.training import Workers
 
@@ -55,14 +56,15 @@ def test_smoke(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shapes_unchecked
-def test_every_row_of_the_ablation_table_trains(tmp_path):
-    config = ONE.override(arms=tuple(ARMS), steps=1, fused_steps=1)
+def test_every_row_of_the_ablation_table_trains(tmp_path, xlm_folder):
+    config = ONE.override(arms=tuple(ARMS), steps=1, fused_steps=1, xlm=str(xlm_folder), longest=60)
     result = run_of(tmp_path, config)["sentences"]["arms"]
     assert set(result) == set(ARMS)
     count = {name: arm["parameters"] for name, arm in result.items()}
     assert count["plain"] < count["decoder-only"] == count["encoder-only"] < count["fused"] == count["no-drop-net"]
     assert count["deeper"] > count["plain"]
     assert count["fine-tuned"] > count["fused"] < count["stacked"]
+    assert count["xlm-encoder"] == count["xlm-decoder"] == count["xlm-both"]
 
 
 @pytest.mark.slow  # the one run that checks all shapes: the parts that it leaves out have checked tests of their own
@@ -99,6 +101,20 @@ def test_an_unsupervised_run_resumes_with_its_noise(tmp_path):
     assert run_of(tmp_path / "run", config) == whole
     first, second = (weights(tmp_path / name / "unsupervised" / "fused") for name in ("whole", "run"))
     assert all(torch.equal(second[name], value) for name, value in first.items())
+
+
+@pytest.mark.slow
+@pytest.mark.shapes_unchecked
+def test_unsupervised_models_begin_with_an_xlm(tmp_path, xlm_folder):
+    """No dictionary, and nothing word by word: the model translates from its first update on."""
+    config = ONE.override(
+        experiments=("unsupervised",), steps=1, fused_steps=1, batch_tokens=100, xlm=str(xlm_folder), learning_rate=1e-9
+    )
+    assert set(run_of(tmp_path, config)["unsupervised"]["arms"]) == {"plain", "fused"}
+    plain = weights(tmp_path / "unsupervised" / "plain")
+    begin = Xlm.from_folder(xlm_folder).start("both", "en", "de").state_dict()
+    for name, value in begin.items():
+        torch.testing.assert_close(plain[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

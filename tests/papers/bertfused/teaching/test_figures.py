@@ -78,13 +78,13 @@ def test_the_attention_widget_reads_a_typed_sentence(scene):
 def test_the_switch_at_a_half_is_the_models_own_translation(scene):
     switch = scenes.branch_switch(scene, count=1)
     assert set(switch.bleu) == {"fused", "no-drop-net"}
-    assert switch.said["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
+    assert switch.translations["fused"][RATIOS.index(0.5)] == scenes.say(scene, "fused", switch.source)
     assert scene.models["fused"].mixture == (0.5, 0.5)
     box = figures.switch_widget(switch)
     assert picture(go.Figure(box.children[-1])).axes
     box.children[0].value = 1.0
     assert [trace.x[0] for trace in box.children[-1].data if trace.mode == "markers"] == [1.0] * 4
-    assert switch.said["fused"][-1] in box.children[-1].layout.title.text
+    assert switch.translations["fused"][-1] in box.children[-1].layout.title.text
 
 
 def test_synonyms_know_their_family(scene):
@@ -113,7 +113,7 @@ def test_the_beam_tree_is_the_search(scene):
         assert [node.log_prob for node in of_step] == sorted((node.log_prob for node in of_step), reverse=True)
         for node in of_step:
             if number:
-                (parent,) = [p for p in by_step[number - 1] if p.kept == node.parent]
+                (parent,) = [p for p in by_step[number - 1] if p.survivor == node.parent]
                 assert node.log_prob <= parent.log_prob + 1e-5  # a probability is at most 1
     box = figures.beam_widget(nodes)
     assert picture(go.Figure(box.children[-1])).axes
