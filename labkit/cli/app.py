@@ -62,7 +62,7 @@ def readme() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. An error we raise on purpose ends as one sentence on stderr and its exit code."""
     # Threads that wait for each other sleep, if nothing else is wished for: beside other programs, two that spin took
-    # ten times as long for a video (40 s, 4 s). OpenMP reads it when torch is imported, by this process or its children.
+    # ten times as long for a video (40 s, 4 s). Read when torch is imported, by this process or those that it starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(args=join_pairs(sys.argv[1:] if arguments is None else arguments), prog_name="labkit")
