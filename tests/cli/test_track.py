@@ -136,7 +136,7 @@ def test_a_turned_recording_is_tracked_as_it_is_shown(clip, tmp_path, monkeypatc
 
     class Turned:
         def __init__(self, frame):
-            self.frame, self.rotation = frame, 90
+            self.frame, self.time, self.rotation = frame, frame.time, 90
 
         def to_ndarray(self, format):
             return self.frame.to_ndarray(format=format)

@@ -21,8 +21,7 @@ CORPORA = ("grammar", "multi30k", "iwslt14", "iwslt17", "wmt14", "wmt16")
 class Arm:
     """One way to translate.
 
-    kind: plain; fused; encoder: BERT is the encoder; input: BERT's output is the encoder's input; xlm: a plain model of
-        XLM's size and vocabulary.
+    kind: plain; fused; encoder: BERT is the encoder; input: the encoder reads BERT's output; xlm: plain, of XLM's size.
     xlm: what begins with XLM's weights there; the rest is random.
     features: what is attended to: bert; random: a fixed random vector for each WordPiece.
     warm: it starts from the plain model of stage 1, and else trains for both stages' steps from the start.
