@@ -318,7 +318,7 @@ Markdown(scenes.recorded_table("sentences", label="ablations"))
 # - `scratch` is not below `fused`: here the warm start does not help.
 # - `bert-encoder` trains BERT with the step size of all other weights, which is large for a BERT. With most seeds it does not
 #   learn to translate at all: the lowest value of its row is near 0, and its mean says little. BERT's own dropout stays on
-#   while the tests of this arm are translated, which costs it some BLEU.
+#   while the tests of this arm are translated; what that costs was not measured.
 
 # %% [markdown]
 # **Documents.** "The man sees it": a German translation must know what *it* is. In the recorded runs a talk has two sentences,
