@@ -169,7 +169,7 @@ class Config(BaseConfig):
         if not self.xlm and (needy := [name for name in self.arms if ARMS[name].kind == "xlm"]):
             raise ValueError(f"the arm '{needy[0]}' begins with an XLM: give its folder, `xlm`")
         if "unsupervised" in self.experiments and not (self.dictionary or self.xlm or self.data == "grammar"):
-            raise ValueError("unsupervised translation starts from word by word, or from an XLM: give a `dictionary`")
+            raise ValueError("unsupervised translation starts from word by word: give a `dictionary` (or an `xlm`)")
         if "unsupervised" in self.experiments and not isinstance(self.vocabulary, int):
             raise ValueError("unsupervised translation has one model for both languages: give one joint vocabulary")
         if "unsupervised" in self.experiments and self.devices > 1:

@@ -40,14 +40,24 @@ def smoothed_cross_entropy(
 
 
 class Objective(nn.Module):
-    """The loss of some sentences by their numbers. A BERT that is trained, too, is part of it."""
+    """The loss of some sentences by their numbers. A BERT that is trained, too, is part of it.
+
+    A frozen one is no part, but goes into training and evaluation mode with it: it may have dropout.
+    """
 
     def __init__(
         self, model: Transformer, examples: Examples, views: Views, config: Config, bert: Bert | None = None
     ) -> None:
         super().__init__()
         self.model, self.bert = model, bert if bert is not None and bert.trainable else None
+        self.frozen = () if bert is None or bert.trainable else (bert,)  # a tuple hides it from `parameters`
         self.examples, self.views, self.smoothing = examples, views, config.label_smoothing
+
+    def train(self, mode: bool = True) -> "Objective":
+        super().train(mode)
+        for bert in self.frozen:
+            bert.train(mode)
+        return self
 
     def forward(self, rows: Sequence[int]) -> Float[Tensor, ""]:
         device, pad = self.model.embed_tokens.weight.device, self.model.sizes.pad
@@ -104,6 +114,8 @@ def fit(
 ) -> list[tuple[int, float]]:
     """Train `objective.model` in place, and bring back the weights that were best on the validation set.
 
+    In the end all of it is in evaluation mode, BERT, too.
+
     Returns:
         The validation loss after some updates, before the first one, too: (update, nats a token).
     """
@@ -136,6 +148,7 @@ def fit(
             run.log(step, loss=workers.mean(loss).item(), validation=nll, lr=optimizer.param_groups[0]["lr"])
         run.save_if_due(step + 1, state)
     objective.load_state_dict(validation.best)
+    objective.eval()
     return validation.curve
 
 
@@ -176,7 +189,7 @@ def train_model(
     """`fit` with AdamW from the start: what a stage is.
 
     Args:
-        bert: trained jointly where it is trainable.
+        bert: what `train` and `valid` view; trained jointly where it is trainable.
         lengths: (sentences, ways) where BERT's words count, too.
     """
     training.seed_everything(config.seed)

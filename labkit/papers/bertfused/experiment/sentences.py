@@ -104,10 +104,11 @@ def train_arm(name: str, task: Task, config: Config, workers: Workers, run: Run)
 
 
 class Learned:
-    """A model and, where it was trained, its BERT, as one thing to keep."""
+    """A model and, where it is trained, its BERT, as one thing to keep; `heard` is also a frozen BERT."""
 
-    def __init__(self, model: Transformer, bert: Bert | None = None) -> None:
-        self.model, self.bert = model, bert if bert is not None and bert.trainable else None
+    def __init__(self, model: Transformer, heard: Bert | None = None) -> None:
+        self.model, self.heard = model, heard
+        self.bert = heard if heard is not None and heard.trainable else None
 
     def state_dict(self) -> dict[str, Any]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -147,7 +148,7 @@ def learn(
     model = learned.model
     sides = (task.train, views["train"]), (task.valid, views["valid"])
     lengths = task.train.lengths(words)
-    curve = train_model(model, *sides, steps, config, workers, part, learned.bert, lengths)
+    curve = train_model(model, *sides, steps, config, workers, part, learned.heard, lengths)
     translations = {
         test: evaluate.translate(model, examples, views[test], task.bpe, config)
         for test, examples in task.tests.items()
@@ -188,7 +189,7 @@ def bert_of(arm: Arm, task: Task, config: Config, workers: Workers) -> Bert | No
         return None
     bert = data.load_bert(config, _sample(task), trainable=arm.fine_tuned)
     bert = data.control(bert, config.seed) if arm.features == "random" else bert
-    return bert.to(workers.device).train()
+    return bert.to(workers.device).eval()
 
 
 def words_and_views(
@@ -209,8 +210,6 @@ def load_arm(
     bert = bert_of(arm, task, config, workers)
     model = build(arm, data.architecture(config, task.bpe, arm.encoder_layers), bert.width if bert else 1, config.seed)
     run.part(part or name).read_weights(Learned(model, bert))
-    if bert is not None:
-        bert.eval()
     return model.to(workers.device).eval(), bert
 
 

@@ -19,9 +19,9 @@ from labkit.errors import InputError
 from labkit.papers.bertfused.experiment import data, evaluate, sentences
 from labkit.papers.bertfused.experiment.baselines import Bilingual
 from labkit.papers.bertfused.experiment.config import ARMS, Config
-from labkit.papers.bertfused.experiment.data import Corpus, Examples, Views, batch_of
+from labkit.papers.bertfused.experiment.data import Corpus, Examples, batch_of
 from labkit.papers.bertfused.experiment.loop import inverse_sqrt, smoothed_cross_entropy
-from labkit.papers.bertfused.method.bert import Bert
+from labkit.papers.bertfused.method.bert import Bert, BertView
 from labkit.papers.bertfused.method.decoding import translate_ids
 from labkit.papers.bertfused.method.transformer import PLAIN, Fusion
 from labkit.papers.bertfused.method.translator import padded
@@ -123,6 +123,10 @@ class Turn:
         ]
         self.draw = random.Random(f"noise {config.seed}")
 
+    def view(self, text: Sequence[str], training: bool) -> BertView | None:
+        """What BERT makes of some sentences, if there is one; its dropout, where it has one, is on in training."""
+        return None if self.bert is None else self.bert.train(training)(text)
+
     def sentences(self, language: int) -> list[int]:
         return next(self.batches[language]).tolist()
 
@@ -181,6 +185,8 @@ def _train(
             part.log(step, loss=loss.item())
         part.save_if_due(step + 1, state)
     model.direction = DIRECTIONS[0]
+    if bert is not None:
+        bert.eval()
     tests = {name: data.encode(text, bpe) for name, text in corpus.tests.items()}
     _, views = sentences.words_and_views(bert, corpus.tests, config)
     translations = {
@@ -218,7 +224,7 @@ def translated(
     model.direction = direction
     device, language = model.embed_tokens.weight.device, direction[0]
     source = padded([turn.examples[language][i] for i in rows], model.sizes, device)
-    view = None if turn.bert is None else turn.bert([turn.texts[language][i] for i in rows])
+    view = turn.view([turn.texts[language][i] for i in rows], training=False)
     beams = translate_ids(model, source, view, beam=1)
     text = [turn.bpe.decode(hypotheses[0].tokens) for hypotheses in beams]
     return [[*ids, EOS] for ids in turn.bpe.encode_all(text)], text
@@ -234,9 +240,9 @@ def _loss(
     config: Config,
 ) -> Tensor:
     model.direction = direction
-    views: Views = data.no_view if turn.bert is None else lambda _: turn.bert(text)  # type: ignore[misc]
     device = model.embed_tokens.weight.device
-    batch = batch_of(Examples(source, target), range(len(target)), views, model.sizes, device)
+    view = turn.view(text, training=True)
+    batch = batch_of(Examples(source, target), range(len(target)), lambda _: view, model.sizes, device)
     logits = model(batch.source, batch.target_in, batch.bert)
     return smoothed_cross_entropy(logits, batch, config.label_smoothing, model.sizes.pad) / sum(map(len, target))
 

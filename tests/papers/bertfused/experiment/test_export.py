@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from labkit import tensor_files
 from labkit.errors import InputError
@@ -12,7 +11,7 @@ from labkit.papers.bertfused import PAPER, Architecture, Bpe, Fusion, Transforme
 from labkit.papers.bertfused.experiment import export
 from labkit.papers.bertfused.experiment.config import CONFIGS
 from labkit.papers.bertfused.experiment.export import FILE, Header, arms
-from labkit.papers.bertfused.method.bert import Bert, random_bert
+from labkit.papers.bertfused.method.bert import random_bert
 from labkit.tensor_files import TensorFileError
 from labkit.workbench.runs import Run
 
@@ -108,13 +107,14 @@ def test_the_fused_arm_comes_first_and_controls_do_not(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shapes_unchecked
-def test_a_run_is_exported_as_it_translated(tmp_path, monkeypatch):
-    """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary."""
-    # a run leaves the dropout of a BERT that it trains on while it translates its tests, a file does not: off for both
-    monkeypatch.setattr(Bert, "train", lambda self, mode=True: nn.Module.train(self, False))
+def test_a_run_is_exported_as_it_translated(tmp_path):
+    """The file's greedy outputs are those that the run has scored; here each side has its own vocabulary.
+
+    BERT's own dropout is on in training, frozen or not, and off in both translations.
+    """
     config = CONFIGS["smoke"].override(
         experiments=("sentences", "documents"), arms=("plain", "fused", "fine-tuned"), beam=1, vocabulary=(600, 500),
-        tests=2, steps=2, fused_steps=4, warmup=1,
+        tests=2, steps=2, fused_steps=4, warmup=1, bert_dropout=True,
     )  # fmt: skip
     run = Run.open(tmp_path / "run", config)
     PAPER.run(config, run)

@@ -108,6 +108,23 @@ def test_training_changes_bert_only_where_it_is_trained_jointly(tmp_path, traina
     assert (bert.fingerprint() == before) != trainable
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_berts_dropout_is_on_in_training_and_nowhere_else(tmp_path, trainable):
+    """Frozen or not: off while the validation loss is measured, and off when the training has ended."""
+    text = ["a dog", "dogs run", "a dog runs", "run"]
+    bert = random_bert(text, width=16, trainable=trainable, dropout=not trainable)
+    live, modes = data.live(bert, bert.tokenize(text)), {"train": set(), "valid": set()}
+
+    def watched(side):
+        return lambda rows: modes[side].add(bert.model.training) or live(rows)
+
+    network = build(ARMS["fused"], SIZES, 16, 0)
+    sides = (EXAMPLES, watched("train")), (EXAMPLES, watched("valid"))
+    train_model(network, *sides, 4, CONFIG, Workers(0, 1, torch.device("cpu")), Run.open(tmp_path, CONFIG), bert)
+    assert modes == {"train": {True}, "valid": {False}}
+    assert not bert.model.training
+
+
 def test_validation_is_the_mean_over_tokens_and_keeps_the_best():
     network = Objective(model(), EXAMPLES, data.no_view, CONFIG)
     validation = Validation(network, EXAMPLES, data.no_view, tokens=8)
