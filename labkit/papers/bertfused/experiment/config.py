@@ -115,6 +115,7 @@ class Config(BaseConfig):
     batch_tokens: int = Field(650, ge=8, description="a batch's sentences times its longest length, padding included")
     accumulate: int = Field(1, ge=1, description="batches to an update")
     learning_rate: float = Field(3e-3, gt=0, description="AdamW's step size at the end of the warm-up")
+    bert_rate: float = Field(1.0, gt=0, description="step size of a BERT that is trained, as a share of learning_rate")
     warmup: int = Field(50, ge=1, description="updates until then; after it falls with the root of the update")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's, apart from the gradient")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the loss that is spread over all tokens")

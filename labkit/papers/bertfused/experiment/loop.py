@@ -122,9 +122,7 @@ def fit(
     model, examples = objective.model, objective.examples
     network = workers.wrap(objective.train())
     parameters = [value for value in objective.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = optimizer_of(objective, config)
     validation = Validation(objective, *valid, config.batch_tokens)
     state: State = {
         "model": objective, "optimizer": optimizer, "batches": batches, "drop-net": model.drop_net,
@@ -136,7 +134,8 @@ def fit(
     for value in parameters:  # a branch that drop-net leaves out has gradient 0, as where it is computed and weighed 0
         value.grad = torch.zeros_like(value)
     for step in progress(range(first, steps), run.directory.name, steps, first):
-        optimizer.param_groups[0]["lr"] = inverse_sqrt(step + 1, config.learning_rate, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["share"] * inverse_sqrt(step + 1, config.learning_rate, config.warmup)
         loss = accumulate(
             network, [next(batches).tolist() for _ in range(config.accumulate)], examples, config, workers
         )
@@ -150,6 +149,16 @@ def fit(
     objective.load_state_dict(validation.best)
     objective.eval()
     return validation.curve
+
+
+def optimizer_of(objective: Objective, config: Config) -> torch.optim.AdamW:
+    """AdamW; `share` of a group is what its weights take of the step size: less than all for a BERT that is trained."""
+    modules = [(objective.model, 1.0)] + ([] if objective.bert is None else [(objective.bert, config.bert_rate)])
+    groups = [
+        {"params": [value for value in module.parameters() if value.requires_grad], "share": share}
+        for module, share in modules
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True)
 
 
 def accumulate(

@@ -108,6 +108,24 @@ def test_training_changes_bert_only_where_it_is_trained_jointly(tmp_path, traina
     assert (bert.fingerprint() == before) != trainable
 
 
+def test_a_bert_that_is_trained_takes_its_share_of_the_step(tmp_path):
+    """Adam's first step is as long as the step size for every weight with a gradient."""
+    text, steps = ["a dog", "dogs run", "a dog runs", "run"], {}
+    for share in (1.0, 0.25):
+        bert, network = random_bert(text, width=16, trainable=True), build(ARMS["fused"], SIZES, 16, 0)
+        start = [[value.detach().clone() for value in module.parameters()] for module in (bert, network)]
+        side = EXAMPLES, data.live(bert, bert.tokenize(text))
+        config = CONFIG.override(bert_rate=share, learning_rate=1e-3, warmup=1, weight_decay=0.0)
+        run = Run.open(tmp_path / str(share), config)
+        train_model(network, side, side, 1, config, Workers(0, 1, torch.device("cpu")), run, bert)
+        steps[share] = tuple(
+            max(float((new.detach() - old).abs().max()) for new, old in zip(module.parameters(), before, strict=True))
+            for module, before in zip((bert, network), start, strict=True)
+        )
+    assert steps[1.0] == pytest.approx((1e-3, 1e-3), rel=1e-2)
+    assert steps[0.25] == pytest.approx((0.25e-3, 1e-3), rel=1e-2)
+
+
 @pytest.mark.parametrize("trainable", [False, True])
 def test_berts_dropout_is_on_in_training_and_nowhere_else(tmp_path, trainable):
     """Frozen or not: off while the validation loss is measured, and off when the training has ended."""
