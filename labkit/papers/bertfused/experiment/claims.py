@@ -82,8 +82,8 @@ CLAIMS = (
         scale="lesson",
         unit="BLEU",
         note="On held-out names; the embedding is frozen MiniLM, the rival is MiniLM as the encoder, trained on at .03 "
-        "of the other weights' step size, which pilots chose for it. Settled after seeds 0 to 4 had been looked at with "
-        "the whole step size, at which most of them do not learn to translate: +66.5 [32.8, 100.3].",
+        "of the other weights' step size, which pilots chose for it. Settled after a look at seeds 0 to 4 with the "
+        "whole step size, at which most of them do not learn to translate: +66.5 [32.8, 100.3].",
     ),
     Claim(
         key="fusion-beats-both",
@@ -96,7 +96,7 @@ CLAIMS = (
         margin=0.0,
         scale="lesson",
         unit="BLEU",
-        note="On held-out names, against the better one; BERT is trained on as above, which was settled after a look at "
+        note="On held-out names, against the better one; BERT is trained on as above, settled after a look at "
         "seeds 0 to 4.",
     ),
     Claim(
