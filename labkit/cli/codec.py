@@ -42,7 +42,7 @@ def encode(
     """Encode a video; OUT appears when it is whole. Any size; RGB at 8 bits, no sound.
 
     Slow: with labkit's small networks about 2 CPU seconds a frame of 640 x 480. One frame at a time is in memory, which
-    does not grow with the length: 1.1 GB at that size. An I-frame stands wherever it is cheaper than a P-frame;
+    does not grow with the length: 1.2 GB at that size. An I-frame stands wherever it is cheaper than a P-frame;
     with the small networks that may be everywhere.
     """
     from labkit.papers.mlvc.method.video_files import encode_file
