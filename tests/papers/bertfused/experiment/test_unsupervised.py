@@ -9,7 +9,9 @@ from labkit.papers.bertfused.experiment import unsupervised
 from labkit.papers.bertfused.experiment.baselines import Bilingual
 from labkit.papers.bertfused.experiment.config import CONFIGS
 from labkit.papers.bertfused.experiment.unsupervised import Turn, noisy, word_by_word
+from labkit.papers.bertfused.method.bert import random_bert
 from labkit.papers.bertfused.method.layers import Architecture
+from labkit.papers.bertfused.method.transformer import Fusion
 from labkit.text.bpe import BLANK, Bpe
 
 WORDS = [f"w{i}" for i in range(12)]
@@ -82,3 +84,13 @@ def test_what_the_model_translates_is_no_part_of_the_gradient(turn):
     assert model.training
     assert len(ids) == len(text) == 2
     assert all(row[-1] == 2 for row in ids)
+
+
+def test_berts_dropout_is_on_in_the_losses_and_off_while_the_model_translates():
+    bert, modes = random_bert([*TEXTS[0], *TEXTS[1]], width=16, dropout=True), []
+    bert.register_forward_pre_hook(lambda module, _: modes.append(module.model.training))
+    config = CONFIGS["smoke"].override(batch_tokens=60)
+    turn = Turn(TEXTS, Bpe.train([*TEXTS[0], *TEXTS[1]], 300), bert, config)
+    model = Bilingual(Architecture(turn.bpe.size, 16, 32, 2, 1, 1, 0.0), Fusion(bert_width=16))
+    unsupervised.update_loss(model, turn, None, config)
+    assert modes == [True, False, True] * 2  # of each direction: denoising, translating, learning from that
